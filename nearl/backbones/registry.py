@@ -1,0 +1,245 @@
+"""Names -> frozen open_clip models."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.factory import get_model_config, parse_model_name
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from torch import Tensor, nn
+
+import nearl.backbones.embedded  # noqa: F401  registers the embedded vision tower with timm
+from nearl.backbones.towers import TextTower, VisionTower, is_dual_encoder, text_tower, vision_tower
+from nearl.errors import NearlError
+
+ASSETS = Path(__file__).parents[2] / "assets"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the list of known backbones. ``source`` is what open_clip's factory takes."""
+
+    name: str
+    source: str
+    description: str
+    licence: str
+    offline: bool = False
+
+
+REGISTRY = {
+    entry.name: entry
+    for entry in (
+        Entry(
+            "embedded",
+            f"local-dir:{ASSETS / 'backbone'}",
+            "small medical CLIP of our own, in this repository; works with no network",
+            "see assets/backbone/README.md",
+            offline=True,
+        ),
+        Entry("ViT-B-32/openai", "ViT-B-32/openai", "CLIP ViT-B/32, natural images; the fastest of CLIP's own", "MIT"),
+        Entry("ViT-B-16/openai", "ViT-B-16/openai", "CLIP ViT-B/16, natural images; the usual reference", "MIT"),
+        Entry("ViT-L-14/openai", "ViT-L-14/openai", "CLIP ViT-L/14, natural images; large, wants a GPU", "MIT"),
+        Entry(
+            "biomedclip",
+            "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
+            "BiomedCLIP ViT-B/16 with PubMedBERT, figures and captions of biomedical papers",
+            "MIT",
+        ),
+        Entry("siglip-b-16", "ViT-B-16-SigLIP/webli", "SigLIP ViT-B/16, natural images, sigmoid loss", "Apache-2.0"),
+        Entry(
+            "quiltnet-b-32",
+            "hf-hub:wisdomik/QuiltNet-B-32",
+            "QuiltNet ViT-B/32, histology images with narration",
+            "MIT",
+        ),
+    )
+}
+# Architectures whose own configuration is on a hub, kept here so that they can be built (with random weights) offline.
+ARCHITECTURES = {REGISTRY["biomedclip"].source: ASSETS / "architectures" / "biomedclip"}
+
+
+@dataclass
+class Backbone:
+    """A frozen open_clip model with the two step-through towers.
+
+    ``identity``: name, sha256 of the model configuration and a fingerprint of the weights; an adapter is bound to it.
+    ``lock``: held around every pass through the model, because explanations hook it and training shares it.
+    """
+
+    name: str
+    model: nn.Module
+    identity: dict[str, str]
+    vision: VisionTower
+    text: TextTower
+    embed_dim: int
+    tokenizer_source: str
+    device: torch.device = torch.device("cpu")
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    @cached_property
+    def _preprocess(self) -> tuple[Callable, Callable]:
+        steps = image_transform_v2(PreprocessCfg(**self.model.visual.preprocess_cfg), is_train=False).transforms
+        *geometry, normalise = steps
+
+        def shape(image: Image.Image) -> Tensor:
+            for step in geometry:
+                image = step(image)
+            return image
+
+        return shape, normalise
+
+    @property
+    def preprocess_cfg(self) -> dict:
+        """open_clip's preprocessing settings: size, mean, std, interpolation, resize_mode, fill_color."""
+        return self.model.visual.preprocess_cfg
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the model's input, pixels."""
+        size = self.model.visual.image_size
+        return tuple(size) if isinstance(size, tuple | list) else (size, size)
+
+    def to_uint8(self, image: Image.Image) -> Tensor:
+        """The model's own resize and crop: PIL image -> uint8 [3, H, W], before normalisation."""
+        return (self._preprocess[0](image.convert("RGB")) * 255).round().to(torch.uint8)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 or float-in-0..1 [..., 3, H, W] -> normalised float32 on the backbone's device."""
+        images = images.to(self.device)
+        images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        return self._preprocess[1](images)
+
+    @cached_property
+    def tokenizer(self) -> Callable[[list[str]], Tensor]:
+        """list of texts -> int64 [C, L]. Built when first asked for: some need a download."""
+        try:
+            return open_clip.get_tokenizer(self.tokenizer_source)
+        except Exception as error:
+            raise NearlError(_unreachable(self.name)) from error
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """list of C texts -> int64 [C, L] on the backbone's device."""
+        return self.tokenizer(list(texts)).to(self.device)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """exp(s) of the softmax over cosine similarities, a float32 scalar."""
+        return self.model.logit_scale.detach().float().exp().reshape(())
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, H, W] -> unit image embeddings [B, E] of the frozen model."""
+        return self.model.encode_image(images, normalize=True)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Tokens [C, L] -> unit text embeddings [C, E] of the frozen model, padding trimmed."""
+        x, state = self.text.embed(tokens)
+        for k in range(self.text.depth):
+            x = self.text.block(k, x, state)
+        return nn.functional.normalize(self.text.pool(x, state), dim=-1)
+
+
+def load_backbone(name: str = "embedded", device: str | torch.device = "cpu", weights: str = "pretrained") -> Backbone:
+    """Build and freeze a backbone.
+
+    ``name``, in this order: a name of ``REGISTRY``; ``hf-hub:owner/model``; ``local-dir:FOLDER`` in open_clip's format
+    (``open_clip_config.json`` + safetensors); an architecture that open_clip knows, with ``/tag`` for its weights
+    (``ViT-B-16/openai``). ``weights="random"`` builds the architecture alone, which needs no download.
+    Raises NearlError for unknown names, models without a ViT, and weights that cannot be reached.
+    """
+    if weights not in ("pretrained", "random"):
+        raise NearlError(f"weights must be 'pretrained' or 'random', not '{weights}'.")
+    try:
+        device = torch.device(device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise NearlError(f"The device '{device}' is not available here; use 'cpu'.") from error
+    source = REGISTRY[name].source if name in REGISTRY else name
+    random = weights == "random"
+    source, options = _local_options(str(ARCHITECTURES.get(source, source)) if random else source, random)
+    architecture = source if parse_model_name(source)[0] else source.partition("/")[0]
+    model, cfg = _create(name, source, options, random)
+    if not is_dual_encoder(model):
+        raise NearlError(f"'{name}' is not a model with one image and one text encoder, so NEARL cannot adapt it.")
+    model = model.eval().requires_grad_(False).to(device)
+    identity = {
+        "name": name,
+        "config_sha256": hashlib.sha256(json.dumps(cfg, sort_keys=True, default=str).encode()).hexdigest(),
+        "weights": _fingerprint(model),
+    }
+    return Backbone(
+        name, model, identity, vision_tower(model), text_tower(model), cfg["embed_dim"], architecture, device
+    )
+
+
+def _local_options(source: str, random: bool) -> tuple[str, dict]:
+    """open_clip options that keep a local folder local: a BERT text tower takes its own config.json from there."""
+    if random and Path(source).is_dir():
+        source = f"local-dir:{source}"
+    schema, folder = parse_model_name(source)
+    if schema != "local-dir":
+        return source, {}
+    path = Path(folder) / "open_clip_config.json"
+    if not path.is_file():
+        raise NearlError(f"The folder '{folder}' holds no open_clip_config.json, so it is not an open_clip model.")
+    try:
+        text_cfg = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise NearlError(f"The file '{path.name}' in '{folder}' is not a model configuration of open_clip.") from error
+    if "hf_model_name" in text_cfg and (Path(folder) / "config.json").is_file():
+        return source, {"text_cfg": {**text_cfg, "hf_model_name": folder, "hf_model_pretrained": False}}
+    return source, {}
+
+
+def _create(name: str, source: str, options: dict, random: bool) -> tuple[nn.Module, dict]:
+    schema, _ = parse_model_name(source)
+    architecture, _, tag = (source, "", "") if schema else source.partition("/")
+    if not schema and architecture not in open_clip.list_models():
+        known = [*REGISTRY, *open_clip.list_models()]
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean '{close[0]}'?" if close else "see `python -m nearl backbones` for the list."
+        raise NearlError(f"There is no backbone called '{name}'; {hint}")
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if not schema and not random and tag not in tags:
+        raise NearlError(
+            f"'{architecture}' needs one of its weights ({', '.join(tags[:6])}...) after a slash, "
+            f"as in '{architecture}/{tags[0]}'." if tags else f"There are no public weights for '{architecture}'."
+        )  # fmt: skip
+    try:
+        cfg = get_model_config(architecture)
+        model = open_clip.create_model(
+            architecture, pretrained=None if schema or random else tag, load_weights=not random,
+            require_pretrained=not random, pretrained_text=False, **options,
+        )  # fmt: skip
+    except Exception as error:
+        if schema == "local-dir":
+            detail = re.split(r"[\n:]", str(error).strip())[0][:160]
+            raise NearlError(f"The model in '{source[10:]}' could not be loaded: {detail}.") from error
+        raise NearlError(_unreachable(name)) from error
+    return model, cfg
+
+
+def _unreachable(name: str) -> str:
+    return (
+        f"The model '{name}' could not be fetched (no connection, or no such model); check the name and the network, "
+        "or use 'embedded', which is always available."
+    )
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """sha256 over names, shapes and the first 64 values of every tensor: tells two sets of weights apart, quickly."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(f"{key}{tuple(value.shape)}".encode())
+        digest.update(value.detach().reshape(-1)[:64].float().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Decoding, labelled sets, splits and phantoms; knows nothing of models."""
