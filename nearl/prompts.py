@@ -1,0 +1,207 @@
+"""Prompt sets: the classes in plain words. Each class has one or more prompts, ensembled later in embedding space.
+
+On disk, as JSON or YAML:
+    {"name": "brain_mri_tumor", "description": "...", "templates": [],
+     "classes": [{"name": "glioma", "prompts": ["a brain MRI of a glioma", "..."]}, ...]}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from nearl.errors import NearlError
+
+MAX_CLASSES = 64
+MAX_PROMPTS = 32  # of one class
+MAX_TEMPLATES = 16
+MAX_TEXTS = 2048  # of one set, every prompt through every template
+MAX_CHARACTERS = 300  # of one prompt; CLIP reads about 77 tokens
+MAX_FILE_BYTES = 1_000_000
+DEFAULT_TEMPLATE = "a medical image of {}"
+ASSETS = Path(__file__).resolve().parents[1] / "assets" / "prompts"
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Class names and their prompts, checked and tidied when made.
+
+    classes: C names, as shown and as the class folders are called. prompts: C tuples of texts. templates: texts with
+    one "{}" each, into which every prompt is put; none leaves the prompts as they are. Runs of white space become one
+    space, and a semicolon, which separates prompts in the app's table, becomes a comma.
+
+    Raises NearlError, one sentence, for no class, class names that differ only in case, a class without a prompt, and
+    for more or longer texts than the limits above.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    prompts: tuple[tuple[str, ...], ...]
+    templates: tuple[str, ...] = ()
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        tidy = object.__setattr__  # frozen: this is the one place that writes
+        tidy(self, "name", _text(self.name, "The prompt set's name"))
+        tidy(self, "description", _text(self.description, "The prompt set's description", longest=2000))
+        tidy(self, "classes", tuple(_text(c, "A class name", longest=100) for c in _listed(self.classes, "classes")))
+        tidy(self, "templates", tuple(_text(t, "A template") for t in _listed(self.templates, "templates")))
+        if len(self.classes) != len(self.prompts):
+            raise NearlError(f"There are {len(self.classes)} classes but prompts for {len(self.prompts)} of them.")
+        tidy(self, "prompts", tuple(map(_class_prompts, self.classes, self.prompts)))
+        self._check()
+
+    def _check(self) -> None:
+        if not self.classes:
+            raise NearlError("The prompt set has no class; add at least one class with a prompt.")
+        if len(self.classes) > MAX_CLASSES:
+            raise NearlError(f"The prompt set has {len(self.classes)} classes; at most {MAX_CLASSES} are allowed.")
+        seen: dict[str, str] = {}
+        for number, name in enumerate(self.classes, start=1):
+            if not name:
+                raise NearlError(f"Class {number} has no name; give it one.")
+            if name.casefold() in seen:
+                raise NearlError(
+                    f"The class name “{name}” is there twice (“{seen[name.casefold()]}”); rename one of them."
+                )
+            seen[name.casefold()] = name
+        if len(self.templates) > MAX_TEMPLATES:
+            raise NearlError(f"There are {len(self.templates)} templates; at most {MAX_TEMPLATES} are allowed.")
+        for template in self.templates:
+            if template.count("{}") != 1:
+                raise NearlError(f"The template “{template}” must hold {{}} once, where the prompt goes.")
+        total = sum(map(len, self.prompts)) * max(1, len(self.templates))
+        if total > MAX_TEXTS:
+            raise NearlError(f"Prompts times templates give {total} texts; at most {MAX_TEXTS} are allowed.")
+
+    def texts(self) -> list[list[str]]:
+        """The texts to encode, one list per class: every prompt through every template."""
+        templates = self.templates or ("{}",)
+        return [[t.replace("{}", p) for t in templates for p in prompts] for prompts in self.prompts]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the class names and texts; a new name or description does not change it."""
+        content = json.dumps([list(self.classes), self.texts()], ensure_ascii=False)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def to_dict(self) -> dict:
+        """Plain lists and texts in the layout of the file."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "templates": list(self.templates),
+            "classes": [
+                {"name": name, "prompts": list(prompts)}
+                for name, prompts in zip(self.classes, self.prompts, strict=True)
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict, name: str = "prompts") -> PromptSet:
+        """The reverse of to_dict; `name` is used where the content has none. NearlError for any other layout."""
+        layout = 'a prompt set needs "classes", a list of {"name": ..., "prompts": [...]}'
+        if not isinstance(content, dict) or not isinstance(content.get("classes"), list):
+            raise NearlError(f"{layout[0].upper()}{layout[1:]}.")
+        if not all(isinstance(entry, dict) for entry in content["classes"]):
+            raise NearlError(f"A class is not written as expected; {layout}.")
+        return cls(
+            name=content.get("name") or name,
+            classes=tuple(entry.get("name") or "" for entry in content["classes"]),
+            prompts=tuple(entry.get("prompts") or () for entry in content["classes"]),
+            templates=content.get("templates") or (),
+            description=content.get("description") or "",
+        )
+
+    @classmethod
+    def load(cls, path: Path | str) -> PromptSet:
+        """Read a .json, .yaml or .yml file. NearlError naming the file if it is missing, broken or not a prompt set."""
+        path = Path(path)
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise NearlError("it is larger than 1 MB.")
+            text = path.read_text(encoding="utf-8-sig")
+            content = yaml.safe_load(text) if path.suffix.lower() in (".yaml", ".yml") else json.loads(text)
+            return cls.from_dict(content, name=path.stem)
+        except FileNotFoundError:
+            raise NearlError(f"The prompt file {path.name} does not exist; check the path.") from None
+        except NearlError as error:
+            raise NearlError(f"The prompt file {path.name} cannot be used: {error}") from None
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            where = " ".join(str(error).split())[:160]
+            raise NearlError(f"The prompt file {path.name} is not valid JSON or YAML ({where}).") from None
+
+    def save(self, path: Path | str) -> None:
+        """Write JSON, or YAML where the name ends in .yaml or .yml."""
+        path = Path(path)
+        if path.suffix.lower() in (".yaml", ".yml"):
+            text = yaml.safe_dump(self.to_dict(), allow_unicode=True, sort_keys=False, width=120)
+        else:
+            text = json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n"
+        path.write_text(text, encoding="utf-8")
+
+
+def default_prompts(class_names: Iterable[str]) -> PromptSet:
+    """One prompt per class, from its name: "pituitary_tumor" -> "a medical image of pituitary tumor"."""
+    names = tuple(class_names)
+    prompts = tuple((DEFAULT_TEMPLATE.replace("{}", str(n).replace("_", " ").strip()),) for n in names)
+    return PromptSet("class names", names, prompts, description="Made from the class names.")
+
+
+def parse_table(rows: Iterable[Sequence[object]], name: str = "edited prompts") -> PromptSet:
+    """The app's editable table -> PromptSet: each row is [class, prompts], prompts separated by ";" or a new line.
+
+    Rows that are empty altogether are skipped. NearlError for a prompt without a class, else as for PromptSet.
+    """
+    classes: list[str] = []
+    prompts: list[tuple[str, ...]] = []
+    for number, row in enumerate(rows, start=1):
+        cells = ["" if cell is None else str(cell).strip() for cell in row]
+        label, text = (*cells, "", "")[:2]
+        if not label and not text:
+            continue
+        if not label:
+            raise NearlError(f"Row {number} has a prompt but no class name; fill in the class.")
+        classes.append(label)
+        prompts.append(tuple(part.strip() for part in text.replace("\n", ";").split(";") if part.strip()))
+    return PromptSet(name, tuple(classes), tuple(prompts))
+
+
+def table_rows(prompt_set: PromptSet) -> list[list[str]]:
+    """[[class, "prompt; prompt"], ...] for the app's table, with the templates already filled in."""
+    return [[name, "; ".join(texts)] for name, texts in zip(prompt_set.classes, prompt_set.texts(), strict=True)]
+
+
+def ready_sets() -> dict[str, Path]:
+    """The prompt sets that come with the project: {name: file}, sorted by name."""
+    return {path.stem: path for path in sorted(ASSETS.glob("*.json"))}
+
+
+def _listed(values: object, what: str) -> Sequence:
+    if not isinstance(values, (list, tuple)):
+        raise NearlError(f"The prompt set's {what} must be a list.")
+    return values
+
+
+def _class_prompts(name: str, prompts: object) -> tuple[str, ...]:
+    entries = (prompts,) if isinstance(prompts, str) else _listed(prompts, f"prompts of “{name}”")
+    texts = tuple(_text(p, f"A prompt of the class “{name}”") for p in entries)
+    if not texts or not all(texts):
+        raise NearlError(f"The class “{name}” has an empty prompt; describe it in a few words.")
+    if len(texts) > MAX_PROMPTS:
+        raise NearlError(f"The class “{name}” has {len(texts)} prompts; at most {MAX_PROMPTS} are allowed.")
+    return texts
+
+
+def _text(value: object, what: str, longest: int = MAX_CHARACTERS) -> str:
+    if not isinstance(value, str):
+        raise NearlError(f"{what} must be text, not {value!r:.40}; put it in quotation marks.")
+    text = " ".join(value.replace(";", ",").split())
+    if len(text) > longest:
+        raise NearlError(f"{what} is {len(text)} characters long; at most {longest} are allowed.")
+    return text
