@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import re
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import huggingface_hub
 import open_clip
 import torch
 from open_clip.factory import get_model_config, parse_model_name
@@ -215,6 +218,8 @@ def _create(name: str, source: str, options: dict, random: bool) -> tuple[nn.Mod
             f"'{architecture}' needs one of its weights ({', '.join(tags[:6])}...) after a slash, "
             f"as in '{architecture}/{tags[0]}'." if tags else f"There are no public weights for '{architecture}'."
         )  # fmt: skip
+    if not random and schema != "local-dir":
+        _go_offline_if_unreachable()
     try:
         cfg = get_model_config(architecture)
         model = open_clip.create_model(
@@ -227,6 +232,17 @@ def _create(name: str, source: str, options: dict, random: bool) -> tuple[nn.Mod
             raise NearlError(f"The model in '{source[10:]}' could not be loaded: {detail}.") from error
         raise NearlError(_unreachable(name)) from error
     return model, cfg
+
+
+def _go_offline_if_unreachable() -> None:
+    """Without this, huggingface_hub retries for most of a minute before it says that there is no network."""
+    if any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return
+    host = huggingface_hub.constants.ENDPOINT.split("//")[-1].split("/")[0]
+    try:
+        socket.create_connection((host.split(":")[0], int((host + ":443").split(":")[1])), timeout=3).close()
+    except OSError:
+        huggingface_hub.constants.HF_HUB_OFFLINE = True  # what is cached still loads
 
 
 def _unreachable(name: str) -> str:

@@ -1,0 +1,166 @@
+"""Backbone + prompt set + optional adapter -> probabilities before and after adaptation."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nearl.backbones import Backbone
+from nearl.data.images import ImageRecord
+from nearl.errors import NearlError
+from nearl.model import ClassFeatures, NearlCLIP, NearlConfig, PromptTokens
+from nearl.prompts import PromptSet
+from nearl.store import Adapter
+
+CACHE_ENTRIES = 8192
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Probabilities relative to the prompts: ``frozen`` and ``adapted`` are float32 [B, C], rows sum to one.
+
+    ``adapted`` is None without an adapter.
+    """
+
+    files: list[str]
+    classes: list[str]
+    frozen: np.ndarray
+    adapted: np.ndarray | None
+
+
+def build(backbone: Backbone, adapter: Adapter) -> NearlCLIP:
+    """The adapted model, in eval mode with nothing to train.
+
+    Raises NearlError if the adapter belongs to another backbone or its tensors do not fit its own configuration.
+    """
+    adapter.check_backbone(backbone.identity)
+    try:
+        model = NearlCLIP(backbone, NearlConfig(**adapter.config))
+        model.load_state_dict(adapter.state, strict=True)
+    except (TypeError, RuntimeError) as error:
+        raise NearlError(
+            "The adapter's tensors do not fit the configuration in its adapter.json, so it cannot be used; "
+            "ask for the file again or teach it anew."
+        ) from error
+    return model.eval().requires_grad_(False)
+
+
+class Classifier:
+    """Classifies images by their similarity to the prompts, with the frozen and, if given, the adapted model.
+
+    Text is encoded once per prompt and image features once per image content; editing a prompt encodes that prompt and
+    nothing else. (With an adapter whose ``text_context`` is "image" the adapted side cannot be cached.)
+    """
+
+    def __init__(self, backbone: Backbone, prompt_set: PromptSet, adapter: Adapter | None = None):
+        self.backbone = backbone
+        self._cache: OrderedDict[tuple, Tensor | ClassFeatures] = OrderedDict()
+        self.set_prompts(prompt_set)
+        self.set_adapter(adapter)
+
+    def set_prompts(self, prompt_set: PromptSet) -> None:
+        """Ask about other classes or in other words."""
+        self.prompt_set = prompt_set
+
+    def set_adapter(self, adapter: Adapter | None) -> None:
+        """Use another adapter, or none. Raises NearlError if it does not fit; the one in use then stays."""
+        model = None if adapter is None else build(self.backbone, adapter)
+        self.adapter, self.model = adapter, model
+
+    def untaught(self) -> list[str]:
+        """Classes of the prompt set that the adapter was never taught."""
+        if self.adapter is None:
+            return []
+        taught = {name.casefold() for name in self.adapter.meta["classes"]}
+        return [name for name in self.prompt_set.classes if name.casefold() not in taught]
+
+    @torch.no_grad()
+    def predict(self, records: Sequence[ImageRecord]) -> Prediction:
+        """Probabilities for every image; each is independent of the others in ``records``."""
+        with self.backbone.lock:
+            frozen = self._softmax(self._image_features(records, adapted=False), self.class_embeddings())
+            adapted = None
+            if self.model is not None and self.model.config.text_context == "image":
+                prompts = self.prompt_tokens()
+                images = [self.pixels(records[i : i + BATCH]) for i in range(0, len(records), BATCH)]
+                logits = [self.model(batch, prompts) for batch in images]
+                adapted = torch.cat(logits).softmax(-1).cpu().numpy() if logits else frozen
+            elif self.model is not None:
+                classes = self._adapted_classes(self.prompt_set).embeddings
+                adapted = self._softmax(self._image_features(records, adapted=True), classes)
+        return Prediction([r.name for r in records], list(self.prompt_set.classes), frozen, adapted)
+
+    def pixels(self, records: Sequence[ImageRecord]) -> Tensor:
+        """Normalised model input [B, 3, H, W] on the backbone's device."""
+        return self.backbone.normalise(torch.stack([self.backbone.to_uint8(r.image()) for r in records]))
+
+    def prompt_tokens(self, prompt_set: PromptSet | None = None) -> PromptTokens:
+        """Tokens of a prompt set (default: the one in use)."""
+        groups = (prompt_set or self.prompt_set).texts()
+        texts = [text for group in groups for text in group]
+        return PromptTokens(self.backbone.tokenize(texts), [len(group) for group in groups])
+
+    def taught_features(self) -> ClassFeatures:
+        """Features of the prompts that the adapter was taught with: what its image side attends to."""
+        return self._adapted_classes(PromptSet.from_dict(self.adapter.meta["prompts"]))
+
+    def _softmax(self, images: Tensor, classes: Tensor) -> np.ndarray:
+        return (self.backbone.logit_scale * images @ classes.T).softmax(-1).float().cpu().numpy()
+
+    def class_embeddings(self) -> Tensor:
+        """Unit embeddings [C, E] of the classes in the frozen model: the mean of their prompts' unit embeddings."""
+
+        def encode(texts: list[str]) -> list[Tensor]:
+            return list(self.backbone.encode_text(self.backbone.tokenize(texts)).float())
+
+        groups = self.prompt_set.texts()
+        each = iter(self._cached("frozen text", [t for group in groups for t in group], encode))
+        return torch.stack([F.normalize(torch.stack([next(each) for _ in g]).mean(0), dim=-1) for g in groups])
+
+    def _adapted_classes(self, prompt_set: PromptSet) -> ClassFeatures:
+        def encode(texts: list[str]) -> list[ClassFeatures]:
+            features = self.model.encode_text(PromptTokens(self.backbone.tokenize(texts), [1] * len(texts)))
+            return [ClassFeatures(features.embeddings[i], features.summaries[:, i]) for i in range(len(texts))]
+
+        groups = prompt_set.texts()
+        kind = f"adapted text {self.adapter.version}"
+        each = iter(self._cached(kind, [text for group in groups for text in group], encode))
+        classes = [[next(each) for _ in group] for group in groups]
+        return ClassFeatures(
+            torch.stack([F.normalize(torch.stack([f.embeddings for f in c]).mean(0), dim=-1) for c in classes]),
+            torch.stack([torch.stack([f.summaries for f in c]).mean(0) for c in classes], dim=1),
+        )
+
+    def _image_features(self, records: Sequence[ImageRecord], adapted: bool) -> Tensor:
+        by_digest = {record.digest: record for record in records}
+
+        def encode(digests: list[str]) -> list[Tensor]:
+            images = self.pixels([by_digest[digest] for digest in digests])
+            if adapted:
+                return list(self.model.encode_image(images, self.taught_features().summaries))
+            return list(self.backbone.encode_image(images).float())
+
+        kind = f"adapted image {self.adapter.version}" if adapted else "frozen image"
+        features = self._cached(kind, [record.digest for record in records], encode)
+        return torch.stack(features) if features else torch.zeros(0, self.backbone.embed_dim)
+
+    def _cached(self, kind: str, keys: list[str], encode) -> list:
+        """``encode`` (keys -> values, in batches) for the keys not seen lately; values in the order of ``keys``."""
+        found = {key: self._cache[kind, key] for key in keys if (kind, key) in self._cache}
+        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        for start in range(0, len(missing), BATCH):
+            batch = missing[start : start + BATCH]
+            found.update(zip(batch, encode(batch), strict=True))
+        for key in found:
+            self._cache[kind, key] = found[key]
+            self._cache.move_to_end((kind, key))
+        while len(self._cache) > CACHE_ENTRIES:
+            self._cache.popitem(last=False)
+        return [found[key] for key in keys]

@@ -1,0 +1,53 @@
+"""Metrics of a set of probabilities against labels."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+ECE_BINS = 15
+
+
+def evaluate(probabilities: np.ndarray, labels: np.ndarray, resamples: int = 1000, seed: int = 0) -> dict:
+    """Balanced accuracy (with its 95 % bootstrap interval over images, drawn within classes), accuracy, AUROC (binary,
+    else the macro mean of one-against-rest), expected calibration error (top label, 15 equal bins) and n.
+
+    ``probabilities`` float [N, C], ``labels`` int [N]. AUROC is None where a class has no image.
+    """
+    probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
+    predicted = probabilities.argmax(1)
+    return {
+        "n": len(labels),
+        "balanced_accuracy": _balanced(labels, predicted),
+        "balanced_accuracy_interval": _interval(labels, predicted, resamples, seed),
+        "accuracy": float((predicted == labels).mean()),
+        "auroc": _auroc(probabilities, labels),
+        "ece": _ece(probabilities, labels),
+    }
+
+
+def _balanced(labels: np.ndarray, predicted: np.ndarray) -> float:
+    return float(balanced_accuracy_score(labels, predicted))
+
+
+def _interval(labels: np.ndarray, predicted: np.ndarray, resamples: int, seed: int) -> list[float]:
+    """Bootstrap of the mean recall. Recall of one class resamples as a binomial, which spares drawing the images."""
+    rng = np.random.default_rng(seed)
+    hits = [(int((predicted[labels == c] == c).sum()), int((labels == c).sum())) for c in np.unique(labels)]
+    recalls = np.mean([rng.binomial(n, k / n, resamples) / n for k, n in hits], axis=0)
+    return [float(q) for q in np.quantile(recalls, [0.025, 0.975])]
+
+
+def _auroc(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
+    classes = probabilities.shape[1]
+    if len(np.unique(labels)) < classes or classes < 2:
+        return None
+    scores = probabilities / probabilities.sum(1, keepdims=True)
+    return float(roc_auc_score(labels, scores[:, 1] if classes == 2 else scores, multi_class="ovr"))
+
+
+def _ece(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
+    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    gaps = [abs(correct[bins == b].mean() - confidence[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
+    return float(sum(gaps))

@@ -1,0 +1,180 @@
+"""Adapters on disk: a folder, or one zip, with ``adapter.safetensors`` and ``adapter.json``. No pickle anywhere."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from nearl import NOTICE
+from nearl.errors import NearlError
+
+FORMAT_VERSION = 1
+TENSORS, META = "adapter.safetensors", "adapter.json"
+MAX_BYTES = 256 * 2**20
+REQUIRED = ("method", "backbone", "config", "classes", "prompts", "support_counts", "created", "licence", "tensors")
+
+
+@dataclass
+class Adapter:
+    """A taught adapter: float32 tensors ``state`` and the JSON ``meta`` that says what they are.
+
+    ``meta``: format_version, method, backbone {name, config_sha256, weights}, config, classes, prompts (a prompt set),
+    support_counts {class: images}, metrics (held-out, or null), licence, created (ISO 8601, UTC), notice, tensors
+    {name: shape}.
+    """
+
+    state: dict[str, Tensor]
+    meta: dict
+
+    @property
+    def config(self) -> dict:
+        return self.meta["config"]
+
+    @cached_property
+    def version(self) -> str:
+        """sha256 over tensors and taught prompts; names this adapter in caches."""
+        return hashlib.sha256(save_tensors(self.state) + json.dumps(self.meta["prompts"]).encode()).hexdigest()
+
+    def check_backbone(self, identity: dict[str, str]) -> None:
+        """Raises NearlError unless the adapter was taught on the backbone with this identity."""
+        own = self.meta["backbone"]
+        if any(own.get(key) != identity[key] for key in ("config_sha256", "weights")):
+            same = own.get("name") == identity["name"]
+            detail = f"another version of '{own.get('name')}'" if same else f"the model '{own.get('name')}'"
+            raise NearlError(
+                f"This adapter was taught on {detail}, not on the '{identity['name']}' in use; "
+                "load that model, or teach a new adapter on this one."
+            )
+
+
+def new_adapter(
+    state: dict[str, Tensor],
+    *,
+    backbone: dict[str, str],
+    config: dict,
+    classes: list[str],
+    prompts: dict,
+    support_counts: dict[str, int],
+    method: str = "nearl",
+    metrics: dict | None = None,
+    recipe: dict | None = None,
+) -> Adapter:
+    """An Adapter of the current format from a model's state dict and what is known about it."""
+    state = {name: value.detach().float().cpu().contiguous().clone() for name, value in state.items()}
+    meta = {
+        "format_version": FORMAT_VERSION,
+        "method": method,
+        "backbone": dict(backbone),
+        "config": json.loads(json.dumps(config)),
+        "classes": list(classes),
+        "prompts": prompts,
+        "support_counts": dict(support_counts),
+        "recipe": recipe,
+        "metrics": metrics,
+        "licence": "inherits the terms of the backbone and of the support images",
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "notice": NOTICE,
+        "tensors": {name: list(value.shape) for name, value in state.items()},
+    }
+    return Adapter(state, meta)
+
+
+def save_adapter(adapter: Adapter, folder: str | Path) -> Path:
+    """Write the two files into ``folder`` (made if needed), each by rename so that no half file is left."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise NearlError(f"'{folder}' is a file; give a folder to write the adapter to.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in _files(adapter).items():
+        partial = folder / f".{name}.partial"
+        partial.write_bytes(data)
+        partial.replace(folder / name)
+    return folder
+
+
+def zip_adapter(adapter: Adapter, path: str | Path) -> Path:
+    """Write the adapter as one zip file."""
+    path = Path(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in _files(adapter).items():
+            archive.writestr(name, data)
+    return path
+
+
+def load_adapter(source: str | Path | bytes, identity: dict[str, str] | None = None) -> Adapter:
+    """Read an adapter folder, zip file or zip bytes and check it: JSON, format, keys, shapes, dtypes, finite numbers
+    and, if given, the backbone's identity.
+
+    Raises NearlError that says what is wrong.
+    """
+    raw = _read(source)
+    try:
+        meta = json.loads(raw[META])
+    except ValueError as error:
+        raise NearlError(f"{META} of this adapter is not readable JSON; it may be damaged.") from error
+    if not isinstance(meta, dict) or meta.get("format_version") != FORMAT_VERSION:
+        version = meta.get("format_version") if isinstance(meta, dict) else None
+        raise NearlError(f"This adapter has format version {version}; this program reads version {FORMAT_VERSION}.")
+    missing = [key for key in REQUIRED if key not in meta]
+    if missing:
+        raise NearlError(f"{META} of this adapter lacks {', '.join(missing)}; it may be damaged.")
+    try:
+        state = load_tensors(raw[TENSORS])
+    except (SafetensorError, ValueError) as error:
+        raise NearlError(f"{TENSORS} of this adapter is damaged or not a safetensors file.") from error
+    expected = {name: tuple(shape) for name, shape in meta["tensors"].items()}
+    if expected != {name: tuple(value.shape) for name, value in state.items()}:
+        raise NearlError("The tensors of this adapter are not the ones that its adapter.json lists; it may be damaged.")
+    for name, value in state.items():
+        if value.dtype != torch.float32:
+            raise NearlError(f"The tensor '{name}' of this adapter is {value.dtype}, not float32.")
+        if not torch.isfinite(value).all():
+            raise NearlError(f"The tensor '{name}' of this adapter holds numbers that are not finite; teach it anew.")
+    adapter = Adapter(state, meta)
+    if identity is not None:
+        adapter.check_backbone(identity)
+    return adapter
+
+
+def _files(adapter: Adapter) -> dict[str, bytes]:
+    meta = json.dumps(adapter.meta, indent=2, ensure_ascii=False).encode()
+    return {TENSORS: save_tensors(adapter.state, metadata={"notice": NOTICE}), META: meta}
+
+
+def _read(source: str | Path | bytes) -> dict[str, bytes]:
+    """Both files of an adapter folder or zip as bytes."""
+    if not isinstance(source, bytes):
+        source = Path(source)
+        if source.is_dir():
+            paths = {name: source / name for name in (META, TENSORS)}
+            for name, path in paths.items():
+                if not path.is_file():
+                    raise NearlError(f"The folder '{source.name}' holds no {name}, so it is not an adapter.")
+                if path.stat().st_size > MAX_BYTES:
+                    raise NearlError(f"{name} in '{source.name}' is too large to be an adapter.")
+            return {name: path.read_bytes() for name, path in paths.items()}
+        if not source.is_file():
+            raise NearlError(f"There is no adapter at '{source}'.")
+    name = "this file" if isinstance(source, bytes) else f"'{source.name}'"
+    try:
+        with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
+            entries = {Path(info.filename).name: info for info in archive.infolist()}
+            if not {META, TENSORS} <= entries.keys():
+                raise NearlError(f"The zip {name} does not hold {META} and {TENSORS}, so it is not an adapter.")
+            if any(entries[key].file_size > MAX_BYTES for key in (META, TENSORS)):
+                raise NearlError(f"The zip {name} unpacks to more than an adapter can be.")
+            return {key: archive.open(entries[key]).read(MAX_BYTES) for key in (META, TENSORS)}
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError) as error:
+        raise NearlError(f"An adapter is a zip file or a folder with {META} and {TENSORS}; {name} is not.") from error
