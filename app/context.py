@@ -1,0 +1,57 @@
+"""What every tab needs: the model, the visitors' workspaces, the ready prompts and the prompt editor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import gradio as gr
+
+from app.engine import Engine
+from app.workspace import Registry
+from nearl.prompts import PromptSet, ready_sets
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+
+
+@dataclass
+class Context:
+    """Shared by the tabs. `session` is the page's opaque workspace id, the only thing Gradio keeps for a visitor."""
+
+    engine: Engine
+    registry: Registry
+    session: gr.State
+    ready_prompts: dict[str, dict] = field(default_factory=dict)
+
+    @property
+    def default_prompts(self) -> dict | None:
+        return next(iter(self.ready_prompts.values()), None)
+
+
+def asset_text(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def load_ready_prompts() -> dict[str, dict]:
+    """Every ready prompt set as the editor takes it, real ones first, then those of the synthetic examples."""
+    names = sorted(ready_sets(), key=lambda name: (name.startswith("phantom"), name))
+    return {name: PromptSet.load(ready_sets()[name]).to_dict() for name in names}
+
+
+def prompt_editor(uid: str, value: dict | None, sets: dict[str, dict], fixed: bool = False) -> gr.HTML:
+    """The editable table of classes and prompts. Its value is a prompt set in the layout of the JSON file.
+
+    `sets`: ready ones to start from. `fixed`: the classes are given, only their prompts can be edited.
+    """
+    return gr.HTML(
+        value,
+        html_template='<div class="pe-root"></div>',
+        js_on_load=asset_text("prompt_editor.js"),
+        apply_default_css=False,
+        elem_id=f"{uid}-prompts",
+        uid=uid,
+        sets=sets,
+        fixed=fixed,
+    )

@@ -1,0 +1,98 @@
+"""The one model that all visitors share: loaded once, in the background, and used by one of them at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+from nearl.errors import NearlError
+
+if TYPE_CHECKING:
+    from nearl.backbones import Backbone
+
+log = logging.getLogger("nearl.app")
+
+
+class DeviceLock:
+    """A lock that serves its waiters in the order in which they came, so that teaching never starves a reading."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: deque[threading.Event] = deque()
+        self._held = False
+
+    def __enter__(self) -> DeviceLock:
+        with self._guard:
+            if not self._held:
+                self._held = True
+                return self
+            turn = threading.Event()
+            self._waiting.append(turn)
+        turn.wait()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().set()  # handed over while still held
+            else:
+                self._held = False
+
+
+class Engine:
+    """Loads the backbone and says how far that is.
+
+    `device_lock`: hold it around every pass through the model. `start` returns at once; `backbone` waits for the model
+    and raises NearlError with one sentence if it could not be loaded.
+    """
+
+    def __init__(self, name: str = "embedded", device: str = "auto", weights: str = "pretrained"):
+        self.name, self.device, self.weights = name, device, weights
+        self.device_lock = DeviceLock()
+        self._ready = threading.Event()
+        self._backbone: Backbone | None = None
+        self._error = ""
+
+    def start(self) -> None:
+        threading.Thread(target=self._load, name="load-backbone", daemon=True).start()
+
+    def _load(self) -> None:
+        try:
+            import torch  # takes seconds: not before the page is up
+
+            from nearl.backbones import load_backbone
+
+            device = self.device
+            if device == "auto":
+                device = "cuda" if torch.cuda.is_available() else "cpu"
+            self._backbone = load_backbone(self.name, device=device, weights=self.weights)
+        except NearlError as error:
+            self._error = str(error)
+            log.error("%s", error)
+        except Exception:
+            self._error = f"The model '{self.name}' could not be loaded; the reason is on the server's console."
+            log.exception("loading %s", self.name)
+        self._ready.set()
+        if self._backbone is not None:
+            import pytorch_grad_cam  # noqa: F401  slow to import: do it before the first map is asked for
+
+    @property
+    def label(self) -> str:
+        """The name to show: of a local folder only its last part."""
+        return self.name.rstrip("/").rsplit("/", 1)[-1] if self.name.startswith("local-dir:") else self.name
+
+    @property
+    def state(self) -> str:
+        """ "loading", "ready", or the sentence that says why there is no model."""
+        if not self._ready.is_set():
+            return "loading"
+        return self._error or "ready"
+
+    def backbone(self, timeout: float = 300.0) -> Backbone:
+        if not self._ready.wait(timeout):
+            raise NearlError(f"The model '{self.name}' is still loading; try again in a minute.")
+        if self._backbone is None:
+            raise NearlError(self._error)
+        return self._backbone

@@ -1,0 +1,41 @@
+"""The example images that are one click away: the list in `assets/examples`, made by `nearl.data.phantoms`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from app import views
+from nearl.data.images import decode
+from nearl.prompts import PromptSet, ready_sets
+
+# The kinds of synthetic picture, as a visitor reads them. Prompt sets are called phantom_<kind>.
+KIND_NAMES = {
+    "head_mri": "Head MRI",
+    "chest_xray": "Chest X-ray",
+    "ct_slice": "Chest CT",
+    "ultrasound": "Ultrasound",
+    "smear": "Blood smear",
+}
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture with the prompts that go with it. `thumb` is a data address."""
+
+    path: Path
+    label: str
+    prompts: dict
+    thumb: str
+
+
+def example_list(assets: Path) -> list[Example]:
+    """The examples that `assets/examples/examples.json` lists, in its order."""
+    folder, sets, found = assets / "examples", ready_sets(), []
+    for entry in json.loads((folder / "examples.json").read_text(encoding="utf-8")):
+        path = folder / entry["file"]
+        label = f"{KIND_NAMES[entry['kind']]}, {'lesion' if entry['lesion'] else 'clear'}"
+        prompts = PromptSet.load(sets[entry["prompts"]]).to_dict()
+        found.append(Example(path, label, prompts, views.data_uri(decode(path).image(), views.THUMB_SIDE)))
+    return found

@@ -1,0 +1,134 @@
+"""What the Predict tab does with a workspace: bring images, read them, look where the model looked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app import views
+from app.engine import Engine
+from app.workspace import Workspace
+from nearl.data.images import decode_many
+from nearl.errors import NearlError
+from nearl.prompts import PromptSet
+
+log = logging.getLogger("nearl.app")
+
+MAX_IMAGES = 64
+VIEW_PIXELS = 2048  # longer side that is kept of an image to be read
+BEFORE, AFTER, OFF = "before", "after", "off"
+
+
+def sentence(error: Exception) -> str:
+    """What the visitor is told: a NearlError's own words, else one sentence, with the details on the console."""
+    if isinstance(error, NearlError):
+        return str(error)
+    log.error("unexpected error", exc_info=error)
+    return "Something went wrong on the server; the details are on its console."
+
+
+@dataclass(frozen=True)
+class MapChoice:
+    """What the visitor wants to see over the image: a class by name (None: the closest) and off/before/after."""
+
+    when: str = OFF
+    class_name: str | None = None
+
+
+def bring(workspace: Workspace, paths: Sequence[str | Path], synthetic: bool = False) -> None:
+    """Decode the files into the workspace; unreadable ones are kept as problems. NearlError if none could be read."""
+    if len(paths) > MAX_IMAGES:
+        raise NearlError(f"These are {len(paths)} images; bring at most {MAX_IMAGES} at a time.")
+    records, problems = decode_many(paths, max_side=VIEW_PIXELS)
+    workspace.set_images(records, problems, synthetic)
+
+
+def prompt_set_from(value: dict | None) -> PromptSet:
+    """The editor's content as a checked prompt set. NearlError if it is not one."""
+    if not value:
+        raise NearlError("There is no class yet; add a class with a prompt, or start from a ready set.")
+    return PromptSet.from_dict(value, name="Your own")
+
+
+def read(engine: Engine, workspace: Workspace, value: dict | None) -> None:
+    """Read all images with these prompts, before and after teaching; the result is workspace.prediction."""
+    if not workspace.records:
+        raise NearlError("There is no image yet; choose an example or bring one.")
+    prompt_set = prompt_set_from(value)
+    backbone = engine.backbone()
+    from nearl.classifier import Classifier
+
+    with workspace.lock:
+        if workspace.classifier is None:
+            workspace.classifier = Classifier(backbone, prompt_set, workspace.adapter)
+        elif workspace.prompt_set is None or workspace.prompt_set.digest != prompt_set.digest:
+            workspace.classifier.set_prompts(prompt_set)
+            workspace.heatmaps.clear()
+        workspace.prompt_set = prompt_set
+        with engine.device_lock:
+            workspace.prediction = workspace.classifier.predict(workspace.records)
+
+
+def closest(workspace: Workspace) -> str:
+    """The class nearest to the selected image, after teaching where there is an adapter."""
+    prediction = workspace.prediction
+    shares = prediction.frozen if prediction.adapted is None else prediction.adapted
+    return prediction.classes[int(shares[workspace.selected].argmax())]
+
+
+def map_layer(engine: Engine, workspace: Workspace, choice: MapChoice) -> tuple[str | None, str]:
+    """(data address of the map's layer, what it shows in words) for the selected image; (None, "") without a map."""
+    prediction = workspace.prediction
+    if prediction is None or choice.when == OFF or not workspace.records:
+        return None, ""
+    adapted = choice.when == AFTER and prediction.adapted is not None
+    name = choice.class_name if choice.class_name in prediction.classes else closest(workspace)
+    record = workspace.records[workspace.selected]
+    key = (record.digest, name, adapted)
+    from nearl.explain import gradcam, heat_layer
+
+    with workspace.lock:
+        if key not in workspace.heatmaps:
+            with engine.device_lock:
+                workspace.heatmaps[key] = gradcam(
+                    workspace.classifier, record, list(prediction.classes).index(name), adapted=adapted
+                )
+        heatmap = workspace.heatmaps[key]
+    words = f"Where it looked for “{name}”, {AFTER if adapted else BEFORE} teaching"
+    return views.data_uri(heat_layer(heatmap)), words
+
+
+def viewer_html(workspace: Workspace, layer: tuple[str | None, str] = (None, "")) -> str:
+    if not workspace.records:
+        return views.viewer_empty()
+    record = workspace.records[workspace.selected]
+    return views.viewer(
+        views.data_uri(record.image()), record.name, record.size, workspace.synthetic, *layer, notes=record.notes
+    )
+
+
+def filmstrip_html(workspace: Workspace) -> str:
+    if len(workspace.records) < 2:
+        return ""
+    items = [(views.data_uri(r.image(), views.THUMB_SIDE), r.name) for r in workspace.records]
+    return views.strip(items, workspace.selected, "Your images")
+
+
+def reading_html(workspace: Workspace) -> str:
+    prediction = workspace.prediction
+    if prediction is None:
+        return views.reading_empty(bool(workspace.records))
+    i = workspace.selected
+    after = None if prediction.adapted is None else prediction.adapted[i]
+    untaught = workspace.classifier.untaught() if after is not None else []
+    return views.reading(prediction.classes, prediction.frozen[i], after, untaught)
+
+
+def table_html(workspace: Workspace) -> str:
+    prediction = workspace.prediction
+    if prediction is None or len(workspace.records) < 2:
+        return ""
+    names = [r.name for r in workspace.records]
+    return views.table(names, prediction.classes, prediction.frozen, prediction.adapted)

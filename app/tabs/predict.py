@@ -1,0 +1,199 @@
+"""The Predict tab: the image at the left, its reading and the prompts at the right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import gradio as gr
+
+from app import reading, views
+from app.context import ASSETS, Context, asset_text, prompt_editor
+from app.examples import Example, example_list
+from app.reading import AFTER, BEFORE, OFF, MapChoice
+from app.workspace import Workspace
+
+MARK_STALE = "() => document.getElementById('reading')?.classList.add('stale')"
+MARK_FRESH = "() => document.getElementById('reading')?.classList.remove('stale')"
+SET_STRENGTH = "(v) => { document.documentElement.style.setProperty('--map-strength', v / 100); return []; }"
+
+
+@dataclass
+class PredictTab:
+    """The tab's components, by what they show."""
+
+    viewer: gr.HTML
+    controls: gr.Column
+    when: gr.Radio
+    about: gr.Radio
+    filmstrip: gr.HTML
+    message: gr.HTML
+    reading: gr.HTML
+    table: gr.HTML
+    editor: gr.HTML
+    upload: gr.File
+    examples: gr.HTML
+    button: gr.Button
+
+    @property
+    def outputs(self) -> list:
+        return [
+            self.viewer, self.controls, self.when, self.about, self.filmstrip, self.message, self.reading, self.table,
+            self.editor,
+        ]  # fmt: skip
+
+
+def build(ctx: Context) -> PredictTab:
+    examples = example_list(ASSETS)
+    with gr.Row(elem_classes="split"):
+        with gr.Column(elem_classes="left", min_width=280, scale=11):
+            with gr.Column(elem_classes="lightbox"):
+                viewer = gr.HTML(views.viewer_empty(), js_on_load=None, elem_id="viewer")
+                with gr.Column(elem_classes="map-controls", visible=False) as controls:
+                    when = gr.Radio([("No map", OFF)], value=OFF, label="Where it looked", elem_id="map-when")
+                    about = gr.Radio([], label="for the class", elem_id="map-class")
+                    strength = gr.Slider(
+                        0, 100, 55, step=1, label="Map strength, per cent", elem_id="map-strength", buttons=[]
+                    )
+                filmstrip = gr.HTML("", js_on_load=asset_text("pick.js"), elem_id="filmstrip")
+            with gr.Column(elem_classes="sources"):
+                thumbs = [(e.thumb, e.label) for e in examples]
+                gr.HTML('<h3 class="section">Examples <span class="tag">Synthetic</span></h3>', js_on_load=None)
+                shelf = gr.HTML(
+                    views.strip(thumbs, -1, "Examples, made up by a program"),
+                    js_on_load=asset_text("pick.js"), elem_id="examples",
+                )  # fmt: skip
+                upload = gr.File(
+                    label="Your images: PNG, JPEG, TIFF, BMP, WebP or GIF", file_count="multiple", elem_id="upload",
+                    height=120,
+                )  # fmt: skip
+        with gr.Column(elem_classes="right", min_width=280, scale=9):
+            message = gr.HTML("", js_on_load=None, elem_id="predict-message")
+            result = gr.HTML(views.reading_empty(False), js_on_load=None, elem_id="reading")
+            table = gr.HTML("", js_on_load=None, elem_id="reading-table")
+            gr.HTML('<h3 class="section">Classes, in your words</h3>', js_on_load=None)
+            editor = prompt_editor("predict", ctx.default_prompts, ctx.ready_prompts)
+            with gr.Row(elem_classes="action"):
+                button = gr.Button("Read the image", variant="primary", elem_id="read")
+    tab = PredictTab(
+        viewer, controls, when, about, filmstrip, message, result, table, editor, upload, shelf, button
+    )  # fmt: skip
+    strength.input(None, strength, None, js=SET_STRENGTH, api_visibility="private")
+    _wire(ctx, tab, examples)
+    return tab
+
+
+def show(tab: PredictTab, workspace: Workspace, layer: tuple[str | None, str] = (None, ""), error: str = "") -> dict:
+    """Everything the tab shows of a workspace, as updates by component."""
+    ready = workspace.prediction is not None
+    return {
+        tab.viewer: reading.viewer_html(workspace, layer),
+        tab.controls: gr.update(visible=ready),
+        tab.filmstrip: reading.filmstrip_html(workspace),
+        tab.message: views.message(error, "error") + views.problem_list(workspace.problems),
+        tab.reading: reading.reading_html(workspace),
+        tab.table: reading.table_html(workspace),
+    }
+
+
+def map_choices(tab: PredictTab, workspace: Workspace, choice: MapChoice) -> tuple[MapChoice, dict]:
+    """The map that can be shown now, as near as possible to the one chosen, and the radios that offer it."""
+    prediction = workspace.prediction
+    if prediction is None:
+        return MapChoice(), {}
+    whens = [("No map", OFF), ("Before teaching", BEFORE)]
+    if prediction.adapted is not None:
+        whens.append(("After teaching", AFTER))
+    name = choice.class_name if choice.class_name in prediction.classes else reading.closest(workspace)
+    when = choice.when if choice.when in dict(whens).values() else BEFORE
+    updates = {
+        tab.when: gr.update(choices=whens, value=when),
+        tab.about: gr.update(choices=list(prediction.classes), value=name),
+    }
+    return MapChoice(when, name), updates
+
+
+def read_and_show(
+    ctx: Context, tab: PredictTab, workspace: Workspace, value: dict | None, choice: MapChoice
+) -> Iterator[dict]:
+    """Read the images and show first the shares, then the map, which takes longer."""
+    try:
+        reading.read(ctx.engine, workspace, value)
+        choice, updates = map_choices(tab, workspace, choice)
+        yield {**show(tab, workspace), **updates}
+        if choice.when != OFF:
+            yield {tab.viewer: reading.viewer_html(workspace, reading.map_layer(ctx.engine, workspace, choice))}
+    except Exception as error:
+        yield show(tab, workspace, error=reading.sentence(error))
+
+
+def _wire(ctx: Context, tab: PredictTab, examples: list[Example]) -> None:
+    session = ctx.session
+    chosen = [tab.when, tab.about]
+
+    def on_upload(key: str, paths: list[str] | None, value: dict, when: str, about: str) -> Iterator[dict]:
+        workspace = ctx.registry.get(key)
+        yield from _bring(workspace, paths or [], False, value, MapChoice(when, about))
+
+    def on_example(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
+        workspace = ctx.registry.get(key)
+        example = examples[int(event.index) % len(examples)]
+        value = example.prompts
+        if workspace.adapter is not None and workspace.prompt_set is not None:
+            value = workspace.prompt_set.to_dict()
+        for update in _bring(workspace, [example.path], True, value, MapChoice(BEFORE if when == OFF else when)):
+            yield {tab.editor: value, **update}
+
+    def _bring(
+        workspace: Workspace, paths: list[str | Path], synthetic: bool, value: dict, choice: MapChoice
+    ) -> Iterator[dict]:
+        try:
+            reading.bring(workspace, paths, synthetic)
+        except Exception as error:
+            yield {session: workspace.id, **show(tab, workspace, error=reading.sentence(error))}
+            return
+        yield {session: workspace.id, **show(tab, workspace)}
+        if workspace.records and (synthetic or workspace.prompt_set is not None):
+            yield from read_and_show(ctx, tab, workspace, value, choice)
+
+    def on_read(key: str, value: dict, when: str, about: str) -> Iterator[dict]:
+        workspace = ctx.registry.get(key)
+        first = workspace.prediction is None
+        choice = MapChoice(BEFORE if first and when == OFF else when, about)
+        yield {session: workspace.id}
+        yield from read_and_show(ctx, tab, workspace, value, choice)
+
+    def on_pick(key: str, when: str, about: str, event: gr.EventData) -> Iterator[dict]:
+        workspace = ctx.registry.get(key)
+        workspace.selected = int(event.index) % max(len(workspace.records), 1)
+        yield show(tab, workspace)
+        yield from on_map(key, when, about)
+
+    def on_map(key: str, when: str, about: str) -> Iterator[dict]:
+        workspace = ctx.registry.get(key)
+        try:
+            layer = reading.map_layer(ctx.engine, workspace, MapChoice(when, about))
+            yield {tab.viewer: reading.viewer_html(workspace, layer)}
+        except Exception as error:
+            yield {tab.message: views.message(reading.sentence(error), "error")}
+
+    outputs = [session, *tab.outputs]
+
+    def wire(trigger: Callable, fn: Callable, inputs: list) -> gr.events.Dependency:
+        return trigger(
+            fn, [session, *inputs], outputs, concurrency_id="device", concurrency_limit=4, show_progress="hidden",
+            trigger_mode="always_last", api_visibility="private",
+        )  # fmt: skip
+
+    for event in (
+        wire(tab.upload.change, on_upload, [tab.upload, tab.editor, *chosen]),
+        wire(tab.examples.click, on_example, [tab.when]),
+        wire(tab.button.click, on_read, [tab.editor, *chosen]),
+        wire(tab.editor.submit, on_read, [tab.editor, *chosen]),
+    ):
+        event.then(None, js=MARK_FRESH, api_visibility="private")
+    wire(tab.filmstrip.click, on_pick, chosen)
+    wire(tab.when.input, on_map, chosen)
+    wire(tab.about.input, on_map, chosen)
+    tab.editor.input(None, js=MARK_STALE, api_visibility="private")

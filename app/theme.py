@@ -1,0 +1,153 @@
+"""The colours, type and spacing of the app, in one place. `assets/style.css` builds on the variables set here."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
+MONO_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+
+# (light, dark): slate neutrals and one teal accent; every text colour has at least 4.5 : 1 on its ground.
+PALETTE = {
+    "page": ("#f4f6f8", "#10161d"),
+    "surface": ("#ffffff", "#18202a"),
+    "sunken": ("#eef1f5", "#121922"),
+    "line": ("#d5dce5", "#2e3947"),
+    "line_strong": ("#7b8a9d", "#6f7f93"),
+    "text": ("#16202c", "#e7ecf2"),
+    "muted": ("#4d5b6c", "#a5b2c1"),
+    "accent": ("#0f766e", "#2bb8a8"),
+    "accent_hover": ("#0b5e58", "#4fcabc"),
+    "accent_soft": ("#e3f1ef", "#16302f"),
+    "on_accent": ("#ffffff", "#04211e"),
+    "alarm": ("#a32d1f", "#f2a293"),
+    "alarm_soft": ("#fbeeec", "#301c1a"),
+}
+
+TOKENS = {
+    "body_background_fill": "page",
+    "body_text_color": "text",
+    "body_text_color_subdued": "muted",
+    "background_fill_primary": "surface",
+    "background_fill_secondary": "sunken",
+    "border_color_primary": "line",
+    "border_color_accent": "accent",
+    "border_color_accent_subdued": "line",
+    "color_accent_soft": "accent_soft",
+    "link_text_color": "accent",
+    "link_text_color_active": "accent",
+    "link_text_color_hover": "accent_hover",
+    "link_text_color_visited": "accent",
+    "block_background_fill": "surface",
+    "block_border_color": "line",
+    "block_info_text_color": "muted",
+    "block_label_background_fill": "surface",
+    "block_label_text_color": "text",
+    "block_title_text_color": "text",
+    "panel_background_fill": "surface",
+    "panel_border_color": "line",
+    "accordion_text_color": "text",
+    "table_text_color": "text",
+    "table_border_color": "line",
+    "table_even_background_fill": "surface",
+    "table_odd_background_fill": "surface",
+    "input_background_fill": "surface",
+    "input_background_fill_focus": "surface",
+    "input_background_fill_hover": "surface",
+    "input_border_color": "line_strong",
+    "input_border_color_focus": "accent",
+    "input_border_color_hover": "accent",
+    "input_placeholder_color": "muted",
+    "checkbox_background_color": "surface",
+    "checkbox_background_color_selected": "accent",
+    "checkbox_border_color": "line_strong",
+    "checkbox_border_color_focus": "accent",
+    "checkbox_border_color_selected": "accent",
+    "checkbox_label_background_fill": "surface",
+    "checkbox_label_background_fill_hover": "sunken",
+    "checkbox_label_background_fill_selected": "accent_soft",
+    "checkbox_label_border_color": "line",
+    "checkbox_label_border_color_hover": "line_strong",
+    "checkbox_label_border_color_selected": "accent",
+    "checkbox_label_text_color": "text",
+    "checkbox_label_text_color_selected": "text",
+    "button_primary_background_fill": "accent",
+    "button_primary_background_fill_hover": "accent_hover",
+    "button_primary_border_color": "accent",
+    "button_primary_border_color_hover": "accent_hover",
+    "button_primary_text_color": "on_accent",
+    "button_primary_text_color_hover": "on_accent",
+    "button_secondary_background_fill": "surface",
+    "button_secondary_background_fill_hover": "sunken",
+    "button_secondary_border_color": "line_strong",
+    "button_secondary_border_color_hover": "line_strong",
+    "button_secondary_text_color": "text",
+    "button_secondary_text_color_hover": "text",
+    "error_background_fill": "alarm_soft",
+    "error_border_color": "alarm",
+    "error_text_color": "alarm",
+    "loader_color": "accent",
+    "slider_color": "accent",
+    "stat_background_fill": "accent",
+    "code_background_fill": "sunken",
+}
+
+SHAPES = {
+    "block_border_width": "0px",
+    "block_shadow": "none",
+    "block_label_border_width": "0px",
+    "block_label_shadow": "none",
+    "block_label_text_size": "*text_sm",
+    "block_label_text_weight": "600",
+    "block_title_text_size": "*text_sm",
+    "block_title_text_weight": "600",
+    "block_title_border_width": "0px",
+    "block_padding": "0px",
+    "block_radius": "8px",
+    "container_radius": "8px",
+    "layout_gap": "16px",
+    "form_gap_width": "16px",
+    "input_radius": "6px",
+    "input_padding": "8px 12px",
+    "input_shadow": "none",
+    "input_shadow_focus": "none",
+    "checkbox_label_shadow": "none",
+    "checkbox_label_padding": "6px 12px",
+    "checkbox_label_gap": "8px",
+    "checkbox_label_border_width": "1px",
+    "checkbox_border_width": "1.5px",
+    "button_border_width": "1px",
+    "button_primary_shadow": "none",
+    "button_secondary_shadow": "none",
+    "button_large_radius": "6px",
+    "button_medium_radius": "6px",
+    "button_small_radius": "6px",
+    "button_large_padding": "12px 24px",
+    "button_medium_padding": "8px 16px",
+    "button_large_text_weight": "600",
+    "button_medium_text_weight": "500",
+    "button_transition": "none",
+    "shadow_drop": "none",
+    "shadow_drop_lg": "none",
+    "shadow_spread": "0px",
+    "color_accent": PALETTE["accent"][0],
+}
+
+
+def build_theme() -> gr.themes.Base:
+    """Return the app's theme: a bare Gradio base with our own tokens and only fonts that are already on the machine."""
+    theme = gr.themes.Base(
+        primary_hue="teal",
+        secondary_hue="slate",
+        neutral_hue="slate",
+        spacing_size="md",
+        radius_size="sm",
+        text_size="md",
+        font=SYSTEM_FONTS,
+        font_mono=MONO_FONTS,
+    )
+    values = dict(SHAPES)
+    for token, colour in TOKENS.items():
+        light, dark = PALETTE[colour]
+        values[token], values[f"{token}_dark"] = light, dark
+    return theme.set(**values)

@@ -1,0 +1,142 @@
+// The editable table of classes and prompts. `props.value` is a prompt set as nearl.prompts writes it:
+// {name, description, templates: [..], classes: [{name, prompts: [..]}]}; `props.sets` are the ready ones; with
+// `props.fixed` only the prompts can be edited, because the classes are those of the images.
+// User text only ever enters the page through `value` and `textContent`, never as HTML.
+const uid = props.uid;
+
+const make = (tag, attributes = {}, children = []) => {
+  const node = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key === "text") node.textContent = value;
+    else if (key === "value") node.value = value;
+    else node.setAttribute(key, value);
+  }
+  children.forEach((child) => node.append(child));
+  return node;
+};
+
+const lines = (text) => text.split(/[\n;]/).map((line) => line.trim()).filter(Boolean);
+
+const collect = () => ({
+  name: props.value?.name ?? "",
+  description: props.value?.description ?? "",
+  templates: lines(element.querySelector(".pe-templates textarea")?.value ?? ""),
+  classes: [...element.querySelectorAll(".pe-row")].map((row) => ({
+    name: row.querySelector("input").value.trim(),
+    prompts: lines(row.querySelector("textarea").value),
+  })),
+});
+
+const commit = () => {
+  props.value = collect();
+  trigger("input");
+};
+
+// A text area is as high as its text, but no more than two lines until somebody is in it.
+const grow = (area) => {
+  const most = document.activeElement === area ? 240 : 58;
+  area.style.height = "auto";
+  area.style.height = Math.min(area.scrollHeight + 2, most) + "px";
+};
+
+const growAll = () => element.querySelectorAll("textarea").forEach(grow);
+
+const row = (entry, index) => {
+  const number = index + 1;
+  const name = make("input", { type: "text", id: `${uid}-name-${index}`, value: entry.name, autocomplete: "off" });
+  const prompts = make("textarea", {
+    id: `${uid}-prompts-${index}`, rows: "1", spellcheck: "false", value: entry.prompts.join("\n"),
+  });
+  const remove = make("button", {
+    type: "button", class: "pe-remove", text: "Remove", "aria-label": `Remove class ${number}`,
+  });
+  if (props.fixed) name.readOnly = true;
+  name.addEventListener("input", commit);
+  prompts.addEventListener("input", () => { grow(prompts); commit(); });
+  prompts.addEventListener("focus", () => grow(prompts));
+  prompts.addEventListener("blur", () => grow(prompts));
+  prompts.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { commit(); trigger("submit"); }
+  });
+  remove.addEventListener("click", () => {
+    const value = collect();
+    value.classes.splice(index, 1);
+    props.value = value;
+    draw();
+    trigger("input");
+    element.querySelector(".pe-add").focus();
+  });
+  return make("li", { class: "pe-row" }, [
+    make("div", { class: "pe-cell" }, [
+      make("div", { class: "pe-head" }, [
+        make("label", { for: name.id, text: `Class ${number}` }), ...(props.fixed ? [] : [remove]),
+      ]),
+      name,
+    ]),
+    make("div", { class: "pe-cell" }, [
+      make("label", { for: prompts.id }, [
+        make("span", { text: "Prompts, one per line" }), make("span", { class: "sr-only", text: ` for class ${number}` }),
+      ]),
+      prompts,
+    ]),
+  ]);
+};
+
+const pretty = (name) => name.replaceAll("_", " ").replace(/^./, (letter) => letter.toUpperCase());
+
+const chooser = () => {
+  const keys = Object.keys(props.sets ?? {});
+  if (!keys.length) return [];
+  const current = keys.find((key) => props.sets[key].name === props.value?.name);
+  const select = make("select", { id: `${uid}-set` });
+  if (!current) select.append(make("option", { value: "", text: pretty(props.value?.name || "Your own") }));
+  keys.forEach((key) => select.append(make("option", { value: key, text: pretty(props.sets[key].name) })));
+  select.value = current ?? "";
+  select.addEventListener("change", () => {
+    if (!select.value) return;
+    props.value = JSON.parse(JSON.stringify(props.sets[select.value]));
+    draw();
+    trigger("input");
+  });
+  const about = make("p", { class: "quiet", text: props.value?.description ?? "" });
+  return [make("div", { class: "pe-set" }, [make("label", { for: select.id, text: "Ready sets" }), select, about])];
+};
+
+const templates = (value) => {
+  const area = make("textarea", {
+    id: `${uid}-templates`, rows: "2", spellcheck: "false", value: (value.templates ?? []).join("\n"),
+  });
+  area.addEventListener("input", () => { grow(area); commit(); });
+  const open = element.querySelector(".pe-templates")?.open;
+  const details = make("details", { class: "pe-templates" }, [
+    make("summary", { text: "Sentence around each prompt" }),
+    make("label", { for: area.id, text: "One per line; {} stands for the prompt. Leave empty to use the prompts as they are." }),
+    area,
+  ]);
+  details.open = Boolean(open);
+  details.addEventListener("toggle", growAll);
+  return details;
+};
+
+const draw = () => {
+  const value = props.value ?? { classes: [] };
+  const add = make("button", { type: "button", class: "pe-add", text: "Add a class" });
+  add.addEventListener("click", () => {
+    const next = collect();
+    next.classes.push({ name: "", prompts: [] });
+    props.value = next;
+    draw();
+    [...element.querySelectorAll(".pe-row input")].at(-1).focus();
+  });
+  const body = make("div", { class: "pe" }, [
+    ...chooser(),
+    make("ol", { class: "pe-rows" }, (value.classes ?? []).map(row)),
+    make("div", { class: "pe-foot" }, [...(props.fixed ? [] : [add]), templates(value)]),
+  ]);
+  element.querySelector(".pe-root").replaceChildren(body);
+  growAll();
+};
+
+draw();
+watch(["value", "sets"], draw);
+new ResizeObserver(growAll).observe(element);
