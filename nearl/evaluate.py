@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
+
+from nearl.classifier import Classifier
+from nearl.data.labelled import LabelledSet
+from nearl.errors import NearlError
 
 ECE_BINS = 15
 
@@ -18,7 +22,7 @@ def evaluate(probabilities: np.ndarray, labels: np.ndarray, resamples: int = 100
     predicted = probabilities.argmax(1)
     return {
         "n": len(labels),
-        "balanced_accuracy": _balanced(labels, predicted),
+        "balanced_accuracy": float(np.mean([k / n for k, n in _hits(labels, predicted)])),
         "balanced_accuracy_interval": _interval(labels, predicted, resamples, seed),
         "accuracy": float((predicted == labels).mean()),
         "auroc": _auroc(probabilities, labels),
@@ -26,15 +30,15 @@ def evaluate(probabilities: np.ndarray, labels: np.ndarray, resamples: int = 100
     }
 
 
-def _balanced(labels: np.ndarray, predicted: np.ndarray) -> float:
-    return float(balanced_accuracy_score(labels, predicted))
+def _hits(labels: np.ndarray, predicted: np.ndarray) -> list[tuple[int, int]]:
+    """(right, all) per class that occurs."""
+    return [(int((predicted[labels == c] == c).sum()), int((labels == c).sum())) for c in np.unique(labels)]
 
 
 def _interval(labels: np.ndarray, predicted: np.ndarray, resamples: int, seed: int) -> list[float]:
     """Bootstrap of the mean recall. Recall of one class resamples as a binomial, which spares drawing the images."""
     rng = np.random.default_rng(seed)
-    hits = [(int((predicted[labels == c] == c).sum()), int((labels == c).sum())) for c in np.unique(labels)]
-    recalls = np.mean([rng.binomial(n, k / n, resamples) / n for k, n in hits], axis=0)
+    recalls = np.mean([rng.binomial(n, k / n, resamples) / n for k, n in _hits(labels, predicted)], axis=0)
     return [float(q) for q in np.quantile(recalls, [0.025, 0.975])]
 
 
@@ -51,3 +55,24 @@ def _ece(probabilities: np.ndarray, labels: np.ndarray) -> float:
     bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     gaps = [abs(correct[bins == b].mean() - confidence[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
     return float(sum(gaps))
+
+
+def measure(classifier: Classifier, data: LabelledSet) -> dict:
+    """``{"n", "classes", "frozen": metrics, "adapted": metrics | None}`` of a classifier on labelled images.
+
+    The classes of ``data`` are found among those of the prompt set by name; the prompt set may have more.
+    Raises NearlError for a class that the prompts do not name.
+    """
+    index = {name.casefold(): i for i, name in enumerate(classifier.prompt_set.classes)}
+    unknown = [name for name in data.classes if name.casefold() not in index]
+    if unknown:
+        raise NearlError(f"The prompts do not name the class '{unknown[0]}' of the images; add prompts for it.")
+    labels = np.array([index[data.classes[label].casefold()] for label in data.labels])
+    prediction = classifier.predict(data.records)
+    adapted = prediction.adapted
+    return {
+        "n": len(labels),
+        "classes": prediction.classes,
+        "frozen": evaluate(prediction.frozen, labels),
+        "adapted": None if adapted is None else evaluate(adapted, labels),
+    }

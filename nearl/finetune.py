@@ -108,9 +108,7 @@ def finetune(
             batch = augment(batch, rng)
         with backbone.lock, autocast:
             logits = model(backbone.normalise(batch), draw_prompts(texts, recipe.prompts_per_class, rng))
-            loss = F.cross_entropy(
-                logits.float(), labels[index].to(device), label_smoothing=recipe.label_smoothing
-            )
+            loss = F.cross_entropy(logits.float(), labels[index].to(device), label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)

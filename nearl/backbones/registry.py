@@ -87,7 +87,7 @@ class Backbone:
     text: TextTower
     embed_dim: int
     tokenizer_source: str
-    device: torch.device = torch.device("cpu")
+    device: torch.device
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @cached_property

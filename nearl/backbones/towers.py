@@ -101,7 +101,7 @@ class OpenClipText:
         self.eos_id = text.text_eos_id if isinstance(text, CLIP) else text.eos_id
 
     def embed(self, tokens: Tensor) -> tuple[Tensor, TextState]:
-        """[C, L] int64 -> (features [C, L', d], state). A causal tower never looks past the end of a text: cut there."""
+        """[C, L] int64 -> (features [C, L', d], state), cut after the last text's end where the tower is causal."""
         text, causal = self.text, self.text.attn_mask is not None
         if causal and self.pool_type in ("argmax", "eos"):
             end = tokens.argmax(-1) if self.pool_type == "argmax" else (tokens == self.eos_id).int().argmax(-1)

@@ -323,7 +323,7 @@ def _zip_files(
     problems: list[Problem] = []
     for entry in entries:
         parts = tuple(entry.filename.replace("\\", "/").split("/"))
-        if parts[0] == "" or ":" in parts[0] or ".." in parts:
+        if parts[0] == "" or parts[0][1:2] == ":" or ".." in parts:
             raise NearlError(
                 f"{name} has an entry that leads outside the zip ({base_name(entry.filename)}); it was refused."
             )

@@ -1,9 +1,9 @@
 """The grey painters behind nearl.data.phantoms: stylised anatomy from ellipses, bands and smooth noise, all our own.
 
-Every painter, the one in phantom_smear too, has the signature paint(rng, lesion_rng, size) -> (image, mask, details): image float32 [H, W] or
-[H, W, 3] in 0..1, mask bool [H, W]. The scene is drawn from `rng` alone and the lesion from `lesion_rng` alone (None:
-no lesion), so that with and without a lesion the same seed gives the same picture outside it. Coordinates run from -1
-to 1, y downwards, whatever the size. details: "shape" and "brightness", for the caption.
+Every painter, the one in phantom_smear too, is called paint(rng, lesion_rng, size) -> (image, mask, details): image
+float32 [H, W] or [H, W, 3] in 0..1, mask bool [H, W], details with "shape" and "brightness" for the caption. The scene
+is drawn from `rng` alone and the lesion from `lesion_rng` alone (None: no lesion), so that with and without a lesion
+the same seed gives the same picture outside it.
 """
 
 from __future__ import annotations

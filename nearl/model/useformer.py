@@ -39,9 +39,7 @@ class SynergyBlock(nn.Module):
         norm = lambda: nn.LayerNorm(width, bias=False)  # noqa: E731
         self.norm_cross, self.norm_context, self.norm_self, self.norm_mlp = norm(), norm(), norm(), norm()
         self.cross, self.self = Attention(width, heads), Attention(width, heads)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, hidden, bias=False), nn.GELU(), nn.Linear(hidden, width, bias=False)
-        )
+        self.mlp = nn.Sequential(nn.Linear(width, hidden, bias=False), nn.GELU(), nn.Linear(hidden, width, bias=False))
 
     def forward(self, s: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
         s = s + self.cross(self.norm_cross(s), self.norm_context(context), mask)

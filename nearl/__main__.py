@@ -1,0 +1,3 @@
+from nearl.cli import main
+
+main()
