@@ -33,7 +33,7 @@ class PromptSet:
 
     classes: C names, as shown and as the class folders are called. prompts: C tuples of texts. templates: texts with
     one "{}" each, into which every prompt is put; none leaves the prompts as they are. Runs of white space become one
-    space, and a semicolon, which separates prompts in the app's table, becomes a comma.
+    space; a semicolon in a prompt or template, which would split it in the app's table, becomes a comma.
 
     Raises NearlError, one sentence, for no class, class names that differ only in case, a class without a prompt, and
     for more or longer texts than the limits above.
@@ -50,7 +50,11 @@ class PromptSet:
         tidy(self, "name", _text(self.name, "The prompt set's name"))
         tidy(self, "description", _text(self.description, "The prompt set's description", longest=2000))
         tidy(self, "classes", tuple(_text(c, "A class name", longest=100) for c in _listed(self.classes, "classes")))
-        tidy(self, "templates", tuple(_text(t, "A template") for t in _listed(self.templates, "templates")))
+        tidy(
+            self,
+            "templates",
+            tuple(_text(t, "A template").replace(";", ",") for t in _listed(self.templates, "templates")),
+        )
         if len(self.classes) != len(self.prompts):
             raise NearlError(f"There are {len(self.classes)} classes but prompts for {len(self.prompts)} of them.")
         tidy(self, "prompts", tuple(map(_class_prompts, self.classes, self.prompts)))
@@ -190,7 +194,7 @@ def _listed(values: object, what: str) -> Sequence:
 
 def _class_prompts(name: str, prompts: object) -> tuple[str, ...]:
     entries = (prompts,) if isinstance(prompts, str) else _listed(prompts, f"prompts of “{name}”")
-    texts = tuple(_text(p, f"A prompt of the class “{name}”") for p in entries)
+    texts = tuple(_text(p, f"A prompt of the class “{name}”").replace(";", ",") for p in entries)
     if not texts or not all(texts):
         raise NearlError(f"The class “{name}” has an empty prompt; describe it in a few words.")
     if len(texts) > MAX_PROMPTS:
@@ -201,7 +205,7 @@ def _class_prompts(name: str, prompts: object) -> tuple[str, ...]:
 def _text(value: object, what: str, longest: int = MAX_CHARACTERS) -> str:
     if not isinstance(value, str):
         raise NearlError(f"{what} must be text, not {value!r:.40}; put it in quotation marks.")
-    text = " ".join(value.replace(";", ",").split())
+    text = " ".join(value.split())
     if len(text) > longest:
         raise NearlError(f"{what} is {len(text)} characters long; at most {longest} are allowed.")
     return text

@@ -1,0 +1,197 @@
+"""Decoding: what is read, what is refused, and in which words."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nearl.data.images import MAX_PIXELS, ImageRecord, decode, decode_many
+from nearl.errors import NearlError
+
+
+def encode(picture: Image.Image, format: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def scene(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
+    """Detailed enough that a cut-off file lacks pixels."""
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(noise).convert(mode)
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def refusal(data: bytes, name: str = "scan.png") -> str:
+    with pytest.raises(NearlError) as caught:
+        decode(data, name)
+    text = str(caught.value)
+    assert name in text and "\n" not in text and text.endswith(".")
+    return text
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP", "WEBP", "JPEG", "GIF"])
+def test_every_format_is_read_whatever_the_file_is_called(format):
+    options = {"lossless": True} if format == "WEBP" else {}
+    record = decode(encode(scene(), format, **options), "folder/scan.xyz")
+    assert record.name == "scan.xyz" and record.size == (40, 30)
+    assert record.pixels.shape == (30, 40, 3) and record.pixels.dtype == np.uint8
+    if format not in ("JPEG", "GIF"):
+        assert np.array_equal(record.pixels, np.asarray(scene()))
+        assert record.notes == ()
+    assert record.image().mode == "RGB"
+
+
+def test_records_are_equal_by_content_and_cannot_be_changed():
+    a, b = decode(encode(scene(), "PNG"), "a.png"), decode(encode(scene(), "BMP"), "b.bmp")
+    assert a.digest == b.digest
+    wide, tall = np.zeros((20, 40, 3), np.uint8), np.zeros((40, 20, 3), np.uint8)
+    assert ImageRecord.from_pixels("x", wide).digest != ImageRecord.from_pixels("x", tall).digest
+    with pytest.raises(ValueError):
+        a.pixels[0, 0, 0] = 1
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP", "WEBP", "JPEG", "GIF"])
+@pytest.mark.parametrize("share", [0.1, 0.6])
+def test_truncated_files_are_refused_by_name(format, share):
+    data = encode(scene(size=(120, 90)), format)
+    assert "cut short" in refusal(data[: int(len(data) * share)])
+
+
+def test_a_huge_header_is_refused_before_decoding():
+    assert "megapixels" in refusal(png_header(20_000, 20_000))
+    text = refusal(png_header(10_000, 9_000))  # below Pillow's own limit
+    assert "10000 x 9000" in text and MAX_PIXELS < 10_000 * 9_000
+
+
+@pytest.mark.parametrize("size", [(1, 1), (15, 400), (400, 15)])
+def test_tiny_pictures_are_refused(size):
+    assert f"{size[0]} x {size[1]}" in refusal(encode(Image.new("RGB", size), "PNG"))
+
+
+def test_other_files_are_refused_in_one_polite_sentence():
+    assert "empty" in refusal(b"")
+    assert "PNG, JPEG" in refusal(b"hello, this is not an image at all")
+    assert "PNG, JPEG" in refusal(b"\x1f\x8b broken gzip")
+    assert "DICOM" in refusal(bytes(128) + b"DICM" + bytes(300))
+    assert "DICOM" in refusal(b"II*\x00" + bytes(124) + b"DICM" + bytes(300)), "a TIFF posing in a DICOM preamble"
+    nifti = bytearray(400)
+    nifti[344:348] = b"n+1\0"
+    assert "NIfTI" in refusal(bytes(nifti))
+    assert "NIfTI" in refusal(gzip.compress(bytes(nifti)))
+
+
+def test_paths_that_cannot_be_read(tmp_path):
+    with pytest.raises(NearlError, match=r"^nowhere\.png does not exist"):
+        decode(tmp_path / "nowhere.png")
+    with pytest.raises(NearlError, match="is a folder"):
+        decode(tmp_path)
+    (tmp_path / "there.png").write_bytes(encode(scene(), "PNG"))
+    assert decode(str(tmp_path / "there.png")).name == "there.png"
+
+
+def test_cmyk_jpeg_keeps_its_colours():
+    red = Image.new("RGB", (32, 32), (200, 30, 30))
+    for data in (encode(red.convert("CMYK"), "JPEG", quality=95), encode(red.convert("CMYK"), "TIFF")):
+        record = decode(data, "print.jpg")
+        assert np.abs(record.pixels.astype(int) - (200, 30, 30)).max() <= 12
+        assert any("CMYK" in note for note in record.notes)
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_16_bit_grey_is_stretched_by_its_own_range(format):
+    values = np.tile(np.linspace(900, 2100, 64).astype(np.uint16), (64, 1))
+    record = decode(encode(Image.fromarray(values), format), "deep.png")
+    row = record.pixels[0, :, 0].astype(int)
+    assert row[0] == 0 and row[-1] == 255 and (np.diff(row) >= 0).all() and 110 < row[32] < 145
+    assert any("stretched" in note for note in record.notes)
+
+
+def test_float_grey_with_gaps_and_flat_grey():
+    values = np.tile(np.linspace(-1, 1, 64, dtype=np.float32), (64, 1))
+    values[0, 0] = np.nan
+    record = decode(encode(Image.fromarray(values), "TIFF"), "map.tif")
+    assert record.pixels[5, 0, 0] == 0 and record.pixels[5, -1, 0] == 255
+    flat = decode(encode(Image.fromarray(np.full((32, 32), 500, np.uint16)), "PNG"), "flat.png")
+    assert flat.pixels.max() == 0
+
+
+def test_16_bit_tiff_with_white_as_zero_is_turned_round():
+    values = np.tile(np.linspace(0, 4000, 64).astype(np.uint16), (64, 1))
+    record = decode(encode(Image.fromarray(values), "TIFF", tiffinfo={262: 0}), "film.tif")
+    assert record.pixels[0, 0, 0] == 255 and record.pixels[0, -1, 0] == 0
+
+
+def test_transparent_parts_become_black():
+    half = Image.new("RGBA", (32, 32), (255, 255, 255, 255))
+    half.paste((255, 255, 255, 0), (0, 0, 16, 32))
+    grey = half.convert("LA")
+    palette = Image.new("P", (32, 32), 1)
+    palette.putpalette([255, 255, 255, 250, 250, 250])
+    palette.paste(0, (0, 0, 16, 32))
+    for data in (encode(half, "PNG"), encode(grey, "PNG"), encode(palette, "PNG", transparency=0)):
+        record = decode(data, "cutout.png")
+        assert record.pixels[5, 2].tolist() == [0, 0, 0] and record.pixels[5, 29].min() >= 250
+        assert record.notes == ("Transparent parts are shown on black.",)
+    assert decode(encode(scene("RGBA"), "PNG"), "opaque.png").notes == ()
+
+
+@pytest.mark.parametrize("format", ["GIF", "TIFF", "PNG", "WEBP"])
+def test_only_the_first_frame_is_used(format):
+    first, second = Image.new("RGB", (32, 32), (250, 0, 0)), Image.new("RGB", (32, 32), (0, 0, 250))
+    options = {"lossless": True} if format == "WEBP" else {}
+    record = decode(encode(first, format, save_all=True, append_images=[second], **options), "film")
+    assert record.pixels[5, 5, 0] > 240 and record.pixels[5, 5, 2] < 10
+    assert any("first" in note for note in record.notes)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "TIFF", "PNG"])
+def test_exif_orientation_is_applied_once(format):
+    picture = Image.new("RGB", (60, 40), "black")
+    picture.paste("white", (0, 0, 60, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    record = decode(encode(picture, format, exif=exif), "phone.jpg")
+    assert record.size == (40, 60)
+    assert record.pixels[30, 35, 0] > 240 and record.pixels[30, 5, 0] < 15
+    assert any("upright" in note for note in record.notes)
+
+
+def test_one_bad_file_is_named_and_the_rest_goes_on(tmp_path):
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    good.write_bytes(encode(scene(), "PNG"))
+    bad.write_bytes(b"nonsense")
+    records, problems = decode_many([good, bad, ("inner/c.jpg", encode(scene(), "JPEG")), ("d.png", b"")])
+    assert [record.name for record in records] == ["good.png", "c.jpg"]
+    assert [problem.name for problem in problems] == ["bad.png", "d.png"]
+    assert all(problem.name in problem.reason for problem in problems)
+
+
+def test_max_side_shrinks_and_says_so():
+    record = decode(encode(scene(size=(300, 200)), "PNG"), "big.png", max_side=150)
+    assert record.size == (150, 100) and "300 x 200" in record.notes[0]
+    assert decode(encode(scene(size=(100, 90)), "PNG"), "small.png", max_side=150).size == (100, 90)
+
+
+def test_real_files_that_are_not_pictures_are_refused():
+    data = Path(os.environ.get("NEARL_DATA", "../shared/data"))
+    files = [path for folder in ("dicom", "nifti") for path in sorted((data / folder).glob("*.*"))]
+    if not files:
+        pytest.skip("no shared data here")
+    records, problems = decode_many(files)
+    assert records == [] and all("does not read yet" in problem.reason for problem in problems)

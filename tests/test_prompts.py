@@ -1,0 +1,150 @@
+"""Prompt sets: what is accepted, what is refused, and what goes to disk and back."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from nearl.data.phantoms import CLASSES, KINDS
+from nearl.errors import NearlError
+from nearl.prompts import PromptSet, default_prompts, parse_table, ready_sets, table_rows
+
+BRAIN = PromptSet("brain", ("glioma", "other"), (("a  glioma ", "glioma\ntumour"), ("something; else",)))
+
+
+def test_texts_are_tidied_and_templates_applied():
+    assert BRAIN.texts() == [["a glioma", "glioma tumour"], ["something, else"]]
+    framed = PromptSet("x", ("a", "b"), (("one", "two"), ("three {odd}",)), ("an MRI of {}", "{}, seen on MRI"))
+    assert framed.texts() == [
+        ["an MRI of one", "an MRI of two", "one, seen on MRI", "two, seen on MRI"],
+        ["an MRI of three {odd}", "three {odd}, seen on MRI"],
+    ]
+
+
+def test_the_digest_follows_what_is_encoded():
+    same = PromptSet("other name", BRAIN.classes, BRAIN.prompts, description="other words")
+    assert same.digest == BRAIN.digest
+    assert PromptSet("brain", BRAIN.classes, (("a",), ("b",))).digest != BRAIN.digest
+    assert PromptSet("brain", ("glioma", "rest"), BRAIN.prompts).digest != BRAIN.digest
+    assert PromptSet("brain", BRAIN.classes, BRAIN.prompts, ("an MRI of {}",)).digest != BRAIN.digest
+
+
+@pytest.mark.parametrize(
+    ("classes", "prompts", "templates", "words"),
+    [
+        ((), (), (), "no class"),
+        (("a", "A "), (("x",), ("y",)), (), "twice"),
+        (("a", " "), (("x",), ("y",)), (), "no name"),
+        (("a", "b"), (("x",), ("  ",)), (), "“b” has an empty prompt"),
+        (("a", "b"), (("x",), ()), (), "“b” has an empty prompt"),
+        (("a", "b"), (("x",),), (), "2 classes"),
+        (("a",), ((3,),), (), "must be text"),
+        (("a",), (("x" * 301,),), (), "301 characters"),
+        (("a",), (("x",) * 33,), (), "33 prompts"),
+        (tuple(f"c{i}" for i in range(65)), (("x",),) * 65, (), "65 classes"),
+        (("a",), (("x",),), ("no gap",), "must hold {}"),
+        (("a",), (("x",),), ("{} {}",), "must hold {}"),
+        (tuple(f"c{i}" for i in range(64)), (("x",) * 32,) * 64, ("{}", "a {}"), "4096 texts"),
+        ("ab", (("x",), ("y",)), (), "must be a list"),
+    ],
+)
+def test_refusals_are_one_sentence(classes, prompts, templates, words):
+    with pytest.raises(NearlError) as caught:
+        PromptSet("set", classes, prompts, templates)
+    assert words in str(caught.value) and str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize("name", ["set.json", "set.yaml", "set.YML"])
+def test_files_there_and_back(name, tmp_path):
+    original = PromptSet("sét", ("glioma", "no"), (("a: b", "“c”"), ("no",)), ("{} - MRI",), "Why: because.")
+    original.save(tmp_path / name)
+    assert PromptSet.load(tmp_path / name) == original
+
+
+def test_a_file_may_leave_things_out(tmp_path):
+    (tmp_path / "mine.yaml").write_text("classes:\n- name: a\n  prompts: an a\n- {name: b, prompts: [x, y]}\n")
+    loaded = PromptSet.load(tmp_path / "mine.yaml")
+    assert loaded.name == "mine" and loaded.prompts == (("an a",), ("x", "y")) and loaded.templates == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "null",
+        '{"classes": {"a": ["x"]}}',
+        '{"classes": ["a"]}',
+        '{"classes": [{"prompts": ["x"]}]}',
+        '{"classes": [{"name": "a"}]}',
+        '{"classes": [{"name": "a", "prompts": 3}]}',
+        '{"name": ["a"], "classes": [{"name": "a", "prompts": ["x"]}]}',
+        "[" * 100_000,
+        '{"x": "' + "y" * 1_000_001 + '"}',
+    ],
+)
+@pytest.mark.parametrize("suffix", ["json", "yaml"])
+def test_bad_files_are_refused_by_name(text, suffix, tmp_path):
+    path = tmp_path / f"broken.{suffix}"
+    path.write_text(text)
+    with pytest.raises(NearlError, match=rf"broken\.{suffix}"):
+        PromptSet.load(path)
+
+
+def test_missing_and_binary_files(tmp_path):
+    with pytest.raises(NearlError, match=r"nowhere\.json does not exist"):
+        PromptSet.load(tmp_path / "nowhere.json")
+    (tmp_path / "picture.json").write_bytes(b"\x89PNG\xff\xfe")
+    with pytest.raises(NearlError, match=r"picture\.json"):
+        PromptSet.load(tmp_path / "picture.json")
+
+
+def test_the_table_there_and_back():
+    assert table_rows(BRAIN) == [["glioma", "a glioma; glioma tumour"], ["other", "something, else"]]
+    assert parse_table(table_rows(BRAIN)).texts() == BRAIN.texts()
+    framed = PromptSet("x", ("a", "b"), (("one",), ("two",)), ("an MRI of {}",))
+    assert parse_table(table_rows(framed)).digest == framed.digest
+
+
+def test_the_table_forgives_blanks_and_names_gaps():
+    rows = [["a", "x;\n ;y;"], ["", ""], [None, None], ["b", "z"]]
+    assert parse_table(rows).texts() == [["x", "y"], ["z"]]
+    with pytest.raises(NearlError, match="Row 2"):
+        parse_table([["a", "x"], ["", "y"]])
+    with pytest.raises(NearlError, match="“b”"):
+        parse_table([["a", "x"], ["b", " ; "]])
+    with pytest.raises(NearlError, match="no class"):
+        parse_table([["", ""]])
+
+
+def test_default_prompts_read_like_words():
+    assert default_prompts(["pituitary_tumor", "glioma"]).texts() == [
+        ["a medical image of pituitary tumor"],
+        ["a medical image of glioma"],
+    ]
+    with pytest.raises(NearlError, match="twice"):
+        default_prompts(["a", "A"])
+
+
+@pytest.mark.parametrize("name", sorted(ready_sets()))
+def test_ready_sets(name):
+    loaded = PromptSet.load(ready_sets()[name])
+    assert loaded.name == name and loaded.description
+    assert all(3 <= len(prompts) <= 6 for prompts in loaded.prompts)
+    every = [text for prompts in loaded.prompts for text in prompts]
+    assert len(set(every)) == len(every), "the same prompt for two classes says nothing"
+    raw = json.loads(ready_sets()[name].read_text(encoding="utf-8"))
+    assert raw == loaded.to_dict(), "the file is in the form that save() writes"
+    folder = Path(os.environ.get("NEARL_DATA", "../shared/data")) / name / "train"
+    if folder.is_dir():
+        assert sorted(loaded.classes) == sorted(path.name for path in folder.iterdir())
+
+
+def test_every_phantom_kind_and_every_shared_set_has_prompts():
+    for kind in KINDS:
+        assert PromptSet.load(ready_sets()[f"phantom_{kind}"]).classes == CLASSES
+    for folder in Path(os.environ.get("NEARL_DATA", "../shared/data")).glob("*/train"):
+        assert folder.parent.name in ready_sets()
