@@ -1,0 +1,255 @@
+"""The pretraining command on made-up pictures: it trains, resumes to the same weights, and open_clip reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+from timm.models import register_model
+
+from nearl.backbones import embedded
+from nearl.captions import CaptionGrammar, CompactVocabulary
+from nearl.errors import NearlError
+from nearl.pretrain import (
+    Pool,
+    augment,
+    concepts_of,
+    contrastive_loss,
+    data_location,
+    pretrain,
+    read_config,
+    sampling_weights,
+    train_files,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = ROOT / "assets" / "pretrain.yaml"
+
+
+@register_model
+def nearl_hybrid_test_32(pretrained=False, **kwargs):
+    return embedded.hybrid_vit(32, 2, 2, (8, 16), (1, 1), img_size=32, **kwargs)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two sets of two classes, told apart by brightness; a test split that nobody may open."""
+    root, rng = tmp_path / "data", np.random.default_rng(0)
+    for name in ("squares", "discs"):
+        for label, level in (("bright", 180), ("dark", 60)):
+            folder = root / name / "train" / label
+            folder.mkdir(parents=True)
+            for i in range(6):
+                pixels = rng.normal(level, 20, (40, 32, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+            forbidden = root / name / "test" / label
+            forbidden.mkdir(parents=True)
+            (forbidden / "0.png").write_bytes(b"not to be opened")
+    return root
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A tiny config; returns a function that writes it, changed as asked, and gives its path."""
+    base = {
+        "seed": 3,
+        "hold_out": 0.2,
+        "model": {
+            "vision": "nearl_hybrid_test_32",
+            "image_size": 32,
+            "embed_dim": 16,
+            "text": {"context_length": 16, "width": 32, "heads": 2, "layers": 1},
+        },
+        "training": {
+            "phases": [{"size": 16, "steps": 2, "batch": 6}, {"size": 32, "steps": 2, "batch": 4}],
+            "lr": 1e-3,
+            "warmup": 2,
+            "weight_decay": 0.05,
+            "drop_path": 0.1,
+            "ema": 0.9,
+            "captions_per_image": 2,
+            "unknown_words": 0.5,
+            "auxiliary": 0.5,
+            "log_every": 1,
+            "save_every": 2,
+        },
+        "sets": {
+            "squares": {"symmetry": "all", "colour": True, "classes": {"bright": 6, "dark": 6}},
+            "discs": {"symmetry": "none", "classes": {"bright": 6, "dark": 6}},
+        },
+        "families": {
+            "squares": {"concepts": ["squares/*"], "scan": ["x-ray"], "place": ["square"]},
+            "discs": {"concepts": ["discs/*"], "scan": ["CT scan"], "place": ["disc"]},
+        },
+        "findings": {
+            "bright": {"true_of": ["*/bright"], "names": ["bright tumour"], "qualities": ["bright"]},
+            "dark": {"true_of": ["*/dark"], "names": ["dark cyst"], "statements": ["nothing bright is seen"]},
+        },
+    }
+
+    def write(**changes) -> Path:
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(base | changes), encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_it_trains_and_open_clip_loads_the_result(config, data, tmp_path):
+    lines = []
+    summary = pretrain(config(), tmp_path / "out", data_root=data, progress=lines.append)
+    assert summary["steps"] == 4 and summary["views"] == 20
+    assert set(summary["held_out"]) == {"squares", "discs"}
+    assert sum(line.startswith("step ") for line in lines) == 4
+
+    source = f"local-dir:{tmp_path / 'out'}"
+    model, _, preprocess = open_clip.create_model_and_transforms(source, require_pretrained=True)
+    tokens = open_clip.get_tokenizer(source)(["an x-ray of a bright tumour", "CT scan"])
+    model.eval()
+    with torch.inference_mode():
+        image = preprocess(Image.new("RGB", (50, 20), (255, 0, 0)))
+        features = model.encode_image(image[None], normalize=True) @ model.encode_text(tokens, normalize=True).T
+    assert image.shape == (3, 32, 32)
+    assert image[0].min() == 1.0 and image[1].max() == -1.0, "squashed without padding, normalised to -1..1"
+    assert features.shape == (1, 2) and features.isfinite().all()
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(config, data, tmp_path):
+    pretrain(config(), tmp_path / "whole", data_root=data, progress=str)
+    for _ in range(3):
+        part = pretrain(config(), tmp_path / "parts", data_root=data, max_minutes=0, progress=str)
+    assert part["steps"] == 3 and part["of"] == 4
+    assert pretrain(config(), tmp_path / "parts", data_root=data, progress=str)["steps"] == 4
+    whole, parts = (load_file(tmp_path / run / "open_clip_model.safetensors") for run in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert pretrain(config(), tmp_path / "parts", data_root=data, progress=str)["steps"] == 4, "nothing left to do"
+
+
+def test_a_checkpoint_of_another_config_is_refused(config, data, tmp_path):
+    pretrain(config(), tmp_path / "out", data_root=data, max_minutes=0, progress=str)
+    other = config(findings={"all": {"true_of": ["*"], "names": ["picture"]}})
+    with pytest.raises(NearlError, match="another pretraining config"):
+        pretrain(other, tmp_path / "out", data_root=data, progress=str)
+    assert pretrain(other, tmp_path / "out", data_root=data, max_minutes=0, resume=False, progress=str)["steps"] == 1
+
+
+def test_only_train_splits_are_listed_and_the_held_out_are_apart(config, data):
+    learn, held = train_files(read_config(config()), data)
+    assert len(learn) == 20 and len(held) == 4
+    assert {path.parts[-3] for path, _ in learn + held} == {"train"}
+    assert not {path for path, _ in learn} & {path for path, _ in held}
+    assert {path.name for path, _ in held} == {"5.png"}, "the last of every class, as a block"
+
+
+def test_missing_or_extra_images_are_named(config, data):
+    (data / "discs" / "train" / "dark" / "5.png").unlink()
+    with pytest.raises(NearlError, match="dark has 5 images where the pretraining config states 6"):
+        train_files(read_config(config()), data)
+
+
+def test_a_config_that_cannot_be_used_is_refused_in_a_sentence(config, data, tmp_path):
+    with pytest.raises(NearlError, match="cannot be read"):
+        read_config(tmp_path / "absent.yaml")
+    (tmp_path / "short.yaml").write_text("seed: 1\n")
+    with pytest.raises(NearlError, match="lacks the sections"):
+        read_config(tmp_path / "short.yaml")
+    silent = config(findings={"bright": {"true_of": ["*/bright"], "names": ["bright"]}})
+    with pytest.raises(NearlError, match="says nothing about 'discs/dark'"):
+        pretrain(silent, tmp_path / "out", data_root=data, progress=str)
+
+
+def test_the_shipped_config_matches_the_data_and_names_no_test_image():
+    config = read_config(SHIPPED)
+    assert list(config["sets"]) == [
+        "brain_mri_tumor",
+        "chest_xray_pneumonia",
+        "lung_ct",
+        "breast_ultrasound",
+        "blood_wbc",
+    ]
+    if not data_location().is_dir():
+        pytest.skip("no shared data here")
+    learn, held = train_files(config, data_location())
+    assert len(learn) + len(held) == 3394
+    assert all(path.parts[-3] == "train" for path, _ in learn + held)
+
+
+def test_captions_are_true_of_their_class_and_of_nothing_they_deny():
+    config = read_config(SHIPPED)
+    grammar = CaptionGrammar(concepts_of(config), config["families"], config["findings"])
+    rng = np.random.default_rng(0)
+    at = {concept: i for i, concept in enumerate(grammar.concepts)}
+    seen: dict[str, np.ndarray] = {}
+    for index in range(len(grammar.concepts)):
+        for _ in range(2000):
+            caption = grammar.sample(index, rng)
+            assert caption.true_of[index] and caption.text.strip()
+            seen[caption.text] = caption.true_of
+    assert len(seen) > 10_000, "wordings hardly repeat"
+    chest = [at["chest_xray_pneumonia/normal"], at["chest_xray_pneumonia/pneumonia"]]
+    assert seen["no pneumonia"][chest].tolist() == [True, False]
+    assert seen["pneumonia"][chest].tolist() == [False, True]
+    scans = [true_of for text, true_of in seen.items() if text in config["families"]["chest_xray"]["scan"]]
+    assert scans and all(true_of[chest].all() and true_of.sum() == 2 for true_of in scans)
+
+
+def test_unknown_words_have_no_direction_of_their_own():
+    grammar = CaptionGrammar(
+        ["a/b"],
+        {"f": {"concepts": ["a/*"], "scan": ["brain MRI"], "place": ["brain"]}},
+        {"g": {"true_of": ["a/b"], "names": ["glioma"]}},
+    )
+    tokenizer = open_clip.SimpleTokenizer(context_length=12)
+    vocabulary = CompactVocabulary(tokenizer, grammar.phrases(), tokenizer.vocab_size)
+    ids = vocabulary.encode(["brain zebra", "brain gliomas"])
+    assert ids[0, 1] > 0 and ids[0, 2] == 0, "a known word, then an unknown one"
+    assert ids[1].argmax() == tokenizer(["brain gliomas"])[0].argmax(), "the end-of-text token is still the largest"
+    mixed = vocabulary.encode(["brain MRI"] * 50, np.random.default_rng(0), unknown=1.0)
+    assert ((mixed[:, :4] == 0).sum(1) == 1).all()
+    table = vocabulary.expand(torch.arange(len(vocabulary)).float()[:, None])
+    assert torch.equal(table[tokenizer(["brain"])[0, 1]], ids[0, 1:2].float())
+    assert table.shape == (49408, 1) and (table != 0).sum() == len(vocabulary) - 1
+
+
+def test_augmentation_turns_and_tints_only_where_the_set_allows_it():
+    ramp = torch.linspace(0, 255, 36).to(torch.uint8).expand(64, 3, 36, 36).clone()  # darker at the left
+    picked, zeros = torch.arange(64), torch.zeros(64, dtype=torch.long)
+    generator = torch.Generator().manual_seed(0)
+    fixed = augment(Pool(ramp, zeros, zeros, zeros.bool()), picked, 32, generator)
+    assert fixed.shape == (64, 3, 32, 32) and fixed.min() >= -1 and fixed.max() <= 1
+    assert torch.equal(fixed[:, 0], fixed[:, 1]), "grey stays grey"
+    assert (fixed[..., 16:].mean((1, 2, 3)) > fixed[..., :16].mean((1, 2, 3))).all(), "never mirrored"
+    free = augment(Pool(ramp, zeros, zeros + 2, ~zeros.bool()), picked, 32, generator)
+    assert not torch.equal(free[:, 0], free[:, 1])
+    assert (free[..., 16:].mean((1, 2, 3)) < free[..., :16].mean((1, 2, 3))).any()
+
+
+def test_classes_of_a_set_are_drawn_equally():
+    pool = Pool(torch.zeros(13, 3, 2, 2), torch.tensor([0] * 8 + [1] * 1 + [2] * 2 + [3] * 2), *[torch.zeros(13)] * 2)
+    weights = sampling_weights(pool, ["a/x", "a/y", "b/x", "b/y"])
+    shares = np.bincount(pool.concept.numpy(), weights)
+    np.testing.assert_allclose(shares, [0.3, 0.3, 0.2, 0.2])
+
+
+def test_the_loss_is_least_when_all_true_pairs_agree():
+    vectors = torch.eye(3)
+    positive = torch.tensor([[1, 0, 1], [0, 1, 0], [1, 0, 1]], dtype=torch.bool)
+    texts = vectors[[0, 1, 0]]
+    good = contrastive_loss(vectors[[0, 1, 0]], texts, torch.tensor(100.0), positive)
+    bad = contrastive_loss(vectors[[1, 0, 1]], texts, torch.tensor(100.0), positive)
+    assert good == pytest.approx(np.log(2) * 2 / 3, abs=1e-4) and bad > 10
+
+
+def test_the_tower_is_a_plain_vit_behind_a_stem():
+    tower = timm.create_model("nearl_hybrid_small_224", num_classes=0).eval()
+    assert tower.patch_embed.grid_size == (14, 14) and len(tower.blocks) == 8 and tower.embed_dim == 192
+    with torch.inference_mode():
+        assert tower.forward_features(torch.zeros(1, 3, 224, 224)).shape == (1, 197, 192)
+        assert tower.forward_features(torch.zeros(1, 3, 128, 128)).shape == (1, 65, 192)
