@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -45,13 +46,11 @@ def prompt_editor(uid: str, value: dict | None, sets: dict[str, dict], fixed: bo
 
     `sets`: ready ones to start from. `fixed`: the classes are given, only their prompts can be edited.
     """
+    config = json.dumps({"uid": uid, "sets": sets, "fixed": fixed})
     return gr.HTML(
         value,
         html_template='<div class="pe-root"></div>',
-        js_on_load=asset_text("prompt_editor.js"),
+        js_on_load=f"const config = {config};\n{asset_text('prompt_editor.js')}",
         apply_default_css=False,
         elem_id=f"{uid}-prompts",
-        uid=uid,
-        sets=sets,
-        fixed=fixed,
     )

@@ -32,6 +32,7 @@ def gather_example(workspace: Workspace, kind: str) -> None:
     from nearl.data.phantoms import phantom_set
 
     _keep(workspace, phantom_set(kind, EXAMPLE_PER_CLASS, seed=1), phantom_set(kind, EXAMPLE_PER_CLASS, seed=2))
+    workspace.teaching_set.name = f"Synthetic example, {KIND_NAMES[kind]}"
     workspace.teaching_set.prompts = PromptSet.load(ready_sets()[f"phantom_{kind}"]).to_dict()
 
 
@@ -138,10 +139,11 @@ def job_html(job: TeachJob) -> str:
 def _held_out(job: TeachJob) -> dict | None:
     if job.scores is None:
         return None
-    shown = {
-        when: {"value": score["balanced_accuracy"], "interval": tuple(score["balanced_accuracy_interval"])}
-        for when, score in job.scores.items()
-    }
+    shown = {}
+    for when, score in job.scores.items():
+        low, high = score["balanced_accuracy_interval"]
+        interval = (low, high) if high > low else None  # resampling one outcome tells nothing about its spread
+        shown[when] = {"value": score["balanced_accuracy"], "interval": interval}
     return {"n": job.scores["after"]["n"], "few": job.scores["after"]["n"] < FEW_HELD, **shown}
 
 

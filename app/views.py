@@ -170,10 +170,10 @@ def headline(classes: Sequence[str], before: Sequence[float], after: Sequence[fl
         return f"<strong>{esc(classes[top])}</strong>, {per_cent(float(p[top]))}"
 
     if after is None:
-        return f'<p class="headline">Closest words: {best(before)}</p>'
+        return f'<p class="headline">Closest to {best(before)}</p>'
     return (
-        f'<p class="headline">After teaching, closest words: {best(after)}</p>'
-        f'<p class="quiet">Before teaching: {best(before)}</p>'
+        f'<p class="headline">After teaching, closest to {best(after)}</p>'
+        f'<p class="quiet">Before teaching, closest to {best(before)}</p>'
     )
 
 
@@ -197,7 +197,7 @@ def reading(
         notes += message(f"The model was never taught {names}; for that, only your words count.")
     if after is None:
         notes += (
-            '<p class="quiet">Nothing has been taught yet, so there is only a "before". '
+            '<p class="quiet">Nothing has been taught yet, so there is only a “before”. '
             '<a href="#teach" data-tab="Teach">Teach it from a few images</a></p>'
         )
     return (
@@ -274,7 +274,7 @@ def curve(losses: Sequence[tuple[int, float]], steps: int) -> str:
     return (
         f'<figure class="curve"><svg viewBox="0 -4 {width:.0f} {height + 8:.0f}" preserveAspectRatio="none" role="img" '
         f'aria-label="{words}"><line x1="0" y1="{height:.0f}" x2="{width:.0f}" y2="{height:.0f}"/>'
-        f'<polyline points="{path}"/><circle cx="{last_x}" cy="{last_y}" r="3"/></svg>'
+        f'<polyline points="{path}"/><path class="end" d="M{last_x} {last_y}h0"/></svg>'
         f"<figcaption>{words} (lower is better)</figcaption></figure>"
     )
 
@@ -311,10 +311,12 @@ def result(held_out: Mapping | None, n_taught: int, losses: Sequence[tuple[int, 
         lines = "".join(
             bar(kind, kind, held_out[kind]["value"], held_out[kind].get("interval")) for kind in ("before", "after")
         )
+        drawn = any(held_out[kind].get("interval") for kind in ("before", "after"))
+        whiskers = "The line across a bar is its 95 % interval." if drawn else ""
         score = (
             "<h4>Right on images it had not seen (balanced over the classes)</h4>"
-            f'<dl class="bars wide">{lines}</dl><p class="quiet">Checked on {plural(held_out["n"], "image")} kept aside. '
-            "The line on each bar is the 95 % interval.</p>"
+            f'<dl class="bars wide">{lines}</dl>'
+            f'<p class="quiet">Checked on {plural(held_out["n"], "image")} kept aside. {whiskers}</p>'
         )
         if held_out["few"]:
             score += message(f"{plural(held_out['n'], 'image')} are too few to say more than a hint.")

@@ -1,8 +1,9 @@
 // The editable table of classes and prompts. `props.value` is a prompt set as nearl.prompts writes it:
-// {name, description, templates: [..], classes: [{name, prompts: [..]}]}; `props.sets` are the ready ones; with
-// `props.fixed` only the prompts can be edited, because the classes are those of the images.
+// {name, description, templates: [..], classes: [{name, prompts: [..]}]}. app/context.py puts `config` before this text:
+// {uid, sets, fixed}, where `sets` are the ready ones and `fixed` means that only the prompts can be edited. (Gradio
+// forgets a component's own props when it is hidden and shown again, but not its script.)
 // User text only ever enters the page through `value` and `textContent`, never as HTML.
-const uid = props.uid;
+const uid = config.uid;
 
 const make = (tag, attributes = {}, children = []) => {
   const node = document.createElement(tag);
@@ -34,12 +35,14 @@ const commit = () => {
 
 // A text area is as high as its text, but no more than two lines until somebody is in it.
 const grow = (area) => {
-  const most = document.activeElement === area ? 240 : 58;
+  const most = document.activeElement === area ? 240 : 40;
   area.style.height = "auto";
-  area.style.height = Math.min(area.scrollHeight + 2, most) + "px";
+  area.style.height = Math.min(area.scrollHeight, most) + "px";
 };
 
 const growAll = () => element.querySelectorAll("textarea").forEach(grow);
+
+const counted = (n) => ["No prompt yet", "1 prompt; more go on new lines"][n] ?? `${n} prompts, one per line`;
 
 const row = (entry, index) => {
   const number = index + 1;
@@ -50,9 +53,14 @@ const row = (entry, index) => {
   const remove = make("button", {
     type: "button", class: "pe-remove", text: "Remove", "aria-label": `Remove class ${number}`,
   });
-  if (props.fixed) name.readOnly = true;
+  const count = make("span", { text: counted(entry.prompts.length) });
+  if (config.fixed) name.readOnly = true;
   name.addEventListener("input", commit);
-  prompts.addEventListener("input", () => { grow(prompts); commit(); });
+  prompts.addEventListener("input", () => {
+    grow(prompts);
+    count.textContent = counted(lines(prompts.value).length);
+    commit();
+  });
   prompts.addEventListener("focus", () => grow(prompts));
   prompts.addEventListener("blur", () => grow(prompts));
   prompts.addEventListener("keydown", (event) => {
@@ -69,32 +77,33 @@ const row = (entry, index) => {
   return make("li", { class: "pe-row" }, [
     make("div", { class: "pe-cell" }, [
       make("div", { class: "pe-head" }, [
-        make("label", { for: name.id, text: `Class ${number}` }), ...(props.fixed ? [] : [remove]),
+        make("label", { for: name.id, text: `Class ${number}` }), ...(config.fixed ? [] : [remove]),
       ]),
       name,
     ]),
     make("div", { class: "pe-cell" }, [
       make("label", { for: prompts.id }, [
-        make("span", { text: "Prompts, one per line" }), make("span", { class: "sr-only", text: ` for class ${number}` }),
+        count, make("span", { class: "sr-only", text: ` for class ${number}` }),
       ]),
-      prompts,
+      make("div", { class: "pe-area" }, [prompts]),
     ]),
   ]);
 };
 
-const pretty = (name) => name.replaceAll("_", " ").replace(/^./, (letter) => letter.toUpperCase());
+const pretty = (name) => name.replace(/^phantom_/, "synthetic ").replaceAll("_", " ").replace("xray", "X-ray")
+  .replace(/\b(aml|ct|mri|oa|wbc)\b/g, (word) => word.toUpperCase()).replace(/^./, (letter) => letter.toUpperCase());
 
 const chooser = () => {
-  const keys = Object.keys(props.sets ?? {});
+  const keys = Object.keys(config.sets);
   if (!keys.length) return [];
-  const current = keys.find((key) => props.sets[key].name === props.value?.name);
+  const current = keys.find((key) => config.sets[key].name === props.value?.name);
   const select = make("select", { id: `${uid}-set` });
   if (!current) select.append(make("option", { value: "", text: pretty(props.value?.name || "Your own") }));
-  keys.forEach((key) => select.append(make("option", { value: key, text: pretty(props.sets[key].name) })));
+  keys.forEach((key) => select.append(make("option", { value: key, text: pretty(config.sets[key].name) })));
   select.value = current ?? "";
   select.addEventListener("change", () => {
     if (!select.value) return;
-    props.value = JSON.parse(JSON.stringify(props.sets[select.value]));
+    props.value = JSON.parse(JSON.stringify(config.sets[select.value]));
     draw();
     trigger("input");
   });
@@ -111,7 +120,7 @@ const templates = (value) => {
   const details = make("details", { class: "pe-templates" }, [
     make("summary", { text: "Sentence around each prompt" }),
     make("label", { for: area.id, text: "One per line; {} stands for the prompt. Leave empty to use the prompts as they are." }),
-    area,
+    make("div", { class: "pe-area" }, [area]),
   ]);
   details.open = Boolean(open);
   details.addEventListener("toggle", growAll);
@@ -131,12 +140,12 @@ const draw = () => {
   const body = make("div", { class: "pe" }, [
     ...chooser(),
     make("ol", { class: "pe-rows" }, (value.classes ?? []).map(row)),
-    make("div", { class: "pe-foot" }, [...(props.fixed ? [] : [add]), templates(value)]),
+    make("div", { class: "pe-foot" }, [...(config.fixed ? [] : [add]), templates(value)]),
   ]);
   element.querySelector(".pe-root").replaceChildren(body);
   growAll();
 };
 
 draw();
-watch(["value", "sets"], draw);
+watch("value", draw);
 new ResizeObserver(growAll).observe(element);

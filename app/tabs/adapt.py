@@ -24,6 +24,8 @@ ADVICE = {
     ZIP: "A zip with one folder per class, named after it. Folders train and test around them are understood.",
 }
 
+SHOW_PROGRESS = "() => { document.getElementById('progress').scrollIntoView({ block: 'nearest' }); }"
+
 
 @dataclass
 class TeachTab:
@@ -104,7 +106,7 @@ def _sources() -> Sources:
     with gr.Column(visible=False, elem_classes="class-rows") as by_class:
         for i in range(MAX_ROWS):
             with gr.Row(visible=i < 2, elem_classes="class-row") as row:
-                names.append(gr.Textbox(label=f"Class {i + 1}", max_length=100, scale=2, min_width=140))
+                names.append(gr.Textbox(label=f"Name of class {i + 1}", max_length=100, scale=2, min_width=140))
                 files.append(
                     gr.File(
                         label=f"Images of class {i + 1}", file_count="multiple", height=96, scale=5, min_width=220,
@@ -227,6 +229,7 @@ def _wire_runs(ctx: Context, tab: TeachTab, predict_tab: predict.PredictTab, pre
     outputs = [session, *tab.outputs, *predict_tab.outputs]
     quiet = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
     tab.teach.click(on_teach, [session, tab.editor, preset], outputs, **quiet)
+    tab.teach.click(None, js=SHOW_PROGRESS, api_visibility="private")
     tab.cancel.click(on_cancel, session, None, **quiet)
 
 

@@ -15,7 +15,9 @@ from app.reading import AFTER, BEFORE, OFF, MapChoice
 from app.workspace import Workspace
 
 MARK_STALE = "() => document.getElementById('reading')?.classList.add('stale')"
-MARK_FRESH = "() => document.getElementById('reading')?.classList.remove('stale')"
+MARK_FRESH = """() => {
+  if (!document.querySelector("#predict-message .error")) document.getElementById("reading")?.classList.remove("stale");
+}"""
 SET_STRENGTH = "(v) => { document.documentElement.style.setProperty('--map-strength', v / 100); return []; }"
 
 
@@ -28,6 +30,7 @@ class PredictTab:
     when: gr.Radio
     about: gr.Radio
     filmstrip: gr.HTML
+    problems: gr.HTML
     message: gr.HTML
     reading: gr.HTML
     table: gr.HTML
@@ -39,8 +42,8 @@ class PredictTab:
     @property
     def outputs(self) -> list:
         return [
-            self.viewer, self.controls, self.when, self.about, self.filmstrip, self.message, self.reading, self.table,
-            self.editor,
+            self.viewer, self.controls, self.when, self.about, self.filmstrip, self.problems, self.message,
+            self.reading, self.table, self.editor, self.upload,
         ]  # fmt: skip
 
 
@@ -51,12 +54,14 @@ def build(ctx: Context) -> PredictTab:
             with gr.Column(elem_classes="lightbox"):
                 viewer = gr.HTML(views.viewer_empty(), js_on_load=None, elem_id="viewer")
                 with gr.Column(elem_classes="map-controls", visible=False) as controls:
-                    when = gr.Radio([("No map", OFF)], value=OFF, label="Where it looked", elem_id="map-when")
-                    about = gr.Radio([], label="for the class", elem_id="map-class")
+                    with gr.Row():
+                        when = gr.Radio([("No map", OFF)], value=OFF, label="Where it looked", elem_id="map-when")
+                        about = gr.Radio([], label="for the class", elem_id="map-class")
                     strength = gr.Slider(
-                        0, 100, 55, step=1, label="Map strength, per cent", elem_id="map-strength", buttons=[]
+                        0, 100, 55, step=1, label="Strength of the map, per cent", elem_id="map-strength", buttons=[]
                     )
                 filmstrip = gr.HTML("", js_on_load=asset_text("pick.js"), elem_id="filmstrip")
+            problems = gr.HTML("", js_on_load=None, elem_id="predict-problems")
             with gr.Column(elem_classes="sources"):
                 thumbs = [(e.thumb, e.label) for e in examples]
                 gr.HTML('<h3 class="section">Examples <span class="tag">Synthetic</span></h3>', js_on_load=None)
@@ -69,15 +74,15 @@ def build(ctx: Context) -> PredictTab:
                     height=120,
                 )  # fmt: skip
         with gr.Column(elem_classes="right", min_width=280, scale=9):
-            message = gr.HTML("", js_on_load=None, elem_id="predict-message")
             result = gr.HTML(views.reading_empty(False), js_on_load=None, elem_id="reading")
             table = gr.HTML("", js_on_load=None, elem_id="reading-table")
             gr.HTML('<h3 class="section">Classes, in your words</h3>', js_on_load=None)
             editor = prompt_editor("predict", ctx.default_prompts, ctx.ready_prompts)
-            with gr.Row(elem_classes="action"):
+            with gr.Column(elem_classes="action"):
+                message = gr.HTML("", js_on_load=None, elem_id="predict-message")
                 button = gr.Button("Read the image", variant="primary", elem_id="read")
     tab = PredictTab(
-        viewer, controls, when, about, filmstrip, message, result, table, editor, upload, shelf, button
+        viewer, controls, when, about, filmstrip, problems, message, result, table, editor, upload, shelf, button
     )  # fmt: skip
     strength.input(None, strength, None, js=SET_STRENGTH, api_visibility="private")
     _wire(ctx, tab, examples)
@@ -91,7 +96,8 @@ def show(tab: PredictTab, workspace: Workspace, layer: tuple[str | None, str] = 
         tab.viewer: reading.viewer_html(workspace, layer),
         tab.controls: gr.update(visible=ready),
         tab.filmstrip: reading.filmstrip_html(workspace),
-        tab.message: views.message(error, "error") + views.problem_list(workspace.problems),
+        tab.problems: views.problem_list(workspace.problems),
+        tab.message: views.message(error, "error"),
         tab.reading: reading.reading_html(workspace),
         tab.table: reading.table_html(workspace),
     }
@@ -143,7 +149,7 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example]) -> None:
         if workspace.adapter is not None and workspace.prompt_set is not None:
             value = workspace.prompt_set.to_dict()
         for update in _bring(workspace, [example.path], True, value, MapChoice(BEFORE if when == OFF else when)):
-            yield {tab.editor: value, **update}
+            yield {tab.editor: value, tab.upload: None, **update}
 
     def _bring(
         workspace: Workspace, paths: list[str | Path], synthetic: bool, value: dict, choice: MapChoice
@@ -187,7 +193,9 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example]) -> None:
         )  # fmt: skip
 
     for event in (
-        wire(tab.upload.change, on_upload, [tab.upload, tab.editor, *chosen]),
+        wire(tab.upload.upload, on_upload, [tab.upload, tab.editor, *chosen]),
+        wire(tab.upload.delete, on_upload, [tab.upload, tab.editor, *chosen]),
+        wire(tab.upload.clear, on_upload, [tab.upload, tab.editor, *chosen]),
         wire(tab.examples.click, on_example, [tab.when]),
         wire(tab.button.click, on_read, [tab.editor, *chosen]),
         wire(tab.editor.submit, on_read, [tab.editor, *chosen]),
