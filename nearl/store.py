@@ -23,7 +23,17 @@ from nearl.errors import NearlError
 FORMAT_VERSION = 1
 TENSORS, META = "adapter.safetensors", "adapter.json"
 MAX_BYTES = 256 * 2**20
-REQUIRED = ("method", "backbone", "config", "classes", "prompts", "support_counts", "created", "licence", "tensors")
+REQUIRED = {
+    "method": str,
+    "backbone": dict,
+    "config": dict,
+    "classes": list,
+    "prompts": dict,
+    "support_counts": dict,
+    "created": str,
+    "licence": str,
+    "tensors": dict,
+}
 
 
 @dataclass
@@ -127,15 +137,14 @@ def load_adapter(source: str | Path | bytes, identity: dict[str, str] | None = N
     if not isinstance(meta, dict) or meta.get("format_version") != FORMAT_VERSION:
         version = meta.get("format_version") if isinstance(meta, dict) else None
         raise NearlError(f"This adapter has format version {version}; this program reads version {FORMAT_VERSION}.")
-    missing = [key for key in REQUIRED if key not in meta]
-    if missing:
-        raise NearlError(f"{META} of this adapter lacks {', '.join(missing)}; it may be damaged.")
+    wrong = [key for key, kind in REQUIRED.items() if not isinstance(meta.get(key), kind)]
+    if wrong:
+        raise NearlError(f"{META} of this adapter lacks a proper '{wrong[0]}'; it may be damaged.")
     try:
         state = load_tensors(raw[TENSORS])
     except (SafetensorError, ValueError) as error:
         raise NearlError(f"{TENSORS} of this adapter is damaged or not a safetensors file.") from error
-    expected = {name: tuple(shape) for name, shape in meta["tensors"].items()}
-    if expected != {name: tuple(value.shape) for name, value in state.items()}:
+    if meta["tensors"] != {name: list(value.shape) for name, value in state.items()}:
         raise NearlError("The tensors of this adapter are not the ones that its adapter.json lists; it may be damaged.")
     for name, value in state.items():
         if value.dtype != torch.float32:

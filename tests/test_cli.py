@@ -1,0 +1,190 @@
+"""The command line: what --json prints is a contract, and bad input is exit status 2 with one sentence."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nearl.cli import main
+from nearl.data.phantoms import write_phantom_folder
+
+
+@pytest.fixture
+def nearl(capsys):
+    """Run a command in this process -> (exit status, stdout, stderr)."""
+
+    def run(*words):
+        status = 0
+        try:
+            main([str(word) for word in words])
+        except SystemExit as stop:
+            status = stop.code or 0
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture
+def refused(nearl):
+    """Run a command that must be refused -> its one sentence."""
+
+    def run(*words):
+        status, out, err = nearl(*words)
+        assert status == 2 and out == ""
+        assert "Traceback" not in err
+        sentence = err.strip().splitlines()[-1]
+        assert sentence.startswith("nearl: ") and sentence.endswith((".", "?"))
+        return sentence
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "smear"
+    write_phantom_folder(folder, "smear", train=6, test=4, seed=0, size=64)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(checkpoints):
+    return "--backbone", f"local-dir:{checkpoints('clip')}"
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory, data, model):
+    out = tmp_path_factory.mktemp("cli") / "adapter"
+    main(["finetune", str(data), "--shots", "4", "--seed", "0", "--steps", "3", "--out", str(out), *model, "--json"])
+    return out
+
+
+def test_a_whole_session(nearl, data, model, tmp_path):
+    out = tmp_path / "adapter"
+    status, text, err = nearl("finetune", data, "--shots", 4, "--seed", 1, "--steps", 3, "--out", out, *model, "--json")
+    result = json.loads(text)
+    assert status == 0 and "step 3/3" in err
+    assert result["adapter"] == str(out) and result["method"] == "nearl"
+    assert (result["shots"], result["seed"]) == (4, 1) and result["seconds"] > 0
+    assert result["held_out"]["n"] == 4  # what was left of train: two of each class
+    _, info, _ = nearl("info", *model, "--json")
+    info = json.loads(info)
+    assert result["trainable_parameters"] == info["trainable_parameters"] == sum(info["by_part"].values())
+
+    status, text, _ = nearl("evaluate", data, "--adapter", out, *model, "--json")
+    result = json.loads(text)
+    assert status == 0 and result["n"] == 8 and sorted(result["classes"]) == ["lesion", "no lesion"]
+    for side in ("frozen", "adapted"):
+        assert {"balanced_accuracy", "accuracy", "auroc", "ece"} <= result[side].keys()
+    assert json.loads(nearl("evaluate", data, *model, "--json")[1])["adapted"] is None
+
+    image = next((data / "test" / "lesion").iterdir())
+    status, text, _ = nearl("predict", image, "--adapter", out, *model, "--json")
+    (row,) = json.loads(text)["predictions"]
+    assert status == 0 and row["file"] == str(image) and row["error"] is None
+    for side in ("frozen", "adapted"):
+        assert sum(row[side].values()) == pytest.approx(1, abs=1e-4) and set(row[side]) == {"lesion", "no lesion"}
+
+    status, text, _ = nearl(
+        "explain", image, "--class", "LESION", "--adapter", out, "--out", tmp_path, *model, "--json"
+    )
+    maps = json.loads(text)["maps"]
+    assert status == 0 and [m["adapted"] for m in maps] == [False, True]
+    assert all(Image.open(m["png"]).size == (64, 64) for m in maps)
+
+
+def test_plain_output_is_for_people(nearl, data, model, adapter):
+    image = next((data / "test" / "lesion").iterdir())
+    status, out, _ = nearl("predict", image, "--adapter", adapter, *model)
+    assert status == 0 and "before teaching" in out and "after teaching" in out
+    assert out.strip().endswith("For teaching and research. Not for diagnosis.")
+
+
+def test_one_bad_file_is_named_and_the_rest_goes_on(nearl, data, model, adapter, tmp_path):
+    good, bad = next((data / "test" / "lesion").iterdir()), tmp_path / "notes.png"
+    bad.write_text("not an image")
+    status, out, _ = nearl("predict", bad, good, tmp_path / "gone.png", "--adapter", adapter, *model, "--json")
+    rows = json.loads(out)["predictions"]
+    assert status == 0 and [row["file"] for row in rows] == [str(bad), str(good), str(tmp_path / "gone.png")]
+    assert "notes.png" in rows[0]["error"] and rows[0]["frozen"] is None
+    assert rows[1]["error"] is None and rows[1]["adapted"]
+    assert "gone.png" in rows[2]["error"]
+    status, out, err = nearl("predict", bad, "--adapter", adapter, *model, "--json")
+    assert status == 2 and json.loads(out)["predictions"][0]["error"] and "none of the files" in err
+
+
+def test_prompts_from_a_file_come_first(nearl, data, model, adapter, tmp_path):
+    prompts = tmp_path / "p.json"
+    prompts.write_text(json.dumps({"classes": [{"name": c, "prompts": [c]} for c in ("glioma", "lesion", "cyst")]}))
+    image = next((data / "test" / "lesion").iterdir())
+    _, out, _ = nearl("predict", image, "--prompts", prompts, "--adapter", adapter, *model, "--json")
+    result = json.loads(out)
+    assert list(result["predictions"][0]["adapted"]) == ["glioma", "lesion", "cyst"]
+    assert result["untaught"] == ["glioma", "cyst"]
+
+
+def test_class_folders_without_a_split(nearl, data, model, tmp_path):
+    out = tmp_path / "adapter"
+    status, text, _ = nearl("finetune", data / "train", "--steps", 2, "--out", out, *model, "--json")
+    result = json.loads(text)
+    assert status == 0 and result["shots"] is None and result["held_out"]["n"] > 0
+    assert sum(result["support_counts"].values()) + result["held_out"]["n"] == 12
+
+
+def test_refusals(refused, data, model, adapter, checkpoints, tmp_path):
+    image = next((data / "test" / "lesion").iterdir())
+    out = ("--out", tmp_path / "x")
+    assert "no backbone called" in refused("info", "--backbone", "nothing")
+    assert "ModifiedResNet" in refused("info", "--backbone", "RN50", "--weights", "random")
+    assert "what to look for" in refused("predict", image, *model)
+    assert "p.json" in refused("predict", image, "--prompts", tmp_path / "p.json", *model)
+    assert "no adapter at" in refused("predict", image, "--adapter", tmp_path / "none", *model)
+    siglip = ("--backbone", f"local-dir:{checkpoints('siglip')}")
+    assert "taught on" in refused("predict", image, "--adapter", adapter, *siglip)
+    wrong = ("explain", image, "--class", "cat", "--adapter", adapter, *model, *out)
+    assert "no class 'cat'" in refused(*wrong)
+    assert "none" in refused("finetune", tmp_path / "none", *model, *out)
+    assert "at least 1" in refused("finetune", data, "--shots", 0, *model, *out)
+    assert "cannot be used as an output folder" in refused("finetune", data, *model, "--out", image / "x")
+    only = tmp_path / "one" / "lesion"
+    only.mkdir(parents=True)
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(only / "a.png")
+    assert "two classes" in refused("finetune", only.parent, *model, *out)
+    prompts = tmp_path / "q.json"
+    prompts.write_text(json.dumps({"classes": [{"name": "a", "prompts": ["a"]}, {"name": "b", "prompts": ["b"]}]}))
+    assert "do not name the class" in refused("finetune", data, "--prompts", prompts, *model, *out)
+
+
+def test_corrupt_adapter_is_refused(refused, data, model, adapter, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(adapter, tmp_path / "broken")
+    (folder / "adapter.safetensors").write_bytes(b"\0" * 100)
+    image = next((data / "test" / "lesion").iterdir())
+    assert "damaged" in refused("predict", image, "--adapter", folder, *model)
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16", "biomedclip"])
+def test_one_and_a_half_million_parameters(nearl, name):
+    status, out, _ = nearl("info", "--backbone", name, "--weights", "random", "--json")
+    result = json.loads(out)
+    assert status == 0 and 1_450_000 <= result["trainable_parameters"] <= 1_470_000
+    assert sum(result["by_part"].values()) == result["trainable_parameters"]
+    assert result["backbone"]["vision"] == {"depth": 12, "width": 768, "grid": [14, 14]}
+
+
+def test_backbones_are_listed(nearl):
+    _, out, _ = nearl("backbones", "--json")
+    assert {"name", "source", "description", "licence", "offline"} <= json.loads(out)["backbones"][0].keys()
+
+
+def test_as_a_module_with_clean_streams(data, model, adapter, tmp_path):
+    """A real process: stdout holds the JSON and nothing else."""
+    image = next((data / "test" / "lesion").iterdir())
+    command = [sys.executable, "-m", "nearl", "predict", str(image), "--adapter", str(adapter), *model, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)["predictions"]
+    assert done.stderr == ""

@@ -1,0 +1,132 @@
+"""Teaching: it learns, it is deterministic, it can be stopped, and it refuses what cannot be taught."""
+
+import numpy as np
+import pytest
+import torch
+
+from nearl.classifier import Classifier
+from nearl.data.images import ImageRecord
+from nearl.data.labelled import LabelledSet
+from nearl.errors import NearlError
+from nearl.evaluate import measure
+from nearl.finetune import Recipe, augment, balanced_batch, draw_prompts, finetune, learning_rate
+from nearl.model import NearlConfig
+from nearl.prompts import default_prompts
+
+CLASSES = ["one", "two"]
+
+
+def shades(per_class=6, seed=0):
+    """Two classes that anything can tell apart."""
+    rng = np.random.default_rng(seed)
+    records, labels = [], []
+    for label, level in enumerate((60, 190)):
+        for i in range(per_class):
+            pixels = np.clip(level + rng.normal(0, 25, (32, 32, 3)), 0, 255).astype(np.uint8)
+            records.append(ImageRecord.from_pixels(f"{label}-{i}.png", pixels))
+            labels.append(label)
+    return LabelledSet(list(CLASSES), records, labels)
+
+
+def last(iterator):
+    *_, final = iterator
+    return final
+
+
+def test_it_learns_and_generalises_on_every_tower_family(backbone):
+    recipe = Recipe(steps=40, batch_size=8, lr=3e-3, precision="float32", augment="none")
+    progress = list(finetune(backbone, shades(), default_prompts(CLASSES), recipe=recipe))
+    assert [p.step for p in progress] == list(range(1, 41))
+    assert all(p.adapter is None for p in progress[:-1])
+    assert progress[-1].seconds_left == 0 and progress[0].seconds_left > 0
+    result = measure(Classifier(backbone, default_prompts(CLASSES), progress[-1].adapter), shades(seed=1))
+    assert result["adapted"]["balanced_accuracy"] >= 0.9
+    meta = progress[-1].adapter.meta
+    assert meta["support_counts"] == {"one": 6, "two": 6} and meta["classes"] == CLASSES
+
+
+def test_per_image_context_learns_too(tiny):
+    recipe = Recipe(steps=30, batch_size=6, lr=3e-3, precision="float32", augment="none")
+    config = NearlConfig(text_context="image")
+    final = last(finetune(tiny("clip"), shades(), default_prompts(CLASSES), config, recipe))
+    assert final.loss < 0.6
+
+
+def test_a_seed_fixes_the_result_and_the_backbone_stays_as_it_was(tiny):
+    backbone = tiny("clip")
+    before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+    torch.manual_seed(123)
+    state = torch.get_rng_state()
+    recipe = Recipe(steps=3, batch_size=4)
+    first, second = (last(finetune(backbone, shades(), default_prompts(CLASSES), recipe=recipe)) for _ in range(2))
+    other = last(finetune(backbone, shades(), default_prompts(CLASSES), recipe=Recipe(steps=3, batch_size=4, seed=1)))
+    assert first.adapter.version == second.adapter.version != other.adapter.version
+    after = backbone.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert torch.equal(torch.get_rng_state(), state)  # nobody else's randomness was touched
+
+
+def test_stopping_releases_the_backbone(tiny):
+    backbone = tiny("clip")
+    running = finetune(backbone, shades(), default_prompts(CLASSES), recipe=Recipe(steps=1000, batch_size=4))
+    next(running)
+    Classifier(backbone, default_prompts(CLASSES)).predict(shades().records)  # prediction goes on meanwhile
+    running.close()
+    assert backbone.lock.acquire(blocking=False)
+    backbone.lock.release()
+
+
+def test_refusals(tiny):
+    backbone, prompts = tiny("clip"), default_prompts(CLASSES)
+    one = LabelledSet(["one"], shades().records[:3], [0, 0, 0])
+    empty = LabelledSet(list(CLASSES), shades().records[:3], [0, 0, 0])
+    for support, prompt_set, says in (
+        (one, default_prompts(["one"]), "at least two classes"),
+        (empty, prompts, "class 'two' has no image"),
+        (shades(), default_prompts(CLASSES[::-1]), "same classes in the same order"),
+    ):
+        with pytest.raises(NearlError, match=says):
+            next(finetune(backbone, support, prompt_set))
+    for wrong in ({"steps": 0}, {"lr": -1.0}, {"augment": "wild"}):
+        with pytest.raises(NearlError):
+            Recipe(**wrong)
+    with pytest.raises(NearlError, match="no preset called 'fast'"):
+        Recipe.preset("fast")
+
+
+def test_divergence_is_said_in_a_sentence(tiny):
+    with pytest.raises(NearlError, match="Training broke down"):
+        recipe = Recipe(steps=30, batch_size=4, lr=1e30, warmup=1, clip=1e30, precision="float32")
+        last(finetune(tiny("clip"), shades(), default_prompts(CLASSES), recipe=recipe))
+
+
+def test_schedule_warms_up_and_ends_near_zero():
+    recipe = Recipe(steps=50, warmup=5)
+    factors = [learning_rate(step, recipe) for step in range(50)]
+    assert factors[0] == 0.2 and factors[4] == factors[5] == 1.0
+    assert factors[5:] == sorted(factors[5:], reverse=True) and 0 < factors[-1] < 0.01
+
+
+def test_batches_are_balanced_and_spread():
+    labels = [0] * 50 + [1] * 3
+    batch = balanced_batch(labels, 16, np.random.default_rng(0))
+    drawn = np.asarray(labels)[batch]
+    assert (drawn == 0).sum() == (drawn == 1).sum() == 8
+    assert len(set(batch[drawn == 0])) == 8 and set(batch[drawn == 1]) == {50, 51, 52}
+
+
+def test_augmentation_keeps_left_and_right():
+    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    image[..., :16] = 200
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        out = augment(image, rng)
+        assert out.shape == image.shape and out.dtype == torch.uint8
+        assert out[..., :8].float().mean() > out[..., -8:].float().mean()
+
+
+def test_prompts_are_drawn_per_class():
+    texts = [torch.arange(6)[:, None], torch.arange(10, 12)[:, None]]
+    drawn = draw_prompts(texts, 4, np.random.default_rng(0))
+    assert drawn.counts == [4, 2] and drawn.tokens[4:, 0].tolist() == [10, 11]
+    assert len(set(drawn.tokens[:4, 0].tolist())) == 4 and drawn.tokens[:4].max() < 6
