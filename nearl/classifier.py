@@ -85,7 +85,7 @@ class Classifier:
     def predict(self, records: Sequence[ImageRecord]) -> Prediction:
         """Probabilities for every image; each is independent of the others in ``records``."""
         with self.backbone.lock:
-            frozen = self._softmax(self._image_features(records, adapted=False), self.class_embeddings())
+            frozen = self._softmax(self.image_features(records, adapted=False), self.class_embeddings())
             adapted = None
             if self.model is not None and self.model.config.text_context == "image":
                 prompts = self.prompt_tokens()
@@ -94,7 +94,7 @@ class Classifier:
                 adapted = torch.cat(logits).softmax(-1).cpu().numpy() if logits else frozen
             elif self.model is not None:
                 classes = self._adapted_classes(self.prompt_set).embeddings
-                adapted = self._softmax(self._image_features(records, adapted=True), classes)
+                adapted = self._softmax(self.image_features(records, adapted=True), classes)
         return Prediction([r.name for r in records], list(self.prompt_set.classes), frozen, adapted)
 
     def pixels(self, records: Sequence[ImageRecord]) -> Tensor:
@@ -138,7 +138,9 @@ class Classifier:
             torch.stack([torch.stack([f.summaries for f in c]).mean(0) for c in classes], dim=1),
         )
 
-    def _image_features(self, records: Sequence[ImageRecord], adapted: bool) -> Tensor:
+    @torch.no_grad()
+    def image_features(self, records: Sequence[ImageRecord], adapted: bool) -> Tensor:
+        """Unit embeddings [B, E], each image encoded once. The adapted ones exist for the support context only."""
         by_digest = {record.digest: record for record in records}
 
         def encode(digests: list[str]) -> list[Tensor]:

@@ -172,7 +172,7 @@ def finetune(args) -> tuple[dict, list[str]]:
         chosen, kept = hold_out(data.labels, args.hold_out, args.seed)
         held = data.subset(kept)
     support = data.subset(chosen)
-    prompt_set = _for_classes(_prompts(args, data=data), data.classes)
+    prompt_set = _prompts(args, data=data).for_classes(data.classes)
     changes = {k: v for k, v in {"steps": args.steps, "lr": args.lr}.items() if v is not None}
     recipe = Recipe.preset(args.preset, seed=args.seed, **changes)
     started = time.monotonic()
@@ -264,23 +264,6 @@ def _prompts(args, data=None, adapter=None):
     if data is not None:
         return default_prompts(data.classes)
     raise NearlError("Say what to look for: give --prompts FILE, or --adapter DIR with prompts of its own.")
-
-
-def _for_classes(prompt_set, classes: list[str]):
-    """The prompt set in the order of the images' classes, under the names of the images' folders."""
-    from nearl.prompts import PromptSet
-
-    prompts = {name.casefold(): p for name, p in zip(prompt_set.classes, prompt_set.prompts, strict=True)}
-    missing = [name for name in classes if name.casefold() not in prompts]
-    if missing:
-        raise NearlError(f"The prompts do not name the class '{missing[0]}' of the images; add prompts for it.")
-    extra = set(prompts) - {name.casefold() for name in classes}
-    if extra:
-        raise NearlError(
-            f"There are prompts for '{min(extra)}' but no images of it; add images or take the prompts out."
-        )
-    chosen = tuple(prompts[name.casefold()] for name in classes)
-    return PromptSet(prompt_set.name, tuple(classes), chosen, prompt_set.templates, prompt_set.description)
 
 
 def _folder(path: str) -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -87,6 +87,23 @@ class PromptSet:
         """The texts to encode, one list per class: every prompt through every template."""
         templates = self.templates or ("{}",)
         return [[t.replace("{}", p) for t in templates for p in prompts] for prompts in self.prompts]
+
+    def for_classes(self, classes: Iterable[str]) -> PromptSet:
+        """The same prompts for the classes of a labelled set, in its order and under its spelling of the names.
+
+        Raises NearlError unless both name the same classes (capitals aside).
+        """
+        prompts = {name.casefold(): texts for name, texts in zip(self.classes, self.prompts, strict=True)}
+        names = tuple(classes)
+        for name in names:
+            if name.casefold() not in prompts:
+                raise NearlError(f"The prompts do not name the class “{name}” of the images; add prompts for it.")
+        chosen = tuple(prompts.pop(name.casefold()) for name in names)
+        if prompts:
+            raise NearlError(
+                f"There are prompts for “{next(iter(prompts))}” but no images of it; add images or remove its prompts."
+            )
+        return replace(self, classes=names, prompts=chosen)
 
     @property
     def digest(self) -> str:

@@ -76,7 +76,8 @@ FAMILIES = {
         },
     },
 }  # fmt: skip
-WORDS = "a an of the image scan brain chest x ray lung mri normal tumor no sign pneumonia glioma one two".split()
+WORDS = ("a", "of", "the", "scan", "brain", "chest", "x", "ray", "lung", "mri", "normal", "tumor", "no", "sign", "in",
+         "pneumonia", "glioma", "one", "two", "medical", "image")  # fmt: skip
 
 
 def write_checkpoint(folder: Path, family: str, seed: int = 0) -> Path:

@@ -148,3 +148,14 @@ def test_every_phantom_kind_and_every_shared_set_has_prompts():
         assert PromptSet.load(ready_sets()[f"phantom_{kind}"]).classes == CLASSES
     for folder in Path(os.environ.get("NEARL_DATA", "../shared/data")).glob("*/train"):
         assert folder.parent.name in ready_sets()
+
+
+def test_for_classes_reorders_and_refuses_what_does_not_match():
+    both = PromptSet("p", ("a", "B"), (("first",), ("second",)), ("an image of {}",))
+    turned = both.for_classes(["b", "A"])
+    assert turned.classes == ("b", "A") and turned.prompts == (("second",), ("first",))
+    assert turned.templates == both.templates
+    with pytest.raises(NearlError, match="do not name the class “c”"):
+        both.for_classes(["a", "b", "c"])
+    with pytest.raises(NearlError, match="prompts for “b” but no images"):
+        both.for_classes(["a"])

@@ -1,0 +1,104 @@
+"""What NEARL costs, as ratios measured in one run: ``python benchmarks/speed.py [--backbone NAME --weights random]``.
+
+Each quantity is timed in rounds that take turns with the others, so that a busy machine slows all of them alike; the
+median over the rounds is used. Goals: adapted / frozen forward <= 1.10, fine-tuning step / frozen forward <= 2.5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import time
+
+import torch
+import torch.nn.functional as F
+
+from nearl.backbones import load_backbone
+from nearl.classifier import Classifier
+from nearl.data.phantoms import phantom_set
+from nearl.model import NearlCLIP, PromptTokens
+from nearl.prompts import PromptSet, default_prompts
+from nearl.store import new_adapter
+
+
+def ratios(name: str, weights: str, batch: int, rounds: int) -> dict:
+    backbone = load_backbone(name, weights=weights)
+    data = phantom_set("head_mri", batch // 2, seed=0)
+    prompt_set = default_prompts(data.classes)
+    model = NearlCLIP(backbone)
+    adapter = new_adapter(
+        model.state_dict(),
+        backbone=backbone.identity,
+        config=model.config.to_dict(),
+        classes=data.classes,
+        prompts=prompt_set.to_dict(),
+        support_counts=data.counts(),
+    )
+    classifier = Classifier(backbone, prompt_set, adapter)
+    images = classifier.pixels(data.records)
+    labels = torch.tensor(data.labels)
+    groups = prompt_set.texts()
+    prompts = PromptTokens(backbone.tokenize([t for g in groups for t in g]), [len(g) for g in groups])
+    optimizer = torch.optim.AdamW(model.parameters())
+    with torch.no_grad():
+        summaries = model.encode_text(prompts).summaries
+
+    @torch.no_grad()
+    def frozen_forward():
+        backbone.encode_image(images)
+
+    @torch.no_grad()
+    def adapted_forward():
+        model.encode_image(images, summaries)
+
+    def step():
+        optimizer.zero_grad()
+        F.cross_entropy(model(images, prompts), labels).backward()
+        optimizer.step()
+
+    def full_prediction():
+        Classifier(backbone, prompt_set, adapter).predict(data.records)
+
+    edits = iter(range(10**6))
+
+    def prompt_edit():
+        first, second = data.classes
+        text = f"another wording, number {next(edits)}"
+        classifier.set_prompts(PromptSet("edited", (first, second), ((text,), prompt_set.prompts[1])))
+        classifier.predict(data.records)
+
+    tasks = (frozen_forward, adapted_forward, step, full_prediction, prompt_edit)
+    seconds = {task.__name__: [] for task in tasks}
+    for i in range(rounds + 1):
+        for task in tasks:
+            started = time.perf_counter()
+            task()
+            if i:  # the first round warms up
+                seconds[task.__name__].append(time.perf_counter() - started)
+    t = {key: statistics.median(values) for key, values in seconds.items()}
+    return {
+        "backbone": name,
+        "weights": weights,
+        "batch": batch,
+        "rounds": rounds,
+        "threads": torch.get_num_threads(),
+        "frozen_forward_seconds": round(t["frozen_forward"], 4),
+        "adapted_over_frozen_forward": round(t["adapted_forward"] / t["frozen_forward"], 3),
+        "step_over_frozen_forward": round(t["step"] / t["frozen_forward"], 3),
+        "prompt_edit_over_full_prediction": round(t["prompt_edit"] / t["full_prediction"], 4),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", help="default: both ViT-B-16 with random weights and the embedded backbone")
+    parser.add_argument("--weights", default="pretrained", choices=["pretrained", "random"])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)
+    chosen = [(args.backbone, args.weights)] if args.backbone else [("ViT-B-16", "random"), ("embedded", "pretrained")]
+    for name, weights in chosen:
+        print(json.dumps(ratios(name, weights, args.batch, args.rounds)), flush=True)
