@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from app.engine import Engine
 from nearl.data.labelled import LabelledSet
 from nearl.errors import NearlError
@@ -42,8 +40,8 @@ class Cancelled(Exception):
 class TeachJob:
     """One teaching run: what it works with, how far it is, and what came of it.
 
-    `on_done` is called in the run's thread with the finished adapter, before `state` becomes "done". `scores` are the
-    metrics of `nearl.evaluate` on `held_out`, {"before": {...}, "after": {...}}, or None if nothing was kept aside.
+    `on_done` is called in the run's thread with the finished adapter, before `state` becomes "done". `scores` is what
+    `nearl.evaluate.measure` says on `held_out`, or None if nothing was kept aside.
     """
 
     engine: Engine
@@ -121,22 +119,16 @@ class TeachJob:
 
     def _score(self, adapter: Adapter) -> dict:
         from nearl.classifier import Classifier
-        from nearl.evaluate import evaluate
+        from nearl.evaluate import measure
 
         with self.engine.device_lock:
             classifier = Classifier(self.engine.backbone(), self.prompt_set, adapter)
-        before, after = [], []
-        for start in range(0, len(self.held_out), CHECK_BATCH):
+        for start in range(0, len(self.held_out), CHECK_BATCH):  # fills the classifier's cache, a few images a turn
             self._check_stop()
             with self.engine.device_lock:
-                prediction = classifier.predict(self.held_out.records[start : start + CHECK_BATCH])
-            before.append(prediction.frozen)
-            after.append(prediction.adapted)
-        labels = np.asarray(self.held_out.labels)
-        return {
-            "before": evaluate(np.concatenate(before), labels),
-            "after": evaluate(np.concatenate(after), labels),
-        }
+                classifier.predict(self.held_out.records[start : start + CHECK_BATCH])
+        with self.engine.device_lock:
+            return measure(classifier, self.held_out)
 
 
 def watch(job: TeachJob) -> Iterator[TeachJob]:

@@ -140,11 +140,12 @@ def _held_out(job: TeachJob) -> dict | None:
     if job.scores is None:
         return None
     shown = {}
-    for when, score in job.scores.items():
+    for when, score in (("before", job.scores["frozen"]), ("after", job.scores["adapted"])):
         low, high = score["balanced_accuracy_interval"]
         interval = (low, high) if high > low else None  # resampling one outcome tells nothing about its spread
         shown[when] = {"value": score["balanced_accuracy"], "interval": interval}
-    return {"n": job.scores["after"]["n"], "few": job.scores["after"]["n"] < FEW_HELD, **shown}
+    n = job.scores["n"]
+    return {"n": n, "few": n < FEW_HELD, **shown}
 
 
 def take_adapter(engine: Engine, workspace: Workspace, path: str | Path) -> PromptSet:
@@ -166,7 +167,9 @@ def adapter_html(workspace: Workspace) -> str:
     """Which adapter is in use, and what it was taught with."""
     if workspace.adapter is None:
         return views.adapter_empty()
-    return views.adapter(workspace.adapter_name, workspace.adapter.meta["support_counts"], workspace.adapter.meta["created"])
+    return views.adapter(
+        workspace.adapter_name, workspace.adapter.meta["support_counts"], workspace.adapter.meta["created"]
+    )
 
 
 def adapter_file(workspace: Workspace) -> str | None:
@@ -176,4 +179,3 @@ def adapter_file(workspace: Workspace) -> str | None:
     from nearl.store import zip_adapter
 
     return str(zip_adapter(workspace.adapter, workspace.folder / "nearl-adapter.zip"))
-

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from app import views
+from app import api, views
 from app.context import ASSETS, Context, load_ready_prompts
 from app.engine import Engine
 from app.tabs import about, adapt, learn, predict
@@ -65,6 +65,7 @@ def build_app(settings: Settings) -> gr.Blocks:
                 learn.build()
             with gr.Tab("About", id="about"):
                 about.build()
+        api.build(ctx)
         _session_events(app, ctx, header)
     return app
 

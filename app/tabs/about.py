@@ -29,8 +29,8 @@ is closed. Uploaded files are deleted within about an hour.</li>
 <h3>Limits</h3>
 <ul>
 <li>The shares depend on the classes and words you write. A share is not a probability of disease.</li>
-<li>A model taught with a few images learns what these have in common, which may be the scanner, the hospital or a marker
-at the edge. The check on images kept aside cannot reveal that if all come from the same place.</li>
+<li>A model taught with a few images learns what these have in common, which may be the scanner, the hospital or a
+marker at the edge. The check on images kept aside cannot reveal that if all come from the same place.</li>
 <li>The embedded model is small and was trained on a few thousand public images of five kinds. It knows nothing of
 others.</li>
 <li>The synthetic examples are drawn by a program. They show how the page works, and nothing about medicine.</li>

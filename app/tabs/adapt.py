@@ -109,9 +109,13 @@ def _sources() -> Sources:
                 names.append(gr.Textbox(label=f"Name of class {i + 1}", max_length=100, scale=2, min_width=140))
                 files.append(
                     gr.File(
-                        label=f"Images of class {i + 1}", file_count="multiple", height=96, scale=5, min_width=220,
+                        label=f"Images of class {i + 1}",
+                        file_count="multiple",
+                        height=96,
+                        scale=5,
+                        min_width=220,
                         elem_id=f"class-files-{i + 1}",
-                    )  # fmt: skip
+                    )
                 )
             rows.append(row)
         add = gr.Button("Add a class", size="sm", elem_classes="text-button")

@@ -29,9 +29,10 @@ model is back, exactly; that is the “before” in every chart.</p>
 
 <h3>What is special about NEARL</h3>
 <ol>
-<li><strong>Images and words talk to each other.</strong> A small transformer runs alongside both halves. At every layer
-it looks at what the image half and the word half have worked out so far, and writes a few short notes, the
-<dfn>queries</dfn>, from which both halves can learn. The authors call it the Unified Synergy Embedding Transformer.</li>
+<li><strong>Images and words talk to each other.</strong> A small transformer runs alongside both halves. At every
+layer it looks at what the image half and the word half have worked out so far, and writes a few short notes, the
+<dfn>queries</dfn>, from which both halves can learn. The authors call it the Unified Synergy Embedding
+Transformer.</li>
 <li><strong>Only what is new is added.</strong> From these notes, each layer computes a correction. The part of it that
 merely repeats what the layer already says is removed, so that only the part at a right angle to it, the
 <dfn>orthogonal</dfn> part, is added. This is the Orthogonal Cross-Attention Adapter. The old knowledge is not
@@ -62,8 +63,9 @@ was never taught.</li>
 </ul>
 
 <p class="quiet">Source of the method: Peng and colleagues, “NEARL-CLIP: Interacted Query Adaptation with Orthogonal
-Regularization for Medical Vision-Language Understanding”, arXiv 2508.04101. The authors' code was not public when this was written:
-the number of queries, their width and the recipe for teaching are our own choices.</p>
+Regularization for Medical Vision-Language Understanding”, arXiv 2508.04101. The authors' code was
+not public when this was written: the number of queries, their width and the recipe for teaching are our own
+choices.</p>
 </article>
 """
 

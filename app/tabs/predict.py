@@ -131,7 +131,7 @@ def read_and_show(
         if choice.when != OFF:
             yield {tab.viewer: reading.viewer_html(workspace, reading.map_layer(ctx.engine, workspace, choice))}
     except Exception as error:
-        yield show(tab, workspace, error=reading.sentence(error))
+        yield {tab.message: views.message(reading.sentence(error), "error")}
 
 
 def _wire(ctx: Context, tab: PredictTab, examples: list[Example]) -> None:

@@ -1,0 +1,115 @@
+"""The same work for programs: named endpoints for `gradio_client`. Each client has a workspace of its own.
+
+    from gradio_client import Client, handle_file
+    client = Client("http://127.0.0.1:7860")
+    client.predict([handle_file("scan.png")], {"classes": [{"name": "glioma", "prompts": ["an MRI of a glioma"]}]},
+                   api_name="/predict")
+    client.predict(handle_file("task.zip"), None, "quick", api_name="/teach")
+
+Errors come back as {"error": sentence}, so that a client need not guess at a traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import gradio as gr
+
+from app import reading, teaching
+from app.context import Context
+from app.jobs import DONE, TeachJob, watch
+from app.workspace import Workspace
+from nearl import NOTICE
+
+
+def build(ctx: Context) -> None:
+    """Add the endpoints /predict, /teach, /cancel, /use_adapter and /download_adapter; nothing of it is visible."""
+    images = gr.File(label="images", file_count="multiple", visible=False)
+    file = gr.File(label="zip", visible=False)
+    prompts = gr.JSON(label="prompt set, as in assets/prompts; null takes that of the adapter", visible=False)
+    preset = gr.Textbox("balanced", label="preset: quick, balanced or thorough", visible=False)
+    answer = gr.JSON(label="answer", visible=False)
+    adapter = gr.File(label="adapter", visible=False)
+    trigger = gr.Button(visible=False)
+    session = ctx.session
+
+    def predict(key: str, paths: list[str] | None, value: dict | None) -> tuple[str, dict]:
+        workspace = ctx.registry.get(key)
+        return workspace.id, _answered(lambda: _predict(ctx, workspace, paths or [], value))
+
+    def teach(key: str, path: str | None, value: dict | None, length: str) -> Iterator[tuple[str, dict]]:
+        workspace = ctx.registry.get(key)
+        job = _answered(lambda: _start(ctx, workspace, path, value, length))
+        if not isinstance(job, TeachJob):
+            yield workspace.id, job
+            return
+        for state in watch(job):
+            yield workspace.id, _job_facts(state)
+
+    def cancel(key: str) -> tuple[str, dict]:
+        workspace = ctx.registry.get(key)
+        if workspace.job is None:
+            return workspace.id, {"state": None}
+        workspace.job.cancel()
+        return workspace.id, {"state": "cancelling" if workspace.busy else workspace.job.state}
+
+    def use_adapter(key: str, path: str | None) -> tuple[str, dict]:
+        workspace = ctx.registry.get(key)
+        return workspace.id, _answered(
+            lambda: {"prompts": teaching.take_adapter(ctx.engine, workspace, path or "").to_dict()}
+        )
+
+    def download_adapter(key: str) -> tuple[str, str | None]:
+        workspace = ctx.registry.get(key)
+        return workspace.id, teaching.adapter_file(workspace)
+
+    device = {"concurrency_id": "device", "concurrency_limit": 4}
+    light = {"concurrency_limit": None}
+    trigger.click(predict, [session, images, prompts], [session, answer], api_name="predict", **device)
+    trigger.click(teach, [session, file, prompts, preset], [session, answer], api_name="teach", **light)
+    trigger.click(cancel, session, [session, answer], api_name="cancel", **light)
+    trigger.click(use_adapter, [session, file], [session, answer], api_name="use_adapter", **device)
+    trigger.click(download_adapter, session, [session, adapter], api_name="download_adapter", **light)
+
+
+def _answered(work):
+    """What `work` returns, or {"error": sentence}."""
+    try:
+        return work()
+    except Exception as error:
+        return {"error": reading.sentence(error)}
+
+
+def _predict(ctx: Context, workspace: Workspace, paths: list[str], value: dict | None) -> dict:
+    reading.bring(workspace, paths)
+    if value is None and workspace.prompt_set is not None:
+        value = workspace.prompt_set.to_dict()
+    answers = []
+    if workspace.records:
+        reading.read(ctx.engine, workspace, value)
+        p = workspace.prediction
+        for i, name in enumerate(p.files):
+            before = dict(zip(p.classes, map(float, p.frozen[i]), strict=True))
+            after = None if p.adapted is None else dict(zip(p.classes, map(float, p.adapted[i]), strict=True))
+            answers.append({"file": name, "frozen": before, "adapted": after, "error": None})
+    for problem in workspace.problems:
+        answers.append({"file": problem.name, "frozen": None, "adapted": None, "error": problem.reason})
+    untaught = workspace.classifier.untaught() if workspace.classifier else []
+    return {"predictions": answers, "untaught": untaught, "notice": NOTICE}
+
+
+def _start(ctx: Context, workspace: Workspace, path: str | None, value: dict | None, length: str) -> TeachJob:
+    teaching.gather_zip(workspace, path or "")
+    value = value or teaching.prompts_for(workspace.teaching_set).to_dict()
+    return teaching.start(ctx.engine, workspace, value, length)
+
+
+def _job_facts(job: TeachJob) -> dict:
+    facts = {"state": job.state, "step": job.step, "steps": job.steps, "error": job.error or None}
+    if job.losses:
+        facts["loss"] = job.losses[-1][1]
+        facts["seconds_left"] = job.seconds_left
+    if job.state == DONE:
+        facts |= {"classes": job.support.classes, "taught": job.support.counts(), "held_out": job.scores}
+        facts["left_out"] = [problem.reason for problem in job.support.problems]
+    return facts
