@@ -1,0 +1,246 @@
+"""A visitor's session in a real browser. Skipped without a chromium, unless NEARL_REQUIRE_BROWSER=1."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from urllib.parse import urlparse
+
+import pytest
+from app_server import ROOT, serve
+
+from nearl.data.phantoms import write_phantom_folder
+
+REQUIRED = os.environ.get("NEARL_REQUIRE_BROWSER") == "1"
+CHROMIUM = os.environ.get("NEARL_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+OPTIONS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+NOTICE = "For teaching and research. Not for diagnosis."
+
+try:
+    from playwright.sync_api import Error, expect, sync_playwright
+except ImportError:
+    sync_playwright = None
+
+if not REQUIRED:
+    pytestmark = pytest.mark.skipif(sync_playwright is None, reason="playwright is not installed")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    assert sync_playwright is not None, "playwright is not installed"
+    with sync_playwright() as playwright:
+        try:
+            chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        except Error as error:
+            if REQUIRED:
+                raise
+            pytest.skip(f"no chromium to run: {str(error).splitlines()[0]}")
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def server(browser, checkpoints, tmp_path_factory):
+    with serve(f"local-dir:{checkpoints('clip')}", tmp_path_factory.mktemp("log") / "app.log") as running:
+        yield running
+        assert "Traceback" not in running.console()
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """A folder of a two-class task of synthetic pictures, with 5 images per class to teach with and 2 to read."""
+    return write_phantom_folder(tmp_path_factory.mktemp("task") / "head", "head_mri", train=5, test=2, size=64)
+
+
+@pytest.fixture
+def page(browser, server, request):
+    """The open page. Fails the test for any request that leaves the machine and for any error on the console."""
+    width, height = getattr(request, "param", (1400, 900))
+    opened = browser.new_page(viewport={"width": width, "height": height})
+    outside, errors = [], []
+    opened.on("request", lambda r: outside.append(r.url) if not _is_local(r.url) else None)
+    opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    opened.on("pageerror", lambda e: errors.append(str(e)))
+    opened.set_default_timeout(30_000)
+    opened.goto(server.url)
+    expect(opened.get_by_role("button", name="Read the image")).to_be_visible()
+    expect(opened.locator("#header .model")).to_have_text("Model: clip", timeout=60_000)
+    yield opened
+    opened.close()
+    assert outside == []
+    assert errors == []
+
+
+def _is_local(url: str) -> bool:
+    parts = urlparse(url)
+    return parts.scheme in ("data", "blob") or parts.hostname in ("127.0.0.1", "localhost")
+
+
+def _open(page, tab: str) -> None:
+    page.get_by_role("tab", name=tab, exact=True).click()
+
+
+def _upload(page, where: str, files) -> None:
+    page.locator(f"{where} input[type=file]").set_input_files([str(f) for f in files])
+
+
+def _shares(page, when: str) -> list[str]:
+    return page.locator(f"#reading .bar-line.{when} .value").all_inner_texts()
+
+
+def _bring_by_class(page, task) -> None:
+    """Fill the Teach tab with the task's training images, class by class."""
+    _open(page, "Teach")
+    page.get_by_text("My images, class by class").click()
+    for number, name in enumerate(("lesion", "no lesion"), start=1):
+        page.get_by_label(f"Name of class {number}").fill(name)
+        _upload(page, f"#class-files-{number}", sorted((task / "train" / name).iterdir()))
+    expect(page.locator("#check caption")).to_have_text("10 images in 2 classes")
+
+
+def test_read_edit_teach_and_read_again(page, task, tmp_path):
+    # an image of one's own, with classes in one's own words
+    picture = next((task / "test" / "lesion").iterdir())
+    letter = tmp_path / "letter.png"
+    letter.write_text("Dear colleague")
+    _upload(page, "#upload", [picture, letter])
+    expect(page.locator("#viewer img.base")).to_be_visible()
+    expect(page.locator("#predict-problems")).to_contain_text("letter.png is not an image")
+    page.get_by_label("Ready sets").select_option("phantom_head_mri")
+    page.get_by_role("button", name="Read the image").click()
+    expect(page.locator("#reading .bar-line.before")).to_have_count(2)
+    expect(page.locator("#viewer img.map")).to_be_visible()
+    first = _shares(page, "before")
+    assert _shares(page, "after") == []
+    assert sum(int(re.sub(r"\D", "", share)) for share in first) in (99, 100, 101)
+
+    # a prompt edited: said to be unread, then read
+    prompts = page.locator("#predict-prompts-0")
+    prompts.fill("an image of one two three")
+    expect(page.locator("#reading")).to_have_class(re.compile("stale"))
+    page.get_by_role("button", name="Read the image").click()
+    expect(page.locator("#reading")).not_to_have_class(re.compile("stale"))
+    expect(page.locator("#reading .bar-line.before")).to_have_count(2)
+    assert _shares(page, "before") != first
+
+    # the map's strength is changed in the page, without asking the server
+    asked = []
+    page.on("request", lambda r: asked.append(r.url))
+    page.locator("#map-strength input[type=range]").fill("10")
+    expect(page.locator("#viewer img.map")).to_have_css("opacity", "0.1")
+    assert asked == []
+
+    # teach two classes
+    _bring_by_class(page, task)
+    page.get_by_text("Quick, 30 steps").click()
+    page.get_by_role("button", name="Teach", exact=True).click()
+    expect(page.locator("#progress .headline")).to_contain_text("now in use in Predict", timeout=120_000)
+    expect(page.locator("#progress")).to_contain_text("Checked on 2 images kept aside")
+    expect(page.locator("#adapter")).to_contain_text("4 lesion, 4 no lesion")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the adapter").click()
+    adapter = tmp_path / "adapter.zip"
+    download.value.save_as(adapter)
+
+    # the new probabilities
+    _open(page, "Predict")
+    expect(page.locator("#reading .bar-line.after")).to_have_count(2)
+    after = _shares(page, "after")
+    assert sum(int(re.sub(r"\D", "", share)) for share in after) in (99, 100, 101)
+    expect(page.locator("#reading")).not_to_contain_text("Nothing has been taught")
+
+    # a class that was never taught is named
+    page.get_by_role("button", name="Add a class").click()
+    page.get_by_label("Class 3", exact=True).fill("scar <b>")
+    page.locator("#predict-prompts-2").fill("a scar")
+    page.get_by_role("button", name="Read the image").click()
+    expect(page.locator("#reading .note")).to_contain_text("was never taught scar <b>")
+
+    # without the adapter, and with it again from its file
+    _open(page, "Teach")
+    page.get_by_role("button", name="Stop using it").click()
+    expect(page.locator("#adapter")).to_contain_text("Nothing has been taught yet")
+    _upload(page, "#adapter-upload", [adapter])
+    expect(page.locator("#adapter")).to_contain_text("4 lesion, 4 no lesion")
+    _open(page, "Predict")
+    expect(page.locator("#reading .bar-line.after")).to_have_count(2)
+
+
+def test_cancel_stops_the_run(page):
+    _open(page, "Teach")
+    page.get_by_text("Blood smear", exact=True).click()
+    expect(page.locator("#check caption")).to_have_text("32 images in 2 classes")
+    page.get_by_text("Thorough, 200 steps").click()
+    page.get_by_role("button", name="Teach", exact=True).click()
+    expect(page.locator("#progress .curve")).to_be_visible(timeout=60_000)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#progress")).to_contain_text("Teaching was cancelled")
+    expect(page.get_by_role("button", name="Teach", exact=True)).to_be_enabled()
+    expect(page.locator("#adapter")).to_contain_text("Nothing has been taught yet")
+
+
+def test_errors_stand_where_their_cause_is(page, tmp_path):
+    page.get_by_role("button", name="Read the image").click()
+    expect(page.locator("#predict-message [role=alert]")).to_contain_text("no image yet")
+    letter = tmp_path / "letter.zip"
+    letter.write_text("Dear colleague")
+    _open(page, "Teach")
+    page.get_by_text("A zip of class folders").click()
+    _upload(page, "#zip", [letter])
+    expect(page.locator("#check [role=alert]")).to_contain_text("letter.zip is not a zip file")
+    _upload(page, "#adapter-upload", [letter])
+    expect(page.locator("#adapter [role=alert]")).to_contain_text("adapter")
+
+
+def test_examples_are_one_click_away_and_called_synthetic(page):
+    page.locator("#examples button").first.click()
+    expect(page.locator("#viewer .tag")).to_have_text("Synthetic")
+    expect(page.locator("#reading .bar-line.before")).to_have_count(2)
+    page.get_by_role("link", name="Teach it from a few images").click()
+    expect(page.get_by_role("tab", name="Teach")).to_have_attribute("aria-selected", "true")
+
+
+@pytest.mark.parametrize("page", [(400, 850), (1400, 900)], indirect=True)
+def test_every_tab_fits_and_keeps_the_notice_in_sight(page):
+    page.locator("#examples button").first.click()
+    expect(page.locator("#viewer img.map")).to_be_visible()
+    for tab in ("Predict", "Teach", "Learn", "About"):
+        _open(page, tab)
+        if tab == "Teach":
+            page.get_by_text("My images, class by class").click()
+            expect(page.get_by_label("Name of class 1")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), tab
+        page.mouse.wheel(0, 4000)
+        expect(page.locator("#header .notice")).to_have_text(NOTICE)
+        expect(page.locator("#header .notice")).to_be_in_viewport()
+        page.evaluate("window.scrollTo(0, 0)")
+
+
+def test_every_control_has_a_name(page):
+    page.locator("#examples button").first.click()
+    expect(page.locator("#viewer img.map")).to_be_visible()
+    _open(page, "Teach")
+    page.get_by_text("My images, class by class").click()
+    expect(page.get_by_label("Name of class 2")).to_be_visible()
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll("button, input:not([type=file]), textarea, select")]
+            .filter((c) => c.offsetParent && !c.labels?.length && !c.ariaLabel && !c.textContent.trim())
+            .map((c) => c.outerHTML.slice(0, 200))"""
+    )
+    assert nameless == []
+
+
+def test_the_page_is_up_within_15_seconds(browser, tmp_path):
+    if not (ROOT / "assets" / "backbone").is_dir():
+        pytest.skip("the embedded backbone is not in this checkout")
+    for run in ("first", "second"):
+        with serve("embedded", tmp_path / f"{run}.log") as server:
+            page = browser.new_page()
+            page.goto(server.url)
+            expect(page.get_by_role("button", name="Read the image")).to_be_visible()
+            page.close()
+    assert server.seconds < 15
