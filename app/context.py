@@ -14,6 +14,7 @@ from app.workspace import Registry
 from nearl.prompts import PromptSet, ready_sets
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
+FIRST_SET = "brain_mri_tumor"  # in the editor when the page opens
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Context:
 
     @property
     def default_prompts(self) -> dict | None:
-        return next(iter(self.ready_prompts.values()), None)
+        return self.ready_prompts.get(FIRST_SET)
 
 
 def asset_text(name: str) -> str:

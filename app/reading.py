@@ -17,7 +17,7 @@ from nearl.prompts import PromptSet
 log = logging.getLogger("nearl.app")
 
 MAX_IMAGES = 64
-VIEW_PIXELS = 2048  # longer side that is kept of an image to be read
+VIEW_PIXELS = 1024  # longer side that is kept of an image to be read
 BEFORE, AFTER, OFF = "before", "after", "off"
 
 

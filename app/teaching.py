@@ -22,7 +22,7 @@ FEWEST_TO_SPLIT = 4  # images per class below which nothing is kept aside
 FEW = 8  # images per class below which the page says that they are few
 FEW_HELD = 20  # images kept aside below which the page says how little they tell
 LOPSIDED = 4  # times as many images in one class as in another
-MAX_IMAGES = 2000
+MAX_IMAGES = 600
 
 
 def gather_example(workspace: Workspace, kind: str) -> None:

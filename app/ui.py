@@ -52,6 +52,7 @@ def build_app(settings: Settings) -> gr.Blocks:
     engine = Engine(settings.backbone, settings.device, settings.weights)
     engine.start()
     registry = Registry()
+    registry.sweep_regularly()
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS) as app:
         session = gr.State(None)
         ctx = Context(engine, registry, session, load_ready_prompts())
@@ -99,6 +100,7 @@ def launch_options() -> dict:
         "theme": build_theme(),
         "css_paths": ASSETS / "style.css",
         "head": HEAD,
+        "favicon_path": ASSETS / "favicon.png",
         "footer_links": [],
         "run_history": False,
         "enable_monitoring": False,

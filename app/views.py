@@ -70,7 +70,7 @@ def problem_list(problems: Sequence, lead: str = "Left out") -> str:
 def header(model: str) -> str:
     """The strip at the top that never scrolls away."""
     return (
-        '<div class="bar"><span class="wordmark">NEARL-CLIP</span>'
+        '<div class="bar"><h1 class="wordmark">NEARL-CLIP</h1>'
         f'<span class="notice">{esc(NOTICE)}</span>'
         f'<span class="model">{model}</span></div>'
     )
@@ -158,7 +158,7 @@ def bars(classes: Sequence[str], before: Sequence[float], after: Sequence[float]
         if after is not None:
             lines += bar("after", "after", float(after[i]))
         mark = '<span class="untaught">never taught</span>' if name in untaught else ""
-        blocks.append(f'<div class="bar-class"><h4>{esc(name)}{mark}</h4><dl>{lines}</dl></div>')
+        blocks.append(f'<div class="bar-class"><h3>{esc(name)}{mark}</h3><dl>{lines}</dl></div>')
     return f'<div class="bars">{"".join(blocks)}</div>'
 
 
@@ -186,6 +186,11 @@ def reading_empty(has_image: bool) -> str:
     return f'<div class="reading empty"><p>{words}</p></div>'
 
 
+def reading_busy(loading: bool) -> str:
+    words = "The model is still loading; the reading follows." if loading else "Reading the image."
+    return f'<div class="reading empty" role="status"><p>{words}</p></div>'
+
+
 def reading(
     classes: Sequence[str], before: Sequence[float], after: Sequence[float] | None, untaught: Iterable[str] = ()
 ) -> str:
@@ -201,7 +206,7 @@ def reading(
             '<a href="#teach" data-tab="Teach">Teach it from a few images</a></p>'
         )
     return (
-        f'<section class="reading" aria-live="polite">{headline(classes, before, after)}'
+        f'<section class="reading" aria-live="polite"><h2 class="sr-only">Reading</h2>{headline(classes, before, after)}'
         f"{bars(classes, before, after, set(missing))}"
         '<p class="quiet">Shares are relative to your prompts: they add up to 100 % over the classes you wrote, '
         f"and say nothing about what you left out.</p>{notes}</section>"
@@ -303,7 +308,8 @@ def result(held_out: Mapping | None, n_taught: int, losses: Sequence[tuple[int, 
 
     `held_out`: {"n", "few", "before": {"value", "interval"}, "after": {...}}, or None if nothing was kept aside.
     """
-    head = f'<p class="headline">Taught with {plural(n_taught, "image")}. It is now in use in Predict.</p>'
+    head = f'<p class="headline">Taught with {plural(n_taught, "image")}. It is now in use in '
+    head += '<a href="#predict" data-tab="Predict">Predict</a>.</p>'
     if held_out is None:
         score = '<p class="note caution"><strong>Note:</strong> Too few images to keep some aside, so nothing is known '
         score += "about how well it does on new ones.</p>"
@@ -314,7 +320,7 @@ def result(held_out: Mapping | None, n_taught: int, losses: Sequence[tuple[int, 
         drawn = any(held_out[kind].get("interval") for kind in ("before", "after"))
         whiskers = "The line across a bar is its 95 % interval." if drawn else ""
         score = (
-            "<h4>Right on images it had not seen (balanced over the classes)</h4>"
+            "<h3>Right on images it had not seen (balanced over the classes)</h3>"
             f'<dl class="bars wide">{lines}</dl>'
             f'<p class="quiet">Checked on {plural(held_out["n"], "image")} kept aside. {whiskers}</p>'
         )

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 3600.0
 GRACE_SECONDS = 600.0  # after the page was closed; a reload may come back within it
-MAX_WORKSPACES = 64
+MAX_WORKSPACES = 32
+SWEEP_SECONDS = 60.0
 
 
 @dataclass
@@ -121,6 +122,16 @@ class Registry:
             workspace = self._all.get(key) if isinstance(key, str) else None
             if workspace is not None:
                 workspace.closed_at = self._clock()
+
+    def sweep_regularly(self) -> None:
+        """Sweep every minute from now on, so that images are forgotten even if nobody else comes."""
+
+        def forever() -> None:
+            while True:
+                time.sleep(SWEEP_SECONDS)
+                self.sweep()
+
+        threading.Thread(target=forever, name="sweep", daemon=True).start()
 
     def sweep(self) -> None:
         """Drop what has expired and, beyond the limit, what was untouched the longest (never one that is teaching)."""

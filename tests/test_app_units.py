@@ -14,6 +14,7 @@ from app import reading, teaching, views
 from app.engine import DeviceLock, Engine
 from app.jobs import CANCELLED, DONE, FAILED, watch
 from app.reading import AFTER, BEFORE, MapChoice
+from app.theme import PALETTE
 from app.workspace import GRACE_SECONDS, IDLE_SECONDS, Registry
 from nearl.data.images import Problem
 from nearl.data.phantoms import phantom_set, write_phantom_folder
@@ -49,7 +50,7 @@ def test_names_of_visitors_never_become_markup(html):
 
 def test_reading_says_both_shares_in_class_order():
     html = views.reading(["zebra", "ape"], [0.25, 0.75], [0.9, 0.1])
-    assert html.index("zebra</h4>") < html.index("ape</h4>")
+    assert html.index("zebra</h3>") < html.index("ape</h3>")
     assert [word in html for word in ("25\u202f%", "75\u202f%", "90\u202f%", "10\u202f%")] == [True] * 4
     assert "relative to your prompts" in html
 
@@ -85,6 +86,26 @@ def test_result_says_when_nothing_is_known():
 def test_curve_survives_long_and_empty_runs():
     assert "polyline" in views.curve([(i, 1 / i) for i in range(1, 1000)], 1000)
     assert "polyline" not in views.curve([], 10)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    ("ink", "ground", "least"),
+    [
+        *((ink, ground, 4.5) for ink in ("text", "muted", "accent", "alarm") for ground in ("page", "surface")),
+        ("muted", "sunken", 4.5), ("text", "accent_soft", 4.5), ("alarm", "alarm_soft", 4.5),
+        ("on_accent", "accent", 4.5), ("on_accent", "accent_hover", 4.5), ("line_strong", "surface", 3),
+    ],
+)  # fmt: skip
+def test_text_can_be_read_in_both_modes(ink, ground, least, mode):
+    light, dark = sorted((_luminance(PALETTE[ink][mode]), _luminance(PALETTE[ground][mode])), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= least
 
 
 # --------------------------------------------------------------------------------------------------------- workspaces

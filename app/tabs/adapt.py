@@ -66,20 +66,20 @@ class Sources:
 def build(ctx: Context, predict_tab: predict.PredictTab) -> TeachTab:
     with gr.Row(elem_classes="split"):
         with gr.Column(elem_classes="left", min_width=280, scale=11):
-            gr.HTML('<h3 class="section">1. Images to learn from</h3>', js_on_load=None)
+            gr.HTML('<h2 class="section">1. Images to learn from</h2>', js_on_load=None)
             sources = _sources()
             check = gr.HTML(views.check_empty(ADVICE[EXAMPLE]), js_on_load=None, elem_id="check")
             with gr.Column(visible=False) as words:
-                gr.HTML('<h3 class="section">2. The classes, in your words</h3>', js_on_load=None)
+                gr.HTML('<h2 class="section">2. The classes, in your words</h2>', js_on_load=None)
                 editor = prompt_editor("teach", None, {}, fixed=True)
-                gr.HTML('<h3 class="section">3. Teach</h3>', js_on_load=None)
+                gr.HTML('<h2 class="section">3. Teach</h2>', js_on_load=None)
                 preset = gr.Radio(PRESETS, value="balanced", label="How long", elem_id="preset")
                 with gr.Row(elem_classes="action"):
                     teach = gr.Button("Teach", variant="primary", elem_id="teach")
                     cancel = gr.Button("Cancel", visible=False, elem_id="cancel")
         with gr.Column(elem_classes="right", min_width=280, scale=9):
             progress = gr.HTML(views.teach_empty(), js_on_load=None, elem_id="progress")
-            gr.HTML('<h3 class="section">What is in use</h3>', js_on_load=None)
+            gr.HTML('<h2 class="section">What is in use</h2>', js_on_load=None)
             adapter = gr.HTML(views.adapter_empty(), js_on_load=None, elem_id="adapter")
             with gr.Row(elem_classes="action"):
                 download = gr.DownloadButton("Download the adapter", visible=False, elem_id="download")

@@ -18,6 +18,11 @@ MARK_STALE = "() => document.getElementById('reading')?.classList.add('stale')"
 MARK_FRESH = """() => {
   if (!document.querySelector("#predict-message .error")) document.getElementById("reading")?.classList.remove("stale");
 }"""
+SHOW_VIEWER = "() => { if (window.innerWidth <= 720) window.scrollTo(0, 0); }"  # there the shelf moves below it
+SHOW_READING = """() => {
+  if (!document.querySelector("#predict-message .error"))
+    document.getElementById("reading").scrollIntoView({ block: "nearest" });
+}"""
 SET_STRENGTH = "(v) => { document.documentElement.style.setProperty('--map-strength', v / 100); return []; }"
 
 
@@ -64,7 +69,7 @@ def build(ctx: Context) -> PredictTab:
             problems = gr.HTML("", js_on_load=None, elem_id="predict-problems")
             with gr.Column(elem_classes="sources"):
                 thumbs = [(e.thumb, e.label) for e in examples]
-                gr.HTML('<h3 class="section">Examples <span class="tag">Synthetic</span></h3>', js_on_load=None)
+                gr.HTML('<h2 class="section">Examples <span class="tag">Synthetic</span></h2>', js_on_load=None)
                 shelf = gr.HTML(
                     views.strip(thumbs, -1, "Examples, made up by a program"),
                     js_on_load=asset_text("pick.js"), elem_id="examples",
@@ -76,7 +81,7 @@ def build(ctx: Context) -> PredictTab:
         with gr.Column(elem_classes="right", min_width=280, scale=9):
             result = gr.HTML(views.reading_empty(False), js_on_load=None, elem_id="reading")
             table = gr.HTML("", js_on_load=None, elem_id="reading-table")
-            gr.HTML('<h3 class="section">Classes, in your words</h3>', js_on_load=None)
+            gr.HTML('<h2 class="section">Classes, in your words</h2>', js_on_load=None)
             editor = prompt_editor("predict", ctx.default_prompts, ctx.ready_prompts)
             with gr.Column(elem_classes="action"):
                 message = gr.HTML("", js_on_load=None, elem_id="predict-message")
@@ -125,6 +130,8 @@ def read_and_show(
 ) -> Iterator[dict]:
     """Read the images and show first the shares, then the map, which takes longer."""
     try:
+        if workspace.records and workspace.prediction is None:
+            yield {tab.reading: views.reading_busy(ctx.engine.state == "loading")}
         reading.read(ctx.engine, workspace, value)
         choice, updates = map_choices(tab, workspace, choice)
         yield {**show(tab, workspace), **updates}
@@ -192,15 +199,14 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example]) -> None:
             trigger_mode="always_last", api_visibility="private",
         )  # fmt: skip
 
-    for event in (
-        wire(tab.upload.upload, on_upload, [tab.upload, tab.editor, *chosen]),
-        wire(tab.upload.delete, on_upload, [tab.upload, tab.editor, *chosen]),
-        wire(tab.upload.clear, on_upload, [tab.upload, tab.editor, *chosen]),
-        wire(tab.examples.click, on_example, [tab.when]),
-        wire(tab.button.click, on_read, [tab.editor, *chosen]),
-        wire(tab.editor.submit, on_read, [tab.editor, *chosen]),
-    ):
-        event.then(None, js=MARK_FRESH, api_visibility="private")
+    for trigger in (tab.upload.upload, tab.upload.delete, tab.upload.clear):
+        wire(trigger, on_upload, [tab.upload, tab.editor, *chosen]).then(None, js=MARK_FRESH, api_visibility="private")
+    wire(tab.examples.click, on_example, [tab.when]).then(None, js=MARK_FRESH, api_visibility="private")
+    for trigger in (tab.button.click, tab.editor.submit):
+        event = wire(trigger, on_read, [tab.editor, *chosen]).then(None, js=MARK_FRESH, api_visibility="private")
+        event.then(None, js=SHOW_READING, api_visibility="private")
+    for trigger in (tab.examples.click, tab.upload.upload):
+        trigger(None, js=SHOW_VIEWER, api_visibility="private")
     wire(tab.filmstrip.click, on_pick, chosen)
     wire(tab.when.input, on_map, chosen)
     wire(tab.about.input, on_map, chosen)
