@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from nearl.errors import NearlError
 from nearl.model import NearlCLIP, NearlConfig, PromptTokens
 from nearl.model.nearl import _steps
-from nearl.model.oca import OCA
+from nearl.model.oca import OCA, token_norm
+from nearl.model.useformer import Attention
 
 GROUPS = [["a brain mri of a glioma", "glioma"], ["chest x ray"], ["no sign of pneumonia in the lung scan"]]
 CONTEXTS = ("support", "image")
@@ -72,8 +73,8 @@ def test_orthogonality_inside_the_towers(backbone):
     model, worst = moved(NearlCLIP(backbone)), []
 
     def check(oca, inputs, _):
-        f, z = inputs
-        worst.append(F.cosine_similarity(oca.update(f, z), f.float(), dim=-1).abs().max())
+        f, z, normed = inputs
+        worst.append(F.cosine_similarity(oca.update(f, z, normed), f.float(), dim=-1).abs().max())
 
     for oca in (*model.oca_vision.values(), *model.oca_text.values()):
         oca.register_forward_hook(check)
@@ -88,7 +89,7 @@ def test_without_orthogonality_the_whole_update_is_added():
     oca = OCA(16, orthogonal=False)
     oca.w_o.weight.normal_()
     f, z = torch.randn(1, 5, 16), torch.randn(1, 2, 16)
-    torch.testing.assert_close(oca(f, z), f + oca.propose(f, z))
+    torch.testing.assert_close(oca(f, z), f + oca.w_o(oca.hidden(token_norm(f), z)))
 
 
 @torch.no_grad()
@@ -102,6 +103,16 @@ def test_oca_is_what_the_equations_say():
     d = oca.w_o.weight @ F.gelu(oca.w_kv.weight @ z + oca.w_q.weight @ normed)
     expected = f + 0.5 * (d - (d @ f) / (f @ f) * f)
     torch.testing.assert_close(oca(f[None, None], z[None, None])[0, 0], expected)
+
+
+@torch.no_grad()
+def test_attention_equals_the_textbook_one():
+    ours, torchs = Attention(24, 3), torch.nn.MultiheadAttention(24, 3, bias=False, batch_first=True)
+    torchs.in_proj_weight.copy_(torch.cat([ours.q.weight, ours.k.weight, ours.v.weight]))
+    torchs.out_proj.weight.copy_(ours.out.weight)
+    x, context, mask = torch.randn(2, 5, 24), torch.randn(2, 9, 24), torch.rand(2, 9) > 0.3
+    expected, _ = torchs(x, context, context, key_padding_mask=~mask)
+    torch.testing.assert_close(ours(x, context, mask), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("context", CONTEXTS)

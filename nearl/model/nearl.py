@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from nearl.backbones import Backbone
 from nearl.errors import NearlError
-from nearl.model.oca import OCA
+from nearl.model.oca import OCA, token_norm
 from nearl.model.useformer import USEformer
 
 WIDE = 1400  # vision + text width above which one smaller shared block keeps the total at 1.46 M parameters
@@ -136,9 +136,10 @@ class NearlCLIP(nn.Module):
         for k in range(text.depth):
             x = text.block(k, x, state)
             if str(k) in self.oca_text:
-                support = self.support[k].expand(len(x), -1, -1)
-                s = use.step(self.text_steps[k], s, torch.cat([support, use.read(x).to(support.dtype)], 1), mask)
-                x = self.oca_text[str(k)](x, use.to_text(s))
+                normed = token_norm(x)
+                read, support = use.in_text(normed), self.support[k].expand(len(x), -1, -1)
+                s = use.step(self.text_steps[k], s, torch.cat([support.to(read.dtype), read], dim=1), mask)
+                x = self.oca_text[str(k)](x, use.to_text(s), normed)
             summaries.append(_mean_token(x, state.valid))
         embeddings = F.normalize(text.pool(x, state).float(), dim=-1)
         return ClassFeatures(
@@ -155,16 +156,12 @@ class NearlCLIP(nn.Module):
         for k in range(vision.depth):
             x = vision.block(k, x)
             if str(k) in self.oca_vision:
-                step = self.vision_steps[k]
+                step, normed = self.vision_steps[k], token_norm(x)
                 reached = max(sum(t <= step for t in self.text_steps) - 1, 0)
-                s = use.step(step, s, self._image_context(x, summaries[reached].expand(len(x), -1, -1)))
-                x = self.oca_vision[str(k)](x, use.to_vision(s))
+                prompts = use.in_text(token_norm(summaries[reached])).expand(len(x), -1, -1)
+                s = use.step(step, s, torch.cat([use.in_vision(normed), prompts], dim=1))
+                x = self.oca_vision[str(k)](x, use.to_vision(s), normed)
         return F.normalize(vision.pool(x).float(), dim=-1)
-
-    def _image_context(self, x: Tensor, summaries: Tensor) -> Tensor:
-        """Own tokens [B, N, d_v] and prompt summaries [B, C, d_t] -> context [B, N + C, u]."""
-        seen = self.useformer.see(x)
-        return torch.cat([seen, self.useformer.read(summaries).to(seen.dtype)], dim=1)
 
     def _forward_per_image(self, images: Tensor, prompts: PromptTokens) -> Tensor:
         """Full per-image conditioning: one stream of queries per image, B x P text passes."""
@@ -181,7 +178,8 @@ class NearlCLIP(nn.Module):
             adapt_vision, adapt_text = str(i) in self.oca_vision, str(j) in self.oca_text
             if not (adapt_vision or adapt_text):
                 continue
-            s = use.step(step, s, self._image_context(v, _mean_token(t, state.valid).unflatten(0, (batch, count))))
+            read = use.in_text(token_norm(_mean_token(t, state.valid))).unflatten(0, (batch, count))
+            s = use.step(step, s, torch.cat([use.in_vision(token_norm(v)), read], dim=1))
             if adapt_vision:
                 v = self.oca_vision[str(i)](v, use.to_vision(s))
             if adapt_text:
@@ -201,7 +199,9 @@ class NearlCLIP(nn.Module):
             "oca_text": count(self.oca_text.parameters()),
             "useformer_projections": sum(count(layer.parameters()) for layer in projections),
             "useformer_blocks": count(use.blocks.parameters()),
-            "queries_depths_norm": use.queries.numel() + use.depth.numel() + use.norm_out.weight.numel(),
+            "queries_depths_norms": sum(
+                p.numel() for p in (use.queries, use.depth, use.norm_context.weight, use.norm_out.weight)
+            ),
         }
         if self.config.text_context == "support":
             parts["support_context"] = self.support.numel()

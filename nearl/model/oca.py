@@ -33,19 +33,33 @@ class OCA(nn.Module):
         nn.init.normal_(self.w_kv.weight, std=dim**-0.5)
         nn.init.zeros_(self.w_o.weight)
 
-    def propose(self, f: Tensor, z: Tensor) -> Tensor:
-        """Tokens f [B, N, d] and synergy vectors z [B, M, d] -> the raw update D [B, N, d]."""
-        q = self.w_q(F.layer_norm(f, f.shape[-1:]))
+    def hidden(self, normed: Tensor, z: Tensor) -> Tensor:
+        """gelu(Attention + q), [B, N, r], from layer-normed tokens [B, N, d] and synergy vectors [B, M, d]."""
+        q = self.w_q(normed)
         kv = self.w_kv(z).to(q.dtype)
-        return self.w_o(F.gelu(F.scaled_dot_product_attention(q, kv, kv) + q))
+        return F.gelu(F.scaled_dot_product_attention(q, kv, kv) + q)
 
-    def update(self, f: Tensor, z: Tensor) -> Tensor:
-        """What is added before the gate: D_perp (or D, if not ``orthogonal``), float32 [B, N, d]."""
-        d, f = self.propose(f, z).float(), f.float()
-        if not self.orthogonal:
-            return d
-        return d - ((d * f).sum(-1, keepdim=True) / ((f * f).sum(-1, keepdim=True) + EPS)) * f
+    def update(self, f: Tensor, z: Tensor, normed: Tensor | None = None) -> Tensor:
+        """What is added before the gate: D_perp (D itself, if not ``orthogonal``), float32 [B, N, d].
 
-    def forward(self, f: Tensor, z: Tensor) -> Tensor:
+        ``normed``: ``token_norm(f)``, where the caller has it already. Everything after the activation runs in float32,
+        also under autocast. <D, f> is taken in the rank's space, as h . (W_o^T f), which reads f once.
+        """
+        h = self.hidden(token_norm(f) if normed is None else normed, z)
+        with torch.autocast(f.device.type, enabled=False):
+            h, f, w_o = h.float(), f.float(), self.w_o.weight.float()
+            d = F.linear(h, w_o)
+            if not self.orthogonal:
+                return d
+            parallel = (h * F.linear(f, w_o.T)).sum(-1, keepdim=True)
+            squared = torch.linalg.vector_norm(f, dim=-1, keepdim=True).square()
+            return torch.addcmul(d, parallel / (squared + EPS), f, value=-1)
+
+    def forward(self, f: Tensor, z: Tensor, normed: Tensor | None = None) -> Tensor:
         """Adapted tokens [B, N, d] in the dtype of f."""
-        return (f.float() + self.gate * self.update(f, z)).to(f.dtype)
+        return torch.addcmul(f.float(), self.gate.float(), self.update(f, z, normed)).to(f.dtype)
+
+
+def token_norm(f: Tensor) -> Tensor:
+    """Layer norm without parameters over the last dimension."""
+    return F.layer_norm(f, f.shape[-1:])

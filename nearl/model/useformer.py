@@ -12,37 +12,42 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Multi-head attention without biases: 4 u^2 parameters."""
+    """Multi-head attention without biases, 4 u^2 parameters.
+
+    A handful of queries look at hundreds of tokens, so keys and values are never formed: W_k is applied to the queries
+    and W_v to what they have gathered, which gives the same result for a quarter of the work.
+    """
 
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.q = nn.Linear(width, width, bias=False)
-        self.kv = nn.Linear(width, 2 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+        self.q, self.k, self.v, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
         """x [B, M, u] attends to context [B, T, u]; mask bool [B, T], False hides a context token."""
-        split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # noqa: E731
-        k, v = self.kv(context).chunk(2, dim=-1)
+        w_k, w_v = (layer.weight.unflatten(0, (self.heads, -1)) for layer in (self.k, self.v))  # [H, u / H, u]
+        q = torch.einsum("bmhd,hdu->bhmu", self.q(x).unflatten(-1, (self.heads, -1)), w_k)
         mask = None if mask is None else mask[:, None, None, :]
-        out = F.scaled_dot_product_attention(split(self.q(x)), split(k), split(v), attn_mask=mask)
-        return self.out(out.transpose(1, 2).flatten(2))
+        keys = context.to(q.dtype)[:, None]  # one "head" that all H x M queries share
+        gathered = F.scaled_dot_product_attention(
+            q.flatten(1, 2)[:, None], keys, keys, attn_mask=mask, scale=w_k.shape[1] ** -0.5
+        ).unflatten(2, (self.heads, -1))[:, 0]
+        return self.out(torch.einsum("bhmu,hdu->bmhd", gathered, w_v).flatten(2))
 
 
 class SynergyBlock(nn.Module):
-    """Pre-norm cross-attention, self-attention and MLP: (8 + 2 ratio) u^2 + 4 u parameters."""
+    """Pre-norm cross-attention, self-attention and MLP: (8 + 2 ratio) u^2 + 3 u parameters."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float):
         super().__init__()
         hidden = int(width * mlp_ratio)
         norm = lambda: nn.LayerNorm(width, bias=False)  # noqa: E731
-        self.norm_cross, self.norm_context, self.norm_self, self.norm_mlp = norm(), norm(), norm(), norm()
+        self.norm_cross, self.norm_self, self.norm_mlp = norm(), norm(), norm()
         self.cross, self.self = Attention(width, heads), Attention(width, heads)
         self.mlp = nn.Sequential(nn.Linear(width, hidden, bias=False), nn.GELU(), nn.Linear(hidden, width, bias=False))
 
     def forward(self, s: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
-        s = s + self.cross(self.norm_cross(s), self.norm_context(context), mask)
+        s = s + self.cross(self.norm_cross(s), context, mask)
         x = self.norm_self(s)
         s = s + self.self(x, x)
         return s + self.mlp(self.norm_mlp(s))
@@ -51,8 +56,8 @@ class SynergyBlock(nn.Module):
 class USEformer(nn.Module):
     """Synergy queries S [B, M, u], stepped once per depth with blocks that all depths share.
 
-    ``S_k = blocks(S_{k-1} + depth_k; context)``. Tokens enter through ``in_vision`` / ``in_text`` after a layer norm
-    without parameters (see OCA) and the synergy vectors leave through ``out_vision`` / ``out_text``.
+    ``S_k = blocks(S_{k-1} + depth_k; context)``. Tokens, layer-normed without parameters (see OCA), enter through
+    ``in_vision`` / ``in_text``; the synergy vectors leave through ``out_vision`` / ``out_text``.
     """
 
     def __init__(
@@ -74,7 +79,7 @@ class USEformer(nn.Module):
         self.out_vision = nn.Linear(width, vision_width, bias=False)
         self.out_text = nn.Linear(width, text_width, bias=False)
         self.blocks = nn.ModuleList(SynergyBlock(width, heads, mlp_ratio) for _ in range(blocks))
-        self.norm_out = nn.LayerNorm(width, bias=False)
+        self.norm_context, self.norm_out = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
         for layer in (self.in_vision, self.in_text, self.out_vision, self.out_text):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
@@ -82,17 +87,9 @@ class USEformer(nn.Module):
         """The learned queries before the first step, [batch, M, u]."""
         return self.queries.expand(batch, -1, -1)
 
-    def see(self, tokens: Tensor) -> Tensor:
-        """Vision tokens [..., d_v] -> context [..., u]."""
-        return self.in_vision(F.layer_norm(tokens, tokens.shape[-1:]))
-
-    def read(self, tokens: Tensor) -> Tensor:
-        """Text tokens or summaries [..., d_t] -> context [..., u]."""
-        return self.in_text(F.layer_norm(tokens, tokens.shape[-1:]))
-
     def step(self, k: int, s: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
         """S [B, M, u] after depth ``k``; context [B, T, u], mask bool [B, T]."""
-        s = s + self.depth[k]
+        s, context = s + self.depth[k], self.norm_context(context)
         for block in self.blocks:
             s = block(s, context, mask)
         return s
