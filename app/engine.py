@@ -41,11 +41,15 @@ class DeviceLock:
                 self._held = False
 
 
+FALLBACK = "embedded"  # always on disk
+
+
 class Engine:
     """Loads the backbone and says how far that is.
 
+    A model that cannot be loaded, for want of a network say, is replaced by the embedded one; `notice` then says why.
     `device_lock`: hold it around every pass through the model. `start` returns at once; `backbone` waits for the model
-    and raises NearlError with one sentence if it could not be loaded.
+    and raises NearlError with one sentence if there is none at all.
     """
 
     def __init__(self, name: str = "embedded", device: str = "auto", weights: str = "pretrained"):
@@ -53,12 +57,31 @@ class Engine:
         self.device_lock = DeviceLock()
         self._ready = threading.Event()
         self._backbone: Backbone | None = None
-        self._error = ""
+        self._error = self.notice = ""
 
     def start(self) -> None:
         threading.Thread(target=self._load, name="load-backbone", daemon=True).start()
 
     def _load(self) -> None:
+        try:
+            self._backbone = self._load_one(self.name)
+        except NearlError as error:
+            self._error = str(error)
+        if self._backbone is None and self.name != FALLBACK:
+            log.warning("%s", self._error)
+            try:
+                self._backbone = self._load_one(FALLBACK)
+                self.notice, self.name = f"{self._error} Until then, “{FALLBACK}” is in use.", FALLBACK
+            except NearlError as error:
+                log.error("%s", error)
+        elif self._backbone is None:
+            log.error("%s", self._error)
+        self._ready.set()
+        if self._backbone is not None:
+            import pytorch_grad_cam  # noqa: F401  slow to import: do it before the first map is asked for
+
+    def _load_one(self, name: str) -> Backbone:
+        """The model of that name. NearlError for whatever goes wrong; what is unexpected is logged in full."""
         try:
             import torch  # takes seconds: not before the page is up
 
@@ -67,16 +90,14 @@ class Engine:
             device = self.device
             if device == "auto":
                 device = "cuda" if torch.cuda.is_available() else "cpu"
-            self._backbone = load_backbone(self.name, device=device, weights=self.weights)
-        except NearlError as error:
-            self._error = str(error)
-            log.error("%s", error)
-        except Exception:
-            self._error = f"The model '{self.name}' could not be loaded; the reason is on the server's console."
-            log.exception("loading %s", self.name)
-        self._ready.set()
-        if self._backbone is not None:
-            import pytorch_grad_cam  # noqa: F401  slow to import: do it before the first map is asked for
+            return load_backbone(name, device=device, weights=self.weights)
+        except NearlError:
+            raise
+        except Exception as error:
+            log.exception("loading %s", name)
+            raise NearlError(
+                f"The model '{name}' could not be loaded; the reason is on the server's console."
+            ) from error
 
     @property
     def label(self) -> str:
@@ -88,7 +109,7 @@ class Engine:
         """ "loading", "ready", or the sentence that says why there is no model."""
         if not self._ready.is_set():
             return "loading"
-        return self._error or "ready"
+        return "ready" if self._backbone is not None else self._error
 
     def backbone(self, timeout: float = 300.0) -> Backbone:
         if not self._ready.wait(timeout):

@@ -56,7 +56,7 @@ def build_app(settings: Settings) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS) as app:
         session = gr.State(None)
         ctx = Context(engine, registry, session, load_ready_prompts())
-        header = gr.HTML(views.header(views.model_line(engine.label, "loading")), js_on_load=None, elem_id="header")
+        header = gr.HTML(_header(engine), js_on_load=None, elem_id="header")
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
             with gr.Tab("Predict", id="predict"):
                 predict_tab = predict.build(ctx)
@@ -71,6 +71,10 @@ def build_app(settings: Settings) -> gr.Blocks:
     return app
 
 
+def _header(engine: Engine) -> str:
+    return views.header(views.model_line(engine.label, engine.state), engine.notice)
+
+
 def _session_events(app: gr.Blocks, ctx: Context, header: gr.HTML) -> None:
     """A workspace for every page that opens; it is left behind when the page closes. The header follows the model."""
     pages: dict[str, str] = {}
@@ -78,14 +82,14 @@ def _session_events(app: gr.Blocks, ctx: Context, header: gr.HTML) -> None:
     def opened(request: gr.Request) -> tuple[str, str]:
         workspace = ctx.registry.get(None)
         pages[request.session_hash] = workspace.id
-        return workspace.id, views.header(views.model_line(ctx.engine.label, ctx.engine.state))
+        return workspace.id, _header(ctx.engine)
 
     def closed(request: gr.Request) -> None:
         ctx.registry.leave(pages.pop(request.session_hash, None))
 
     def model_state() -> tuple[str, dict]:
-        state = ctx.engine.state
-        return views.header(views.model_line(ctx.engine.label, state)), gr.Timer(active=state == "loading")
+        loading = ctx.engine.state == "loading"
+        return _header(ctx.engine), gr.Timer(active=loading)
 
     timer = gr.Timer(1.0)
     quiet = {"show_progress": "hidden", "api_visibility": "private", "queue": False}

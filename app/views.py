@@ -67,12 +67,12 @@ def problem_list(problems: Sequence, lead: str = "Left out") -> str:
 # ------------------------------------------------------------------------------------------------------------ header
 
 
-def header(model: str) -> str:
-    """The strip at the top that never scrolls away."""
+def header(model: str, notice: str = "") -> str:
+    """The strip at the top that never scrolls away. `notice`: why another model than the one asked for is in use."""
     return (
         '<div class="bar"><h1 class="wordmark">NEARL-CLIP</h1>'
         f'<span class="notice">{esc(NOTICE)}</span>'
-        f'<span class="model">{model}</span></div>'
+        f'<span class="model">{model}</span></div>{message(notice)}'
     )
 
 
@@ -206,8 +206,8 @@ def reading(
             '<a href="#teach" data-tab="Teach">Teach it from a few images</a></p>'
         )
     return (
-        f'<section class="reading" aria-live="polite"><h2 class="sr-only">Reading</h2>{headline(classes, before, after)}'
-        f"{bars(classes, before, after, set(missing))}"
+        '<section class="reading" aria-live="polite"><h2 class="sr-only">Reading</h2>'
+        f"{headline(classes, before, after)}{bars(classes, before, after, set(missing))}"
         '<p class="quiet">Shares are relative to your prompts: they add up to 100 % over the classes you wrote, '
         f"and say nothing about what you left out.</p>{notes}</section>"
     )

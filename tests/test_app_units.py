@@ -333,7 +333,17 @@ def test_an_adapter_travels_as_a_zip(engine, workspace, images):
     assert other.adapter is not None
 
 
-def test_a_model_that_cannot_be_loaded_is_said_in_one_sentence():
+def test_a_model_that_cannot_be_loaded_is_replaced_and_said_in_one_sentence(checkpoints, monkeypatch):
+    monkeypatch.setattr("app.engine.FALLBACK", f"local-dir:{checkpoints('clip')}")
+    engine = Engine("no-such-model", "cpu")
+    engine.start()
+    assert engine.backbone(60).name.startswith("local-dir:")
+    assert (engine.label, engine.state) == ("clip", "ready")
+    assert "no-such-model" in engine.notice
+
+
+def test_without_any_model_every_use_says_why(monkeypatch):
+    monkeypatch.setattr("app.engine.FALLBACK", "neither-this-one")
     engine = Engine("no-such-model", "cpu")
     engine.start()
     with pytest.raises(NearlError, match="no-such-model"):

@@ -138,7 +138,8 @@ def read_and_show(
         if choice.when != OFF:
             yield {tab.viewer: reading.viewer_html(workspace, reading.map_layer(ctx.engine, workspace, choice))}
     except Exception as error:
-        yield {tab.message: views.message(reading.sentence(error), "error")}
+        message = views.message(reading.sentence(error), "error")
+        yield {tab.message: message, tab.reading: reading.reading_html(workspace)}
 
 
 def _wire(ctx: Context, tab: PredictTab, examples: list[Example]) -> None:
