@@ -1,0 +1,64 @@
+"""Rules of the house that a test can hold to."""
+
+import ast
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def tracked() -> list[Path]:
+    try:
+        out = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this is not a git checkout")
+    return [ROOT / name for name in out.decode().split("\0") if name and (ROOT / name).is_file()]
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module)
+    return names
+
+
+def test_imports_run_one_way():
+    """The library never imports the app; data, prompts and store know nothing of models."""
+    for path in (ROOT / "nearl").rglob("*.py"):
+        tops = {name.split(".")[0] for name in imported(path)}
+        assert not tops & {"gradio", "app"}, path
+        place = path.relative_to(ROOT / "nearl").parts[0]
+        if place in ("data", "prompts.py"):
+            assert "torch" not in tops, path
+        if place in ("data", "prompts.py", "store.py"):
+            inside = {name for name in imported(path) if name.startswith("nearl.")}
+            allowed = ("nearl.errors", "nearl.data", "nearl.prompts")
+            assert all(name.startswith(allowed) for name in inside), path
+
+
+def test_app_decodes_no_file_and_does_no_tensor_arithmetic():
+    for path in (ROOT / "app").rglob("*.py"):
+        assert not {"torch.nn", "torch.nn.functional", "open_clip", "safetensors"} & imported(path), path
+
+
+def test_no_file_is_too_large_and_no_real_image_is_in_the_repository(real_data):
+    mine = {}
+    for path in tracked():
+        assert path.stat().st_size <= 45 * 2**20, path
+        mine[hashlib.sha256(path.read_bytes()).hexdigest()] = path
+    for path in real_data.rglob("*"):
+        if path.is_file():
+            assert hashlib.sha256(path.read_bytes()).hexdigest() not in mine, path
+
+
+def test_example_images_say_that_they_are_synthetic():
+    from PIL import Image
+
+    for path in (ROOT / "assets" / "examples").glob("*.png"):
+        assert any("synthetic" in str(value).lower() for value in Image.open(path).text.values()), path

@@ -1,0 +1,44 @@
+"""The whole road on real images, with the embedded backbone. Skipped where the images are not."""
+
+import json
+
+import pytest
+
+from nearl.cli import main
+from nearl.data.labelled import resolve_splits
+from nearl.prompts import PromptSet, ready_sets
+
+
+def run(capsys, *words):
+    main([str(word) for word in words])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_every_labelled_set_has_ready_prompts_for_its_classes(real_data):
+    for folder in sorted(path for path in real_data.iterdir() if (path / "train").is_dir()):
+        classes = sorted(path.name for path in (folder / "train").iterdir())
+        PromptSet.load(ready_sets()[folder.name]).for_classes(classes)
+
+
+def test_teaching_raises_balanced_accuracy_on_real_blood_smears(real_data, tmp_path, capsys):
+    data = real_data / "leukocytes_aml"  # small, and never seen in pretraining
+    train, test = resolve_splits(data)
+    assert len(train) == 30 and len(test) == 20 and not train.problems
+    adapter = tmp_path / "adapter"
+    run(capsys, "finetune", data, "--shots", 6, "--preset", "quick", "--out", adapter, "--json")
+    result = run(capsys, "evaluate", data, "--adapter", adapter, "--json")
+    assert result["n"] == 20
+    assert result["adapted"]["balanced_accuracy"] > result["frozen"]["balanced_accuracy"]
+
+
+@pytest.mark.parametrize(("folder", "chance"), [("chest_xray_pneumonia", 0.5)])
+def test_the_embedded_backbone_is_better_than_chance_on_what_it_was_trained_for(real_data, tmp_path, folder, chance):
+    from nearl.backbones import load_backbone
+    from nearl.classifier import Classifier
+    from nearl.data.splits import draw_support
+    from nearl.evaluate import measure
+
+    _, test = resolve_splits(real_data / folder)
+    some = test.subset(draw_support(test.labels, 40, seed=0))
+    classifier = Classifier(load_backbone("embedded"), PromptSet.load(ready_sets()[folder]))
+    assert measure(classifier, some)["frozen"]["balanced_accuracy_interval"][0] > chance
