@@ -37,6 +37,8 @@ document.addEventListener("focusin", (event) => {
 });
 </script>"""
 
+WORDS = {"common": {"upload": "Add files"}}  # the name of a button that Gradio leaves without one
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -104,6 +106,7 @@ def launch_options() -> dict:
         "theme": build_theme(),
         "css_paths": ASSETS / "style.css",
         "head": HEAD,
+        "i18n": gr.I18n(en=WORDS),
         "favicon_path": ASSETS / "favicon.png",
         "footer_links": [],
         "run_history": False,

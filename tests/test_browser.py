@@ -32,6 +32,7 @@ if not REQUIRED:
 @pytest.fixture(scope="module")
 def browser():
     assert sync_playwright is not None, "playwright is not installed"
+    expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
         try:
             chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
@@ -155,10 +156,11 @@ def test_read_edit_teach_and_read_again(page, task, tmp_path):
 
     # a class that was never taught is named
     page.get_by_role("button", name="Add a class").click()
-    page.get_by_label("Class 3", exact=True).fill("scar <b>")
+    odd = "scar <b>${6 * 7}{{value}}"  # neither markup nor a template
+    page.get_by_label("Class 3", exact=True).fill(odd)
     page.locator("#predict-prompts-2").fill("a scar")
     page.get_by_role("button", name="Read the image").click()
-    expect(page.locator("#reading .note")).to_contain_text("was never taught scar <b>")
+    expect(page.locator("#reading .note")).to_contain_text(f"was never taught {odd}")
 
     # without the adapter, and with it again from its file
     _open(page, "Teach")

@@ -1,0 +1,77 @@
+"""Take the screenshots of the README anew: `python docs/screenshots.py`. Synthetic pictures only.
+
+Needs playwright and a chromium (NEARL_CHROMIUM, or on the path). The light ones show both tabs on a wide screen, the
+dark one a phone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+from app_server import serve  # noqa: E402
+
+COLOURS = 256  # of the saved pictures, to keep the repository small
+MINUTES = 60_000  # milliseconds
+
+
+def save(page: Page, name: str) -> None:
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(HERE / name, optimize=True)
+
+
+def teach(page: Page, kind: str) -> None:
+    page.get_by_role("tab", name="Teach").click()
+    page.locator("#kind").get_by_text(kind, exact=True).click()
+    page.wait_for_selector("#check table")
+    page.get_by_role("button", name="Teach", exact=True).click()
+    page.wait_for_selector("#progress .done", timeout=20 * MINUTES)
+    page.wait_for_selector("#adapter dl")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="embedded")
+    parser.add_argument("--kind", default="Chest X-ray", help="the synthetic example, as the Teach tab calls it")
+    parser.add_argument("--example", default="Chest X-ray, lesion", help="the example, as the Predict tab calls it")
+    options = parser.parse_args()
+    chromium = os.environ.get("NEARL_CHROMIUM") or shutil.which("chromium")
+    log = Path(tempfile.mkdtemp()) / "app.log"
+    with sync_playwright() as playwright, serve(options.backbone, log) as server:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1400, "height": 1060})
+        page.goto(f"{server.url}/?__theme=light")
+        page.locator(f'#examples button[title="{options.example}"]').click()
+        page.wait_for_selector("#viewer img.map", timeout=2 * MINUTES)
+        teach(page, options.kind)
+        page.set_viewport_size({"width": 1400, "height": 1100})
+        page.evaluate("window.scrollTo(0, 0)")
+        save(page, "teach.png")
+        page.get_by_role("tab", name="Predict").click()
+        page.wait_for_selector("#reading .bar-line.after")
+        page.wait_for_selector("#viewer img.map")
+        page.evaluate("window.scrollTo(0, 0)")
+        page.wait_for_timeout(500)
+        save(page, "predict.png")
+        phone = browser.new_page(viewport={"width": 400, "height": 850}, device_scale_factor=1.5)
+        phone.goto(f"{server.url}/?__theme=dark")
+        phone.locator(f'#examples button[title="{options.example}"]').click()
+        phone.wait_for_selector("#viewer img.map", timeout=2 * MINUTES)
+        phone.wait_for_timeout(500)
+        save(phone, "phone.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
