@@ -20,6 +20,8 @@ from nearl.model import NearlCLIP, NearlConfig, PromptTokens
 from nearl.prompts import PromptSet
 from nearl.store import Adapter, new_adapter
 
+MAX_VIEWS = 512
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -27,8 +29,9 @@ class Recipe:
 
     ``steps`` of AdamW at ``lr`` (linear ``warmup`` then cosine to zero), ``batch_size`` images drawn with every class
     equally likely, ``weight_decay``, gradients clipped to norm ``clip``, ``label_smoothing``, ``augment`` ("none" or
-    "gentle": crop, rotation, brightness and contrast, never a flip), at most ``prompts_per_class`` prompts per class
-    and step, ``precision`` ("auto": bf16 autocast on GPUs and on CPUs that have it, "float32"), ``seed``.
+    "gentle": crop, rotation, brightness and contrast, never a flip) in up to ``views`` ways per image, at most
+    ``prompts_per_class`` prompts per class and step, ``precision`` ("auto": bf16 autocast on GPUs and on CPUs that have
+    it, "float32"), ``seed``.
     """
 
     steps: int = 80
@@ -39,6 +42,7 @@ class Recipe:
     clip: float = 1.0
     label_smoothing: float = 0.1
     augment: str = "gentle"
+    views: int = 8
     prompts_per_class: int = 4
     precision: str = "auto"
     seed: int = 0
@@ -92,7 +96,7 @@ def finetune(
         torch.manual_seed(recipe.seed)
         model = NearlCLIP(backbone, config)
     optimizer = torch.optim.AdamW(_groups(model, recipe.weight_decay), lr=recipe.lr)
-    images = torch.stack([backbone.to_uint8(record.image()) for record in support.records])  # decoded once, uint8
+    views = Views(backbone, support, recipe)
     labels = torch.tensor(support.labels)
     texts = [backbone.tokenize(group) for group in prompt_set.texts()]
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "auto" and has_bf16(device))
@@ -103,11 +107,9 @@ def finetune(
         for group in optimizer.param_groups:
             group["lr"] = lr
         index = balanced_batch(support.labels, recipe.batch_size, rng)
-        batch = images[index]
-        if recipe.augment == "gentle":
-            batch = augment(batch, rng)
         with backbone.lock, autocast:
-            logits = model(backbone.normalise(batch), draw_prompts(texts, recipe.prompts_per_class, rng))
+            prompts = draw_prompts(texts, recipe.prompts_per_class, rng)
+            logits = model.forward_tokens(views.draw(index, rng), prompts)
             loss = F.cross_entropy(logits.float(), labels[index].to(device), label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
@@ -129,6 +131,33 @@ def finetune(
                 recipe=asdict(recipe),
             )
         yield Progress(step + 1, recipe.steps, value, lr, left, adapter)
+
+
+class Views:
+    """The support images as embedded patches, each in a few augmented ways.
+
+    What comes before the first block (a convolutional stem in the embedded backbone) is never adapted, so every view
+    is embedded once, when it is first drawn, and kept. ``MAX_VIEWS`` bounds the memory: many images have fewer views
+    each.
+    """
+
+    def __init__(self, backbone: Backbone, support: LabelledSet, recipe: Recipe):
+        self.backbone = backbone
+        self.images = torch.stack([backbone.to_uint8(record.image()) for record in support.records])  # decoded once
+        self.augmented = recipe.augment == "gentle"
+        self.count = max(1, min(recipe.views, MAX_VIEWS // len(self.images))) if self.augmented else 1
+        self.tokens: dict[tuple[int, int], Tensor] = {}
+
+    @torch.no_grad()
+    def draw(self, index: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """Embedded patches [B, N, d] of a random view of each image in ``index``."""
+        keys = [(int(i), int(v)) for i, v in zip(index, rng.integers(self.count, size=len(index)), strict=True)]
+        new = [key for key in dict.fromkeys(keys) if key not in self.tokens]
+        if new:
+            images = self.images[[i for i, _ in new]]
+            images = augment(images, rng) if self.augmented else images
+            self.tokens.update(zip(new, self.backbone.vision.embed(self.backbone.normalise(images)), strict=True))
+        return torch.stack([self.tokens[key] for key in keys])
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:

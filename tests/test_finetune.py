@@ -9,7 +9,7 @@ from nearl.data.images import ImageRecord
 from nearl.data.labelled import LabelledSet
 from nearl.errors import NearlError
 from nearl.evaluate import measure
-from nearl.finetune import Recipe, augment, balanced_batch, draw_prompts, finetune, learning_rate
+from nearl.finetune import MAX_VIEWS, Recipe, Views, augment, balanced_batch, draw_prompts, finetune, learning_rate
 from nearl.model import NearlConfig
 from nearl.prompts import default_prompts
 
@@ -130,3 +130,18 @@ def test_prompts_are_drawn_per_class():
     drawn = draw_prompts(texts, 4, np.random.default_rng(0))
     assert drawn.counts == [4, 2] and drawn.tokens[4:, 0].tolist() == [10, 11]
     assert len(set(drawn.tokens[:4, 0].tolist())) == 4 and drawn.tokens[:4].max() < 6
+
+
+def test_views_are_embedded_once_and_are_what_the_backbone_would_embed(tiny):
+    backbone, rng = tiny("clip"), np.random.default_rng(0)
+    plain = Views(backbone, shades(), Recipe(augment="none"))
+    index = np.array([3, 0, 3])
+    expected = backbone.vision.embed(backbone.normalise(plain.images[index]))
+    torch.testing.assert_close(plain.draw(index, rng), expected)
+    views = Views(backbone, shades(), Recipe(views=3))
+    for _ in range(40):
+        views.draw(index, rng)
+    assert sorted(views.tokens) == [(i, v) for i in (0, 3) for v in range(3)]
+    assert not torch.equal(views.tokens[0, 0], views.tokens[0, 1])
+    many = shades(per_class=MAX_VIEWS // 4)
+    assert Views(backbone, many, Recipe(views=8)).count == 2

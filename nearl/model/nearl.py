@@ -120,10 +120,14 @@ class NearlCLIP(nn.Module):
 
         ``taught``: features of the prompts that the image side attends to; None means ``prompts`` themselves.
         """
+        return self.forward_tokens(self.backbone.vision.embed(images), prompts, taught)
+
+    def forward_tokens(self, tokens: Tensor, prompts: PromptTokens, taught: ClassFeatures | None = None) -> Tensor:
+        """As ``forward``, from the embedded patches [B, N, d_v], which no adapter touches and which may be cached."""
         if self.config.text_context == "image":
-            return self._forward_per_image(images, prompts)
+            return self._forward_per_image(tokens, prompts)
         classes = self.encode_text(prompts)
-        image = self.encode_image(images, (taught or classes).summaries)
+        image = self._encode_tokens(tokens, (taught or classes).summaries)
         return self.backbone.logit_scale * image @ classes.embeddings.T
 
     def encode_text(self, prompts: PromptTokens) -> ClassFeatures:
@@ -150,8 +154,10 @@ class NearlCLIP(nn.Module):
     def encode_image(self, images: Tensor, summaries: Tensor) -> Tensor:
         """Unit image embeddings [B, E] of normalised pixels [B, 3, H, W], given the prompts' summaries
         [text layers, C, d_t]. Each image is independent of the rest of the batch."""
+        return self._encode_tokens(self.backbone.vision.embed(images), summaries)
+
+    def _encode_tokens(self, x: Tensor, summaries: Tensor) -> Tensor:
         vision, use = self.backbone.vision, self.useformer
-        x = vision.embed(images)
         s = use.start(len(x))
         for k in range(vision.depth):
             x = vision.block(k, x)
@@ -163,11 +169,11 @@ class NearlCLIP(nn.Module):
                 x = self.oca_vision[str(k)](x, use.to_vision(s), normed)
         return F.normalize(vision.pool(x).float(), dim=-1)
 
-    def _forward_per_image(self, images: Tensor, prompts: PromptTokens) -> Tensor:
+    def _forward_per_image(self, v: Tensor, prompts: PromptTokens) -> Tensor:
         """Full per-image conditioning: one stream of queries per image, B x P text passes."""
         vision, text, use = self.backbone.vision, self.backbone.text, self.useformer
-        batch, count = len(images), len(prompts.tokens)
-        v, s = vision.embed(images), use.start(len(images))
+        batch, count = len(v), len(prompts.tokens)
+        s = use.start(batch)
         t, state = text.embed(prompts.tokens.repeat(batch, 1))
         at_vision = {step: k for k, step in enumerate(self.vision_steps)}
         at_text = {step: k for k, step in enumerate(self.text_steps)}
