@@ -1,9 +1,10 @@
 """Train the embedded backbone: image-caption contrastive learning from scratch on a few thousand labelled images.
 
 Each step draws a class-balanced batch of images, writes captions that are true of their classes (`nearl.captions`) and
-pulls every image towards all captions of the batch that are true of it (UniCL, Yang et al., arXiv 2204.03610), with an
-auxiliary classification loss on the mean patch token. Resolution grows in phases. The result is an average of the
-weights over time, saved in open_clip's folder format. Sizes, schedule and augmentation are our choice.
+pulls every image towards all captions of the batch that are true of it (UniCL, Yang et al., arXiv 2204.03610). Two
+helpers speed this up and stay behind at export: anchors, one learned direction per class in the joint space to which
+images and captions are pulled, and classifiers on class token and mean patch token. Resolution grows in phases; the
+result is an average of the weights over time in open_clip's folder format. Losses and settings are our choice.
 """
 
 from __future__ import annotations
@@ -40,9 +41,6 @@ class Pool(NamedTuple):
     concept: torch.Tensor
     symmetry: torch.Tensor
     colour: torch.Tensor
-
-
-# ---------------------------------------------------------------------------------------------------------- data
 
 
 def data_location(data_root: Path | str | None = None) -> Path:
@@ -148,21 +146,18 @@ def augment(pool: Pool, picked: torch.Tensor, size: int, generator: torch.Genera
     return (x.clamp(0, 1) - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
-# --------------------------------------------------------------------------------------------------------- model
+def multi_positive(logits: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of logits [B, M] with targets uniform over each row's true entries of positive (bool [B, M])."""
+    target = positive.float()
+    return (-(logits.log_softmax(1) * target).sum(1) / target.sum(1)).mean()
 
 
 def contrastive_loss(
     image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, positive: torch.Tensor
 ) -> torch.Tensor:
-    """Multi-positive cross-entropy in both directions; image [B, D] and text [M, D] of unit length, positive [B, M].
-
-    Every row and column of `positive` has at least one true entry; targets are uniform over the true ones.
-    """
+    """`multi_positive` in both directions; image [B, D] and text [M, D] of unit length, positive bool [B, M]."""
     logits = scale * image @ text.T
-    target = positive.float()
-    image_loss = -(logits.log_softmax(1) * target).sum(1) / target.sum(1)
-    text_loss = -(logits.log_softmax(0) * target).sum(0) / target.sum(0)
-    return (image_loss.mean() + text_loss.mean()) / 2
+    return (multi_positive(logits, positive) + multi_positive(logits.T, positive.T)) / 2
 
 
 def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
@@ -171,7 +166,7 @@ def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     vision = {
         "timm_model_name": model["vision"],
         "timm_model_pretrained": False,
-        "timm_pool": "token",
+        "timm_pool": "avg",
         "timm_proj": "linear",
         "image_size": model["image_size"],
     }
@@ -184,7 +179,7 @@ def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
 
 
 class Pretraining(nn.Module):
-    """The dual encoder over the compact vocabulary plus the auxiliary classifier."""
+    """The dual encoder over the compact vocabulary, plus what is left behind at export: classifiers and anchors."""
 
     def __init__(self, config: dict[str, Any], vocabulary: CompactVocabulary, classes: int):
         super().__init__()
@@ -192,17 +187,20 @@ class Pretraining(nn.Module):
         settings.pop("custom_text")
         settings["vision_cfg"] = {**settings["vision_cfg"], "timm_drop_path": config["training"]["drop_path"]}
         self.clip = CustomTextCLIP(**settings)
-        self.classifier = nn.Linear(self.clip.visual.trunk.num_features, classes)
+        width = self.clip.visual.trunk.num_features
+        self.class_token_head, self.patch_head = nn.Linear(width, classes), nn.Linear(width, classes)
+        self.anchors = nn.Parameter(torch.randn(classes, settings["embed_dim"]))
         embedding = self.clip.text.token_embedding
         embedding.padding_idx = 0  # no gradient: the row of unknown words stays zero
         nn.init.zeros_(embedding.weight.data[0])
 
-    def encode_image(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """[B, 3, H, W] -> unit embeddings [B, D] from the class token, class logits [B, classes] from the patches."""
+    def encode_image(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """[B, 3, H, W] -> unit embeddings [B, D], class logits [B, classes] of the class token and of the patches."""
         visual = self.clip.visual
         tokens = visual.trunk.forward_features(images)
         embedding = visual.head(visual.trunk.forward_head(tokens))
-        return F.normalize(embedding.float(), dim=-1), self.classifier(tokens[:, 1:].mean(1)).float()
+        by_class_token, by_patches = self.class_token_head(tokens[:, 0]), self.patch_head(tokens[:, 1:].mean(1))
+        return F.normalize(embedding.float(), dim=-1), by_class_token.float(), by_patches.float()
 
     def encode_text(self, ids: torch.Tensor) -> torch.Tensor:
         """Compact token ids [M, L] -> unit embeddings [M, D]."""
@@ -212,7 +210,7 @@ class Pretraining(nn.Module):
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices and kernels decay; embeddings, norms, biases and the logit scale do not."""
     named = list(model.named_parameters())
-    decays = [p.ndim >= 2 and not any(s in n for s in ("embed", "embedding", "cls_token")) for n, p in named]
+    decays = [p.ndim >= 2 and not any(s in n for s in ("embed", "embedding", "cls_token", "anchors")) for n, p in named]
     return [
         {"params": [p for (_, p), d in zip(named, decays, strict=True) if d], "weight_decay": weight_decay},
         {"params": [p for (_, p), d in zip(named, decays, strict=True) if not d], "weight_decay": 0.0},
@@ -273,9 +271,6 @@ def export(model: Pretraining, vocabulary: CompactVocabulary, config: dict[str, 
     }
     (out / "open_clip_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     save_file({name: value.contiguous() for name, value in state.items()}, out / "open_clip_model.safetensors")
-
-
-# ---------------------------------------------------------------------------------------------------------- loop
 
 
 def pretrain(
@@ -353,17 +348,20 @@ def pretrain(
         labels = pool.concept[picked].to(device)
         captions = [grammar.sample(int(c), rng) for c in labels.tolist() for _ in range(training["captions_per_image"])]
         ids = vocabulary.encode([caption.text for caption in captions], rng, training["unknown_words"]).to(device)
-        positive = torch.from_numpy(np.stack([caption.true_of for caption in captions])).to(device)[:, labels].T
+        true_of = torch.from_numpy(np.stack([caption.true_of for caption in captions])).to(device)
 
         lr = training["lr"] * min((step + 1) / training["warmup"], 0.5 * (1 + math.cos(math.pi * step / total)) + 0.005)
         for group in optimizer.param_groups:
             group["lr"] = lr
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            image, logits = model.encode_image(images)
+            image, by_class_token, by_patches = model.encode_image(images)
             text = model.encode_text(ids)
-        contrastive = contrastive_loss(image, text, model.clip.logit_scale.exp(), positive)
-        auxiliary = F.cross_entropy(logits, labels, label_smoothing=0.1)
-        loss = contrastive + training["auxiliary"] * auxiliary
+        scale = model.clip.logit_scale.exp()
+        contrastive = contrastive_loss(image, text, scale, true_of[:, labels].T)
+        towards = scale * F.normalize(model.anchors, dim=-1).T
+        anchored = (F.cross_entropy(image @ towards, labels) + multi_positive(text @ towards, true_of)) / 2
+        auxiliary = sum(F.cross_entropy(x, labels, label_smoothing=0.1) for x in (by_class_token, by_patches)) / 2
+        loss = contrastive + training["anchored"] * anchored + training["auxiliary"] * auxiliary
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -374,13 +372,13 @@ def pretrain(
 
         step += 1
         views += phase["batch"]
-        losses.append((contrastive.item(), auxiliary.item()))
+        losses.append((contrastive.item(), anchored.item(), auxiliary.item()))
         minutes = before + (time.monotonic() - started) / 60
         if step % training["log_every"] == 0 or step == total:
-            a, b = np.mean(losses[-training["log_every"] :], axis=0)
+            a, b, c = np.mean(losses[-training["log_every"] :], axis=0)
             left = (minutes - before) / len(losses) * (total - step)
             progress(
-                f"step {step}/{total}  contrastive {a:.3f}  auxiliary {b:.3f}  lr {lr:.1e}  "
+                f"step {step}/{total}  contrastive {a:.3f}  anchored {b:.3f}  auxiliary {c:.3f}  lr {lr:.1e}  "
                 f"{views} views  {minutes:.1f} min, about {left:.0f} left"
             )
         out_of_time = max_minutes is not None and minutes - before >= max_minutes

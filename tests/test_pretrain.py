@@ -76,6 +76,7 @@ def config(tmp_path):
             "ema": 0.9,
             "captions_per_image": 2,
             "unknown_words": 0.5,
+            "anchored": 1.0,
             "auxiliary": 0.5,
             "log_every": 1,
             "save_every": 2,
