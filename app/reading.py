@@ -79,7 +79,10 @@ def closest(workspace: Workspace) -> str:
 
 
 def map_layer(engine: Engine, workspace: Workspace, choice: MapChoice) -> tuple[str | None, str]:
-    """(data address of the map's layer, what it shows in words) for the selected image; (None, "") without a map."""
+    """(data address of the map's layer, what it shows in words) for the selected image.
+
+    Without a layer the address is None: no map was asked for (and no words are said), or there is nothing on it.
+    """
     prediction = workspace.prediction
     if prediction is None or choice.when == OFF or not workspace.records:
         return None, ""
@@ -96,7 +99,10 @@ def map_layer(engine: Engine, workspace: Workspace, choice: MapChoice) -> tuple[
                     workspace.classifier, record, list(prediction.classes).index(name), adapted=adapted
                 )
         heatmap = workspace.heatmaps[key]
-    words = f"Where it looked for “{name}”, {AFTER if adapted else BEFORE} teaching"
+    moment = f"{AFTER if adapted else BEFORE} teaching"
+    if not heatmap.values.any():
+        return None, f"No part of the image speaks for “{name}”, {moment}: the map is empty"
+    words = f"Where it looked for “{name}”, {moment}"
     return views.data_uri(heat_layer(heatmap)), words
 
 

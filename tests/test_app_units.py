@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -227,13 +228,23 @@ def test_read_before_and_after_teaching(engine, workspace, images):
     assert workspace.prediction.adapted.shape == (2, 2)
     for when in (BEFORE, AFTER):
         layer, words = reading.map_layer(engine, workspace, MapChoice(when, "lesion"))
-        assert layer.startswith("data:image/png")
         assert f"“lesion”, {when} teaching" in words
+        assert layer.startswith("data:image/png") if "empty" not in words else layer is None
     assert len(workspace.heatmaps) == 2
 
     wider = default_prompts(["no lesion", "lesion", "scar"]).to_dict()
     reading.read(engine, workspace, wider)
     assert "was never taught scar" in reading.reading_html(workspace)
+
+
+def test_an_empty_map_is_said_in_words(engine, workspace, images):
+    reading.bring(workspace, images[:1])
+    reading.read(engine, workspace, default_prompts(["a", "b"]).to_dict())
+    reading.map_layer(engine, workspace, MapChoice(BEFORE, "a"))
+    workspace.heatmaps = {key: replace(m, values=0 * m.values) for key, m in workspace.heatmaps.items()}
+    layer, words = reading.map_layer(engine, workspace, MapChoice(BEFORE, "a"))
+    assert layer is None
+    assert "No part of the image speaks for “a”" in words
 
 
 def test_one_bad_file_does_not_cost_the_others(workspace, images, tmp_path):

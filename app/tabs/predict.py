@@ -61,9 +61,9 @@ def build(ctx: Context) -> PredictTab:
                 with gr.Column(elem_classes="map-controls", visible=False) as controls:
                     with gr.Row():
                         when = gr.Radio(
-                            [("No map", OFF)], value=OFF, label="Where it looked", scale=6, elem_id="map-when"
+                            [("No map", OFF)], value=OFF, label="Where it looked", scale=3, elem_id="map-when"
                         )
-                        about = gr.Radio([], label="for the class", scale=5, elem_id="map-class")
+                        about = gr.Radio([], label="for the class", scale=2, elem_id="map-class")
                     strength = gr.Slider(
                         0, 100, 55, step=1, label="Strength of the map, per cent", elem_id="map-strength", buttons=[]
                     )
