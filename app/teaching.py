@@ -73,14 +73,9 @@ def forget_images(workspace: Workspace) -> None:
 def prompts_for(labelled: LabelledSet) -> PromptSet:
     """The prompts that came with the images, if they are for these classes; else one made from each class name."""
     try:
-        own = PromptSet.from_dict(labelled.prompts or {})
-        if set(own.classes) == set(labelled.classes):
-            order = [own.classes.index(name) for name in labelled.classes]
-            prompts = tuple(own.prompts[i] for i in order)
-            return PromptSet(own.name, tuple(labelled.classes), prompts, own.templates, own.description)
-    except NearlError:
-        pass  # an unusable prompts.json is no reason to refuse the images
-    return default_prompts(labelled.classes)
+        return PromptSet.from_dict(labelled.prompts or {}).for_classes(labelled.classes)
+    except NearlError:  # an unusable prompts.json is no reason to refuse the images
+        return default_prompts(labelled.classes)
 
 
 def check_html(workspace: Workspace) -> str:
@@ -141,9 +136,7 @@ def _held_out(job: TeachJob) -> dict | None:
         return None
     shown = {}
     for when, score in (("before", job.scores["frozen"]), ("after", job.scores["adapted"])):
-        low, high = score["balanced_accuracy_interval"]
-        interval = (low, high) if high > low else None  # resampling one outcome tells nothing about its spread
-        shown[when] = {"value": score["balanced_accuracy"], "interval": interval}
+        shown[when] = {"value": score["balanced_accuracy"], "interval": tuple(score["balanced_accuracy_interval"])}
     n = job.scores["n"]
     return {"n": n, "few": n < FEW_HELD, **shown}
 

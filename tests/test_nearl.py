@@ -89,7 +89,8 @@ def test_without_orthogonality_the_whole_update_is_added():
     oca = OCA(16, orthogonal=False)
     oca.w_o.weight.normal_()
     f, z = torch.randn(1, 5, 16), torch.randn(1, 2, 16)
-    torch.testing.assert_close(oca(f, z), f + oca.w_o(oca.hidden(token_norm(f), z)))
+    rms = f.square().mean(-1, keepdim=True).sqrt()
+    torch.testing.assert_close(oca(f, z), f + rms * oca.w_o(oca.hidden(token_norm(f), z)))
 
 
 @torch.no_grad()
@@ -100,7 +101,7 @@ def test_oca_is_what_the_equations_say():
     oca.gate.fill_(0.5)
     f, z = torch.randn(6), torch.randn(6)
     normed = (f - f.mean()) / (f.var(unbiased=False) + 1e-5).sqrt()
-    d = oca.w_o.weight @ F.gelu(oca.w_kv.weight @ z + oca.w_q.weight @ normed)
+    d = f.square().mean().sqrt() * (oca.w_o.weight @ F.gelu(oca.w_kv.weight @ z + oca.w_q.weight @ normed))
     expected = f + 0.5 * (d - (d @ f) / (f @ f) * f)
     torch.testing.assert_close(oca(f[None, None], z[None, None])[0, 0], expected)
 

@@ -33,14 +33,15 @@ class _ClassScores(nn.Module):
 
 
 def gradcam(classifier: Classifier, record: ImageRecord, class_index: int, adapted: bool | None = None) -> Heatmap:
-    """Which patches raise the logit of one class, for the adapted model (default if there is one) or the frozen one.
+    """Which patches raise one class above the others, for the adapted model (default if there is one) or the frozen.
 
-    The target is the first norm of the last block: after that block the patch tokens carry no gradient where the class
-    token is pooled. The backbone's lock is held, for grad-cam hooks the shared model.
+    The score is the class's logit less the mean of the other classes' (our choice: probabilities are relative to the
+    prompts too, and what raises all logits alike says nothing). The target layer is the first norm of the last block:
+    after that block the patch tokens carry no gradient where the class token is pooled. The backbone's lock is held,
+    for grad-cam hooks the shared model.
     Raises NearlError for a class that is not there or an adapted map without an adapter.
     """
     from pytorch_grad_cam import GradCAM  # takes seconds to import
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     backbone = classifier.backbone
     adapted = classifier.model is not None if adapted is None else adapted
@@ -51,6 +52,10 @@ def gradcam(classifier: Classifier, record: ImageRecord, class_index: int, adapt
     tower = backbone.vision
     height, width = tower.grid
 
+    def above_the_others(logits: Tensor) -> Tensor:
+        others = torch.cat([logits[:class_index], logits[class_index + 1 :]])
+        return logits[class_index] - (others.mean() if len(others) else 0)
+
     def to_grid(tokens: Tensor) -> Tensor:
         return tokens[:, tower.prefix_tokens :].unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
@@ -58,7 +63,7 @@ def gradcam(classifier: Classifier, record: ImageRecord, class_index: int, adapt
         scores = _ClassScores(classifier, adapted)
         pixels = classifier.pixels([record]).requires_grad_()
         with GradCAM(scores, [tower.first_norm(tower.depth - 1)], reshape_transform=to_grid) as cam:
-            values = cam(pixels, [ClassifierOutputTarget(class_index)])[0]
+            values = cam(pixels, [above_the_others])[0]
     return Heatmap(
         np.ascontiguousarray(values, dtype=np.float32),
         seen_box(backbone, record.size),

@@ -16,10 +16,11 @@ EPS = 1e-12  # keeps the division by |f|^2 finite; far below any real token's sq
 class OCA(nn.Module):
     """One adapter after one frozen block of width ``dim``.
 
-    ``D = W_o gelu(Attention(q = W_q f, k = v = W_kv z) + W_q f)``, then ``f + gate * D_perp`` with ``D_perp`` the
-    component of D orthogonal to f, token by token. ``W_o`` starts at zero, so a new adapter changes nothing. f enters
-    ``W_q`` through a layer norm without parameters: residual streams differ in scale by orders of magnitude between
-    backbones (our choice).
+    ``D = rms(f) W_o gelu(Attention(q = W_q f, k = v = W_kv z) + W_q f)``, then ``f + gate * D_perp`` with ``D_perp``
+    the component of D orthogonal to f, token by token. ``W_o`` starts at zero, so a new adapter changes nothing.
+    Residual streams differ in scale between backbones and depths by more than an order of magnitude. So f enters
+    ``W_q`` through a layer norm without parameters, and D is measured in units of the token's root mean square: then
+    one learning rate serves them all (our choice).
     """
 
     def __init__(self, dim: int, rank: int = 16, orthogonal: bool = True):
@@ -47,13 +48,14 @@ class OCA(nn.Module):
         """
         h = self.hidden(token_norm(f) if normed is None else normed, z)
         with torch.autocast(f.device.type, enabled=False):
-            h, f, w_o = h.float(), f.float(), self.w_o.weight.float()
+            f, w_o = f.float(), self.w_o.weight.float()
+            length = torch.linalg.vector_norm(f, dim=-1, keepdim=True)
+            h = h.float() * (length / f.shape[-1] ** 0.5)
             d = F.linear(h, w_o)
             if not self.orthogonal:
                 return d
             parallel = (h * F.linear(f, w_o.T)).sum(-1, keepdim=True)
-            squared = torch.linalg.vector_norm(f, dim=-1, keepdim=True).square()
-            return torch.addcmul(d, parallel / (squared + EPS), f, value=-1)
+            return torch.addcmul(d, parallel / (length.square() + EPS), f, value=-1)
 
     def forward(self, f: Tensor, z: Tensor, normed: Tensor | None = None) -> Tensor:
         """Adapted tokens [B, N, d] in the dtype of f."""
