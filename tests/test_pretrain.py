@@ -254,3 +254,12 @@ def test_the_tower_is_a_plain_vit_behind_a_stem():
     with torch.inference_mode():
         assert tower.forward_features(torch.zeros(1, 3, 224, 224)).shape == (1, 197, 192)
         assert tower.forward_features(torch.zeros(1, 3, 128, 128)).shape == (1, 65, 192)
+
+
+def test_the_shipped_backbone_loads_and_knows_which_words_it_learned():
+    source = f"local-dir:{ROOT / 'assets' / 'backbone'}"
+    model = open_clip.create_model(source, require_pretrained=True).eval()
+    tokens = open_clip.get_tokenizer(source)(["brain", "zebra"])[:, 1]
+    known, unknown = model.text.token_embedding.weight[tokens].abs().sum(1)
+    assert known > 0 and unknown == 0, "a word that no caption held has a row of zeros"
+    assert all(value.isfinite().all() for value in model.state_dict().values())
