@@ -34,9 +34,9 @@ class Recipe:
     it, "float32"), ``seed``.
     """
 
-    steps: int = 80
+    steps: int = 60
     batch_size: int = 16
-    lr: float = 1e-3
+    lr: float = 3e-3
     warmup: int = 5
     weight_decay: float = 0.01
     clip: float = 1.0
@@ -56,7 +56,7 @@ class Recipe:
     @classmethod
     def preset(cls, name: str, **changes) -> Recipe:
         """ "quick", "balanced" or "thorough": the same recipe with fewer or more steps."""
-        steps = {"quick": 30, "balanced": 80, "thorough": 200}
+        steps = {"quick": 30, "balanced": 60, "thorough": 200}
         if name not in steps:
             raise NearlError(f"There is no preset called '{name}'; choose one of {', '.join(steps)}.")
         return replace(cls(steps=steps[name]), **changes)
