@@ -30,6 +30,7 @@ from torch import nn
 
 from nearl.backbones.embedded import MEAN, STD
 from nearl.captions import CaptionGrammar, CompactVocabulary
+from nearl.checkpoint import load_checkpoint, save_checkpoint
 from nearl.data.images import decode
 from nearl.errors import NearlError
 
@@ -281,7 +282,7 @@ def pretrain(
     max_minutes: float | None = None,
     progress: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Train by the config and leave the backbone, `checkpoint.pt` and `pretrain.json` in `out`.
+    """Train by the config and leave the backbone, `checkpoint.safetensors` and `pretrain.json` in `out`.
 
     data_root: folder of the sets (default: `NEARL_DATA`, else ../shared/data beside the repository). resume: go on from
     the checkpoint in `out`; every step has its own seed, so an interrupted run ends as an uninterrupted one would.
@@ -307,21 +308,15 @@ def pretrain(
     optimizer = torch.optim.AdamW(parameter_groups(model, training["weight_decay"]), lr=0.0, betas=(0.9, 0.98))
     identity = {"model": config["model"], "concepts": concepts, "tokens": vocabulary.known.tolist()}
     step, minutes, views, losses = 0, 0.0, 0, []
-    if resume and (out / "checkpoint.pt").exists():
-        saved = torch.load(out / "checkpoint.pt", map_location=device, weights_only=True)
-        if saved["identity"] != identity:
-            raise NearlError(f"The checkpoint in {out} belongs to another pretraining config; choose another folder.")
-        model.load_state_dict(saved["model"])
-        ema.load_state_dict(saved["ema"])
-        optimizer.load_state_dict(saved["optimizer"])
+    checkpoint = out / "checkpoint.safetensors"
+    if resume and checkpoint.exists():
+        saved = load_checkpoint(checkpoint, {"model": model, "ema": ema}, optimizer, identity)
         step, minutes, views = saved["step"], saved["minutes"], saved["views"]
         progress(f"going on from step {step}")
 
     def save(summary: dict[str, Any]) -> None:
-        state = {"identity": identity, "step": step, "minutes": minutes, "views": views}
-        state |= {"model": model.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict()}
-        torch.save(state, out / "checkpoint.tmp")
-        (out / "checkpoint.tmp").replace(out / "checkpoint.pt")
+        about = {"step": step, "minutes": minutes, "views": views}
+        save_checkpoint(checkpoint, {"model": model, "ema": ema}, optimizer, identity, about)
         export(ema, vocabulary, config, out)
         (out / "pretrain.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 

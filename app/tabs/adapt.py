@@ -17,7 +17,7 @@ from app.workspace import Workspace
 
 EXAMPLE, FILES, ZIP = "example", "files", "zip"
 MAX_ROWS = 8
-PRESETS = [("Quick, 30 steps", "quick"), ("Balanced, 80 steps", "balanced"), ("Thorough, 200 steps", "thorough")]
+PRESETS = [("Quick", "quick"), ("Balanced", "balanced"), ("Thorough", "thorough")]
 ADVICE = {
     EXAMPLE: "Choose a kind of picture; half of the pictures show a lesion.",
     FILES: "Name at least two classes and add their images.",
