@@ -10,12 +10,13 @@ from app import views
 from nearl.data.images import decode
 from nearl.prompts import PromptSet, ready_sets
 
-# The kinds of synthetic picture, as a visitor reads them. Prompt sets are called phantom_<kind>.
+# The kinds of synthetic picture, as a visitor reads them. Prompt sets are called phantom_<kind>. Ultrasound comes first:
+# it is the task that the embedded model learns from a few pictures.
 KIND_NAMES = {
+    "ultrasound": "Ultrasound",
     "head_mri": "Head MRI",
     "chest_xray": "Chest X-ray",
     "ct_slice": "Chest CT",
-    "ultrasound": "Ultrasound",
     "smear": "Blood smear",
 }
 

@@ -101,7 +101,12 @@ def _sources() -> Sources:
     )  # fmt: skip
     with gr.Column() as example:
         kinds = [(label, kind) for kind, label in KIND_NAMES.items()]
-        kind = gr.Radio(kinds, label="Kind of picture (drawn by a program)", elem_id="kind")
+        kind = gr.Radio(
+            kinds,
+            label="Kind of picture (drawn by a program)",
+            info="The embedded model learns the ultrasound task; on the others it stays near a guess.",
+            elem_id="kind",
+        )
     rows, names, files = [], [], []
     with gr.Column(visible=False, elem_classes="class-rows") as by_class:
         for i in range(MAX_ROWS):
