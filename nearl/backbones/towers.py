@@ -45,9 +45,11 @@ class OpenClipVision:
         pooled, _ = self.visual._pool(x)
         return pooled if self.visual.proj is None else pooled @ self.visual.proj
 
-    def first_norm(self, k: int) -> nn.Module:
-        """The norm before the attention of block ``k``, where the patch tokens still carry gradient."""
-        return self.blocks[k].ln_1
+    @property
+    def cam_layer(self) -> nn.Module:
+        """The last module whose output holds patch tokens that carry gradient (see TimmVision)."""
+        by_token = self.visual.attn_pool is None and self.visual.pool_type == "tok"
+        return self.blocks[-1].ln_1 if by_token else self.blocks[-1]
 
 
 class TimmVision:
@@ -72,9 +74,15 @@ class TimmVision:
         """Tokens [B, N, d] after the last block -> image embeddings [B, E], not normalised."""
         return self.visual.head(self.trunk.forward_head(self.trunk.norm(x)))
 
-    def first_norm(self, k: int) -> nn.Module:
-        """The norm before the attention of block ``k``, where the patch tokens still carry gradient."""
-        return self.blocks[k].norm1
+    @property
+    def cam_layer(self) -> nn.Module:
+        """The last module whose output holds patch tokens that carry gradient.
+
+        Where the class token is pooled, only the attention of the last block still reads the patches: the norm before
+        it. Where the patches themselves are pooled (mean or attention), it is the final norm.
+        """
+        by_token = self.trunk.attn_pool is None and self.trunk.global_pool == "token"
+        return self.blocks[-1].norm1 if by_token else self.trunk.norm
 
 
 @dataclass

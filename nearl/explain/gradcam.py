@@ -36,9 +36,8 @@ def gradcam(classifier: Classifier, record: ImageRecord, class_index: int, adapt
     """Which patches raise one class above the others, for the adapted model (default if there is one) or the frozen.
 
     The score is the class's logit less the mean of the other classes' (our choice: probabilities are relative to the
-    prompts too, and what raises all logits alike says nothing). The target layer is the first norm of the last block:
-    after that block the patch tokens carry no gradient where the class token is pooled. The backbone's lock is held,
-    for grad-cam hooks the shared model.
+    prompts too, and what raises all logits alike says nothing). The layer is the tower's ``cam_layer``. The backbone's
+    lock is held, for grad-cam hooks the shared model.
     Raises NearlError for a class that is not there or an adapted map without an adapter.
     """
     from pytorch_grad_cam import GradCAM  # takes seconds to import
@@ -62,7 +61,7 @@ def gradcam(classifier: Classifier, record: ImageRecord, class_index: int, adapt
     with backbone.lock, torch.enable_grad():
         scores = _ClassScores(classifier, adapted)
         pixels = classifier.pixels([record]).requires_grad_()
-        with GradCAM(scores, [tower.first_norm(tower.depth - 1)], reshape_transform=to_grid) as cam:
+        with GradCAM(scores, [tower.cam_layer], reshape_transform=to_grid) as cam:
             values = cam(pixels, [above_the_others])[0]
     return Heatmap(
         np.ascontiguousarray(values, dtype=np.float32),
