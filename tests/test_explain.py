@@ -33,7 +33,8 @@ def test_adaptation_changes_the_map(tiny):
 
 def test_per_image_context_can_be_explained(tiny):
     classifier = Classifier(tiny("clip"), PROMPTS, adapter_for(tiny("clip"), text_context="image"))
-    assert gradcam(classifier, record(3), 0).values.std() >= 0
+    maps = [gradcam(classifier, record(3), c).values for c in range(2)]
+    assert any(values.std() > 0.01 for values in maps) and np.abs(maps[0] - maps[1]).max() > 0.01
 
 
 def test_explaining_changes_nothing_even_when_it_fails(backbone, monkeypatch):
