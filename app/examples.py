@@ -18,6 +18,7 @@ KIND_NAMES = {
     "chest_xray": "Chest X-ray",
     "ct_slice": "Chest CT",
     "smear": "Blood smear",
+    "skin": "Skin photograph",
 }
 
 

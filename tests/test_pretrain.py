@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +16,14 @@ from safetensors.torch import load_file
 from timm.models import register_model
 
 from nearl.backbones import embedded
-from nearl.captions import CaptionGrammar, CompactVocabulary
+from nearl.data.phantoms import KINDS
 from nearl.errors import NearlError
-from nearl.pretrain import (
-    Pool,
-    augment,
-    concepts_of,
-    contrastive_loss,
-    data_location,
-    pretrain,
-    read_config,
-    sampling_weights,
-    train_files,
-)
+from nearl.pretrain import pretrain
+from nearl.pretrain.captions import CaptionGrammar, CompactVocabulary
+from nearl.pretrain.config import concepts_of, data_location, read_config, train_files, twins
+from nearl.pretrain.images import Pool, augment, draw, load_pool, sampling_weights, see
+from nearl.pretrain.losses import contrastive_loss, pairs, view_loss
+from nearl.pretrain.model import Pretraining
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "assets" / "pretrain.yaml"
@@ -68,36 +64,42 @@ def config(tmp_path):
             "text": {"context_length": 16, "width": 32, "heads": 2, "layers": 1},
         },
         "training": {
-            "phases": [{"size": 16, "steps": 2, "batch": 6}, {"size": 32, "steps": 2, "batch": 4}],
+            "phases": [{"size": 64, "steps": 2, "batch": 6}, {"size": 96, "steps": 2, "batch": 4}],
             "lr": 1e-3,
             "warmup": 2,
             "weight_decay": 0.05,
             "drop_path": 0.1,
             "ema": 0.9,
-            "captions_per_image": 2,
+            "focus": 0.5,
             "unknown_words": 0.5,
-            "anchored": 1.0,
-            "auxiliary": 0.5,
+            "distractors": 1,
+            "weights": {"contrastive": 1.0, "anchored": 1.0, "auxiliary": 0.5, "views": 0.2, "place": 0.5},
+            "text": {"steps": 2, "captions": 8, "lr": 1e-3, "views": 1},
             "log_every": 1,
             "save_every": 2,
         },
         "sets": {
             "squares": {"symmetry": "all", "colour": True, "classes": {"bright": 6, "dark": 6}},
             "discs": {"symmetry": "none", "classes": {"bright": 6, "dark": 6}},
+            "made_up": {"phantom": "ultrasound", "weight": 0.5, "classes": {"no lesion": 3, "lesion": 3}},
         },
         "families": {
             "squares": {"concepts": ["squares/*"], "scan": ["x-ray"], "place": ["square"]},
-            "discs": {"concepts": ["discs/*"], "scan": ["CT scan"], "place": ["disc"]},
+            "discs": {"concepts": ["discs/*"], "scan": ["CT scan", "x-ray"], "place": ["disc"]},
+            "made_up": {"concepts": ["made_up/*"], "scan": ["ultrasound"], "place": ["breast"]},
         },
         "findings": {
             "bright": {"true_of": ["*/bright"], "names": ["bright tumour"], "qualities": ["bright"]},
             "dark": {"true_of": ["*/dark"], "names": ["dark cyst"], "statements": ["nothing bright is seen"]},
+            "mass": {"true_of": ["made_up/lesion"], "names": ["mass"]},
+            "clear": {"true_of": ["made_up/no lesion"], "statements": ["no mass"]},
+            "fracture": {"true_of": [], "of": "squares", "names": ["fracture"]},
         },
     }
 
     def write(**changes) -> Path:
         path = tmp_path / "config.yaml"
-        path.write_text(yaml.safe_dump(base | changes), encoding="utf-8")
+        path.write_text(yaml.safe_dump(base | changes, sort_keys=False), encoding="utf-8")
         return path
 
     return write
@@ -106,9 +108,10 @@ def config(tmp_path):
 def test_it_trains_and_open_clip_loads_the_result(config, data, tmp_path):
     lines = []
     summary = pretrain(config(), tmp_path / "out", data_root=data, progress=lines.append)
-    assert summary["steps"] == 4 and summary["views"] == 20
-    assert set(summary["held_out"]) == {"squares", "discs"}
+    assert summary["steps"] == 4 and summary["views"] == 20 and summary["text_steps"] == 2
+    assert set(summary["held_out"]) == {"squares", "discs", "made_up"}
     assert sum(line.startswith("step ") for line in lines) == 4
+    assert sum(line.startswith("text alone: step") for line in lines) == 2
 
     source = f"local-dir:{tmp_path / 'out'}"
     model, _, preprocess = open_clip.create_model_and_transforms(source, require_pretrained=True)
@@ -143,10 +146,11 @@ def test_a_checkpoint_of_another_config_is_refused(config, data, tmp_path):
 
 def test_only_train_splits_are_listed_and_the_held_out_are_apart(config, data):
     learn, held = train_files(read_config(config()), data)
-    assert len(learn) == 20 and len(held) == 4
-    assert {path.parts[-3] for path, _ in learn + held} == {"train"}
+    files = [path for path, _ in learn + held if isinstance(path, Path)]
+    assert len(files) == 24 and len(learn) == 24 and len(held) == 6
+    assert {path.parts[-3] for path in files} == {"train"}
     assert not {path for path, _ in learn} & {path for path, _ in held}
-    assert {path.name for path, _ in held} == {"5.png"}, "the last of every class, as a block"
+    assert {path.name for path, _ in held if isinstance(path, Path)} == {"5.png"}, "the last of every class, as a block"
 
 
 def test_missing_or_extra_images_are_named(config, data):
@@ -162,7 +166,7 @@ def test_a_config_that_cannot_be_used_is_refused_in_a_sentence(config, data, tmp
     with pytest.raises(NearlError, match="lacks the sections"):
         read_config(tmp_path / "short.yaml")
     silent = config(findings={"bright": {"true_of": ["*/bright"], "names": ["bright"]}})
-    with pytest.raises(NearlError, match="says nothing about 'discs/dark'"):
+    with pytest.raises(NearlError, match="says nothing about 'squares/dark'"):
         pretrain(silent, tmp_path / "out", data_root=data, progress=str)
 
 
@@ -174,12 +178,34 @@ def test_the_shipped_config_matches_the_data_and_names_no_test_image():
         "lung_ct",
         "breast_ultrasound",
         "blood_wbc",
+        "knee_xray_oa",
+        "oral_histology",
+        "cervical_cytology",
+        *(f"phantom_{kind}" for kind in KINDS),
     ]
     if not data_location().is_dir():
         pytest.skip("no shared data here")
-    learn, held = train_files(config, data_location())
-    assert len(learn) + len(held) == 3394
-    assert all(path.parts[-3] == "train" for path, _ in learn + held)
+    files = [path for part in train_files(config, data_location()) for path, _ in part if isinstance(path, Path)]
+    assert len(files) == 5656
+    assert all(path.parts[-3] == "train" for path in files)
+
+
+def test_no_image_that_was_learned_from_is_among_those_that_are_tested_on():
+    if not data_location().is_dir():
+        pytest.skip("no shared data here")
+    learned = [p for part in train_files(read_config(SHIPPED), data_location()) for p, _ in part if isinstance(p, Path)]
+    kept_out = {"dermoscopy_melanoma", "skin_lesion_clinical", "colon_histology", "osteosarcoma_histology"}
+    kept_out |= {"malaria_cells", "leukocytes_aml"}
+    folders = [data_location() / name for name in kept_out] + list(data_location().glob("*/test"))
+    pictures = [p for folder in folders for p in folder.rglob("*") if p.suffix.lower() in {".jpg", ".jpeg", ".png"}]
+    assert len(pictures) > 3000 and not {p.parts[-3] for p in learned} - {"train"}
+
+    def digests(paths):
+        return {hashlib.sha256(path.read_bytes()).digest() for path in paths}
+
+    assert not digests(learned) & digests(pictures)
+    shipped = [p for p in (ROOT / "assets").rglob("*") if p.is_file()]
+    assert not digests(shipped) & (digests(learned) | digests(pictures))
 
 
 def test_captions_are_true_of_their_class_and_of_nothing_they_deny():
@@ -197,8 +223,11 @@ def test_captions_are_true_of_their_class_and_of_nothing_they_deny():
     chest = [at["chest_xray_pneumonia/normal"], at["chest_xray_pneumonia/pneumonia"]]
     assert seen["no pneumonia"][chest].tolist() == [True, False]
     assert seen["pneumonia"][chest].tolist() == [False, True]
-    scans = [true_of for text, true_of in seen.items() if text in config["families"]["chest_xray"]["scan"]]
-    assert scans and all(true_of[chest].all() and true_of.sum() == 2 for true_of in scans)
+    scans = [true_of for text, true_of in seen.items() if text in config["families"]["chest_xray"]["scan"][:3]]
+    assert scans and all(true_of[chest].all() and true_of.sum() == 4 for true_of in scans), "real and made up"
+    assert seen["x-ray"][chest].all() and seen["x-ray"][at["knee_xray_oa/kl0_none"]], "every x-ray is one"
+    distractor = grammar.distractor(rng)
+    assert distractor.text and not distractor.true_of.any()
 
 
 def test_unknown_words_have_no_direction_of_their_own():
@@ -220,23 +249,65 @@ def test_unknown_words_have_no_direction_of_their_own():
 
 
 def test_augmentation_turns_and_tints_only_where_the_set_allows_it():
-    ramp = torch.linspace(0, 255, 36).to(torch.uint8).expand(64, 3, 36, 36).clone()  # darker at the left
+    ramp = torch.linspace(0, 255, 36).to(torch.uint8).expand(64, 4, 36, 36).clone()  # darker at the left
     picked, zeros = torch.arange(64), torch.zeros(64, dtype=torch.long)
     generator = torch.Generator().manual_seed(0)
-    fixed = augment(Pool(ramp, zeros, zeros, zeros.bool()), picked, 32, generator)
+    fixed, masks = augment(Pool(ramp, zeros, zeros, zeros.bool(), []), picked, 32, generator)
     assert fixed.shape == (64, 3, 32, 32) and fixed.min() >= -1 and fixed.max() <= 1
     assert torch.equal(fixed[:, 0], fixed[:, 1]), "grey stays grey"
     assert (fixed[..., 16:].mean((1, 2, 3)) > fixed[..., :16].mean((1, 2, 3))).all(), "never mirrored"
-    free = augment(Pool(ramp, zeros, zeros + 2, ~zeros.bool()), picked, 32, generator)
+    assert (masks[..., 16:].mean((1, 2)) > masks[..., :16].mean((1, 2))).all(), "the mask goes with the picture"
+    free, _ = augment(Pool(ramp, zeros, zeros + 2, ~zeros.bool(), []), picked, 32, generator)
     assert not torch.equal(free[:, 0], free[:, 1])
     assert (free[..., 16:].mean((1, 2, 3)) < free[..., :16].mean((1, 2, 3))).any()
 
 
-def test_classes_of_a_set_are_drawn_equally():
-    pool = Pool(torch.zeros(13, 3, 2, 2), torch.tensor([0] * 8 + [1] * 1 + [2] * 2 + [3] * 2), *[torch.zeros(13)] * 2)
-    weights = sampling_weights(pool, ["a/x", "a/y", "b/x", "b/y"])
+def test_classes_of_a_set_are_drawn_equally_and_a_batch_dwells_on_one_set(config, data):
+    settings = read_config(config())
+    pool = load_pool(train_files(settings, data)[0], settings, 64)
+    weights = sampling_weights(pool, settings)
     shares = np.bincount(pool.concept.numpy(), weights)
-    np.testing.assert_allclose(shares, [0.3, 0.3, 0.2, 0.2])
+    np.testing.assert_allclose(shares[:4], shares[0])
+    assert shares[4] == pytest.approx(shares[5]) and shares[4] < shares[0] / 2, "a set of weight 0.5, and smaller"
+    groups = np.array([0, 0, 1, 1, 2, 2])[pool.concept.numpy()]
+    rng = np.random.default_rng(0)
+    batches = [groups[draw(weights, groups, 20, 0.5, rng)] for _ in range(50)]
+    assert all(np.bincount(batch).max() >= 10 for batch in batches)
+    assert {int(np.bincount(batch).argmax()) for batch in batches} == {0, 1, 2}
+
+
+def test_a_phantom_whose_lesion_has_left_the_view_is_told_as_one_without(config, data):
+    settings = read_config(config())
+    files, _ = train_files(settings, data)
+    pool = load_pool(files, settings, 64)
+    lesions = [i for i, c in enumerate(pool.concept.tolist()) if c == 5]
+    assert len(lesions) == 2 and pool.pixels[lesions, 3].any() and not pool.pixels[pool.concept != 5, 3].any()
+    masks = pool.pixels[lesions, 3].float() / 255
+    masks[1] = 0
+    labels, facts = see(pool, torch.tensor(lesions), masks, twins(settings)[0])
+    assert labels.tolist() == [5, 4] and facts[1] is None
+    assert set(facts[0]) >= {"place", "size", "shape", "brightness"}
+
+
+def test_a_caption_about_attributes_is_true_only_of_images_that_have_them():
+    grammar = CaptionGrammar(
+        ["a/clear", "a/lesion"],
+        {"f": {"concepts": ["a/*"], "scan": ["brain MRI"], "place": ["brain"]}},
+        {"g": {"true_of": ["a/lesion"], "names": ["spot"]}, "h": {"true_of": ["a/clear"], "statements": ["no spot"]}},
+    )
+    large = {"place": "upper left", "size": "large", "shape": "round", "brightness": "dark"}
+    rng = np.random.default_rng(0)
+    captions = [grammar.sample(1, rng, large) for _ in range(200)]
+    about = [c for c in captions if c.requires]
+    assert about and all(large[key] == word for c in about for key, word in c.requires.items())
+    for caption in about:
+        assert all(set(word.split()) <= set(caption.text.replace(",", " ").replace(".", " ").replace(":", " ").split())
+                   for word in caption.requires.values())  # fmt: skip
+    by_size = next(c for c in about if c.requires == {"size": "large"})
+    labels = torch.tensor([1, 1, 0, 1])
+    positive, unknown = pairs([by_size], labels, [large, large | {"size": "small"}, None, None])
+    assert positive[:, 0].tolist() == [True, False, False, False]
+    assert unknown[:, 0].tolist() == [False, False, False, True], "nobody knows how large the last one is"
 
 
 def test_the_loss_is_least_when_all_true_pairs_agree():
@@ -246,6 +317,27 @@ def test_the_loss_is_least_when_all_true_pairs_agree():
     good = contrastive_loss(vectors[[0, 1, 0]], texts, torch.tensor(100.0), positive)
     bad = contrastive_loss(vectors[[1, 0, 1]], texts, torch.tensor(100.0), positive)
     assert good == pytest.approx(np.log(2) * 2 / 3, abs=1e-4) and bad > 10
+    only = torch.eye(3, dtype=torch.bool)
+    ignored = contrastive_loss(vectors[[0, 1, 0]], texts, torch.tensor(100.0), only, positive)
+    assert ignored == pytest.approx(0, abs=1e-4), "pairs of which nothing is known are neither pulled nor pushed"
+
+
+def test_two_views_of_one_image_should_agree():
+    image = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    assert view_loss(image.repeat_interleave(2, 0)) < view_loss(image.repeat(2, 1)) - 1
+
+
+def test_the_evidence_of_the_patches_adds_up_to_the_class_logit(config):
+    settings = read_config(config())
+    tokenizer = open_clip.SimpleTokenizer(context_length=16)
+    model = Pretraining(settings, CompactVocabulary(tokenizer, ["mass"], tokenizer.vocab_size), 6)
+    patches = torch.randn(2, 9, 32)
+    lesion, clear = torch.tensor([5, 5]), torch.tensor([4, 4])
+    anchors = torch.nn.functional.normalize(model.anchors, dim=-1)
+    image = torch.nn.functional.normalize(model.project(patches.mean(1)), dim=-1)
+    logit = model.clip.logit_scale.exp() * (image @ (anchors[5] - anchors[4]))
+    # the norm in the denominator is that of the mean of projections
+    torch.testing.assert_close(model.lesion_evidence(patches, lesion, clear).mean(1), logit)
 
 
 def test_the_tower_is_a_plain_vit_behind_a_stem():

@@ -1,4 +1,4 @@
-"""Phantoms: made-up pictures in the manner of five modalities, with and without a lesion whose mask is known exactly.
+"""Phantoms: made-up pictures in the manner of six modalities, with and without a lesion whose mask is known exactly.
 
 For examples, tests and measurements. They show no patient and teach nothing about disease; files written here say so
 in a PNG text chunk, and whoever shows one on a screen must label it as synthetic.
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from nearl.data import phantom_anatomy, phantom_smear
+from nearl.data import phantom_anatomy, phantom_skin, phantom_smear
 from nearl.data.images import ImageRecord
 from nearl.data.labelled import LabelledSet
 from nearl.errors import NearlError
@@ -25,6 +25,7 @@ _PAINTERS = {
     "ct_slice": phantom_anatomy.ct_slice,
     "ultrasound": phantom_anatomy.ultrasound,
     "smear": phantom_smear.smear,
+    "skin": phantom_skin.skin,
 }
 KINDS = tuple(_PAINTERS)
 CLASSES = ("no lesion", "lesion")
@@ -35,6 +36,7 @@ TITLES = {
     "ct_slice": "chest CT, axial slice",
     "ultrasound": "breast ultrasound",
     "smear": "blood smear",
+    "skin": "skin photograph",
 }
 _LESIONS = {
     "head_mri": "lesion",
@@ -42,6 +44,7 @@ _LESIONS = {
     "ct_slice": "lung nodule",
     "ultrasound": "mass",
     "smear": "parasite in a red cell",
+    "skin": "pigmented lesion",
 }
 _EXAMPLES = (  # kind, lesion, seed: picked by eye
     ("head_mri", True, 8),
@@ -52,6 +55,7 @@ _EXAMPLES = (  # kind, lesion, seed: picked by eye
     ("ultrasound", True, 5),
     ("smear", True, 2),
     ("smear", False, 4),
+    ("skin", True, 1),
 )
 
 
@@ -95,7 +99,7 @@ def make_phantom(kind: str, lesion: bool, seed: int, size: int = 224) -> Phantom
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
     caption = f"synthetic {TITLES[kind]}, no {_LESIONS[kind]}"
     if lesion:
-        details = {**details, **_measure(mask)}
+        details = {**details, **measure(mask)}
         words = " ".join(details[key] for key in ("size", "shape", "brightness"))
         article = "an" if words[0] in "aeiou" else "a"
         caption = (
@@ -174,8 +178,8 @@ def _prompts(kind: str) -> PromptSet:
     return PromptSet.load(ready) if ready else default_prompts(CLASSES)
 
 
-def _measure(mask: np.ndarray) -> dict:
-    """Place, size, centre and area of the lesion, from its mask alone."""
+def measure(mask: np.ndarray) -> dict:
+    """Place and size in words, centre (x, y) and area in pixels of a lesion, from its mask (bool [H, W], not empty)."""
     rows, cols = np.nonzero(mask)
     side = mask.shape[0]
     x, y = float(cols.mean()), float(rows.mean())
@@ -189,8 +193,9 @@ def _measure(mask: np.ndarray) -> dict:
 
 def _save(pixels: np.ndarray, path: Path, kind: str, colours: int | None = None) -> None:
     """PNG with a text chunk that says what it is: grey as one channel, colour as a palette if `colours` is given."""
-    picture = Image.fromarray(pixels[:, :, 0] if kind != "smear" else pixels)
-    if kind == "smear" and colours:
+    coloured = bool(np.ptp(pixels, axis=2).any())
+    picture = Image.fromarray(pixels if coloured else pixels[:, :, 0])
+    if coloured and colours:
         picture = picture.quantize(colours, dither=Image.Dither.NONE)
     info = PngImagePlugin.PngInfo()
     info.add_text("Comment", f"SYNTHETIC {TITLES[kind]}: a made-up picture of no patient. Not for diagnosis.")

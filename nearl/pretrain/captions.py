@@ -46,6 +46,37 @@ FINDING = (
     "{s} diagnosed as {n}",
     "an image of {an}",
     "an example of {n}",
+    "{s} depicting {an}",
+    "{s} demonstrating {n}",
+    "{as} revealing {an}",
+    "{n} seen on {s}",
+    "{n} visible in {as}",
+    "{an} is present",
+    "{an} is seen",
+    "{s} positive for {n}",
+    "suspicious for {n}",
+    "suggestive of {n}",
+    "consistent with {n}",
+    "features of {n}",
+    "typical appearance of {n}",
+    "a case of {n}",
+    "a typical {n}",
+    "probable {n}",
+    "likely {n}",
+    "the patient has {n}",
+)
+# {q} words of size, shape and brightness, {aq} the same with an article, {w} where in the picture
+ATTRIBUTES = (
+    *["{q} {n}", "{aq} {n} in the {w}", "{n} in the {w}", "{aq} {n}"] * 2,
+    "{s} with {aq} {n}",
+    "{s} with {aq} {n} in the {w}",
+    "{s} with {n} in the {w}",
+    "{s}, {q} {n}",
+    "{n}, {q}",
+    "{w}: {n}",
+    "the {n} is {q}",
+    "the {n} is in the {w}",
+    "the {n} lies in the {w}",
 )
 # {t} a statement that stands alone ("the lungs are clear")
 STATEMENT = (*["{t}"] * 3, "{s}, {t}", "{s}: {t}", "{t}, {s}", "{as}. {t}", "{as}, {t}", "{t} on {as}", "findings: {t}")
@@ -79,6 +110,25 @@ NEGATION = (
     "{s} negative for {n}",
     "free of {n}",
     "{n} ruled out",
+    "absence of {n}",
+    "{s} lacking {n}",
+    "{n} not seen",
+    "{n} is not present",
+    "no {n} is seen",
+    "no {n} visible",
+    "no {n} in the {p}",
+    "the {p} without {n}",
+    "the {s} shows no {n}",
+    "nothing to suggest {n}",
+    "does not have {n}",
+    "the patient does not have {n}",
+    "unlikely to be {n}",
+    "excludes {n}",
+)
+ATTRIBUTE_WORDS = (
+    "upper lower middle left right centre small medium-sized large of the picture image",
+    "round oval lobulated irregular spiculated bright dark ring-shaped dense hazy solid faint nearly black dark grey",
+    "double-ring amoeboid dotted purple brown light pale reddish black sharp soft mixed",
 )
 OPENINGS = (
     "a picture of",
@@ -95,10 +145,14 @@ DROPPABLE = frozenset(["a", "an", "the", "of", "with", "on", "in", "showing", "i
 
 
 class Caption(NamedTuple):
-    """A text and, for every concept of the grammar, whether the text is true of it (bool [n_concepts])."""
+    """A text, for every concept of the grammar whether it is true of it (bool [n_concepts]), and what else it asks for.
+
+    requires: attributes that an image must have beside its concept ("place", "size", "shape", "brightness").
+    """
 
     text: str
     true_of: np.ndarray
+    requires: dict[str, str]
 
 
 class CaptionGrammar:
@@ -112,7 +166,8 @@ class CaptionGrammar:
     def __init__(self, concepts: Sequence[str], families: dict[str, dict], findings: dict[str, dict]):
         self.concepts = list(concepts)
         self.families = [(entry, self._matching(entry["concepts"])) for entry in families.values()]
-        self.findings = [(entry, self._matching(entry["true_of"])) for entry in findings.values()]
+        self.findings = [(entry, self._matching(entry["true_of"])) for entry in findings.values() if entry["true_of"]]
+        self.never = [(entry, list(families).index(entry["of"])) for entry in findings.values() if not entry["true_of"]]
         for i, concept in enumerate(self.concepts):
             if not any(members[i] for _, members in self.families) or not any(true[i] for _, true in self.findings):
                 raise NearlError(
@@ -122,47 +177,83 @@ class CaptionGrammar:
     def _matching(self, patterns: Iterable[str]) -> np.ndarray:
         return np.array([any(fnmatchcase(concept, pattern) for pattern in patterns) for concept in self.concepts])
 
-    def sample(self, concept: int, rng: np.random.Generator) -> Caption:
-        """Draw one true caption for the concept with this index."""
-        families = [(entry, members) for entry, members in self.families if members[concept]]
-        family, members = families[rng.integers(len(families))]
+    def sample(self, concept: int, rng: np.random.Generator, attributes: dict[str, str] | None = None) -> Caption:
+        """Draw one true caption for the concept with this index, perhaps about the `attributes` of an image of it."""
+        families = [i for i, (_, members) in enumerate(self.families) if members[concept]]
+        at = families[rng.integers(len(families))]
+        family, members = self.families[at]
         kind = rng.random()
         if kind < 0.1:
-            return Caption(self._write(MODALITY, family, {}, rng), members)
-        if kind < 0.2:
+            return self._write(MODALITY, family, {}, rng, np.ones_like(members))
+        if kind < 0.24:
             absent = [f for f in self.findings if "names" in f[0] and not f[1][concept] and (f[1] & members).any()]
+            absent += [(entry, np.zeros_like(members)) for entry, of in self.never if of == at]
             if absent:
                 finding, true_of = absent[rng.integers(len(absent))]
-                return Caption(self._write(NEGATION, family, finding, rng), members & ~true_of)
+                caption = self._write(NEGATION, family, finding, rng, ~true_of)
+                return caption._replace(true_of=caption.true_of & members)
         present = [f for f in self.findings if f[1][concept]]
-        # the fewer classes a finding is shared by, the more it says: draw it more often
-        weight = np.array([1 / true_of.sum() for _, true_of in present])
-        finding, true_of = present[rng.choice(len(present), p=weight / weight.sum())]
+        named = [f for f in present if "names" in f[0]]
+        if attributes and named and rng.random() < 0.5:
+            finding, true_of = self._telling(named, rng)
+            return self._write(ATTRIBUTES, family, finding, rng, true_of, attributes)
+        finding, true_of = self._telling(present, rng)
         forms = [form for form in ("names", "statements", "qualities") if finding.get(form)]
         form = forms[rng.integers(len(forms))]
         templates = {"names": FINDING, "statements": STATEMENT, "qualities": QUALITY}[form]
-        template = _pick(templates, rng)
-        # a text that names the scan or the place is not true of the same finding elsewhere
-        local = any(slot in template for slot in ("{s}", "{as}", "{p}"))
-        return Caption(self._write((template,), family, finding, rng), true_of & members if local else true_of)
+        return self._write(templates, family, finding, rng, true_of)
 
-    def _write(self, templates: Sequence[str], family: dict, finding: dict, rng: np.random.Generator) -> str:
-        scan, place = _pick(family["scan"], rng), _pick(family["place"], rng)
+    @staticmethod
+    def _telling(findings: list[tuple[dict, np.ndarray]], rng: np.random.Generator) -> tuple[dict, np.ndarray]:
+        """One of them: the fewer classes a finding is shared by, the more it says, and the oftener it is drawn."""
+        weight = np.array([1 / true_of.sum() for _, true_of in findings])
+        return findings[rng.choice(len(findings), p=weight / weight.sum())]
+
+    def distractor(self, rng: np.random.Generator) -> Caption | None:
+        """Draw a caption that is true of no concept, or None where the config has no such finding."""
+        if not self.never:
+            return None
+        finding, at = self.never[rng.integers(len(self.never))]
+        family, members = self.families[at]
+        return self._write(FINDING, family, finding, rng, np.zeros_like(members))
+
+    def _write(
+        self,
+        templates: Sequence[str],
+        family: dict,
+        finding: dict,
+        rng: np.random.Generator,
+        true_of: np.ndarray,
+        attributes: dict[str, str] | None = None,
+    ) -> Caption:
+        """Fill in one of the templates; a text that names the scan or the place is true only where that name fits."""
+        template, scan, place = _pick(templates, rng), _pick(family["scan"], rng), _pick(family["place"], rng)
         noun, quality = (_pick(finding.get(form) or [""], rng) for form in ("names", "qualities"))
-        text = _pick(templates, rng).format(
+        for form, word, slots in (("scan", scan, ("{s}", "{as}")), ("place", place, ("{p}",))):
+            if any(slot in template for slot in slots):
+                true_of = true_of & np.any([m for entry, m in self.families if word in entry[form]], axis=0)
+        requires: dict[str, str] = {}
+        if "q}" in template:
+            words = [key for key in ("size", "shape", "brightness") if rng.random() < 0.5] or ["size"]
+            requires |= {key: attributes[key] for key in words}
+        words = " ".join(requires.values())
+        if "{w}" in template:
+            requires["place"] = attributes["place"]
+        text = template.format(
             **{"n": noun, "an": _article(noun), "s": scan, "as": _article(scan), "p": place},
             **{"t": _pick(finding.get("statements") or [""], rng), "a": quality, "aa": _article(quality)},
+            **{"q": words, "aq": _article(words), "w": requires.get("place")},
         )
-        return _roughen(text, rng)
+        return Caption(_roughen(text, rng), true_of, requires)
 
     def phrases(self) -> list[str]:
         """Every phrase a caption can be made of, for collecting the vocabulary."""
-        entries = [entry for entry, _ in self.families + self.findings]
+        entries = [entry for entry, _ in self.families + self.findings + self.never]
         forms = ("scan", "place", "names", "statements", "qualities")
         phrases = [phrase for entry in entries for form in forms for phrase in entry.get(form) or []]
         phrases += [phrase + "s" for phrase in phrases]
         phrases += [phrase.replace(a, b) for phrase in phrases for a, b in SPELLINGS]
-        fixed = (*FINDING, *STATEMENT, *QUALITY, *MODALITY, *NEGATION, *OPENINGS)
+        fixed = (*FINDING, *ATTRIBUTES, *ATTRIBUTE_WORDS, *STATEMENT, *QUALITY, *MODALITY, *NEGATION, *OPENINGS)
         return phrases + [text.replace("{", " ").replace("}", " ") for text in fixed]
 
 

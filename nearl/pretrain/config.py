@@ -1,0 +1,75 @@
+"""What a pretraining config says: the classes, the files of the training splits, the phantoms that are drawn."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from nearl.data.phantoms import CLASSES
+from nearl.errors import NearlError
+
+PHANTOM_SEED = 7_000_000_000  # far from the seeds of the pictures that tests and examples show
+
+
+def data_location(data_root: Path | str | None = None) -> Path:
+    """Where the sets are: the argument, else the variable `NEARL_DATA`, else ../shared/data beside the project."""
+    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
+    return Path(data_root or os.environ.get("NEARL_DATA") or beside)
+
+
+def read_config(path: Path | str) -> dict[str, Any]:
+    """Read a pretraining config; raises NearlError if it is not YAML or lacks a section."""
+    try:
+        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise NearlError(f"The pretraining config {path} cannot be read: {error}.") from error
+    missing = {"seed", "hold_out", "model", "training", "sets", "families", "findings"} - set(config or {})
+    if missing:
+        raise NearlError(f"The pretraining config {path} lacks the sections {', '.join(sorted(missing))}.")
+    return config
+
+
+def concepts_of(config: dict[str, Any]) -> list[str]:
+    """`set/class` of every class in the config, in its order."""
+    return [f"{name}/{label}" for name, entry in config["sets"].items() for label in entry["classes"]]
+
+
+def twins(config: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """For every concept, the phantom concept of the same set without and with a lesion; itself for real images."""
+    concepts = concepts_of(config)
+    names = [concept.split("/")[0] for concept in concepts]
+    pair = [
+        [concepts.index(f"{name}/{label}") if "phantom" in config["sets"][name] else i for label in CLASSES]
+        for i, name in enumerate(names)
+    ]
+    return tuple(torch.tensor(pair).T)
+
+
+def train_files(
+    config: dict[str, Any], root: Path
+) -> tuple[list[tuple[Path | int, int]], list[tuple[Path | int, int]]]:
+    """(file, concept index) of the images to learn from and of the held-out ones; only `<set>/train` is ever looked at.
+
+    The last `hold_out` of every class in file order is held out, as a block: neighbours are often of one patient. A
+    phantom has a seed in the place of a file. Raises NearlError if a class has not the number of images that the config
+    states.
+    """
+    learn, held = [], []
+    for index, concept in enumerate(concepts_of(config)):
+        name, label = concept.split("/")
+        expected = config["sets"][name]["classes"][label]
+        if "phantom" in config["sets"][name]:
+            files: list[Path | int] = [PHANTOM_SEED + 1_000_000 * index + i for i in range(expected)]
+        else:
+            folder = root / name / "train" / label
+            files = sorted(p for p in folder.glob("*") if p.is_file() and not p.name.startswith("."))
+            if len(files) != expected:
+                raise NearlError(f"{folder} has {len(files)} images where the pretraining config states {expected}.")
+        cut = len(files) - max(1, round(len(files) * config["hold_out"]))
+        learn += [(path, index) for path in files[:cut]]
+        held += [(path, index) for path in files[cut:]]
+    return learn, held

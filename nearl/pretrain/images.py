@@ -1,0 +1,143 @@
+"""Images for pretraining: decoded or drawn once, then seen in random views."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from nearl.backbones.embedded import MEAN, STD
+from nearl.data.images import decode
+from nearl.data.phantoms import CLASSES, make_phantom, measure
+from nearl.pretrain.config import concepts_of
+
+
+class Pool(NamedTuple):
+    """Images in memory. pixels: uint8 [N, 4, S, S], RGB and the mask of a phantom's lesion (0 or 255).
+
+    concept int64 [N], symmetry int64 [N] (0-2), colour bool [N]; details: a phantom's facts, None for a real image.
+    """
+
+    pixels: torch.Tensor
+    concept: torch.Tensor
+    symmetry: torch.Tensor
+    colour: torch.Tensor
+    details: list[dict | None]
+
+
+def load_pool(files: list[tuple[Path | int, int]], config: dict[str, Any], side: int) -> Pool:
+    """Decode or draw the images once, each squashed to `side` x `side` pixels as by the backbone itself."""
+    concepts = [concept.split("/") for concept in concepts_of(config)]
+    entries = [config["sets"][name] for name, _ in concepts]
+    pixels = np.zeros((len(files), side, side, 4), np.uint8)
+    details: list[dict | None] = []
+    for row, (source, index) in zip(pixels, files, strict=True):
+        if isinstance(source, int):
+            phantom = make_phantom(entries[index]["phantom"], concepts[index][1] == CLASSES[1], source, side)
+            row[..., :3], row[..., 3] = phantom.pixels, phantom.mask * 255
+            details.append(phantom.details)
+        else:
+            row[..., :3] = np.asarray(decode(source).image().resize((side, side), Image.Resampling.BICUBIC))
+            details.append(None)
+    concept = torch.tensor([index for _, index in files])
+    symmetry = torch.tensor([("none", "horizontal", "all").index(entry.get("symmetry", "none")) for entry in entries])
+    colour = torch.tensor([bool(entry.get("colour")) for entry in entries])
+    return Pool(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), concept, symmetry[concept], colour[concept], details
+    )
+
+
+def sampling_weights(pool: Pool, config: dict[str, Any]) -> np.ndarray:
+    """Probability of drawing each image: sets by the square root of their size, classes equally within a set."""
+    concepts = concepts_of(config)
+    names = np.array([concept.split("/")[0] for concept in concepts])
+    count = np.bincount(pool.concept.numpy(), minlength=len(concepts))
+    per_set = {
+        name: entry.get("weight", 1.0) * math.sqrt(count[names == name].sum()) / (names == name).sum()
+        for name, entry in config["sets"].items()
+    }
+    weight = np.array([per_set[name] for name in names]) / count
+    weight = weight[pool.concept.numpy()]
+    return weight / weight.sum()
+
+
+def draw(weights: np.ndarray, groups: np.ndarray, count: int, focus: float, rng: np.random.Generator) -> np.ndarray:
+    """Indices of `count` images, a share `focus` of them of one set: its classes are each other's hard negatives.
+
+    weights: probability of each image. groups: the number of its set.
+    """
+    near = round(count * focus)
+    group = groups[rng.choice(len(weights), p=weights)]
+    inside = weights * (groups == group)
+    return np.concatenate(
+        [rng.choice(len(weights), near, p=inside / inside.sum()), rng.choice(len(weights), count - near, p=weights)]
+    )
+
+
+def augment(
+    pool: Pool, picked: torch.Tensor, size: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random views of the picked images: float32 [B, 3, size, size], normalised, and masks float32 [B, size, size].
+
+    Geometry (crop, aspect, rotation, the set's symmetry), exposure (gamma, contrast, brightness, colour cast), noise,
+    blur and an erased rectangle: against the shortcuts of cropping, borders, exposure and burnt-in marks.
+    """
+    n = len(picked)
+
+    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
+        return torch.rand(n, *shape, generator=generator) * (high - low) + low
+
+    def coin(p: float) -> torch.Tensor:
+        return torch.rand(n, generator=generator) < p
+
+    symmetry, colour = pool.symmetry[picked], pool.colour[picked]
+    scale, aspect, angle = uniform(0.62, 1.06), uniform(-0.12, 0.12).exp(), uniform(-0.2, 0.2)
+    angle = angle + (symmetry == 2) * torch.randint(0, 4, (n,), generator=generator) * (math.pi / 2)
+    flip = 1 - 2 * ((symmetry >= 1) & coin(0.5)).float()
+    sx, sy, slack = scale * aspect * flip, scale / aspect, (1 - scale).clamp(min=0)
+    shift = uniform(-1, 1, 2) * slack[:, None]
+    cos, sin = angle.cos(), angle.sin()
+    theta = torch.stack([cos * sx, -sin * sy, shift[:, 0], sin * sx, cos * sy, shift[:, 1]], 1).view(n, 2, 3)
+    grid = F.affine_grid(theta, [n, 3, size, size], align_corners=False)
+    x = F.grid_sample(pool.pixels[picked].float() / 255, grid, align_corners=False)
+    x, mask = x[:, :3], x[:, 3]
+
+    blurred = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+    x = torch.where((coin(0.2))[:, None, None, None], blurred, x)
+    coarse = F.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True)
+    coarse = F.interpolate(coarse, size=x.shape[-2:], mode="bilinear")
+    x = torch.where((coin(0.1))[:, None, None, None], coarse, x)
+    x = x.clamp(1e-4, 1) ** uniform(-0.4, 0.4, 1, 1, 1).exp()
+    x = (x - 0.4) * uniform(0.7, 1.3, 1, 1, 1) + 0.4 + uniform(-0.12, 0.12, 1, 1, 1)
+    x = x * torch.where(colour[:, None, None, None], uniform(0.88, 1.12, 3, 1, 1), 1.0)
+    x = x + torch.randn(n, 1, size, size, generator=generator) * (uniform(0, 0.05) * coin(0.5))[:, None, None, None]
+
+    position = (torch.arange(size) + 0.5) / size
+    centre, half = uniform(0, 1, 2), uniform(0.03, 0.15, 2)
+    inside = ((position - centre[:, :, None]).abs() < half[:, :, None]) & coin(0.3)[:, None, None]
+    erased = inside[:, 0, :, None] & inside[:, 1, None, :]
+    x = torch.where(erased[:, None], uniform(0, 1, 1, 1, 1), x)
+    return (x.clamp(0, 1) - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1), mask * ~erased
+
+
+def see(pool: Pool, picked: torch.Tensor, masks: torch.Tensor, clear: torch.Tensor) -> tuple[torch.Tensor, list]:
+    """Concept int64 [B] and attributes of each view: the lesion of a phantom may have left it, wholly or in part.
+
+    clear: for every concept, the one without the lesion (itself where there is none).
+    """
+    labels, attributes = pool.concept[picked].clone(), []
+    for i, index in enumerate(picked.tolist()):
+        mask = masks[i].numpy() > 0.5
+        facts = None
+        if clear[labels[i]] != labels[i]:
+            if mask.sum() < 1e-3 * mask.size:
+                labels[i] = clear[labels[i]]
+            else:
+                facts = {key: pool.details[index][key] for key in ("shape", "brightness")} | measure(mask)
+        attributes.append(facts)
+    return labels, attributes

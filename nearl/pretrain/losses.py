@@ -1,0 +1,56 @@
+"""The losses of pretraining on unit embeddings and on two views of one image."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from nearl.pretrain.captions import Caption
+
+
+def multi_positive(logits: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of logits [B, M] with targets uniform over each row's true entries of positive (bool [B, M]).
+
+    A row without a true entry does not count.
+    """
+    target = positive.float()
+    some = target.sum(1) > 0
+    per_row = -(logits.log_softmax(1) * target).sum(1) / target.sum(1).clamp(min=1)
+    return per_row[some].mean()
+
+
+def contrastive_loss(
+    image: torch.Tensor,
+    text: torch.Tensor,
+    scale: torch.Tensor,
+    positive: torch.Tensor,
+    unknown: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`multi_positive` in both directions; image [B, D] and text [M, D] of unit length, positive bool [B, M].
+
+    unknown: bool [B, M], pairs of which nobody knows whether they are true: neither pulled nor pushed.
+    """
+    logits = scale * image @ text.T
+    if unknown is not None:
+        logits = logits.masked_fill(unknown & ~positive, -1e4)
+    return (multi_positive(logits, positive) + multi_positive(logits.T, positive.T)) / 2
+
+
+def pairs(captions: list[Caption], labels: torch.Tensor, attributes: list) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which caption is true of which image and of which pairs that is unknown: two bool [B, M]."""
+    true_of = torch.from_numpy(np.stack([caption.true_of for caption in captions]))[:, labels.cpu()].T
+    meets, unknown = torch.ones_like(true_of), torch.zeros_like(true_of)
+    for j, caption in enumerate(captions):
+        if caption.requires:
+            for i, facts in enumerate(attributes):
+                unknown[i, j] = facts is None and true_of[i, j]
+                meets[i, j] = facts is not None and all(facts[key] == word for key, word in caption.requires.items())
+    return true_of & meets, unknown
+
+
+def view_loss(projected: torch.Tensor, temperature: float = 0.2) -> torch.Tensor:
+    """NT-Xent of neighbouring rows, two views of one image each (SimCLR, Chen et al., arXiv 2002.05709). [B, P]."""
+    unit = F.normalize(projected.float(), dim=-1)
+    logits = (unit @ unit.T / temperature).fill_diagonal_(-1e4)
+    return F.cross_entropy(logits, torch.arange(len(unit), device=unit.device) ^ 1)

@@ -1,0 +1,120 @@
+"""The dual encoder in training: over a compact vocabulary, with the helpers that stay behind at export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from open_clip.model import CustomTextCLIP
+from safetensors.torch import save_file
+from torch import nn
+
+from nearl.backbones.embedded import MEAN, STD
+from nearl.pretrain.captions import CompactVocabulary
+
+
+def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
+    """The `model_cfg` of open_clip for this pretraining config."""
+    model = config["model"]
+    vision = {
+        "timm_model_name": model["vision"],
+        "timm_model_pretrained": False,
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+        "image_size": model["image_size"],
+    }
+    return {
+        "embed_dim": model["embed_dim"],
+        "custom_text": True,
+        "vision_cfg": vision,
+        "text_cfg": {**model["text"], "vocab_size": vocab_size},
+    }
+
+
+class Pretraining(nn.Module):
+    """The dual encoder over the compact vocabulary, plus what is left behind at export: classifiers and anchors."""
+
+    def __init__(self, config: dict[str, Any], vocabulary: CompactVocabulary, classes: int):
+        super().__init__()
+        settings = model_config(config, len(vocabulary))
+        settings.pop("custom_text")
+        settings["vision_cfg"] = {**settings["vision_cfg"], "timm_drop_path": config["training"]["drop_path"]}
+        self.clip = CustomTextCLIP(**settings)
+        width = self.clip.visual.trunk.num_features
+        self.class_token_head, self.patch_head = nn.Linear(width, classes), nn.Linear(width, classes)
+        self.anchors = nn.Parameter(torch.randn(classes + 1, settings["embed_dim"]))  # the last: of no concept
+        self.lesion_bias = nn.Parameter(torch.zeros(()))
+        self.view_head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 64))
+        embedding = self.clip.text.token_embedding
+        embedding.padding_idx = 0  # no gradient: the row of unknown words stays zero
+        nn.init.zeros_(embedding.weight.data[0])
+
+    def tokens(self, images: torch.Tensor) -> torch.Tensor:
+        """[B, 3, H, W] -> normed tokens [B, 1 + N, width], the class token first."""
+        return self.clip.visual.trunk.forward_features(images)
+
+    def project(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Mean patch tokens [..., width] -> joint space [..., D]; linear."""
+        return self.clip.visual.head(pooled).float()
+
+    def encode_image(self, images: torch.Tensor) -> torch.Tensor:
+        """[B, 3, H, W] -> unit embeddings [B, D]."""
+        return F.normalize(self.project(self.tokens(images)[:, 1:].mean(1)), dim=-1)
+
+    def encode_text(self, ids: torch.Tensor) -> torch.Tensor:
+        """Compact token ids [M, L] -> unit embeddings [M, D]; in float32, and without the padding that all share."""
+        text = self.clip.text
+        length = int(ids.argmax(1).max()) + 1
+        x = text.token_embedding(ids[:, :length]) + text.positional_embedding[:length]
+        x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:length, :length]))
+        pooled = x[torch.arange(len(x), device=x.device), ids.argmax(1)]
+        return F.normalize(pooled @ text.text_projection, dim=-1)
+
+    def lesion_evidence(self, patches: torch.Tensor, labels: torch.Tensor, clear: torch.Tensor) -> torch.Tensor:
+        """What each patch token adds to the logit of "lesion" against "no lesion": [B, N].
+
+        The image embedding is the mean over patches of linear projections, so this is an exact part of the class logit
+        (up to its norm), and what Grad-CAM at the last norm shows. patches [B, N, width]; labels and clear: the
+        concepts with and without the lesion, int64 [B].
+        """
+        anchors = F.normalize(self.anchors, dim=-1)
+        each = self.project(patches)
+        size = each.mean(1).norm(dim=-1).detach()[:, None]
+        direction = anchors[labels] - anchors[clear]
+        return self.clip.logit_scale.exp() * (each @ direction[:, :, None])[..., 0] / size + self.lesion_bias
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices and kernels decay; embeddings, norms, biases and the logit scale do not."""
+    named = list(model.named_parameters())
+    decays = [p.ndim >= 2 and not any(s in n for s in ("embed", "embedding", "cls_token", "anchors")) for n, p in named]
+    return [
+        {"params": [p for (_, p), d in zip(named, decays, strict=True) if d], "weight_decay": weight_decay},
+        {"params": [p for (_, p), d in zip(named, decays, strict=True) if not d], "weight_decay": 0.0},
+    ]
+
+
+@torch.no_grad()
+def average(ema: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the averaged weights and running statistics a step towards the model's."""
+    for mean, value in zip(ema.state_dict().values(), model.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)
+
+
+def export(model: Pretraining, vocabulary: CompactVocabulary, config: dict[str, Any], out: Path) -> None:
+    """Write `open_clip_config.json` and `open_clip_model.safetensors` (fp16, the full token table) to `out`."""
+    state = {name: value.detach().cpu() for name, value in model.clip.state_dict().items()}
+    state["text.token_embedding.weight"] = vocabulary.expand(state["text.token_embedding.weight"])
+    state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    settings = {
+        "model_cfg": model_config(config, vocabulary.full_size),
+        "preprocess_cfg": {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"},
+    }
+    (out / "open_clip_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    save_file({name: value.contiguous() for name, value in state.items()}, out / "open_clip_model.safetensors")
