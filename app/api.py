@@ -94,8 +94,9 @@ def _predict(ctx: Context, workspace: Workspace, paths: list[str], value: dict |
             answers.append({"file": name, "frozen": before, "adapted": after, "error": None})
     for problem in workspace.problems:
         answers.append({"file": problem.name, "frozen": None, "adapted": None, "error": problem.reason})
-    untaught = workspace.classifier.untaught() if workspace.classifier else []
-    return {"predictions": answers, "untaught": untaught, "notice": NOTICE}
+    classifier = workspace.classifier
+    untaught, unknown = (classifier.untaught(), classifier.unknown_words()) if classifier else ([], [])
+    return {"predictions": answers, "untaught": untaught, "unknown_words": unknown, "notice": NOTICE}
 
 
 def _start(ctx: Context, workspace: Workspace, path: str | None, value: dict | None, length: str) -> TeachJob:

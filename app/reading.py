@@ -129,7 +129,8 @@ def reading_html(workspace: Workspace) -> str:
     i = workspace.selected
     after = None if prediction.adapted is None else prediction.adapted[i]
     untaught = workspace.classifier.untaught() if after is not None else []
-    return views.reading(prediction.classes, prediction.frozen[i], after, untaught)
+    unknown = workspace.classifier.unknown_words()
+    return views.reading(prediction.classes, prediction.frozen[i], after, untaught, unknown)
 
 
 def table_html(workspace: Workspace) -> str:

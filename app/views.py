@@ -14,6 +14,7 @@ from nearl import NOTICE
 
 VIEW_SIDE = 1024  # longer side, in pixels, of the picture sent to the page
 THUMB_SIDE = 128
+MAX_WORDS = 6  # unknown words named in one note
 
 
 def esc(text: object) -> str:
@@ -192,11 +193,21 @@ def reading_busy(loading: bool) -> str:
 
 
 def reading(
-    classes: Sequence[str], before: Sequence[float], after: Sequence[float] | None, untaught: Iterable[str] = ()
+    classes: Sequence[str],
+    before: Sequence[float],
+    after: Sequence[float] | None,
+    untaught: Iterable[str] = (),
+    unknown: Sequence[str] = (),
 ) -> str:
-    """One image's reading: the sentence, the bars and what they mean."""
+    """One image's reading: the sentence, the bars and what they mean.
+
+    untaught: classes that teaching did not cover. unknown: words of the prompts that the model was never trained on.
+    """
     missing = [c for c in classes if c in set(untaught)] if after is not None else []
     notes = ""
+    if unknown:
+        listed = ", ".join(f"“{word}”" for word in unknown[:MAX_WORDS]) + (" and others" * (len(unknown) > MAX_WORDS))
+        notes += message(f"The model does not know {listed} and reads past it; use other words or a larger model.")
     if missing:
         names = ", ".join(missing)
         notes += message(f"The model was never taught {names}; for that, only your words count.")

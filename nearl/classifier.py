@@ -15,7 +15,7 @@ from nearl.backbones import Backbone
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
 from nearl.model import ClassFeatures, NearlCLIP, NearlConfig, PromptTokens
-from nearl.prompts import PromptSet
+from nearl.prompts import PromptSet, unknown_words
 from nearl.store import Adapter
 
 CACHE_ENTRIES = 8192
@@ -81,6 +81,10 @@ class Classifier:
         taught = {name.casefold() for name in self.adapter.meta["classes"]}
         return [name for name in self.prompt_set.classes if name.casefold() not in taught]
 
+    def unknown_words(self) -> list[str]:
+        """Words of the prompts that the text tower was never trained on: they do not steer it."""
+        return unknown_words((text for group in self.prompt_set.texts() for text in group), self.backbone.knows)
+
     @torch.no_grad()
     def predict(self, records: Sequence[ImageRecord]) -> Prediction:
         """Probabilities for every image; each is independent of the others in ``records``."""
@@ -110,6 +114,12 @@ class Classifier:
     def taught_features(self) -> ClassFeatures:
         """Features of the prompts that the adapter was taught with: what its image side attends to."""
         return self._adapted_classes(PromptSet.from_dict(self.adapter.meta["prompts"]))
+
+    @torch.no_grad()
+    def embeddings(self, adapted: bool) -> Tensor:
+        """Unit class embeddings [C, E] of the frozen or the adapted model. The adapted ones exist for the support context
+        only."""
+        return self._adapted_classes(self.prompt_set).embeddings if adapted else self.class_embeddings()
 
     def _softmax(self, images: Tensor, classes: Tensor) -> np.ndarray:
         return (self.backbone.logit_scale * images @ classes.T).softmax(-1).float().cpu().numpy()

@@ -112,8 +112,11 @@ def predict(args) -> tuple[dict, list[str]]:
         for name in frozen or {}:
             after = "" if adapted is None else f"   after teaching {adapted[name]:4.0%}"
             lines.append(f"  {name:32} before teaching {frozen[name]:4.0%}{after}")
-    lines += [f"Never taught: {', '.join(classifier.untaught())}."] if classifier.untaught() else []
-    return {"predictions": rows, "untaught": classifier.untaught(), "notice": NOTICE}, [*lines, NOTICE]
+    untaught, unknown = classifier.untaught(), classifier.unknown_words()
+    lines += [f"Never taught: {', '.join(untaught)}."] if untaught else []
+    if unknown:
+        lines.append(f"Not known to this model: {', '.join(unknown)}; choose other words or a larger backbone.")
+    return {"predictions": rows, "untaught": untaught, "unknown_words": unknown, "notice": NOTICE}, [*lines, NOTICE]
 
 
 def explain(args) -> tuple[dict, list[str]]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -201,6 +202,23 @@ def table_rows(prompt_set: PromptSet) -> list[list[str]]:
 def ready_sets() -> dict[str, Path]:
     """The prompt sets that come with the project: {name: file}, sorted by name."""
     return {path.stem: path for path in sorted(ASSETS.glob("*.json"))}
+
+
+def words(text: str) -> list[str]:
+    """The words of a text: runs of letters and digits with a letter among them, hyphens and apostrophes inside."""
+    return re.findall(r"\w*[^\W\d_]\w*(?:['’-]\w+)*", text)
+
+
+def unknown_words(texts: Iterable[str], known: Callable[[str], bool]) -> list[str]:
+    """The words that a model does not know (`known`: word -> bool), each once, in the order in which they come."""
+    distinct = {word.casefold(): word for text in texts for word in words(text)}
+    return [word for word in distinct.values() if not known(word)]
+
+
+def coverage(text: str, known: Callable[[str], bool]) -> float:
+    """Share of a text's words that a model knows, 0..1; 1 for a text without words."""
+    found = [known(word) for word in words(text)]
+    return sum(found) / len(found) if found else 1.0
 
 
 def _listed(values: object, what: str) -> Sequence:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from test_nearl import moved
 
+from nearl.backbones import load_backbone
 from nearl.classifier import Classifier
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
@@ -134,3 +135,14 @@ def test_adapters_that_do_not_fit_are_refused_and_the_old_one_stays(tiny):
         with pytest.raises(NearlError, match=says):
             classifier.set_adapter(adapter)
         assert classifier.adapter is good
+
+
+def test_the_embedded_model_names_the_words_it_was_never_trained_on():
+    backbone = load_backbone("embedded")
+    prompts = PromptSet("x", ("a", "b"), (("a brain MRI of a glioma",), ("a zebra on a brain MRI", "Zebra glioma")))
+    assert Classifier(backbone, prompts).unknown_words() == ["Zebra"]
+    assert backbone.knows("Meningioma") and not backbone.knows("quetzalcoatl")
+
+
+def test_a_model_trained_at_large_knows_every_word(backbone):
+    assert backbone.knows("zebra")

@@ -10,7 +10,16 @@ import pytest
 
 from nearl.data.phantoms import CLASSES, KINDS
 from nearl.errors import NearlError
-from nearl.prompts import PromptSet, default_prompts, parse_table, ready_sets, table_rows
+from nearl.prompts import (
+    PromptSet,
+    coverage,
+    default_prompts,
+    parse_table,
+    ready_sets,
+    table_rows,
+    unknown_words,
+    words,
+)
 
 BRAIN = PromptSet("brain", ("glioma", "other"), (("a  glioma ", "glioma\ntumour"), ("something; else",)))
 
@@ -159,3 +168,12 @@ def test_for_classes_reorders_and_refuses_what_does_not_match():
         both.for_classes(["a", "b", "c"])
     with pytest.raises(NearlError, match="prompts for “b” but no images"):
         both.for_classes(["a"])
+
+
+def test_words_that_a_model_does_not_know_are_named_once():
+    text = "A T1-weighted MRI, grade 2, of Sjögren's xyzoma"
+    assert words(text) == ["A", "T1-weighted", "MRI", "grade", "of", "Sjögren's", "xyzoma"]
+    known = {"a", "t1-weighted", "mri", "grade", "of"}
+    assert unknown_words([text, "XYZOMA mri"], lambda word: word.lower() in known) == ["Sjögren's", "XYZOMA"]
+    assert coverage(text, lambda word: word.lower() in known) == pytest.approx(5 / 7)
+    assert coverage("2 + 2", lambda word: False) == 1.0

@@ -135,6 +135,16 @@ class Backbone:
         """list of C texts -> int64 [C, L] on the backbone's device."""
         return self.tokenizer(list(texts)).to(self.device)
 
+    def knows(self, word: str) -> bool:
+        """Whether the text tower was trained on the word.
+
+        A token whose row in the embedding table is zero was never seen, which tells something of the embedded backbone
+        alone: in large models no row is. A word of several tokens is known if all of them are.
+        """
+        fixed = set(self.tokenize([""]).unique().tolist())
+        tokens = [token for token in self.tokenize([word])[0].tolist() if token not in fixed]
+        return bool(self.text.token_table[tokens].abs().sum(-1).all())
+
     @property
     def logit_scale(self) -> Tensor:
         """exp(s) of the softmax over cosine similarities, a float32 scalar."""

@@ -105,6 +105,7 @@ class OpenClipText:
         self.text = text
         self.blocks = text.transformer.resblocks
         self.depth, self.width = len(self.blocks), text.transformer.width
+        self.token_table = text.token_embedding.weight
         self.pool_type = text.text_pool_type if isinstance(text, CLIP) else text.pool_type
         self.eos_id = text.text_eos_id if isinstance(text, CLIP) else text.eos_id
 
@@ -142,6 +143,7 @@ class HuggingFaceText:
         self.text, self.transformer = text, text.transformer
         self.blocks = self.transformer.encoder.layer
         self.depth, self.width = len(self.blocks), text.config.hidden_size
+        self.token_table = self.transformer.get_input_embeddings().weight
 
     def embed(self, tokens: Tensor) -> tuple[Tensor, TextState]:
         """[C, L] int64 -> (features [C, L', d], state). Padding is masked, so the common padding is cut off."""
