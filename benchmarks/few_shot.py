@@ -32,12 +32,10 @@ METRICS = ("balanced_accuracy", "auroc", "ece")
 T_95 = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided 95 % quantile of Student's t for this many seeds
 
 
-def linear_probe(classifier: Classifier, support: LabelledSet, test: LabelledSet) -> dict:
-    def features(data: LabelledSet) -> np.ndarray:
-        return classifier.image_features(data.records, adapted=False).cpu().numpy()
-
-    folds = max(2, min(4, min(support.counts().values())))
-    probe = LogisticRegressionCV(
+def probe(x: np.ndarray, labels: list[int], x_test: np.ndarray, test_labels: list[int]) -> dict:
+    """Logistic regression, L2 strength chosen inside the support set; what `evaluate` says of it on the test set."""
+    folds = max(2, min(4, int(np.bincount(labels).min())))
+    regression = LogisticRegressionCV(
         Cs=np.logspace(-1, 5, 7),
         l1_ratios=(0,),
         cv=folds,
@@ -46,14 +44,19 @@ def linear_probe(classifier: Classifier, support: LabelledSet, test: LabelledSet
         max_iter=2000,
         use_legacy_attributes=False,
     )
-    probe.fit(features(support), support.labels)
-    return evaluate(probe.predict_proba(features(test)), np.array(test.labels))
+    regression.fit(x, labels)
+    return evaluate(regression.predict_proba(x_test), np.array(test_labels))
+
+
+def linear_probe(classifier: Classifier, support: LabelledSet, test: LabelledSet) -> dict:
+    x, x_test = (classifier.image_features(data.records, adapted=False).cpu().numpy() for data in (support, test))
+    return probe(x, support.labels, x_test, test.labels)
 
 
 def run(backbone, classifier: Classifier, train: LabelledSet, test: LabelledSet, shots: int, seed: int) -> list[dict]:
     support = train.subset(draw_support(train.labels, shots, seed))
     started = time.monotonic()
-    probe = linear_probe(classifier, support, test)
+    probed = linear_probe(classifier, support, test)
     probe_seconds = time.monotonic() - started
     started = time.monotonic()
     *_, final = finetune(backbone, support, classifier.prompt_set, recipe=Recipe(seed=seed))
@@ -64,7 +67,7 @@ def run(backbone, classifier: Classifier, train: LabelledSet, test: LabelledSet,
     common = {"shots": shots, "seed": seed, "n": len(test)}
     return [
         {**common, "method": "zero-shot", **{m: measured["frozen"][m] for m in METRICS}, "fit_seconds": 0.0},
-        {**common, "method": "linear-probe", **{m: probe[m] for m in METRICS}, "fit_seconds": round(probe_seconds, 1)},
+        {**common, "method": "linear-probe", **{m: probed[m] for m in METRICS}, "fit_seconds": round(probe_seconds, 1)},
         {**common, "method": "nearl", **{m: measured["adapted"][m] for m in METRICS}, "fit_seconds": round(seconds, 1)},
     ]
 

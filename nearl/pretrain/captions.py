@@ -185,7 +185,7 @@ class CaptionGrammar:
         kind = rng.random()
         if kind < 0.1:
             return self._write(MODALITY, family, {}, rng, np.ones_like(members))
-        if kind < 0.24:
+        if kind < 0.3:
             absent = [f for f in self.findings if "names" in f[0] and not f[1][concept] and (f[1] & members).any()]
             absent += [(entry, np.zeros_like(members)) for entry, of in self.never if of == at]
             if absent:
@@ -240,7 +240,7 @@ class CaptionGrammar:
         if "{w}" in template:
             requires["place"] = attributes["place"]
         text = template.format(
-            **{"n": noun, "an": _article(noun), "s": scan, "as": _article(scan), "p": place},
+            **{"n": _many(noun, rng), "an": _article(noun), "s": _many(scan, rng), "as": _article(scan), "p": place},
             **{"t": _pick(finding.get("statements") or [""], rng), "a": quality, "aa": _article(quality)},
             **{"q": words, "aq": _article(words), "w": requires.get("place")},
         )
@@ -270,6 +270,13 @@ def _article(noun: str) -> str:
     return f"{'an' if vowel else 'a'} {noun}"
 
 
+def _many(noun: str, rng: np.random.Generator) -> str:
+    """Now and then the plural of a noun without a "with" or "of" behind it."""
+    if rng.random() < 0.9 or noun[-1:] in ("", "s", "x") or set(noun.split()) & {"of", "with", "in", "at", "to", "and"}:
+        return noun
+    return noun + "s"
+
+
 def _roughen(text: str, rng: np.random.Generator) -> str:
     """Spelling variants, dropped little words, swapped halves, openings, a closing period."""
     for british, american in SPELLINGS:
@@ -277,7 +284,7 @@ def _roughen(text: str, rng: np.random.Generator) -> str:
             text = text.replace(british, american)
     if rng.random() < 0.15 and not text.startswith(("this", "there", "no")):
         text = f"{_pick(OPENINGS, rng)} {text}"
-    if rng.random() < 0.15:
+    if rng.random() < 0.15 and "free of" not in text:
         text = " ".join(word for word in text.split() if word not in DROPPABLE or rng.random() < 0.5) or text
     if ", " in text and rng.random() < 0.3:
         text = ", ".join(reversed(text.split(", ")))

@@ -33,6 +33,8 @@ from nearl.pretrain.config import concepts_of, data_location, read_config, train
 from nearl.pretrain.images import Pool, augment, draw, load_pool, sampling_weights, see
 from nearl.pretrain.losses import contrastive_loss, multi_positive, pairs, view_loss
 from nearl.pretrain.model import Pretraining, average, export, parameter_groups
+from nearl.pretrain.teacher import WIDTH as TEACHER_WIDTH
+from nearl.pretrain.teacher import affirmative_phrases, teacher_embeddings
 
 
 @torch.inference_mode()
@@ -155,7 +157,10 @@ def finish_text(
     config: dict[str, Any],
     progress: Callable[[str], None],
 ) -> None:
-    """Train the text tower on, in place, against stored image embeddings and the anchors, which rest."""
+    """Train the text tower on, in place, against stored image embeddings and the anchors, which rest.
+
+    With a weight for the teacher, a linear map of the text embeddings also learns the teacher's (a term of the loss).
+    """
     training, settings, seed = config["training"], config["training"]["text"], config["seed"]
     device = next(model.parameters()).device
     progress(f"text alone: {settings['views']} views of {len(pool.concept)} images are being stored")
@@ -164,7 +169,11 @@ def finish_text(
     weights = np.tile(sampling_weights(pool, config), settings["views"]) / settings["views"]
     groups = np.tile(set_numbers(pool, concepts_of(config)), settings["views"])
     tower = model.clip.text.requires_grad_(True)
-    optimizer = torch.optim.AdamW(parameter_groups(tower, training["weight_decay"]), lr=0.0, betas=(0.9, 0.98))
+    taught = affirmative_phrases(config) if settings["teacher"] else []
+    wanted = teacher_embeddings(taught).to(device) if taught else None
+    towards_teacher = nn.Linear(stored.shape[1], TEACHER_WIDTH, bias=False).to(device)
+    trained = nn.ModuleDict({"tower": tower, "towards_teacher": towards_teacher})
+    optimizer = torch.optim.AdamW(parameter_groups(trained, training["weight_decay"]), lr=0.0, betas=(0.9, 0.98))
     scale = model.clip.logit_scale.exp()
     towards = scale * F.normalize(model.anchors, dim=-1).T
     recent = []
@@ -178,17 +187,23 @@ def finish_text(
         positive, unknown = (x.to(device) for x in pairs(captions, labels, attributes))
         contrastive = contrastive_loss(stored[picked], text, scale, positive, unknown)
         anchored = multi_positive(text @ towards, text_targets(captions, device))
+        distilled = torch.zeros((), device=device)
+        if taught:
+            asked = rng.choice(len(taught), settings["captions"] // 2, replace=False)
+            mapped = towards_teacher(model.encode_text(vocabulary.encode([taught[i] for i in asked]).to(device)))
+            distilled = 1 - F.cosine_similarity(mapped, wanted[asked]).mean()
         lr = settings["lr"] * min((step + 1) / 50, 0.5 * (1 + math.cos(math.pi * step / settings["steps"])) + 0.005)
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.zero_grad(set_to_none=True)
-        (contrastive + anchored).backward()
-        nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
+        (contrastive + anchored + settings["teacher"] * distilled).backward()
+        nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
         optimizer.step()
-        recent.append((contrastive.item(), anchored.item()))
+        recent.append((contrastive.item(), anchored.item(), distilled.item()))
         if (step + 1) % training["log_every"] == 0:
-            a, b = np.mean(recent[-training["log_every"] :], axis=0)
-            progress(f"text alone: step {step + 1}/{settings['steps']}  contrastive {a:.3f}  anchored {b:.3f}")
+            a, b, c = np.mean(recent[-training["log_every"] :], axis=0)
+            shown = f"contrastive {a:.3f}  anchored {b:.3f}  teacher {c:.3f}"
+            progress(f"text alone: step {step + 1}/{settings['steps']}  {shown}")
     tower.requires_grad_(False)
 
 
@@ -218,7 +233,9 @@ def pretrain(
     concepts = concepts_of(config)
     grammar = CaptionGrammar(concepts, config["families"], config["findings"])
     tokenizer = open_clip.SimpleTokenizer(context_length=config["model"]["text"]["context_length"])
-    vocabulary = CompactVocabulary(tokenizer, grammar.phrases(), tokenizer.vocab_size)
+    vocabulary = CompactVocabulary(
+        tokenizer, grammar.phrases() + list(config.get("general") or []), tokenizer.vocab_size
+    )
 
     torch.manual_seed(seed)
     model = Pretraining(config, vocabulary, len(concepts)).to(device, memory_format=torch.channels_last)
