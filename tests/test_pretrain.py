@@ -225,7 +225,7 @@ def test_captions_are_true_of_their_class_and_of_nothing_they_deny():
     chest = [at["chest_xray_pneumonia/normal"], at["chest_xray_pneumonia/pneumonia"]]
     names = [name for name in config["findings"]["pneumonia"]["names"] if name in seen]
     assert names and all(seen[name][chest].tolist() == [False, True] for name in names)
-    denials = [f"no {name}" for name in config["findings"]["pneumonia"]["names"] if f"no {name}" in seen]
+    denials = [text for text in seen if text.startswith("no ") and "pneumonia" in text]
     assert denials and all(seen[denial][chest].tolist() == [True, False] for denial in denials)
     scans = [true_of for text, true_of in seen.items() if text in config["families"]["chest_xray"]["scan"][:3]]
     assert scans and all(true_of[chest].all() and true_of.sum() == 4 for true_of in scans), "real and made up"
