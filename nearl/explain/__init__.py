@@ -1,6 +1,27 @@
-"""Where the model looked: one file per map, and how a map is laid over its image."""
+"""Where the model looked and what teaching added: one file per map, one registry, and how a map is drawn and
+checked."""
 
-from nearl.explain.gradcam import gradcam
-from nearl.explain.overlay import Heatmap, heat_layer, overlay
+from nearl.explain.cam import gradcam
+from nearl.explain.heatmap import Heatmap, difference
+from nearl.explain.registry import METHODS, available, draw, explain
+from nearl.explain.render import heat_layer, overlay
+from nearl.explain.score import ALONE, OTHERS, Score, Scorer, randomised
+from nearl.explain.trace import Trace
 
-__all__ = ["Heatmap", "gradcam", "heat_layer", "overlay"]
+__all__ = [
+    "ALONE",
+    "METHODS",
+    "OTHERS",
+    "Heatmap",
+    "Score",
+    "Scorer",
+    "Trace",
+    "available",
+    "difference",
+    "draw",
+    "explain",
+    "gradcam",
+    "heat_layer",
+    "overlay",
+    "randomised",
+]

@@ -1,0 +1,119 @@
+"""Looking into a forward pass without changing the model.
+
+Attention is computed by fused kernels that never form the matrix of weights. Here the call itself is caught on its way
+to the kernel (a ``TorchFunctionMode``, which holds for this thread alone) and done step by step; forward hooks say
+which module is asking. Parameters, flags and modules are not touched, and the hooks are gone at the end, also after an
+error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+
+class Capture(TorchFunctionMode):
+    """Within the ``with``: ``attention[key]`` lists the weights [B, heads, queries, keys] of every attention computed
+    inside the module of that key, ``outputs[key]`` the outputs of the module, ``results[key]`` what ``calls[key]`` made
+    of (module, args, output), each in the order of the calls.
+
+    ``leaf``: a module whose input tokens are cut from what came before and, if gradients are on, are where they begin.
+    """
+
+    def __init__(
+        self,
+        attention: Mapping[Hashable, nn.Module],
+        outputs: Mapping[Hashable, nn.Module] | None = None,
+        calls: Mapping[Hashable, tuple[nn.Module, Callable]] | None = None,
+        leaf: nn.Module | None = None,
+    ):
+        super().__init__()
+        self._inside, self._outputs, self._calls, self._leaf = attention, outputs or {}, calls or {}, leaf
+        self.attention: dict[Hashable, list[Tensor]] = {key: [] for key in self._inside}
+        self.outputs: dict[Hashable, list[Tensor]] = {key: [] for key in self._outputs}
+        self.results: dict[Hashable, list] = {key: [] for key in self._calls}
+        self._place: list[Hashable] = []
+        self._handles: list = []
+
+    def __enter__(self) -> Capture:
+        hook = self._handles.append
+        if self._leaf is not None:
+            hook(self._leaf.register_forward_pre_hook(_begin))
+        for key, module in self._inside.items():
+            hook(module.register_forward_pre_hook(lambda m, a, key=key: self._place.append(key)))
+            hook(module.register_forward_hook(lambda m, a, out: self._leave(), always_call=True))
+        for key, module in self._outputs.items():
+            hook(module.register_forward_hook(lambda m, a, out, key=key: self.outputs[key].append(out)))
+        for key, (module, make) in self._calls.items():
+            hook(
+                module.register_forward_hook(lambda m, a, out, key=key, f=make: self.results[key].append(f(m, a, out)))
+            )
+        return super().__enter__()
+
+    def __exit__(self, *error) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        super().__exit__(*error)
+
+    def _leave(self) -> None:
+        if self._place:
+            self._place.pop()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if self._place and func is F.scaled_dot_product_attention:
+            return self._attend(*args, **kwargs)
+        plain = kwargs.get("q_proj_weight") is None and kwargs.get("key_padding_mask") is None
+        if self._place and func is F.multi_head_attention_forward and plain:
+            return self._multi_head(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _attend(self, q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
+        weights = q @ k.transpose(-2, -1) * (q.shape[-1] ** -0.5 if scale is None else scale)
+        if is_causal:
+            attn_mask = torch.ones(weights.shape[-2:], dtype=torch.bool, device=q.device).tril()
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            weights = weights.masked_fill(~attn_mask, float("-inf"))
+        elif attn_mask is not None:
+            weights = weights + attn_mask
+        weights = weights.softmax(-1)
+        self.attention[self._place[-1]].append(weights)
+        return weights @ v
+
+    def _multi_head(
+        self,
+        query,
+        key,
+        value,
+        width,
+        heads,
+        w_in,
+        b_in,
+        bias_k,
+        bias_v,
+        add_zero,
+        dropout,
+        w_out,
+        b_out,
+        *_,
+        **options,
+    ) -> tuple[Tensor, None]:
+        """``nn.MultiheadAttention``, whose tensors come with the sequence first: [L, B, d]."""
+        biases = (None,) * 3 if b_in is None else b_in.chunk(3)
+        split = lambda x: x.unflatten(-1, (heads, -1)).permute(1, 2, 0, 3)  # noqa: E731  [B, heads, L, d / heads]
+        q, k, v = (split(F.linear(x, w, b)) for x, w, b in zip((query, key, value), w_in.chunk(3), biases, strict=True))
+        mask = options.get("attn_mask")
+        if mask is not None and mask.dtype == torch.bool:
+            mask = ~mask  # there, True hides
+        out = self._attend(q, k, v, attn_mask=mask)
+        return F.linear(out.permute(2, 0, 1, 3).flatten(2), w_out, b_out), None
+
+
+def _begin(module: nn.Module, args: tuple) -> tuple:
+    tokens = args[0].detach()
+    return (tokens.requires_grad_() if torch.is_grad_enabled() else tokens, *args[1:])

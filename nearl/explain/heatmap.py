@@ -1,0 +1,93 @@
+"""A map over the patches of one image: raw values in their own units, and where they lie on the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nearl.backbones import Backbone
+
+
+@dataclass(frozen=True, eq=False)
+class Heatmap:
+    """``values`` float32 [grid height, grid width], in ``units``; ``method`` is a key of the registry, ``name`` its
+    name.
+
+    ``box``: (left, top, right, bottom) in pixels of the original image of size ``image_size`` (width, height): what the
+    model saw. It can reach past the image where preprocessing padded. ``signed``: below zero means against the class.
+    ``adapted``: True or False, None for a difference of both. ``against``: what the class was compared with, in words
+    ("" for the class's logit alone). ``layer`` and ``head`` count from 0; None where the method takes all or its own.
+    """
+
+    values: np.ndarray
+    box: tuple[float, float, float, float]
+    image_size: tuple[int, int]
+    class_name: str
+    method: str
+    name: str
+    units: str
+    adapted: bool | None
+    signed: bool = False
+    against: str = ""
+    layer: int | None = None
+    head: int | None = None
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The values at both ends of the colour bar: the map's own, symmetric about zero if it is signed."""
+        if self.signed:
+            top = float(np.abs(self.values).max())
+            return -top, top
+        return float(self.values.min()), float(self.values.max())
+
+    @property
+    def blank(self) -> bool:
+        """True where no patch differs from another: there is nothing to draw, and that should be said."""
+        return float(np.ptp(self.values)) == 0
+
+    @property
+    def peak(self) -> tuple[int, int]:
+        """(row, column) of the patch with the highest value."""
+        row, column = divmod(int(self.values.argmax()), self.values.shape[1])
+        return row, column
+
+    @property
+    def peak_pixel(self) -> tuple[int, int]:
+        """(x, y) of the centre of that patch, in pixels of the image."""
+        (row, column), (left, top, right, bottom) = self.peak, self.box
+        rows, columns = self.values.shape
+        x, y = left + (column + 0.5) * (right - left) / columns, top + (row + 0.5) * (bottom - top) / rows
+        return round(x), round(y)
+
+    def scaled(self, span: tuple[float, float] | None = None) -> np.ndarray:
+        """Values as shares of ``span`` (default: ``range``): 0..1, or -1..1 if signed."""
+        low, high = span or self.range
+        if self.signed:
+            return np.clip(self.values / max(high, 1e-30), -1, 1)
+        return np.clip((self.values - low) / max(high - low, 1e-30), 0, 1)
+
+    def shares(self) -> Heatmap:
+        """The positive part in per cent of its sum, so that maps without common units can be compared."""
+        positive = np.maximum(self.values, 0)
+        return replace(self, values=100 * positive / max(positive.sum(), 1e-30), units="% of the map", signed=False)
+
+
+def difference(before: Heatmap, after: Heatmap, same_units: bool) -> Heatmap:
+    """After less before, patch by patch, signed: in the method's units if those mean the same in both models, else in
+    per cent of each map (our choice)."""
+    if not same_units:
+        before, after = before.shares(), after.shares()
+    return replace(after, values=after.values - before.values, adapted=None, signed=True)
+
+
+def seen_box(backbone: Backbone, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The part of an image of ``size`` (width, height) that the backbone's preprocessing shows to the model."""
+    (width, height), (model_h, model_w) = size, backbone.image_size
+    mode = backbone.preprocess_cfg["resize_mode"]
+    if mode == "squash":
+        return 0.0, 0.0, float(width), float(height)
+    fit = min if mode == "longest" else max  # pad around the image, or crop its centre
+    scale = fit(model_w / width, model_h / height)
+    w, h = model_w / scale, model_h / scale
+    return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2

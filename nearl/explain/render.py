@@ -1,0 +1,208 @@
+"""How a map is drawn: placed on its image, coloured, outlined, with a colour bar in its own units, and written to a
+file.
+
+Nothing here runs a model. Colour maps are perceptually uniform; signed maps take a diverging one whose middle is zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import matplotlib
+import numpy as np
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from nearl import NOTICE
+from nearl.explain.heatmap import Heatmap
+
+COLOURS = ("inferno", "viridis", "cividis")  # of maps that start at nothing
+DIVERGING = "PuOr_r"  # purple is against, orange for; told apart in greyscale by the sign on the bar
+GROUND, INK = (12, 17, 23), (214, 222, 231)
+LINE = (255, 255, 255)
+FIGURE_SIDE = 640  # pixels, the longer side of the image in a written figure, at least
+
+
+def placed(heatmap: Heatmap, span: tuple[float, float] | None = None, smooth: bool = True) -> np.ndarray:
+    """Scaled values float32 [height, width] over the whole image; NaN where the model did not see it.
+
+    ``smooth``: interpolated between the centres of the patches; otherwise each patch is one flat square.
+    """
+    left, top, right, bottom = heatmap.box
+    values = Image.fromarray(heatmap.scaled(span).astype(np.float32))
+    x, y = values.width / (right - left), values.height / (bottom - top)
+    how = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
+    matrix = (x, 0, -left * x, 0, y, -top * y)
+    out = np.array(values.transform(heatmap.image_size, Image.Transform.AFFINE, matrix, resample=how))
+    width, height = heatmap.image_size
+    columns, rows = np.arange(width) + 0.5, np.arange(height) + 0.5
+    out[:, (columns < left) | (columns > right)] = np.nan
+    out[(rows < top) | (rows > bottom)] = np.nan
+    return out
+
+
+def colours_of(heatmap: Heatmap, colours: str) -> str:
+    """The colour map that is used: the chosen one, or the diverging one for a signed map."""
+    return DIVERGING if heatmap.signed else colours
+
+
+def heat_layer(
+    heatmap: Heatmap,
+    colours: str = COLOURS[0],
+    smooth: bool = True,
+    contour: float | None = None,
+    span: tuple[float, float] | None = None,
+) -> Image.Image:
+    """The map as an RGBA picture of the original image's size: colour and alpha grow with the value, and nothing is
+    drawn outside of what the model saw. ``contour``: a line around the patches above that quantile, 0 to 1."""
+    values = placed(heatmap, span, smooth)
+    seen = ~np.isnan(values)
+    values = np.nan_to_num(values)
+    picture = matplotlib.colormaps[colours_of(heatmap, colours)]((values + 1) / 2 if heatmap.signed else values)
+    picture[..., 3] = np.abs(values) * seen
+    out = Image.fromarray((picture * 255).round().astype(np.uint8), "RGBA")
+    if contour is not None and not heatmap.blank:
+        _outline(out, values, np.quantile(heatmap.scaled(span), contour))
+    if _cropped(heatmap):
+        _frame(out, heatmap.box)
+    return out
+
+
+def overlay(image: Image.Image, heatmap: Heatmap, opacity: float = 0.6, **how) -> Image.Image:
+    """The map over the image at ``opacity`` 0..1, drawn as ``heat_layer`` does it; RGB, the image's own size."""
+    layer = heat_layer(heatmap, **how)
+    layer.putalpha(layer.getchannel("A").point(lambda a: round(a * opacity)))
+    return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
+
+
+def _outline(picture: Image.Image, values: np.ndarray, level: float) -> None:
+    """A line where ``values`` cross ``level``, a 300th of the image wide."""
+    above = values > level
+    edge = np.zeros_like(above)
+    edge[:, 1:] |= above[:, 1:] != above[:, :-1]
+    edge[1:] |= above[1:] != above[:-1]
+    wide = edge.copy()
+    for step in range(1, max(2, round(max(values.shape) / 300))):
+        wide[step:] |= edge[:-step]
+        wide[:, step:] |= edge[:, :-step]
+    pixels = np.array(picture)
+    pixels[wide] = (*LINE, 255)
+    picture.paste(Image.fromarray(pixels, "RGBA"))
+
+
+def _cropped(heatmap: Heatmap) -> bool:
+    left, top, right, bottom = heatmap.box
+    width, height = heatmap.image_size
+    return left > 0.5 or top > 0.5 or right < width - 0.5 or bottom < height - 0.5
+
+
+def _frame(picture: Image.Image, box: tuple[float, float, float, float]) -> None:
+    """A dashed line around what the model saw, where preprocessing cropped the image."""
+    left, top, right, bottom = box
+    right, bottom = min(right, picture.width) - 1, min(bottom, picture.height) - 1
+    left, top = max(left, 0), max(top, 0)
+    pen, dash = ImageDraw.Draw(picture), max(4, max(picture.size) // 64)
+    for start in range(math.floor(left), math.ceil(right), 2 * dash):
+        for y in (top, bottom):
+            pen.line([(start, y), (min(start + dash, right), y)], fill=(*LINE, 200))
+    for start in range(math.floor(top), math.ceil(bottom), 2 * dash):
+        for x in (left, right):
+            pen.line([(x, start), (x, min(start + dash, bottom))], fill=(*LINE, 200))
+
+
+def number(value: float) -> str:
+    """A figure for the colour bar: two significant digits and no exponent where it can be helped."""
+    if value == 0:
+        return "0"
+    digits = max(0, 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.1e}" if digits > 5 else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def ticks(heatmap: Heatmap, span: tuple[float, float] | None = None) -> tuple[str, str, str]:
+    """The figures at the low end, the middle and the high end of the colour bar."""
+    low, high = span or heatmap.range
+    return number(low), number((low + high) / 2), number(high)
+
+
+def colour_bar(heatmap: Heatmap, colours: str = COLOURS[0], length: int = 256, breadth: int = 1) -> Image.Image:
+    """The colours from the low to the high end, left to right; RGB, length x breadth pixels."""
+    row = matplotlib.colormaps[colours_of(heatmap, colours)](np.linspace(0, 1, length))[:, :3]
+    return Image.fromarray(np.repeat((row * 255).round().astype(np.uint8)[None], breadth, 0))
+
+
+# ------------------------------------------------------------------------------------------------------------- figures
+
+
+def figure(
+    image: Image.Image, heatmap: Heatmap, caption: Sequence[str], opacity: float = 0.6, colours: str = COLOURS[0], **how
+) -> Image.Image:
+    """The overlay with its colour bar and a caption in the picture; every figure says that it is not for diagnosis."""
+    scale = max(1.0, FIGURE_SIDE / max(image.size))
+    over = overlay(image, heatmap, opacity, colours=colours, **how)
+    over = over.resize((round(over.width * scale), round(over.height * scale)), Image.Resampling.BICUBIC)
+    width = max(over.width, 480)
+    font, small = _font(15), _font(13)
+    lines = [line for text in (*caption, NOTICE) for line in _wrapped(text, font, width - 32)]
+    bar_top = over.height + 28
+    page = Image.new("RGB", (width, bar_top + 64 + 22 * len(lines) + 12), GROUND)
+    page.paste(over, ((width - over.width) // 2, 0))
+    page.paste(colour_bar(heatmap, colours, width - 32, 12), (16, bar_top))
+    pen = ImageDraw.Draw(page)
+    pen.text((16, bar_top - 22), _bar_title(heatmap), INK, small)
+    for text, x, anchor in zip(
+        ticks(heatmap, how.get("span")), (16, width // 2, width - 16), ("la", "ma", "ra"), strict=True
+    ):
+        pen.text((x, bar_top + 16), text, INK, small, anchor=anchor)
+    for i, line in enumerate(lines):
+        pen.text((16, bar_top + 52 + 22 * i), line, INK, font)
+    return page
+
+
+def save_figure(page: Image.Image, path, caption: Sequence[str]) -> None:
+    """PNG, with the caption also as a text chunk."""
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("Comment", " ".join((*caption, NOTICE)))
+    page.save(path, pnginfo=info)
+
+
+def sheet(pictures: Sequence[tuple[Image.Image, str]], columns: int = 4, side: int = 240) -> Image.Image:
+    """A contact sheet: pictures fitted into squares of ``side`` pixels, each with a line below it."""
+    columns = min(columns, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    font, cell = _font(13), side + 40
+    page = Image.new("RGB", (columns * (side + 8) + 8, rows * cell + 32), GROUND)
+    pen = ImageDraw.Draw(page)
+    for i, (picture, label) in enumerate(pictures):
+        left, top = 8 + (i % columns) * (side + 8), 8 + (i // columns) * cell
+        fitted = picture.copy()
+        fitted.thumbnail((side, side))
+        page.paste(fitted, (left + (side - fitted.width) // 2, top + (side - fitted.height) // 2))
+        pen.text((left, top + side + 6), _wrapped(label, font, side)[0], INK, font)
+    pen.text((8, page.height - 24), NOTICE, INK, font)
+    return page
+
+
+def _bar_title(heatmap: Heatmap) -> str:
+    return (
+        f"{heatmap.units} ({'against' if heatmap.adapted is not None else 'less'} to the left)"
+        if heatmap.signed
+        else heatmap.units
+    )
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

@@ -1,0 +1,135 @@
+"""How maps are drawn: where on the image, in which colours and units, and what a written file says."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nearl.explain import Heatmap, difference, heat_layer, overlay
+from nearl.explain.heatmap import seen_box
+from nearl.explain.render import colour_bar, figure, number, placed, save_figure, sheet, ticks
+
+
+def heatmap_of(values, box, size, **changes):
+    facts = {"class_name": "c", "method": "m", "name": "M", "units": "logits", "adapted": True} | changes
+    return Heatmap(np.asarray(values, dtype=np.float32), box, size, **facts)
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "box"),
+    [
+        ("shortest", (60, 40), (10, 0, 50, 40)),  # the centre square
+        ("shortest", (40, 60), (0, 10, 40, 50)),
+        ("longest", (60, 40), (0, -10, 60, 50)),  # padded above and below
+        ("squash", (60, 40), (0, 0, 60, 40)),
+    ],
+)
+@pytest.mark.parametrize("corner", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_a_bright_corner_is_drawn_over_that_corner(tiny, monkeypatch, mode, size, box, corner):
+    """Send an image with one bright corner (of what the model sees) through the model's own preprocessing, use the
+    result as the map, and look where the map is drawn."""
+    backbone = tiny("clip")
+    cfg = backbone.preprocess_cfg | {"resize_mode": mode}
+    monkeypatch.setattr(type(backbone), "preprocess_cfg", cfg)
+    assert seen_box(backbone, size) == box
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    left, top, right, bottom = (max(box[0], 0), max(box[1], 0), min(box[2], size[0]), min(box[3], size[1]))
+    w, h = (right - left) // 4, (bottom - top) // 4
+    x, y = (right - w if corner[1] else left), (bottom - h if corner[0] else top)
+    pixels = np.zeros((size[1], size[0], 3), np.uint8)
+    pixels[y : y + h, x : x + w] = 255
+    seen = image_transform_v2(PreprocessCfg(**cfg | {"mean": (0,) * 3, "std": (1,) * 3}), is_train=False)(
+        Image.fromarray(pixels)
+    )
+    drawn = np.nan_to_num(placed(heatmap_of(seen[0].numpy(), box, size)))
+    assert drawn.shape == (size[1], size[0])
+    inside = drawn[y : y + h, x : x + w].sum() / drawn.sum()
+    assert inside > 0.75
+    assert drawn[y + h // 2, x + w // 2] > 0.8
+
+
+def ramp(size=(50, 30), **changes):
+    return heatmap_of(np.arange(12).reshape(3, 4), (0, 0, *size), size, **changes)
+
+
+def test_overlay_opacity_and_size():
+    image = Image.new("RGB", (50, 30), (100, 100, 100))
+    assert np.array_equal(np.asarray(overlay(image, ramp(), 0.0)), np.asarray(image))
+    full = overlay(image, ramp(), 1.0)
+    assert full.size == (50, 30) and np.abs(np.asarray(full).astype(int) - 100).max() > 50
+    nothing = heatmap_of(np.zeros((8, 8)), (0, 0, 50, 30), (50, 30))
+    assert nothing.blank and np.array_equal(np.asarray(overlay(image, nothing, 1.0)), np.asarray(image))
+
+
+def test_patches_are_flat_and_smooth_ones_are_not():
+    exact, smooth = placed(ramp(), smooth=False), placed(ramp(), smooth=True)
+    assert len(np.unique(exact)) == 12 and len(np.unique(smooth)) > 100
+    assert exact[0, 0] == 0 and exact[-1, -1] == 1
+    assert ramp().peak == (2, 3) and ramp().peak_pixel == (44, 25)
+
+
+def test_nothing_is_drawn_where_the_model_did_not_look():
+    heatmap = heatmap_of(np.ones((4, 4)) + np.eye(4), (10, 0, 50, 40), (60, 40))
+    values = placed(heatmap)
+    assert np.isnan(values[:, :10]).all() and np.isnan(values[:, 50:]).all() and not np.isnan(values[:, 10:50]).any()
+    alpha = np.asarray(heat_layer(heatmap).getchannel("A"))
+    assert not alpha[:, :9].any() and not alpha[:, 51:].any()
+    assert (alpha[:, 10] == 200).any()  # the dashed frame of the crop
+
+
+def test_signed_maps_diverge_from_zero():
+    heatmap = heatmap_of([[-4.0, 0.0, 2.0]], (0, 0, 30, 10), (30, 10), signed=True)
+    assert heatmap.range == (-4, 4) and ticks(heatmap)[1] == "0"
+    pixels = np.asarray(heat_layer(heatmap, smooth=False)).astype(int)
+    against, zero, favour = pixels[5, 5], pixels[5, 15], pixels[5, 25]
+    assert zero[3] == 0 and against[3] == 255 and favour[3] == pytest.approx(128, abs=2)
+    assert against[2] > against[0] and favour[0] > favour[2]  # purple, orange
+    bar = np.asarray(colour_bar(heatmap)).astype(int)[0]
+    assert bar[0][2] > bar[0][0] and bar[-1][0] > bar[-1][2]
+
+
+def test_a_shared_span_makes_two_maps_comparable():
+    low, high = ramp(), heatmap_of(2 * np.arange(12).reshape(3, 4), (0, 0, 50, 30), (50, 30))
+    assert low.scaled((0, 22)).max() == pytest.approx(0.5) and high.scaled((0, 22)).max() == 1
+
+
+def test_contour_encloses_the_highest_patches():
+    line = np.asarray(heat_layer(ramp((80, 60)), smooth=False, contour=0.9))
+    white = (line == 255).all(-1)
+    rows, columns = np.nonzero(white)
+    assert white.any() and columns.min() >= 39 and rows.min() >= 39
+
+
+def test_difference_is_after_less_before_and_takes_shares_without_common_units():
+    before, after = ramp(adapted=False), heatmap_of(np.ones((3, 4)), (0, 0, 50, 30), (50, 30))
+    change = difference(before, after, same_units=True)
+    assert change.signed and change.adapted is None and change.units == "logits"
+    np.testing.assert_allclose(change.values, 1 - np.arange(12).reshape(3, 4))
+    shares = difference(before, after, same_units=False)
+    assert shares.units == "% of the map" and abs(shares.values.sum()) < 1e-4
+    assert shares.values[0, 0] == pytest.approx(100 / 12)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (0.0123, "0.012"), (-1.26, "\N{MINUS SIGN}1.3"), (123.4, "123"), (3e-9, "3.0e-09")]
+)
+def test_figures_of_the_colour_bar(value, text):
+    assert number(value) == text
+
+
+def test_a_written_figure_says_what_it_is(tmp_path):
+    image = Image.new("RGB", (50, 30), (90, 90, 90))
+    lines = ["Grad-CAM, after teaching. Class: a “long” name.", "Model: tiny. " + "word " * 60]
+    page = figure(image, ramp(), lines, contour=0.8)
+    save_figure(page, tmp_path / "a.png", lines)
+    written = Image.open(tmp_path / "a.png")
+    assert "Grad-CAM" in written.text["Comment"] and "Not for diagnosis" in written.text["Comment"]
+    assert written.width >= 640 and written.height > 640 * 30 / 50  # the picture, then the bar and the caption
+    assert np.asarray(written)[-40:].std() > 5  # letters
+
+
+def test_a_contact_sheet_holds_every_picture():
+    pictures = [(Image.new("RGB", (40, 60), (250, 0, 0)), f"image {i}") for i in range(5)]
+    page = np.asarray(sheet(pictures, columns=3, side=100))
+    red = (page == (250, 0, 0)).all(-1)
+    assert red.sum() == 5 * 40 * 60
