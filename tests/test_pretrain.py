@@ -21,7 +21,7 @@ from nearl.data.phantoms import KINDS
 from nearl.errors import NearlError
 from nearl.pretrain import pretrain
 from nearl.pretrain.captions import CaptionGrammar, CompactVocabulary
-from nearl.pretrain.config import concepts_of, data_location, read_config, train_files, twins
+from nearl.pretrain.config import concepts_of, data_location, manifest_lines, read_config, train_files, twins
 from nearl.pretrain.images import Pool, augment, draw, load_pool, sampling_weights, see
 from nearl.pretrain.losses import contrastive_loss, pairs, view_loss
 from nearl.pretrain.model import Pretraining
@@ -161,6 +161,17 @@ def test_missing_or_extra_images_are_named(config, data):
         train_files(read_config(config()), data)
 
 
+def test_an_image_that_is_not_the_one_of_the_manifest_is_named(config, data, tmp_path):
+    files = [file for part in train_files(read_config(config()), data) for file in part]
+    lines = manifest_lines(files, data)
+    assert len(lines) == 24 and lines[0].endswith("discs/train/bright/0.png")
+    (tmp_path / "files.txt").write_text("\n".join(lines) + "\n")
+    pretrain(config(manifest="files.txt"), tmp_path / "out", data_root=data, max_minutes=0, progress=str)
+    Image.new("RGB", (40, 32)).save(data / "squares" / "train" / "dark" / "2.png")
+    with pytest.raises(NearlError, match=r"squares/train/dark/2\.png is not the one that files\.txt lists"):
+        pretrain(config(manifest="files.txt"), tmp_path / "out", data_root=data, progress=str)
+
+
 def test_a_config_that_cannot_be_used_is_refused_in_a_sentence(config, data, tmp_path):
     with pytest.raises(NearlError, match="cannot be read"):
         read_config(tmp_path / "absent.yaml")
@@ -190,6 +201,8 @@ def test_the_shipped_config_matches_the_data_and_names_no_test_image():
     files = [path for part in train_files(config, data_location()) for path, _ in part if isinstance(path, Path)]
     assert len(files) == 5656
     assert all(path.parts[-3] == "train" for path in files)
+    listed = (SHIPPED.parent / config["manifest"]).read_text().splitlines()
+    assert listed == manifest_lines([(path, 0) for path in files], data_location())
 
 
 def test_no_image_that_was_learned_from_is_among_those_that_are_tested_on():

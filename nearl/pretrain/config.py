@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,20 @@ def train_files(
         learn += [(path, index) for path in files[:cut]]
         held += [(path, index) for path in files[cut:]]
     return learn, held
+
+
+def manifest_lines(files: list[tuple[Path | int, int]], root: Path) -> list[str]:
+    """One line "first 16 hex digits of the sha256, two spaces, set/train/class/file" per image, sorted by path."""
+    paths = sorted(path for path, _ in files if isinstance(path, Path))
+    return [f"{sha256(path.read_bytes()).hexdigest()[:16]}  {path.relative_to(root).as_posix()}" for path in paths]
+
+
+def check_manifest(manifest: Path, files: list[tuple[Path | int, int]], root: Path) -> None:
+    """Raises NearlError naming the first image that is not byte for byte the one that the manifest lists."""
+    listed = manifest.read_text(encoding="utf-8").splitlines()
+    for line in set(listed) ^ set(manifest_lines(files, root)):
+        name = line.split("  ", 1)[1]
+        raise NearlError(
+            f"The image {name} is not the one that {manifest.name} lists (missing, added or changed); see the model "
+            "card for how the images were prepared, or take the line `manifest` out of the config."
+        )

@@ -29,7 +29,7 @@ from torch import nn
 from nearl.backbones.embedded import MEAN, STD
 from nearl.pretrain.captions import Caption, CaptionGrammar, CompactVocabulary
 from nearl.pretrain.checkpoint import load_checkpoint, save_checkpoint
-from nearl.pretrain.config import concepts_of, data_location, read_config, train_files, twins
+from nearl.pretrain.config import check_manifest, concepts_of, data_location, read_config, train_files, twins
 from nearl.pretrain.images import Pool, augment, draw, load_pool, sampling_weights, see
 from nearl.pretrain.losses import contrastive_loss, multi_positive, pairs, view_loss
 from nearl.pretrain.model import Pretraining, average, export, parameter_groups
@@ -229,7 +229,10 @@ def pretrain(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    learn, held = train_files(config, data_location(data_root))
+    root = data_location(data_root)
+    learn, held = train_files(config, root)
+    if config.get("manifest"):
+        check_manifest(Path(config_path).parent / config["manifest"], learn + held, root)
     concepts = concepts_of(config)
     grammar = CaptionGrammar(concepts, config["families"], config["findings"])
     tokenizer = open_clip.SimpleTokenizer(context_length=config["model"]["text"]["context_length"])
