@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nearl.data.images import MAX_PIXELS, ImageRecord, decode, decode_many
+from nearl.data.images import MAX_PIXELS, ImageRecord, decode_all, decode_many, decode_picture
+from nearl.data.images import decode_one as decode
 from nearl.errors import NearlError
 
 
@@ -90,6 +91,7 @@ def test_other_files_are_refused_in_one_polite_sentence():
     assert "PNG, JPEG" in refusal(b"hello, this is not an image at all")
     assert "PNG, JPEG" in refusal(b"\x1f\x8b broken gzip")
     assert "DICOM" in refusal(bytes(128) + b"DICM" + bytes(300))
+    assert "PDF" in refusal(b"%PDF-1.7 " + bytes(300))
     assert "DICOM" in refusal(b"II*\x00" + bytes(124) + b"DICM" + bytes(300)), "a TIFF posing in a DICOM preamble"
     nifti = bytearray(400)
     nifti[344:348] = b"n+1\0"
@@ -153,12 +155,25 @@ def test_transparent_parts_become_black():
 
 
 @pytest.mark.parametrize("format", ["GIF", "TIFF", "PNG", "WEBP"])
-def test_only_the_first_frame_is_used(format):
+def test_a_film_shows_its_first_frame_and_keeps_the_others(format):
     first, second = Image.new("RGB", (32, 32), (250, 0, 0)), Image.new("RGB", (32, 32), (0, 0, 250))
     options = {"lossless": True} if format == "WEBP" else {}
-    record = decode(encode(first, format, save_all=True, append_images=[second], **options), "film")
-    assert record.pixels[5, 5, 0] > 240 and record.pixels[5, 5, 2] < 10
+    data = encode(first, format, save_all=True, append_images=[second], **options)
+    for record in (decode(data, "film"), decode_picture(data, "film")):
+        assert record.pixels[5, 5, 0] > 240 and record.pixels[5, 5, 2] < 10
     assert any("first" in note for note in record.notes)
+    film = decode(data, "film")
+    assert film.slices() == 2 and film.slice_number == 0
+    later = film.slice_at(1)
+    assert later.pixels[5, 5, 2] > 240 and later.pixels[5, 5, 0] < 10 and later.digest != film.digest
+    assert film.slice_at(99).slice_number == 1 and film.still().scan is None
+
+
+def test_deep_pages_keep_their_numbers():
+    pages = [Image.fromarray(np.full((20, 30), value, np.uint16)) for value in (100, 900, 4000)]
+    film = decode(encode(pages[0], "TIFF", save_all=True, append_images=pages[1:]), "stack.tif")
+    assert film.slices() == 3 and [int(film.scan.values("acquired", 0, t)[0, 0]) for t in range(3)] == [100, 900, 4000]
+    assert film.slice_at(0).pixels.max() == 0 and film.slice_at(2).pixels.min() == 255
 
 
 @pytest.mark.parametrize("format", ["JPEG", "TIFF", "PNG"])
@@ -189,10 +204,26 @@ def test_max_side_shrinks_and_says_so():
     assert decode(encode(scene(size=(100, 90)), "PNG"), "small.png", max_side=150).size == (100, 90)
 
 
-def test_real_files_that_are_not_pictures_are_refused():
-    data = Path(os.environ.get("NEARL_DATA", "../shared/data"))
-    files = [path for folder in ("dicom", "nifti") for path in sorted((data / folder).glob("*.*"))]
-    if not files:
-        pytest.skip("no shared data here")
-    records, problems = decode_many(files)
-    assert records == [] and all("does not read yet" in problem.reason for problem in problems)
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF"])
+def test_pictures_are_the_same_in_this_process_and_in_the_worker(format):
+    data = encode(scene(), format)
+    here, there = decode_picture(data, "a.b"), decode(data, "a.b")
+    assert np.array_equal(here.pixels, there.pixels) and here.digest == there.digest and here.notes == there.notes
+
+
+def test_everything_in_a_zip_and_in_a_folder(tmp_path):
+    for name, format in (("b.png", "PNG"), ("a.jpg", "JPEG"), ("sub/c.bmp", "BMP")):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(encode(scene(), format))
+    (tmp_path / "set" / "notes.txt").write_text("Dear colleague")
+    archive = shutil.make_archive(str(tmp_path / "set"), "zip", tmp_path / "set")
+    for source in (tmp_path / "set", Path(archive), Path(archive).read_bytes()):
+        records, problems = decode_many([("set", source)])
+        assert [record.name for record in records] == ["a.jpg", "b.png", "c.bmp"]
+        assert [problem.name for problem in problems] == ["notes.txt"]
+        assert len(decode_all(source)) == 3
+    with pytest.raises(NearlError, match="holds 3 images"):
+        decode(Path(archive))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NearlError, match="holds no files"):
+        decode_all(tmp_path / "empty")

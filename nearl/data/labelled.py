@@ -8,29 +8,19 @@ folders is handed on unread. One bad file or empty class is named in `problems` 
 from __future__ import annotations
 
 import json
-import stat
-import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from nearl.data.images import MAX_BYTES, ImageRecord, Problem, base_name, decode
+from nearl.data.archives import MAX_ENTRIES, MAX_RATIO, MAX_UNPACKED, Parts, Reader, folder_files, open_zip, zip_files
+from nearl.data.images import ImageRecord, Problem, base_name, decode_one
 from nearl.errors import NearlError
 
 MAX_SIDE = 512  # pixels; larger pictures are shrunk so that a whole set fits in memory (our choice)
-MAX_ENTRIES = 5_000
-MAX_UNPACKED = 600_000_000  # bytes of one zip
-MAX_RATIO = 200  # unpacked / packed bytes of one entry larger than 1 MB
-MAX_DEPTH = 8  # folders in folders, so that links cannot lead round in circles
 MAX_DECODED = 3_000_000_000  # bytes of pixels of one set, about 4,000 pictures of the largest side
 PROMPTS_BYTES = 1_000_000
 SPLITS = ("train", "test")
-_ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".xz")
-_LITTER = ("__macosx", "thumbs.db", "desktop.ini")
-
-Parts = tuple[str, ...]  # a path's parts, relative to the root; the last part is "" for a folder itself
-Reader = Callable[[], "bytes | Path"]
 
 
 @dataclass
@@ -66,7 +56,7 @@ def from_folder(path: Path | str, split: str | None = None) -> LabelledSet:
 
     Raises NearlError if there is no such folder, a class name is there twice, or fewer than two classes have images.
     """
-    return _load_split(*_folder_files(Path(path)), split)
+    return _load_split(*folder_files(Path(path)), split)
 
 
 def from_zip(
@@ -82,8 +72,8 @@ def from_zip(
     are named in `problems`. Raises NearlError for a zip with an entry that leads outside it, with more entries or
     unpacked bytes than allowed, or locked throughout.
     """
-    with _open_zip(Path(path)) as archive:
-        return _load_split(*_zip_files(archive, base_name(str(path)), max_entries, max_unpacked, max_ratio), split)
+    with open_zip(Path(path), base_name(str(path))) as archive:
+        return _load_split(*zip_files(archive, base_name(str(path)), max_entries, max_unpacked, max_ratio), split)
 
 
 def from_files(per_class: dict[str, Sequence[Path | str]], name: str = "your images") -> LabelledSet:
@@ -101,10 +91,10 @@ def resolve_splits(path: Path | str) -> tuple[LabelledSet, LabelledSet | None]:
     """
     path = Path(path)
     if path.is_file():
-        with _open_zip(path) as archive:
-            label = base_name(str(path))
-            return _load_both(*_zip_files(archive, label, MAX_ENTRIES, MAX_UNPACKED, MAX_RATIO))
-    return _load_both(*_folder_files(path))
+        label = base_name(str(path))
+        with open_zip(path, label) as archive:
+            return _load_both(*zip_files(archive, label, MAX_ENTRIES, MAX_UNPACKED, MAX_RATIO))
+    return _load_both(*folder_files(path))
 
 
 # ---- from a list of files to a set ------------------------------------------------------------------------------
@@ -213,7 +203,7 @@ def _decode_classes(
         files = per_class.get(label, [])
         for file_name, reader in files:
             try:
-                records[label].append(decode(reader(), file_name, MAX_SIDE))
+                records[label].append(decode_one(reader(), file_name, MAX_SIDE).still())
             except NearlError as error:
                 problems.append(Problem(base_name(file_name), str(error)))
                 continue
@@ -260,102 +250,3 @@ def _read_prompts(reader: Reader, problems: list[Problem]) -> dict | None:
         problems.append(Problem("prompts.json", "prompts.json is not a valid JSON prompt set and was left out."))
         return None
     return content
-
-
-# ---- where files come from --------------------------------------------------------------------------------------
-
-
-def _hidden(part: str) -> bool:
-    return part.startswith(".") or part.lower() in _LITTER
-
-
-def _folder_files(root: Path) -> tuple[list[tuple[Parts, Reader]], list[Problem], str]:
-    name = base_name(str(root.resolve()))
-    if not root.is_dir():
-        raise NearlError(f"The folder {name} does not exist or is not a folder; check the path.")
-    files: list[tuple[Parts, Reader]] = []
-
-    def walk(folder: Path, parts: Parts) -> None:
-        try:
-            entries = sorted(folder.iterdir())
-        except OSError as error:
-            raise NearlError(
-                f"The folder {folder.name} cannot be read ({error.strerror}); check its permissions."
-            ) from None
-        for entry in entries:
-            if _hidden(entry.name):
-                continue
-            if len(files) > 100_000:
-                raise NearlError(f"{name} holds more than 100,000 files; choose the folder of one labelled set.")
-            if entry.is_dir():
-                files.append(((*parts, entry.name, ""), partial(Path, entry)))
-                if len(parts) < MAX_DEPTH:
-                    walk(entry, (*parts, entry.name))
-            else:
-                files.append(((*parts, entry.name), partial(Path, entry)))
-
-    walk(root, ())
-    return files, [], name
-
-
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except FileNotFoundError:
-        raise NearlError(f"{base_name(str(path))} does not exist; check the path.") from None
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        raise NearlError(f"{base_name(str(path))} is not a zip file, or a damaged one; make it again.") from None
-
-
-def _zip_files(
-    archive: zipfile.ZipFile, name: str, max_entries: int, max_unpacked: int, max_ratio: int
-) -> tuple[list[tuple[Parts, Reader]], list[Problem], str]:
-    entries = archive.infolist()
-    if len(entries) > max_entries:
-        raise NearlError(f"{name} has {len(entries)} entries; at most {max_entries} are allowed.")
-    if sum(entry.file_size for entry in entries) > max_unpacked:
-        raise NearlError(f"{name} unpacks to more than {max_unpacked // 10**6} MB; send fewer or smaller images.")
-    if any(entry.flag_bits & 1 for entry in entries) and all(
-        entry.flag_bits & 1 or entry.is_dir() for entry in entries
-    ):
-        raise NearlError(f"{name} is locked with a password; make it again without one.")
-    files: list[tuple[Parts, Reader]] = []
-    problems: list[Problem] = []
-    for entry in entries:
-        parts = tuple(entry.filename.replace("\\", "/").split("/"))
-        if parts[0] == "" or parts[0][1:2] == ":" or ".." in parts:
-            raise NearlError(
-                f"{name} has an entry that leads outside the zip ({base_name(entry.filename)}); it was refused."
-            )
-        parts = (*(part for part in parts[:-1] if part not in ("", ".")), parts[-1])
-        if any(_hidden(part) for part in parts):
-            continue
-        if parts[-1] and (reason := _refusal(entry, max_ratio)):
-            shown = base_name(entry.filename)
-            problems.append(Problem(shown, f"{shown} {reason} and was left out."))
-            continue
-        files.append((parts, partial(_read_entry, archive, entry)))
-    return files, problems, name
-
-
-def _refusal(entry: zipfile.ZipInfo, max_ratio: int) -> str | None:
-    """Why an entry must not be opened, or None."""
-    kind = stat.S_IFMT(entry.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG):
-        return "is a link or a special file"
-    if entry.filename.lower().endswith(_ARCHIVES):
-        return "is an archive inside the zip"
-    if entry.flag_bits & 1:
-        return "is locked with a password"
-    if entry.file_size > MAX_BYTES or entry.file_size > max(1_000_000, max_ratio * entry.compress_size):
-        return "unpacks to far more than an image should"
-    return None
-
-
-def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """The bytes of one entry, never more than it declares. NearlError if it is damaged."""
-    try:
-        with archive.open(entry) as stream:
-            return stream.read(entry.file_size)
-    except Exception:  # four decompressors fed with untrusted bytes
-        raise NearlError(f"{base_name(entry.filename)} is damaged inside the zip; make the zip again.") from None

@@ -1,0 +1,108 @@
+"""What the rest of the project sees of an image: checked pixels, and for a scan what they were drawn from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from nearl.data.volume import Scan, View
+
+
+class Problem(NamedTuple):
+    """One thing that was left out: the file, entry or class, and the whole sentence to show (it repeats the name)."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class ImageRecord:
+    """One decoded image: what is shown, and what the model sees.
+
+    name: base name of the file, for display on the screen of whoever brought it, never to be written anywhere.
+    pixels: uint8 [H, W, 3] RGB, read-only. digest: SHA-256 (hex) of shape and pixels, so equal pictures share cached
+    features. notes: what decoding had to change and what to check, in short sentences. scan, view: for DICOM, NIfTI
+    and films, the numbers behind the pixels and which part of them is drawn; None for a still picture.
+    """
+
+    name: str
+    pixels: np.ndarray = field(repr=False)
+    digest: str
+    notes: tuple[str, ...] = ()
+    scan: Scan | None = field(default=None, repr=False)
+    view: View | None = None
+    max_side: int | None = None
+
+    @classmethod
+    def from_pixels(cls, name: str, pixels: np.ndarray, notes: Iterable[str] = ()) -> ImageRecord:
+        """Wrap uint8 [H, W, 3] pixels; they are copied only where they are not contiguous."""
+        pixels = np.ascontiguousarray(pixels, dtype=np.uint8)
+        pixels.setflags(write=False)
+        digest = hashlib.sha256(repr(pixels.shape).encode())
+        digest.update(pixels)
+        return cls(name, pixels, digest.hexdigest(), tuple(notes))
+
+    @classmethod
+    def from_scan(cls, name: str, scan: Scan, view: View | None = None, max_side: int | None = None) -> ImageRecord:
+        """Draw a view of a scan (default: its middle slice through its first window), at most max_side pixels long."""
+        view = scan.default_view() if view is None else scan.checked(view)
+        record = cls.from_pixels(name, scan.render(view, max_side), scan.notes)
+        return replace(record, scan=scan, view=view, max_side=max_side)
+
+    def at(self, **changes) -> ImageRecord:
+        """The same scan drawn otherwise: fields of View by name. A still picture stays as it is."""
+        if self.scan is None:
+            return self
+        return self.from_scan(self.name, self.scan, replace(self.view, **changes), self.max_side)
+
+    def still(self) -> ImageRecord:
+        """What is drawn now as a picture of its own, without the scan behind it."""
+        if self.scan is None:
+            return self
+        count = self.slices()
+        part = (f"Only number {self.slice_number + 1} of {count} slices or frames is used.",) if count > 1 else ()
+        return ImageRecord(self.name, self.pixels, self.digest, (*self.notes, *part))
+
+    def slices(self) -> int:
+        """How many pictures the slider walks through: slices of the plane, or frames of a film; 1 for a picture."""
+        if self.scan is None:
+            return 1
+        count = self.scan.slices(self.view.plane)
+        return count if count > 1 else self.scan.frames
+
+    def slice_at(self, number: int) -> ImageRecord:
+        """The picture number ``number`` of those that `slices` counts."""
+        film = self.scan is not None and self.scan.slices(self.view.plane) == 1
+        return self.at(frame=number) if film else self.at(index=number)
+
+    @property
+    def slice_number(self) -> int:
+        """Which of its `slices` is drawn."""
+        if self.scan is None:
+            return 0
+        return self.view.frame if self.scan.slices(self.view.plane) == 1 else self.view.index
+
+    @property
+    def letters(self) -> dict[str, str]:
+        """The patient's sides at the "left", "right", "top" and "bottom" of the picture; empty where unknown."""
+        return {} if self.scan is None else self.scan.letters(self.view.plane)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    def image(self) -> Image.Image:
+        """A PIL image of mode RGB."""
+        return Image.fromarray(self.pixels)
+
+
+def base_name(name: str) -> str:
+    """The last part of a path of either system, without control characters and at most 120 characters long."""
+    last = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    return "".join(c for c in last if c.isprintable())[-120:] or "image"

@@ -1,0 +1,83 @@
+"""Windows: which range of values becomes black to white.
+
+Linear, linear-exact and sigmoid windows are those of DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3. The presets for CT are
+customary ones in Hounsfield units (our choice among neighbouring habits).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID", "TABLE")
+AUTO_PERCENTILES = (0.5, 99.5)  # our choice
+
+
+@dataclass(frozen=True)
+class Window:
+    """Values around ``center``, ``width`` wide, from black to white. The function TABLE uses the file's own table."""
+
+    name: str
+    center: float
+    width: float
+    function: str = "LINEAR_EXACT"
+
+    @property
+    def words(self) -> str:
+        """For people: the name, and the numbers where they mean something."""
+        return self.name if self.function == "TABLE" else f"{self.name}, {self.center:.4g} / {self.width:.4g}"
+
+
+PRESETS: dict[str, Window] = {
+    window.name.lower(): window
+    for window in (
+        Window("Lung", -600, 1500),
+        Window("Mediastinum", 50, 350),
+        Window("Bone", 400, 1800),
+        Window("Brain", 40, 80),
+        Window("Stroke", 40, 40),
+        Window("Abdomen", 50, 400),
+    )
+}
+MODALITY_PRESETS = {"CT": tuple(PRESETS)}
+THREE_CT = tuple(PRESETS[name] for name in ("lung", "mediastinum", "bone"))  # as red, green and blue (our choice)
+
+
+def auto_window(values: np.ndarray) -> Window:
+    """From the 0.5 to the 99.5 percentile of the finite values."""
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return Window("Auto", 0.5, 1.0)
+    low, high = np.percentile(values, AUTO_PERCENTILES)
+    if high <= low:  # a few bright pixels on a flat ground
+        low, high = values.min(), values.max()
+    return Window("Auto", (float(low) + float(high)) / 2, max(float(high) - float(low), 1e-12))
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A VOI lookup table (PS3.3 C.11.2.1.1): values from ``first`` on become ``entries``, ``top`` being white."""
+
+    first: int
+    entries: np.ndarray
+    top: int
+
+
+def to_grey(values: np.ndarray, window: Window, table: Table | None = None) -> np.ndarray:
+    """Physical values of any shape -> uint8 grey of the same shape. What is not a number becomes black."""
+    values = np.asarray(values, dtype=np.float64)
+    if window.function == "TABLE" and table is not None:
+        index = np.clip(np.nan_to_num(values) - table.first, 0, len(table.entries) - 1).astype(np.int64)
+        share = table.entries[index] / table.top
+    elif window.function == "SIGMOID":
+        with np.errstate(over="ignore"):
+            share = 1 / (1 + np.exp(-4 * (values - window.center) / window.width))
+    elif window.function == "LINEAR" and window.width > 1:
+        share = (values - (window.center - 0.5)) / (window.width - 1) + 0.5
+    elif window.function == "LINEAR":  # one value wide: a step
+        share = (values > window.center - 0.5).astype(np.float64)
+    else:
+        share = (values - window.center) / window.width + 0.5
+    share = np.nan_to_num(np.clip(share, 0.0, 1.0))
+    return np.floor(share * 255 + 0.5).astype(np.uint8)
