@@ -64,7 +64,12 @@ ENVELOPED = bytes.fromhex("06092a864886f70d010703")  # CMS EnvelopedData, the wr
 
 def looks_like(head: bytes) -> bool:
     """Whether a file that begins so is DICOM, with or without its preamble."""
-    return head[128:132] == b"DICM" or head[:4] in (b"\x08\x00\x05\x00", b"\x08\x00\x08\x00", b"\x02\x00\x00\x00")
+    if head[128:132] == b"DICM":
+        return True
+    group, element = int.from_bytes(head[:2], "little"), int.from_bytes(head[2:4], "little")
+    explicit = head[4:6].isalpha() and head[4:6].isupper()
+    plausible = explicit or int.from_bytes(head[4:8], "little") <= 64
+    return len(head) > 64 and plausible and ((group == 2 and element <= 0x10) or (group == 8 and element <= 0x60))
 
 
 def is_enveloped(head: bytes) -> bool:
@@ -113,6 +118,7 @@ class Header:
 def parse(data: bytes, label: str, pixels: bool = True):
     """The dataset of one file, whose class and transfer syntax were allowed. Raises NearlError."""
     import pydicom
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     syntax, body = _file_meta(data)
     if syntax.startswith(VIDEO):
@@ -123,6 +129,11 @@ def parse(data: bytes, label: str, pixels: bool = True):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=not pixels)
+            if not syntax:  # files from before the preamble: as pydicom found them to be written
+                implicit, little = dataset.original_encoding
+                plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+                dataset.ensure_file_meta()
+                dataset.file_meta.TransferSyntaxUID = plain if little else ExplicitVRBigEndian
             _refuse(dataset, label)
     except NearlError:
         raise

@@ -18,6 +18,7 @@ from nearl.data.records import Problem, base_name
 from nearl.errors import NearlError
 
 HEAD_BYTES = 65_536  # holds the header of nearly every DICOM slice
+MAX_DAMAGED = 3  # slices that a series may lack before it is given up
 PIXEL_TAG = b"\xe0\x7f\x10\x00"
 READABLE = f"{pictures.READABLE}, DICOM, NIfTI or a zip of them"
 
@@ -65,7 +66,7 @@ def read(
     for place, file in enumerate(files):
         try:
             if place in series:
-                yield _volume(series[place], base_name(sources[file.source][0]))
+                yield from _volumes(series[place], base_name(sources[file.source][0]))
             elif place not in taken:
                 yield _single(file, max_side)
         except NearlError as error:
@@ -187,7 +188,17 @@ def _series(files: list[_File]) -> list[list[_Member]]:
     return [group for group in found if len({round(m.header.planes[0].depth, 2) for m in group}) > 1]
 
 
-def _volume(group: list[_Member], container: str) -> Draft:
+def _volumes(group: list[_Member], container: str) -> Iterator[Draft]:
+    """The volume of a group; if that breaks off at a damaged slice, the volume without it."""
+    for _ in range(MAX_DAMAGED + 1):
+        damaged: list[_Member] = []
+        yield _volume(group, container, damaged)
+        if not damaged:
+            return
+        group = [member for member in group if member is not damaged[0]]
+
+
+def _volume(group: list[_Member], container: str, damaged: list[_Member]) -> Draft:
     grid = dicom.arrange([member.header.planes[0] for member in group])
     note = ""
     if len(grid[0]) == 1:  # not the same number of files at every place
@@ -208,13 +219,15 @@ def _volume(group: list[_Member], container: str) -> Draft:
         raise NearlError(f"{name} is a series of {len(ordered)} slices, more than can be held; send a part of it.")
     planes = [member.header.planes[0] for member in ordered]
     dtype = np.dtype(np.uint8) if head.colour else dtype
-    return dicom.draft(ordered[0].file.source, name, planes, len(grid), head, dtype, _slices(ordered, dtype))
+    return dicom.draft(ordered[0].file.source, name, planes, len(grid), head, dtype, _slices(ordered, dtype, damaged))
 
 
-def _slices(members: list[_Member], dtype: np.dtype) -> Iterator[np.ndarray]:
+def _slices(members: list[_Member], dtype: np.dtype, damaged: list[_Member]) -> Iterator[np.ndarray]:
     for member in members:
-        dataset = dicom.parse(member.file.read(), member.file.name)
-        for picture in dicom.frames(dataset, member.file.name, [0]):
-            if picture.shape[2:4] != (member.header.rows, member.header.columns):
-                raise NearlError(f"{member.file.name} is damaged; leave it out or export it again.")
-            yield picture.astype(dtype, casting="unsafe", copy=False)
+        try:
+            dataset = dicom.parse(member.file.read(), member.file.name)
+            (picture,) = dicom.frames(dataset, member.file.name, [0])
+        except NearlError:
+            damaged.append(member)
+            raise
+        yield picture.astype(dtype, casting="unsafe", copy=False)
