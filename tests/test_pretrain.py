@@ -23,7 +23,7 @@ from nearl.pretrain import pretrain
 from nearl.pretrain.captions import CaptionGrammar, CompactVocabulary
 from nearl.pretrain.config import concepts_of, data_location, manifest_lines, read_config, train_files, twins
 from nearl.pretrain.images import Pool, augment, draw, load_pool, sampling_weights, see
-from nearl.pretrain.losses import contrastive_loss, pairs, view_loss
+from nearl.pretrain.losses import contrastive_loss, pairs, place_loss, view_loss
 from nearl.pretrain.model import Pretraining
 from nearl.pretrain.teacher import affirmative_phrases, teacher_embeddings
 
@@ -345,6 +345,13 @@ def test_the_loss_is_least_when_all_true_pairs_agree():
 def test_two_views_of_one_image_should_agree():
     image = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
     assert view_loss(image.repeat_interleave(2, 0)) < view_loss(image.repeat(2, 1)) - 1
+
+
+def test_patches_are_taught_where_the_lesion_is_and_not_whether_there_is_one():
+    mask = torch.tensor([[0.0, 0.5, 0.5, 0.0]])
+    right, wrong = torch.tensor([[0.0, 9.0, 9.0, 0.0]]), torch.tensor([[9.0, 0.0, 0.0, 9.0]])
+    assert place_loss(right, mask) == pytest.approx(np.log(2), abs=1e-3) and place_loss(wrong, mask) > 9
+    assert place_loss(right - 50, mask) == pytest.approx(place_loss(right, mask).item(), abs=1e-4)
 
 
 def test_the_evidence_of_the_patches_adds_up_to_the_class_logit(config):

@@ -54,3 +54,10 @@ def view_loss(projected: torch.Tensor, temperature: float = 0.2) -> torch.Tensor
     unit = F.normalize(projected.float(), dim=-1)
     logits = (unit @ unit.T / temperature).fill_diagonal_(-1e4)
     return F.cross_entropy(logits, torch.arange(len(unit), device=unit.device) ^ 1)
+
+
+def place_loss(evidence: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the patches' evidence [B, N], as a softmax over patches, with the lesion's mask [B, N] (>= 0, not
+    all zero). A constant added to all patches changes nothing, so the class logit, their mean, stays free."""
+    target = mask / mask.sum(1, keepdim=True)
+    return -(evidence.log_softmax(1) * target).sum(1).mean()

@@ -46,7 +46,6 @@ class Pretraining(nn.Module):
         width = self.clip.visual.trunk.num_features
         self.class_token_head, self.patch_head = nn.Linear(width, classes), nn.Linear(width, classes)
         self.anchors = nn.Parameter(torch.randn(classes + 1, settings["embed_dim"]))  # the last: of no concept
-        self.lesion_bias = nn.Parameter(torch.zeros(()))
         self.view_head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 64))
         embedding = self.clip.text.token_embedding
         embedding.padding_idx = 0  # no gradient: the row of unknown words stays zero
@@ -84,7 +83,7 @@ class Pretraining(nn.Module):
         each = self.project(patches)
         size = each.mean(1).norm(dim=-1).detach()[:, None]
         direction = anchors[labels] - anchors[clear]
-        return self.clip.logit_scale.exp() * (each @ direction[:, :, None])[..., 0] / size + self.lesion_bias
+        return self.clip.logit_scale.exp() * (each @ direction[:, :, None])[..., 0] / size
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

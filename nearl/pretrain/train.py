@@ -4,8 +4,8 @@ Each step draws images, a share of them of one set so that there are hard negati
 writes a caption that is true of each view (`nearl.pretrain.captions`) and pulls every view towards all captions of the
 batch that are true of it (UniCL, Yang et al., arXiv 2204.03610). Helpers that stay behind at export: anchors, one
 learned direction per class in the joint space to which images and captions are pulled; classifiers on the class token
-and the mean patch token; agreement of the two views; and on phantoms, whose lesion's mask is known, each patch's own
-part of the class logit is taught to lie on the lesion. Resolution grows in phases. At the end the images rest, and the
+and the mean patch token; agreement of the two views; and on phantoms, whose lesion's mask is known, the patches'
+parts of the class logit are taught to be greatest on the lesion. Resolution grows in phases. At the end the images rest, and the
 text tower goes on with many more captions against their stored embeddings. The result is an average of the weights over
 time in open_clip's folder format. Losses and settings are our choice.
 """
@@ -31,7 +31,7 @@ from nearl.pretrain.captions import Caption, CaptionGrammar, CompactVocabulary
 from nearl.pretrain.checkpoint import load_checkpoint, save_checkpoint
 from nearl.pretrain.config import check_manifest, concepts_of, data_location, read_config, train_files, twins
 from nearl.pretrain.images import Pool, augment, draw, load_pool, sampling_weights, see
-from nearl.pretrain.losses import contrastive_loss, multi_positive, pairs, view_loss
+from nearl.pretrain.losses import contrastive_loss, multi_positive, pairs, place_loss, view_loss
 from nearl.pretrain.model import Pretraining, average, export, parameter_groups
 from nearl.pretrain.teacher import WIDTH as TEACHER_WIDTH
 from nearl.pretrain.teacher import affirmative_phrases, teacher_embeddings
@@ -123,11 +123,11 @@ def image_losses(
     }
     if drawn.any():
         where = F.adaptive_avg_pool2d(masks[drawn], math.isqrt(tokens.shape[1] - 1)).flatten(1).to(device)
-        without, lesion = (concept.to(device)[labels[drawn]] for concept in pair)
-        evidence = model.lesion_evidence(tokens[drawn, 1:], lesion, without)
-        losses["place"] = F.binary_cross_entropy_with_logits(
-            evidence, (3 * where).clamp(max=1), pos_weight=torch.tensor(4.0, device=device)
-        )
+        shown = where.sum(1) > 0
+        if shown.any():
+            without, lesion = (concept.to(device)[labels[drawn]] for concept in pair)
+            evidence = model.lesion_evidence(tokens[drawn, 1:], lesion, without)
+            losses["place"] = place_loss(evidence[shown], where[shown])
     return losses
 
 
