@@ -57,7 +57,9 @@ def view_loss(projected: torch.Tensor, temperature: float = 0.2) -> torch.Tensor
 
 
 def place_loss(evidence: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the patches' evidence [B, N], as a softmax over patches, with the lesion's mask [B, N] (>= 0, not
-    all zero). A constant added to all patches changes nothing, so the class logit, their mean, stays free."""
+    """Cross-entropy of the patches' evidence [B, N], a softmax over patches, with the lesion's mask [B, N], >= 0.
+
+    A constant added to all patches changes nothing, so the class logit, their mean, stays free. No mask is empty.
+    """
     target = mask / mask.sum(1, keepdim=True)
     return -(evidence.log_softmax(1) * target).sum(1).mean()

@@ -4,10 +4,10 @@ Each step draws images, a share of them of one set so that there are hard negati
 writes a caption that is true of each view (`nearl.pretrain.captions`) and pulls every view towards all captions of the
 batch that are true of it (UniCL, Yang et al., arXiv 2204.03610). Helpers that stay behind at export: anchors, one
 learned direction per class in the joint space to which images and captions are pulled; classifiers on the class token
-and the mean patch token; agreement of the two views; and on phantoms, whose lesion's mask is known, the patches'
-parts of the class logit are taught to be greatest on the lesion. Resolution grows in phases. At the end the images rest, and the
-text tower goes on with many more captions against their stored embeddings. The result is an average of the weights over
-time in open_clip's folder format. Losses and settings are our choice.
+and the mean patch token; agreement of the two views; and on phantoms, whose lesion's mask is known, the patches' parts
+of the class logit are taught to be greatest on the lesion. Resolution grows in phases. At the end the images rest, and
+the text tower goes on with many more captions against their stored embeddings. The result is an average of the weights
+over time in open_clip's folder format. Losses and settings are our choice.
 """
 
 from __future__ import annotations
