@@ -6,20 +6,24 @@
                    api_name="/predict")
     client.predict(handle_file("task.zip"), None, "quick", api_name="/teach")
 
-Errors come back as {"error": sentence}, so that a client need not guess at a traceback.
+Errors come back as {"error": sentence}, so that a client need not guess at a traceback. Answers never hold a file's
+name, which may be a person's: images are "image 1", "image 2" in the order in which they were sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 import gradio as gr
 
-from app import reading, teaching
+from app import reading, teaching, uploads
 from app.context import Context
 from app.jobs import DONE, TeachJob, watch
 from app.workspace import Workspace
 from nearl import NOTICE
+
+NUMBERED = re.compile(r"image \d+( and \d+ more)?")
 
 
 def build(ctx: Context) -> None:
@@ -35,11 +39,11 @@ def build(ctx: Context) -> None:
 
     def predict(key: str, paths: list[str] | None, value: dict | None) -> tuple[str, dict]:
         workspace = ctx.registry.get(key)
-        return workspace.id, _answered(lambda: _predict(ctx, workspace, paths or [], value))
+        return workspace.id, _answered(lambda: _predict(ctx, workspace, paths or [], value), paths or [])
 
     def teach(key: str, path: str | None, value: dict | None, length: str) -> Iterator[tuple[str, dict]]:
         workspace = ctx.registry.get(key)
-        job = _answered(lambda: _start(ctx, workspace, path, value, length))
+        job = _answered(lambda: _start(ctx, workspace, path, value, length), [path])
         if not isinstance(job, TeachJob):
             yield workspace.id, job
             return
@@ -56,7 +60,7 @@ def build(ctx: Context) -> None:
     def use_adapter(key: str, path: str | None) -> tuple[str, dict]:
         workspace = ctx.registry.get(key)
         return workspace.id, _answered(
-            lambda: {"prompts": teaching.take_adapter(ctx.engine, workspace, path or "").to_dict()}
+            lambda: {"prompts": teaching.take_adapter(ctx.engine, workspace, path or "").to_dict()}, [path]
         )
 
     def download_adapter(key: str) -> tuple[str, str | None]:
@@ -72,28 +76,31 @@ def build(ctx: Context) -> None:
     trigger.click(download_adapter, session, [session, adapter], api_name="download_adapter", **light)
 
 
-def _answered(work):
-    """What `work` returns, or {"error": sentence}."""
+def _answered(work, paths: Sequence[str | None] = ()):
+    """What `work` returns, or {"error": sentence}, without names; the uploaded files are deleted."""
+    paths = [path for path in paths if path]
     try:
         return work()
     except Exception as error:
-        return {"error": reading.sentence(error)}
+        return {"error": uploads.without_names(reading.sentence(error), paths)}
+    finally:
+        uploads.forget(paths)
 
 
 def _predict(ctx: Context, workspace: Workspace, paths: list[str], value: dict | None) -> dict:
-    reading.bring(workspace, paths)
+    reading.bring(workspace, uploads.neutral(paths))
     if value is None and workspace.prompt_set is not None:
         value = workspace.prompt_set.to_dict()
     answers = []
     if workspace.records:
         reading.read(ctx.engine, workspace, value)
         p = workspace.prediction
-        for i, name in enumerate(p.files):
+        for i, name in enumerate(map(_number, p.files, range(1, len(p.files) + 1))):
             before = dict(zip(p.classes, map(float, p.frozen[i]), strict=True))
             after = None if p.adapted is None else dict(zip(p.classes, map(float, p.adapted[i]), strict=True))
             answers.append({"file": name, "frozen": before, "adapted": after, "error": None})
-    for problem in workspace.problems:
-        answers.append({"file": problem.name, "frozen": None, "adapted": None, "error": problem.reason})
+    for name, reason in (_unnamed(*problem) for problem in workspace.problems):
+        answers.append({"file": name, "frozen": None, "adapted": None, "error": reason})
     classifier = workspace.classifier
     untaught, unknown = (classifier.untaught(), classifier.unknown_words()) if classifier else ([], [])
     return {"predictions": answers, "untaught": untaught, "unknown_words": unknown, "notice": NOTICE}
@@ -112,5 +119,17 @@ def _job_facts(job: TeachJob) -> dict:
         facts["seconds_left"] = job.seconds_left
     if job.state == DONE:
         facts |= {"classes": job.support.classes, "taught": job.support.counts(), "held_out": job.scores}
-        facts["left_out"] = [problem.reason for problem in job.support.problems]
+        facts["left_out"] = [_unnamed(*problem)[1] for problem in job.support.problems]
     return facts
+
+
+def _number(name: str, number: int) -> str:
+    """Our own name of an uploaded file as it is; for a file within a zip its place among the answers."""
+    return name if NUMBERED.fullmatch(name) else f"picture {number}"
+
+
+def _unnamed(name: str, reason: str) -> tuple[str, str]:
+    """A problem without the name of a file within a zip. Class names are the caller's own words and stay."""
+    if NUMBERED.fullmatch(name) or not reason.startswith(name):
+        return name, reason
+    return "a file", f"A file{reason.removeprefix(name)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ def sentence(error: Exception) -> str:
     """What the visitor is told: a NearlError's own words, else one sentence, with the details on the console."""
     if isinstance(error, NearlError):
         return str(error)
-    log.error("unexpected error", exc_info=error)
+    where = "".join(traceback.format_tb(error.__traceback__))  # without its message, which may hold a file's name
+    log.error("unexpected %s\nTraceback:\n%s", type(error).__name__, where)
     return "Something went wrong on the server; the details are on its console."
 
 
@@ -37,7 +39,7 @@ class MapChoice:
     class_name: str | None = None
 
 
-def bring(workspace: Workspace, paths: Sequence[str | Path], synthetic: bool = False) -> None:
+def bring(workspace: Workspace, paths: Sequence[str | Path | tuple[str, Path]], synthetic: bool = False) -> None:
     """Decode the files into the workspace; unreadable ones are kept as problems. NearlError if none could be read."""
     if len(paths) > MAX_IMAGES:
         raise NearlError(f"These are {len(paths)} images; bring at most {MAX_IMAGES} at a time.")

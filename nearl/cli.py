@@ -9,10 +9,11 @@ import os
 import sys
 import time
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from nearl import NOTICE
+from nearl.cli_scans import prediction_lines, read_part, scan_options, seen, volume_options
 from nearl.errors import NearlError
 
 HELD_OUT_PER_CLASS = 40
@@ -87,31 +88,23 @@ def info(args) -> tuple[dict, list[str]]:
 
 def predict(args) -> tuple[dict, list[str]]:
     from nearl.classifier import Classifier
-    from nearl.data.images import decode
+    from nearl.data.images import decode_all
 
     backbone, adapter = _backbone(args), None
     if args.adapter:
         adapter = _adapter(args, backbone)
     classifier = Classifier(backbone, _prompts(args, adapter=adapter), adapter)
-    records, errors = {}, {}
-    for file in args.images:
-        try:
-            records[file] = decode(Path(file))
-        except NearlError as error:
-            errors[file] = str(error)
-    prediction = classifier.predict(list(records.values()))
-    row_of = {file: row for row, file in enumerate(records)}
-    rounded = lambda row: {c: round(float(p), 6) for c, p in zip(prediction.classes, row, strict=True)}  # noqa: E731
     rows, lines = [], []
     for file in args.images:
-        i = row_of.get(file)
-        frozen = None if i is None else rounded(prediction.frozen[i])
-        adapted = None if i is None or prediction.adapted is None else rounded(prediction.adapted[i])
-        rows.append({"file": file, "frozen": frozen, "adapted": adapted, "error": errors.get(file)})
-        lines.append(errors.get(file) or f"{file}")
-        for name in frozen or {}:
-            after = "" if adapted is None else f"   after teaching {adapted[name]:4.0%}"
-            lines.append(f"  {name:32} before teaching {frozen[name]:4.0%}{after}")
+        try:
+            read = [read_part(classifier, seen(record, args), args) for record in decode_all(file)]
+        except NearlError as error:
+            rows.append({"file": file, "frozen": None, "adapted": None, "error": str(error)})
+            lines.append(str(error))
+            continue
+        for number, row in enumerate(read, start=1):
+            rows.append({"file": file, **({"part": number} if len(read) > 1 else {}), **row, "error": None})
+            lines += prediction_lines(rows[-1])
     untaught, unknown = classifier.untaught(), classifier.unknown_words()
     lines += [f"Never taught: {', '.join(untaught)}."] if untaught else []
     if unknown:
@@ -121,37 +114,31 @@ def predict(args) -> tuple[dict, list[str]]:
 
 def explain(args) -> tuple[dict, list[str]]:
     from nearl.classifier import Classifier
-    from nearl.data.images import decode
-    from nearl.explain import gradcam, overlay
+    from nearl.data.images import decode_one
+    from nearl.explain.report import write_maps
 
     backbone, adapter = _backbone(args), None
-    record = decode(Path(args.image))
+    record = replace(seen(decode_one(args.image), args), name="image")  # a file's name may be a person's
     if args.adapter:
         adapter = _adapter(args, backbone)
     classifier = Classifier(backbone, _prompts(args, adapter=adapter), adapter)
-    names = [name.casefold() for name in classifier.prompt_set.classes]
-    if args.class_name.casefold() not in names:
-        raise NearlError(
-            f"There is no class '{args.class_name}' among the prompts; they name "
-            f"{', '.join(classifier.prompt_set.classes)}."
-        )
+    layer, head = (None if value is None else value - 1 for value in (args.layer, args.head))
+    how = {"colours": args.colours, "smooth": not args.patches, "contour": args.contour}
     out = _folder(args.out)
-    maps = []
-    for adapted in (False, True) if adapter else (False,):
-        heatmap = gradcam(classifier, record, names.index(args.class_name.casefold()), adapted)
-        path = out / f"{Path(args.image).stem}-gradcam-{'adapted' if adapted else 'frozen'}.png"
-        overlay(record.image(), heatmap, args.opacity).save(path)
-        maps.append(
-            {
-                "method": "gradcam",
-                "adapted": adapted,
-                "class": heatmap.class_name,
-                "png": str(path),
-                "blank": heatmap.blank,
-                "peak": [int(i) for i in divmod(int(heatmap.values.argmax()), heatmap.values.shape[1])],
-            }
-        )
-    return {"file": args.image, "maps": maps, "notice": NOTICE}, [f"{m['png']}" for m in maps] + [NOTICE]
+    result = write_maps(
+        classifier, record, args.class_name, out, args.method, args.against, layer, head, args.opacity, **how
+    )
+    return {"file": args.image, **result, "notice": NOTICE}, [m["png"] for m in result["maps"]] + [NOTICE]
+
+
+def faithfulness(args) -> tuple[dict, list[str]]:
+    from nearl.explain.faithfulness import study, table
+
+    log = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    methods = args.methods.split(",") if args.methods else None
+    backbone, kinds = _backbone(args), args.kinds.split(",")
+    result = study(backbone, kinds, args.images, args.adapter, args.shots, args.curves, methods, args.seed, log)
+    return {**result, "notice": NOTICE}, [*table(result), NOTICE]
 
 
 def finetune(args) -> tuple[dict, list[str]]:
@@ -261,7 +248,7 @@ def _prompts(args, data=None, adapter=None):
     if args.prompts:
         return PromptSet.load(args.prompts)
     if data is not None and data.prompts is not None:
-        return PromptSet.from_dict(data.prompts, data.name)
+        return PromptSet.from_dict(data.prompts)
     if adapter is not None:
         return PromptSet.from_dict(adapter.meta["prompts"])
     if data is not None:
@@ -354,16 +341,37 @@ def parser() -> argparse.ArgumentParser:
     config(sub)
 
     sub = command(predict, "Probabilities of the prompts' classes for images, before and after teaching.")
-    sub.add_argument("images", nargs="+", metavar="IMG")
+    sub.add_argument("images", nargs="+", metavar="IMG", help="a picture, DICOM, NIfTI, or a folder or zip of them")
+    scan_options(sub)
+    volume_options(sub)
     prompts(sub)
     adapter(sub)
 
-    sub = command(explain, "Grad-CAM of one class as a picture over the image.")
+    sub = command(explain, "Maps of one class as pictures over the image, before and after teaching.")
     sub.add_argument("image", metavar="IMG")
     sub.add_argument("--class", dest="class_name", required=True, metavar="NAME")
     sub.add_argument("--out", required=True, metavar="DIR")
+    sub.add_argument("--method", default="gradcam", metavar="NAME", help="one map, or all (default: gradcam)")
+    sub.add_argument("--against", metavar="NAME", help="compare with this class (default: with all others)")
+    sub.add_argument("--layer", type=int, help="from 1 (default: the method's own choice)")
+    sub.add_argument("--head", type=int, help="from 1, for attention (default: the mean)")
     sub.add_argument("--opacity", type=float, default=0.6)
+    scan_options(sub)
+    sub.add_argument("--colours", default="inferno", choices=["inferno", "viridis", "cividis"])
+    sub.add_argument("--patches", action="store_true", help="patch by patch instead of smooth")
+    sub.add_argument("--contour", type=float, metavar="Q", help="a line around the patches above this quantile")
     prompts(sub)
+    adapter(sub)
+
+    sub = command(faithfulness, "Measure on phantoms whether maps point at the lesion, against random controls.")
+    sub.add_argument("--kinds", default="head_mri,chest_xray,ct_slice,ultrasound,smear,skin", metavar="KIND,...")
+    sub.add_argument("--images", type=int, default=200, help="phantoms with a lesion, over all kinds (default: 200)")
+    sub.add_argument("--curves", type=int, default=60, help="of these, for deletion, insertion and the slow maps")
+    sub.add_argument(
+        "--shots", type=int, default=16, help="phantoms per class and kind to teach with, without --adapter"
+    )
+    sub.add_argument("--methods", metavar="NAME,...", help="default: every map that the model can draw")
+    sub.add_argument("--seed", type=int, default=0)
     adapter(sub)
 
     sub = command(finetune, "Teach an adapter from a folder or zip of labelled images.")

@@ -40,9 +40,9 @@ def test_predict_then_teach_then_predict(server, task, tmp_path):
 
     first = client.predict([handle_file(p) for p in (*pictures, bad)], PROMPTS, api_name="/predict")
     *read, refused = first["predictions"]
-    assert [row["file"] for row in read] == [p.name for p in pictures]
+    assert [row["file"] for row in (*read, refused)] == ["image 1", "image 2", "image 3"]
     assert all(row["adapted"] is None and sum(row["frozen"].values()) == pytest.approx(1, abs=1e-4) for row in read)
-    assert "letter.png is not an image" in refused["error"]
+    assert "image 3 is not an image" in refused["error"]
     assert first["notice"] == "For teaching and research. Not for diagnosis."
 
     job = client.submit(handle_file(archive), None, "quick", api_name="/teach")

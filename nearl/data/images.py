@@ -7,6 +7,7 @@ its own (`nearl.data.sandbox`); `decode_picture` alone reads still pictures in t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from nearl.data.pictures import MAX_BYTES, MAX_PIXELS, READABLE, decode_picture
@@ -71,6 +72,8 @@ def _named(source: bytes | Path | str, name: str | None) -> Source:
 
 
 def _shrunk(record: ImageRecord, max_side: int | None) -> ImageRecord:
-    if record.scan is None or max_side is None or max(record.size) <= max_side:
+    if record.scan is None or max_side is None:
         return record
+    if max(record.size) <= max_side:
+        return replace(record, max_side=max_side)
     return ImageRecord.from_scan(record.name, record.scan, record.view, max_side)

@@ -42,6 +42,8 @@ def read_file(data: bytes, label: str, source: int) -> Draft:
         code, shape = int(header["datatype"]), tuple(int(n) for n in header.get_data_shape())
         offset = int(header.get_data_offset())
         magic = bytes(header["magic"])
+    except (MemoryError, ImportError):
+        raise
     except Exception as error:  # a parser fed with untrusted bytes can raise anything
         raise NearlError(f"{label} is a NIfTI file but its header is damaged; export it again.") from error
     if magic[:3] in (b"ni1", b"ni2"):
@@ -73,6 +75,8 @@ def read_file(data: bytes, label: str, source: int) -> Draft:
         voxels = np.frombuffer(body, dtype, count, offset).reshape(full)
     try:
         meta = _meta(header, voxels, full, code in COLOURS)
+    except MemoryError:
+        raise
     except Exception as error:
         raise NearlError(f"{label} is a NIfTI file but its header is damaged; export it again.") from error
     wide = voxels.dtype.kind in "iu" and voxels.dtype.itemsize == 8

@@ -1,0 +1,33 @@
+"""Uploaded files: Gradio keeps them on disk under their own names; what was decoded is deleted at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from nearl.data.images import base_name
+
+
+def forget(paths: Iterable[str | Path]) -> None:
+    """Delete those of the files that lie in Gradio's folder for uploads; examples and files elsewhere stay."""
+    root = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio").resolve()
+    for path in map(Path, paths):
+        with contextlib.suppress(OSError):
+            if path.resolve().is_relative_to(root):
+                path.unlink()
+                path.parent.rmdir()
+
+
+def neutral(paths: Iterable[str | Path], word: str = "image") -> list[tuple[str, Path]]:
+    """Names by number for answers that leave the visitor's own screen: [("image 1", path), ...]."""
+    return [(f"{word} {number}", Path(path)) for number, path in enumerate(paths, start=1)]
+
+
+def without_names(text: str, paths: Iterable[str | Path], word: str = "file") -> str:
+    """A sentence with the names of uploaded files put as numbers."""
+    for name, path in neutral(paths, word):
+        text = text.replace(base_name(path.name), name)
+    return text
