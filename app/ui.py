@@ -10,7 +10,7 @@ import gradio as gr
 from app import api, views
 from app.context import ASSETS, Context, load_ready_prompts
 from app.engine import Engine
-from app.tabs import about, adapt, learn, predict
+from app.tabs import about, adapt, explain, learn, predict
 from app.theme import build_theme
 from app.workspace import Registry
 
@@ -62,6 +62,8 @@ def build_app(settings: Settings) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
             with gr.Tab("Predict", id="predict"):
                 predict_tab = predict.build(ctx)
+            with gr.Tab("Explain", id="explain") as explain_item:
+                explain.build(ctx, explain_item)
             with gr.Tab("Teach", id="teach"):
                 adapt.build(ctx, predict_tab)
             with gr.Tab("Learn", id="learn"):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from nearl.explain import Heatmap, difference, heat_layer, overlay
 from nearl.explain.heatmap import seen_box
-from nearl.explain.render import colour_bar, figure, number, placed, save_figure, sheet, ticks
+from nearl.explain.render import colour_bar, figure, placed, save_figure, sheet, ticks
 
 
 def heatmap_of(values, box, size, **changes):
@@ -83,7 +83,7 @@ def test_signed_maps_diverge_from_zero():
     pixels = np.asarray(heat_layer(heatmap, smooth=False)).astype(int)
     against, zero, favour = pixels[5, 5], pixels[5, 15], pixels[5, 25]
     assert zero[3] == 0 and against[3] == 255 and favour[3] == pytest.approx(128, abs=2)
-    assert against[2] > against[0] and favour[0] > favour[2]  # purple, orange
+    assert against[2] > against[0] and favour[0] > favour[2]  # blue, yellow
     bar = np.asarray(colour_bar(heatmap)).astype(int)[0]
     assert bar[0][2] > bar[0][0] and bar[-1][0] > bar[-1][2]
 
@@ -111,10 +111,19 @@ def test_difference_is_after_less_before_and_takes_shares_without_common_units()
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (0.0123, "0.012"), (-1.26, "\N{MINUS SIGN}1.3"), (123.4, "123"), (3e-9, "3.0e-09")]
+    ("values", "texts"),
+    [
+        ([0, 0.0246], ("0", "0.012", "0.025")),
+        ([8e-6, 0.046], ("0", "0.023", "0.046")),
+        ([0.061, 23.4], ("0", "12", "23")),
+        ([100.0, 123.4], ("100", "112", "123")),
+        ([0, 3e-9], ("0", "1.5e-09", "3.0e-09")),
+    ],
 )
-def test_figures_of_the_colour_bar(value, text):
-    assert number(value) == text
+def test_figures_of_the_colour_bar(values, texts):
+    assert ticks(heatmap_of([values], (0, 0, 2, 1), (2, 1))) == texts
+    signed = ticks(heatmap_of([values], (0, 0, 2, 1), (2, 1), signed=True))
+    assert signed == ("\N{MINUS SIGN}" + texts[2], "0", texts[2])
 
 
 def test_a_written_figure_says_what_it_is(tmp_path):
@@ -132,4 +141,4 @@ def test_a_contact_sheet_holds_every_picture():
     pictures = [(Image.new("RGB", (40, 60), (250, 0, 0)), f"image {i}") for i in range(5)]
     page = np.asarray(sheet(pictures, columns=3, side=100))
     red = (page == (250, 0, 0)).all(-1)
-    assert red.sum() == 5 * 40 * 60
+    assert red.sum() == 5 * 100 * 67

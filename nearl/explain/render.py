@@ -19,7 +19,7 @@ from nearl import NOTICE
 from nearl.explain.heatmap import Heatmap
 
 COLOURS = ("inferno", "viridis", "cividis")  # of maps that start at nothing
-DIVERGING = "PuOr_r"  # purple is against, orange for; told apart in greyscale by the sign on the bar
+DIVERGING = "managua_r"  # blue is against, yellow for; dark in the middle, where a signed map is transparent
 GROUND, INK = (12, 17, 23), (214, 222, 231)
 LINE = (255, 255, 255)
 FIGURE_SIDE = 640  # pixels, the longer side of the image in a written figure, at least
@@ -112,18 +112,17 @@ def _frame(picture: Image.Image, box: tuple[float, float, float, float]) -> None
             pen.line([(x, start), (x, min(start + dash, bottom))], fill=(*LINE, 200))
 
 
-def number(value: float) -> str:
-    """A figure for the colour bar: two significant digits and no exponent where it can be helped."""
-    if value == 0:
-        return "0"
-    digits = max(0, 1 - math.floor(math.log10(abs(value))))
-    return f"{value:.1e}" if digits > 5 else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
 def ticks(heatmap: Heatmap, span: tuple[float, float] | None = None) -> tuple[str, str, str]:
-    """The figures at the low end, the middle and the high end of the colour bar."""
+    """The figures at the low end, the middle and the high end of the colour bar, to two digits of the largest."""
     low, high = span or heatmap.range
-    return number(low), number((low + high) / 2), number(high)
+    top = max(abs(low), abs(high))
+    digits = max(0, 1 - math.floor(math.log10(top))) if top else 0
+
+    def figure(value: float) -> str:
+        text = f"{value:.1e}" if digits > 5 else f"{value:.{digits}f}"
+        return "0" if not float(text) else text.replace("-", "\N{MINUS SIGN}", 1 if value < 0 else 0)
+
+    return figure(low), figure((low + high) / 2), figure(high)
 
 
 def colour_bar(heatmap: Heatmap, colours: str = COLOURS[0], length: int = 256, breadth: int = 1) -> Image.Image:
@@ -167,20 +166,24 @@ def save_figure(page: Image.Image, path, caption: Sequence[str]) -> None:
     page.save(path, pnginfo=info)
 
 
-def sheet(pictures: Sequence[tuple[Image.Image, str]], columns: int = 4, side: int = 240) -> Image.Image:
+def sheet(
+    pictures: Sequence[tuple[Image.Image, str]], columns: int = 4, side: int = 240, caption: Sequence[str] = ()
+) -> Image.Image:
     """A contact sheet: pictures fitted into squares of ``side`` pixels, each with a line below it."""
     columns = min(columns, len(pictures))
     rows = math.ceil(len(pictures) / columns)
-    font, cell = _font(13), side + 40
-    page = Image.new("RGB", (columns * (side + 8) + 8, rows * cell + 32), GROUND)
+    font, cell, width = _font(13), side + 40, columns * (side + 8) + 8
+    lines = [line for text in (*caption, NOTICE) for line in _wrapped(text, font, width - 16)]
+    page = Image.new("RGB", (width, rows * cell + 16 + 20 * len(lines)), GROUND)
     pen = ImageDraw.Draw(page)
     for i, (picture, label) in enumerate(pictures):
         left, top = 8 + (i % columns) * (side + 8), 8 + (i // columns) * cell
-        fitted = picture.copy()
-        fitted.thumbnail((side, side))
+        scale = side / max(picture.size)
+        fitted = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
         page.paste(fitted, (left + (side - fitted.width) // 2, top + (side - fitted.height) // 2))
         pen.text((left, top + side + 6), _wrapped(label, font, side)[0], INK, font)
-    pen.text((8, page.height - 24), NOTICE, INK, font)
+    for i, line in enumerate(lines):
+        pen.text((8, rows * cell + 8 + 20 * i), line, INK, font)
     return page
 
 

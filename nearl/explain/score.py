@@ -45,7 +45,9 @@ class Score(NamedTuple):
         """What the class is compared with."""
         if self.against == ALONE or len(classes) == 1:
             return ""
-        return "the other classes" if self.against == OTHERS else classes[self.against]
+        if self.against == OTHERS and len(classes) > 2:
+            return "the other classes"
+        return classes[1 - self.class_index if self.against == OTHERS else self.against]
 
 
 class Scorer:
