@@ -21,7 +21,7 @@ _ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".xz")
 _LITTER = ("__macosx", "thumbs.db", "desktop.ini", "dicomdir")
 
 Parts = tuple[str, ...]  # a path's parts, relative to the root; the last part is "" for a folder itself
-Reader = Callable[[], "bytes | Path"]
+Reader = Callable[..., "bytes | Path"]  # with size=N at least the first N bytes, or the path
 
 
 def _hidden(part: str) -> bool:
@@ -48,11 +48,11 @@ def folder_files(root: Path) -> tuple[list[tuple[Parts, Reader]], list[Problem],
             if len(files) > 100_000:
                 raise NearlError(f"{name} holds more than 100,000 files; choose the folder of one labelled set.")
             if entry.is_dir():
-                files.append(((*parts, entry.name, ""), partial(Path, entry)))
+                files.append(((*parts, entry.name, ""), partial(_path, entry)))
                 if len(parts) < MAX_DEPTH:
                     walk(entry, (*parts, entry.name))
             else:
-                files.append(((*parts, entry.name), partial(Path, entry)))
+                files.append(((*parts, entry.name), partial(_path, entry)))
 
     walk(root, ())
     return files, [], name
@@ -114,10 +114,14 @@ def _refusal(entry: zipfile.ZipInfo, max_ratio: int) -> str | None:
     return None
 
 
-def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """The bytes of one entry, never more than it declares. NearlError if it is damaged."""
+def _path(path: Path, size: int | None = None) -> Path:
+    return path
+
+
+def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, size: int | None = None) -> bytes:
+    """The bytes of one entry, or its first ``size``, never more than it declares. NearlError if it is damaged."""
     try:
         with archive.open(entry) as stream:
-            return stream.read(entry.file_size)
+            return stream.read(entry.file_size if size is None else min(size, entry.file_size))
     except Exception:  # four decompressors fed with untrusted bytes
         raise NearlError(f"{base_name(entry.filename)} is damaged inside the zip; make the zip again.") from None

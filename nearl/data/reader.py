@@ -112,10 +112,9 @@ def _listed(number: int, listed: list, problems: list[Problem], name: str) -> tu
             continue
         label = base_name(parts[-1])
         try:
-            content = reader()
-            if isinstance(content, Path):
-                content = pictures.read_bytes(content, label, HEAD_BYTES)
-            head = content[:HEAD_BYTES]
+            head = reader(size=HEAD_BYTES)
+            if isinstance(head, Path):
+                head = pictures.read_bytes(head, label, HEAD_BYTES)
             files.append(_File(number, label, partial(_content, reader, label), head, _kind(head, label)))
         except NearlError as error:
             problems.append(Problem(label, str(error)))
