@@ -114,8 +114,9 @@ def _look(values: tuple) -> tuple[float, dict]:
     return float(strength) / 100, {"colours": colours, "smooth": bool(smooth), "contour": float(contour) or None}
 
 
-def _controls(tab: ExplainTab, workspace: Workspace, choice: Choice) -> dict:
-    """What can be chosen now, and what is."""
+def _controls(tab: ExplainTab, workspace: Workspace, asked: Choice, choice: Choice) -> dict:
+    """What can be chosen now. A control's value is sent only where it could not be had as ``asked``, so that whoever
+    clicks faster than the maps are drawn is not put back."""
     from nearl.explain import METHODS
 
     card = METHODS[choice.method]
@@ -124,24 +125,26 @@ def _controls(tab: ExplainTab, workspace: Workspace, choice: Choice) -> dict:
         whens = [*whens, ("After teaching", AFTER)] if not card.adapter else [("After teaching", AFTER)]
     cards = explaining.offered(workspace)
     names = [(f"{c.name} (slow)" if c.slow else c.name, c.key) for c in cards]
-    tower = workspace.classifier.backbone.vision
     shown = [(VIEW_NAMES[v], v) for v in explaining.views_of(workspace, card)]
-    compared = choice.view == COMPARE
+
+    def update(name: str, **more) -> dict:
+        changed = getattr(asked, name) != getattr(choice, name)
+        return gr.update(**more, **({"value": getattr(choice, name)} if changed else {}))
+
     return {
         tab.controls: gr.update(visible=True),
         tab.side: gr.update(visible=True),
-        tab.view: gr.update(choices=shown, value=choice.view),
-        tab.when: gr.update(choices=whens, value=choice.when, visible=not compared),
-        tab.about: gr.update(
-            choices=list(workspace.prediction.classes), value=choice.class_name,
-            visible=card.by_class and choice.view != CLASSES,
+        tab.view: update("view", choices=shown),
+        tab.when: update("when", choices=whens, visible=choice.view != COMPARE),
+        tab.about: update(
+            "class_name", choices=list(workspace.prediction.classes), visible=card.by_class and choice.view != CLASSES
         ),
-        tab.method: gr.update(choices=names, value=choice.method),
+        tab.method: update("method", choices=names),
         tab.card: map_views.card(card, explaining.measured(workspace, choice.method)),
-        tab.layer: gr.update(maximum=tower.depth, value=choice.layer, visible=card.layers),
-        tab.head: gr.update(maximum=explaining.heads(workspace), value=choice.head, visible=card.heads),
-        tab.control: gr.update(value=choice.control, visible=choice.view == ONE),
-    }  # fmt: skip
+        tab.layer: update("layer", maximum=workspace.classifier.backbone.vision.depth, visible=card.layers),
+        tab.head: update("head", maximum=explaining.heads(workspace), visible=card.heads),
+        tab.control: gr.update(visible=choice.view == ONE),
+    }
 
 
 def _details(ctx: Context, workspace: Workspace, choice: Choice) -> str:
@@ -171,9 +174,10 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
             return
         count = len(tab.choices)
         try:
-            choice = explaining.settle(workspace, _choice(given[:count]))
+            asked = _choice(given[:count])
+            choice = explaining.settle(workspace, asked)
             yield {
-                **_controls(tab, workspace, choice),
+                **_controls(tab, workspace, asked, choice),
                 tab.filmstrip: filmstrip_html(workspace),
                 tab.message: _wait(choice),
             }
@@ -181,6 +185,11 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
             yield {**drawn, tab.details: _details(ctx, workspace, choice), tab.message: ""}
         except Exception as error:
             yield {tab.message: views.message(sentence(error), "error")}
+
+    def on_method(key: str, view, when, about, method, layer, head, *rest) -> Iterator[dict]:
+        """Another kind of map begins with the layer and head of its own choice."""
+        yield {tab.layer: 0, tab.head: 0}
+        yield from show(key, view, when, about, method, 0, 0, *rest)
 
     def redraw(key: str, *given) -> dict:
         """The same maps in another look."""
@@ -192,6 +201,12 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
             return _draw(workspace, explaining.settle(workspace, _choice(given[:count])), given[count:])
         except Exception as error:
             return {tab.message: views.message(sentence(error), "error")}
+
+    def resave(key: str, *given) -> dict:
+        """The strength is changed in the page; only the picture to download is made anew."""
+        drawn = redraw(key, *given)
+        drawn.pop(tab.stage, None)
+        return drawn
 
     def _draw(workspace: Workspace, choice: Choice, look: tuple) -> dict:
         shown = explaining.panels(ctx.engine, workspace, choice)
@@ -219,10 +234,12 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
         )  # fmt: skip
 
     wire(tab_item.select, show)
-    for part in (tab.view, tab.when, tab.about, tab.method, tab.control):
+    for part in (tab.view, tab.when, tab.about, tab.control):
         wire(part.input, show)
+    wire(tab.method.input, on_method)
     for slider in (tab.layer, tab.head):
-        wire(slider.release, show)
+        wire(slider.input, show)
     wire(tab.filmstrip.click, on_pick)
-    for trigger in (tab.colours.input, tab.smooth.input, tab.contour.input, tab.strength.release):
-        wire(trigger, redraw, concurrency_limit=None)
+    for part in (tab.colours, tab.smooth, tab.contour):
+        wire(part.input, redraw, concurrency_limit=None)
+    wire(tab.strength.input, resave, concurrency_limit=None)

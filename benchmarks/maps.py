@@ -1,0 +1,126 @@
+"""What maps cost, as ratios to the frozen forward pass: ``python benchmarks/maps.py [--backbone NAME --weights
+random]``.
+
+One image, as in the app. The quantities are timed in rounds that take turns, so that a busy machine slows all of them
+alike; the median over the rounds is used. Goals: one Grad-CAM <= 3.5 x; raw attention and novelty out of the
+prediction's own forward pass <= 1.3 x that pass; C classes cost one forward and C backward passes, so the second class
+costs less than the first. Score-CAM and occlusion are slow by nature and are given in passes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import time
+
+import torch
+
+from nearl.backbones import load_backbone
+from nearl.classifier import Classifier
+from nearl.data.phantoms import phantom_set
+from nearl.explain import Score, Scorer, Trace, available, draw
+from nearl.explain.occlusion import windows
+from nearl.explain.render import heat_layer
+from nearl.model import NearlCLIP
+from nearl.prompts import default_prompts
+from nearl.store import new_adapter
+
+
+def ratios(name: str, weights: str, rounds: int) -> dict:
+    backbone = load_backbone(name, weights=weights)
+    data = phantom_set("head_mri", 1, seed=0)
+    prompt_set = default_prompts(data.classes)
+    model = NearlCLIP(backbone)
+    adapter = new_adapter(
+        model.state_dict(),
+        backbone=backbone.identity,
+        config=model.config.to_dict(),
+        classes=data.classes,
+        prompts=prompt_set.to_dict(),
+        support_counts=data.counts(),
+    )
+    classifier = Classifier(backbone, prompt_set, adapter)
+    frozen, adapted = Scorer(classifier, False), Scorer(classifier, True)
+    record = data.records[1:2]
+    pixels = classifier.pixels(record)
+    quick = [m.key for m in available(classifier, True, slow=False)]
+    drawn = draw(Trace(frozen, record), "gradcam", Score(1))[0]  # imports the package, which takes seconds
+
+    @torch.no_grad()
+    def frozen_forward():
+        backbone.encode_image(pixels)
+
+    @torch.no_grad()
+    def frozen_prediction():
+        frozen.logits(classifier.pixels(record))
+
+    @torch.no_grad()
+    def adapted_prediction():
+        adapted.logits(classifier.pixels(record))
+
+    def gradcam():
+        draw(Trace(frozen, record), "gradcam", Score(1))
+
+    def attention():
+        draw(Trace(frozen, record, gradient=False), "attention", Score(1))
+
+    def attention_and_novelty():
+        trace = Trace(adapted, record, gradient=False)
+        draw(trace, "attention", Score(1)), draw(trace, "novelty", Score(1))
+
+    def every_quick_map_of_one_class():
+        trace = Trace(adapted, record)
+        for key in quick:
+            draw(trace, key, Score(1))
+
+    def every_quick_map_of_both_classes():
+        trace = Trace(adapted, record)
+        for key in quick:
+            draw(trace, key, Score(0)), draw(trace, key, Score(1))
+
+    def redraw():
+        heat_layer(drawn)
+
+    tasks = (
+        frozen_forward, frozen_prediction, adapted_prediction, gradcam, attention, attention_and_novelty,
+        every_quick_map_of_one_class, every_quick_map_of_both_classes, redraw,
+    )  # fmt: skip
+    seconds = {task.__name__: [] for task in tasks}
+    for i in range(rounds + 1):
+        for task in tasks:
+            started = time.perf_counter()
+            task()
+            if i:  # the first round warms up
+                seconds[task.__name__].append(time.perf_counter() - started)
+    t = {key: statistics.median(values) for key, values in seconds.items()}
+    ratio = lambda task, base: round(t[task] / t[base], 2)  # noqa: E731
+    return {
+        "backbone": name,
+        "weights": weights,
+        "rounds": rounds,
+        "threads": torch.get_num_threads(),
+        "frozen_forward_seconds": round(t["frozen_forward"], 4),
+        "gradcam_over_frozen_forward": ratio("gradcam", "frozen_forward"),
+        "attention_over_prediction": ratio("attention", "frozen_prediction"),
+        "attention_and_novelty_over_prediction": ratio("attention_and_novelty", "adapted_prediction"),
+        "every_quick_map_of_one_class_over_frozen_forward": ratio("every_quick_map_of_one_class", "frozen_forward"),
+        "second_class_over_first": round(
+            t["every_quick_map_of_both_classes"] / t["every_quick_map_of_one_class"] - 1, 2
+        ),
+        "redraw_seconds": round(t["redraw"], 4),
+        "occlusion_passes": len(windows(backbone.vision.grid)),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", help="default: both ViT-B-16 with random weights and the embedded backbone")
+    parser.add_argument("--weights", default="pretrained", choices=["pretrained", "random"])
+    parser.add_argument("--rounds", type=int, default=9)
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)
+    chosen = [(args.backbone, args.weights)] if args.backbone else [("embedded", "pretrained"), ("ViT-B-16", "random")]
+    for name, weights in chosen:
+        print(json.dumps(ratios(name, weights, args.rounds)), flush=True)
