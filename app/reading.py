@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app import views
+from app import viewer, views
 from app.engine import Engine
 from app.workspace import Workspace
 from nearl.data.images import decode_many
@@ -18,6 +18,7 @@ from nearl.prompts import PromptSet
 log = logging.getLogger("nearl.app")
 
 MAX_IMAGES = 64
+MAX_FILES = 1200  # the slices of a series are one image
 VIEW_PIXELS = 1024  # longer side that is kept of an image to be read
 BEFORE, AFTER, OFF = "before", "after", "off"
 
@@ -41,9 +42,11 @@ class MapChoice:
 
 def bring(workspace: Workspace, paths: Sequence[str | Path | tuple[str, Path]], synthetic: bool = False) -> None:
     """Decode the files into the workspace; unreadable ones are kept as problems. NearlError if none could be read."""
-    if len(paths) > MAX_IMAGES:
-        raise NearlError(f"These are {len(paths)} images; bring at most {MAX_IMAGES} at a time.")
+    if len(paths) > MAX_FILES:
+        raise NearlError(f"These are {len(paths)} files; bring at most {MAX_FILES} at a time.")
     records, problems = decode_many(paths, max_side=VIEW_PIXELS)
+    if len(records) > MAX_IMAGES:
+        raise NearlError(f"These are {len(records)} images; bring at most {MAX_IMAGES} at a time.")
     workspace.set_images(records, problems, synthetic)
 
 
@@ -112,9 +115,16 @@ def viewer_html(workspace: Workspace, layer: tuple[str | None, str] = (None, "")
     if not workspace.records:
         return views.viewer_empty()
     record = workspace.records[workspace.selected]
+    box = None
+    if workspace.classifier is not None:
+        from nearl.explain.heatmap import seen_box
+
+        box = seen_box(workspace.classifier.backbone, record.size)
+    notes = [*record.notes, viewer.caution(record)]
     return views.viewer(
-        views.data_uri(record.image()), record.name, record.size, workspace.synthetic, *layer, notes=record.notes
-    )
+        views.data_uri(record.image()), record.name, record.size, workspace.synthetic, *layer, notes,
+        viewer.marks(record, box), viewer.facts(record),
+    )  # fmt: skip
 
 
 def filmstrip_html(workspace: Workspace) -> str:

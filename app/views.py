@@ -104,18 +104,22 @@ def viewer(
     heat: str | None = None,
     caption: str = "",
     notes: Sequence[str] = (),
+    marks: str = "",
+    facts: Sequence[str] = (),
 ) -> str:
     """The image with its own aspect ratio and, above it, the map as a second layer whose opacity is set in CSS.
 
     `picture` and `heat` are data addresses; `caption` says in words what the map shows ("" if there is none); `notes`
-    say what decoding had to change.
+    say what decoding had to change and what to check. `marks`: an SVG over the picture; `facts`: short words under it.
     """
     layer = f'<img class="map" src="{heat}" alt="{esc(caption)}">' if heat else ""
     tag = '<span class="tag">Synthetic</span>' if synthetic else ""
     words = "".join(f"<p>{esc(text)}</p>" for text in (caption, *notes) if text)
     return (
-        f'<figure class="viewer"><div class="stage"><img class="base" src="{picture}" alt="{esc(name)}">{layer}</div>'
-        f'<figcaption><span class="file">{esc(name)}</span><span>{size[0]} × {size[1]}</span>{tag}</figcaption>'
+        f'<figure class="viewer"><div class="stage"><div class="zoomed"><img class="base" src="{picture}" '
+        f'alt="{esc(name)}">{layer}{marks}</div></div>'
+        f'<figcaption><span class="file">{esc(name)}</span><span>{size[0]} × {size[1]}</span>'
+        f"{''.join(f'<span>{esc(fact)}</span>' for fact in facts)}{tag}</figcaption>"
         f"{words}</figure>"
     )
 

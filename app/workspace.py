@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nearl.data.labelled import LabelledSet
     from nearl.explain import Heatmap
     from nearl.store import Adapter
+    from nearl.volumes import VolumeReading
 
 IDLE_SECONDS = 3600.0
 GRACE_SECONDS = 600.0  # after the page was closed; a reload may come back within it
@@ -46,6 +47,7 @@ class Workspace:
     prediction: Prediction | None = None
     prompt_set: PromptSet | None = None
     heatmaps: dict[tuple, Heatmap] = field(default_factory=dict)
+    volume: tuple[tuple, VolumeReading] | None = None  # of the scan on show, and what it depends on
     teaching_set: LabelledSet | None = None
     held_out: LabelledSet | None = None
     job: TeachJob | None = None
@@ -69,7 +71,7 @@ class Workspace:
         """Replace the images; what was read from the earlier ones goes with them."""
         with self.lock:
             self.records, self.problems, self.synthetic, self.selected = records, problems, synthetic, 0
-            self.prediction = None
+            self.prediction = self.volume = None
             self.heatmaps.clear()
 
     def set_adapter(self, adapter: Adapter | None, name: str) -> None:

@@ -5,7 +5,7 @@ An encoder of whole volumes, as for 3-D adaptation, takes `Scan.ras` instead: fl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,11 +24,12 @@ METHODS = ("mean", "max", "top-k")
 
 @dataclass(frozen=True)
 class VolumeReading:
-    """Probabilities of every slice that was read: ``frozen`` and ``adapted`` (or None) are float32 [S, C], rows sum to
-    one; ``numbers`` [S] say which slices they are."""
+    """Probabilities of the slices that were read: ``frozen`` and ``adapted`` (or None) are float32 [S, C], rows sum to
+    one; ``numbers`` [S] say which slices they are, ``total`` how many there will be."""
 
     classes: list[str]
     numbers: list[int]
+    total: int
     frozen: np.ndarray
     adapted: np.ndarray | None
 
@@ -52,24 +53,33 @@ def aggregate(shares: np.ndarray, method: str = "top-k", k: int = TOP_K) -> np.n
     return best / best.sum()
 
 
-def read_volume(
-    classifier: Classifier,
-    record: ImageRecord,
-    every: int = 1,
-    progress: Callable[[int, int], None] | None = None,
-) -> VolumeReading:
+def iter_volume(classifier: Classifier, record: ImageRecord, every: int = 1) -> Iterator[VolumeReading]:
     """Read every ``every``-th slice of the plane, through the window, that the record shows.
 
-    progress: called with (slices read, slices in all) after each batch; what it raises ends the reading.
+    Yields what was read so far after each batch; the last reading is whole.
     """
-    numbers = list(range((record.slices() - 1) % max(every, 1) // 2, record.slices(), max(every, 1)))
+    every = max(every, 1)
+    numbers = list(range((record.slices() - 1) % every // 2, record.slices(), every))
     frozen, adapted = [], []
     for start in range(0, len(numbers), BATCH):
         prediction = classifier.predict([record.slice_at(n) for n in numbers[start : start + BATCH]])
         frozen.append(prediction.frozen)
         if prediction.adapted is not None:
             adapted.append(prediction.adapted)
+        joined = np.concatenate(adapted) if adapted else None
+        done = numbers[: start + BATCH]
+        yield VolumeReading(prediction.classes, done, len(numbers), np.concatenate(frozen), joined)
+
+
+def read_volume(
+    classifier: Classifier,
+    record: ImageRecord,
+    every: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> VolumeReading:
+    """The whole reading of `iter_volume`. progress: called with (slices read, slices in all) after each batch; what
+    it raises ends the reading."""
+    for reading in iter_volume(classifier, record, every):
         if progress is not None:
-            progress(min(start + BATCH, len(numbers)), len(numbers))
-    joined = np.concatenate(adapted) if adapted else None
-    return VolumeReading(prediction.classes, numbers, np.concatenate(frozen), joined)
+            progress(len(reading.numbers), reading.total)
+    return reading

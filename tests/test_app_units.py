@@ -267,7 +267,7 @@ def test_unexpected_errors_are_logged_and_told_in_one_sentence(caplog):
     assert reading.sentence(NearlError("Say this.")) == "Say this."
     text = reading.sentence(RuntimeError("secret path /root"))
     assert "secret" not in text
-    assert "secret" in caplog.text
+    assert "RuntimeError" in caplog.text and "secret" not in caplog.text  # which may be the name of a file
 
 
 def test_cancelled_runs_leave_the_model_as_it_was(engine, workspace):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
 
-from app import reading, views
+from app import reading, uploads, views
 from app.context import ASSETS, Context, asset_text, prompt_editor
 from app.examples import Example, example_list
 from app.reading import AFTER, BEFORE, OFF, MapChoice
+from app.tabs import scan
 from app.workspace import Workspace
+from nearl.errors import NearlError
 
 MARK_STALE = "() => document.getElementById('reading')?.classList.add('stale')"
 MARK_FRESH = """() => {
@@ -23,6 +26,8 @@ SHOW_READING = """() => {
   if (!document.querySelector("#predict-message .error"))
     document.getElementById("reading").scrollIntoView({ block: "nearest" });
 }"""
+ACCEPTED = "Your images: PNG, JPEG, TIFF, DICOM, NIfTI, or a zip"
+CONFIRM = "These images show no names, dates or faces, and I may share them"
 SET_STRENGTH = "(v) => { document.documentElement.style.setProperty('--map-strength', v / 100); return []; }"
 
 
@@ -43,12 +48,13 @@ class PredictTab:
     upload: gr.File
     examples: gr.HTML
     button: gr.Button
+    scan: scan.ScanControls
 
     @property
     def outputs(self) -> list:
         return [
             self.viewer, self.controls, self.when, self.about, self.filmstrip, self.problems, self.message,
-            self.reading, self.table, self.editor, self.upload,
+            self.reading, self.table, self.editor, self.upload, *self.scan.outputs,
         ]  # fmt: skip
 
 
@@ -58,6 +64,7 @@ def build(ctx: Context) -> PredictTab:
         with gr.Column(elem_classes="left", min_width=280, scale=11):
             with gr.Column(elem_classes="lightbox"):
                 viewer = gr.HTML(views.viewer_empty(), js_on_load=None, elem_id="viewer")
+                scan_controls = scan.build()
                 with gr.Column(elem_classes="map-controls", visible=False) as controls:
                     with gr.Row():
                         when = gr.Radio(
@@ -76,10 +83,10 @@ def build(ctx: Context) -> PredictTab:
                     views.strip(thumbs, -1, "Examples, made up by a program"),
                     js_on_load=asset_text("pick.js"), elem_id="examples",
                 )  # fmt: skip
-                upload = gr.File(
-                    label="Your images: PNG, JPEG, TIFF, BMP, WebP or GIF", file_count="multiple", elem_id="upload",
-                    height=120,
-                )  # fmt: skip
+                gr.HTML(scan.CHECK_LIST, js_on_load=None)
+                public = bool(os.environ.get("SPACE_ID"))
+                confirmed = gr.Checkbox(label=CONFIRM, value=not public, visible=public, elem_id="upload-confirm")
+                upload = gr.File(label=ACCEPTED, file_count="multiple", elem_id="upload", height=120)
         with gr.Column(elem_classes="right", min_width=280, scale=9):
             result = gr.HTML(views.reading_empty(False), js_on_load=None, elem_id="reading")
             table = gr.HTML("", js_on_load=None, elem_id="reading-table")
@@ -89,10 +96,12 @@ def build(ctx: Context) -> PredictTab:
                 message = gr.HTML("", js_on_load=None, elem_id="predict-message")
                 button = gr.Button("Read the image", variant="primary", elem_id="read")
     tab = PredictTab(
-        viewer, controls, when, about, filmstrip, problems, message, result, table, editor, upload, shelf, button
+        viewer, controls, when, about, filmstrip, problems, message, result, table, editor, upload, shelf, button,
+        scan_controls,
     )  # fmt: skip
     strength.input(None, strength, None, js=SET_STRENGTH, api_visibility="private")
-    _wire(ctx, tab, examples)
+    _wire(ctx, tab, examples, confirmed)
+    scan.wire(ctx, tab)
     return tab
 
 
@@ -107,6 +116,7 @@ def show(tab: PredictTab, workspace: Workspace, layer: tuple[str | None, str] = 
         tab.message: views.message(error, "error"),
         tab.reading: reading.reading_html(workspace),
         tab.table: reading.table_html(workspace),
+        **scan.show(tab.scan, workspace),
     }
 
 
@@ -144,13 +154,17 @@ def read_and_show(
         yield {tab.message: message, tab.reading: reading.reading_html(workspace)}
 
 
-def _wire(ctx: Context, tab: PredictTab, examples: list[Example]) -> None:
+def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.Checkbox) -> None:
     session = ctx.session
     chosen = [tab.when, tab.about]
 
-    def on_upload(key: str, paths: list[str] | None, value: dict, when: str, about: str) -> Iterator[dict]:
+    def on_upload(key: str, paths: list[str] | None, sure: bool, value: dict, when: str, about: str) -> Iterator[dict]:
         workspace = ctx.registry.get(key)
-        yield from _bring(workspace, paths or [], False, value, MapChoice(when, about))
+        try:
+            for update in _bring(workspace, paths or [], False, value, MapChoice(when, about), sure):
+                yield {tab.upload: None, **update}
+        finally:
+            uploads.forget(paths or [])
 
     def on_example(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
         workspace = ctx.registry.get(key)
@@ -162,9 +176,16 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example]) -> None:
             yield {tab.editor: value, tab.upload: None, **update}
 
     def _bring(
-        workspace: Workspace, paths: list[str | Path], synthetic: bool, value: dict, choice: MapChoice
+        workspace: Workspace,
+        paths: list[str | Path],
+        synthetic: bool,
+        value: dict,
+        choice: MapChoice,
+        sure: bool = True,
     ) -> Iterator[dict]:
         try:
+            if not sure:
+                raise NearlError(f"Nothing was read: first tick “{CONFIRM}”, then bring the images again.")
             reading.bring(workspace, paths, synthetic)
         except Exception as error:
             yield {session: workspace.id, **show(tab, workspace, error=reading.sentence(error))}
@@ -202,8 +223,8 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example]) -> None:
             trigger_mode="always_last", api_visibility="private",
         )  # fmt: skip
 
-    for trigger in (tab.upload.upload, tab.upload.delete, tab.upload.clear):
-        wire(trigger, on_upload, [tab.upload, tab.editor, *chosen]).then(None, js=MARK_FRESH, api_visibility="private")
+    bring = wire(tab.upload.upload, on_upload, [tab.upload, confirmed, tab.editor, *chosen])
+    bring.then(None, js=MARK_FRESH, api_visibility="private")
     wire(tab.examples.click, on_example, [tab.when]).then(None, js=MARK_FRESH, api_visibility="private")
     for trigger in (tab.button.click, tab.editor.submit):
         event = wire(trigger, on_read, [tab.editor, *chosen]).then(None, js=MARK_FRESH, api_visibility="private")
