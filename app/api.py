@@ -4,6 +4,7 @@
     client = Client("http://127.0.0.1:7860")
     client.predict([handle_file("scan.png")], {"classes": [{"name": "glioma", "prompts": ["an MRI of a glioma"]}]},
                    api_name="/predict")
+    client.predict("glioma", "relevance", api_name="/explain")  # of the first image of the last /predict
     client.predict(handle_file("task.zip"), None, "quick", api_name="/teach")
 
 Errors come back as {"error": sentence}, so that a client need not guess at a traceback. Answers never hold a file's
@@ -14,32 +15,42 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import gradio as gr
 
-from app import reading, teaching, uploads
+from app import explaining, reading, teaching, uploads
 from app.context import Context
 from app.jobs import DONE, TeachJob, watch
 from app.workspace import Workspace
 from nearl import NOTICE
+from nearl.errors import NearlError
 
 NUMBERED = re.compile(r"image \d+( and \d+ more)?")
 
 
 def build(ctx: Context) -> None:
-    """Add the endpoints /predict, /teach, /cancel, /use_adapter and /download_adapter; nothing of it is visible."""
+    """Add the endpoints named below; nothing of it is visible."""
     images = gr.File(label="images", file_count="multiple", visible=False)
     file = gr.File(label="zip", visible=False)
     prompts = gr.JSON(label="prompt set, as in assets/prompts; null takes that of the adapter", visible=False)
     preset = gr.Textbox("balanced", label="preset: quick, balanced or thorough", visible=False)
     answer = gr.JSON(label="answer", visible=False)
     adapter = gr.File(label="adapter", visible=False)
+    about = gr.Textbox("", label="class; empty takes the closest", visible=False)
+    method = gr.Textbox("gradcam", label="kind of map, a key of nearl.explain.METHODS", visible=False)
+    picture = gr.File(label="picture", visible=False)
     trigger = gr.Button(visible=False)
     session = ctx.session
 
     def predict(key: str, paths: list[str] | None, value: dict | None) -> tuple[str, dict]:
         workspace = ctx.registry.get(key)
         return workspace.id, _answered(lambda: _predict(ctx, workspace, paths or [], value), paths or [])
+
+    def explain(key: str, name: str, kind: str) -> tuple[str, dict, str | None]:
+        workspace = ctx.registry.get(key)
+        found = _answered(lambda: _explain(ctx, workspace, name, kind))
+        return workspace.id, found, found.pop("picture", None)
 
     def teach(key: str, path: str | None, value: dict | None, length: str) -> Iterator[tuple[str, dict]]:
         workspace = ctx.registry.get(key)
@@ -70,6 +81,7 @@ def build(ctx: Context) -> None:
     device = {"concurrency_id": "device", "concurrency_limit": 4}
     light = {"concurrency_limit": None}
     trigger.click(predict, [session, images, prompts], [session, answer], api_name="predict", **device)
+    trigger.click(explain, [session, about, method], [session, answer, picture], api_name="explain", **device)
     trigger.click(teach, [session, file, prompts, preset], [session, answer], api_name="teach", **light)
     trigger.click(cancel, session, [session, answer], api_name="cancel", **light)
     trigger.click(use_adapter, [session, file], [session, answer], api_name="use_adapter", **device)
@@ -104,6 +116,28 @@ def _predict(ctx: Context, workspace: Workspace, paths: list[str], value: dict |
     classifier = workspace.classifier
     untaught, unknown = (classifier.untaught(), classifier.unknown_words()) if classifier else ([], [])
     return {"predictions": answers, "untaught": untaught, "unknown_words": unknown, "notice": NOTICE}
+
+
+def _explain(ctx: Context, workspace: Workspace, name: str, kind: str) -> dict:
+    """The maps of the first image, before and after teaching, as numbers, and the last of them as a picture."""
+    from nearl.explain import METHODS
+
+    asked = explaining.Choice(when=reading.BEFORE, class_name=name, method=kind)
+    choice = explaining.settle(workspace, asked)
+    if kind not in METHODS or choice.method != kind:
+        raise NearlError(f"There is no map called '{kind}' here; choose one of {', '.join(METHODS)}.")
+    if name and name != choice.class_name:
+        raise NearlError(f"There is no class '{name}' among the prompts.")
+    workspace.selected, maps = 0, []
+    for when in (reading.BEFORE, reading.AFTER):
+        choice = explaining.settle(workspace, replace(choice, when=when))
+        if choice.when == when:
+            shown = explaining.panels(ctx.engine, workspace, choice)
+            heatmap = shown[0].heatmap
+            facts = {"adapted": heatmap.adapted, "class": heatmap.class_name, "units": heatmap.units}
+            maps.append({**facts, "blank": heatmap.blank, "values": heatmap.values.tolist()})
+    picture = explaining.figure_of(workspace, shown, 0.6, {})
+    return {"method": kind, "maps": maps, "notice": NOTICE, "picture": picture}
 
 
 def _start(ctx: Context, workspace: Workspace, path: str | None, value: dict | None, length: str) -> TeachJob:
