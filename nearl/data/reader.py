@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nearl.data import archives, dicom, nifti, pictures
+from nearl.data import archives, dicom, dicom_guard, nifti, pictures
 from nearl.data.drafts import MAX_SCAN_BYTES, PICTURE, SCAN, Draft, scan_meta, stored_dtype
 from nearl.data.records import Problem, base_name
 from nearl.errors import NearlError
@@ -132,13 +132,13 @@ def _kind(head: bytes, name: str) -> str:
     """What a file is by its first bytes. NearlError where it is nothing that is read here."""
     if not head:
         raise NearlError(f"{name} is empty (0 bytes); export or download it again.")
-    if dicom.looks_like(head):  # first of all: the 128 bytes before its mark may pose as a TIFF file
+    if dicom_guard.looks_like(head):  # first of all: the 128 bytes before its mark may pose as a TIFF file
         return "DICOM"
     if kind := pictures.looks_like(head):
         return kind
     if nifti.looks_like(head):
         return "NIfTI"
-    if dicom.is_enveloped(head):
+    if dicom_guard.is_enveloped(head):
         raise NearlError(f"{name} is encrypted; export it without encryption.")
     if head.startswith(b"%PDF"):
         raise NearlError(f"{name} is a PDF document, not an image; export its pictures as PNG.")
@@ -175,7 +175,7 @@ def _series(files: list[_File]) -> list[list[_Member]]:
     for file in files:
         try:
             data = file.head if PIXEL_TAG in file.head else file.read()
-            head = dicom.header(dicom.parse(data, file.name, pixels=False), file.name)
+            head = dicom.header(dicom_guard.parse(data, file.name, pixels=False), file.name)
         except Exception:  # named when it is read for itself
             continue
         plane = head.planes[0]
@@ -224,7 +224,7 @@ def _volume(group: list[_Member], container: str, damaged: list[_Member]) -> Dra
 def _slices(members: list[_Member], dtype: np.dtype, damaged: list[_Member]) -> Iterator[np.ndarray]:
     for member in members:
         try:
-            dataset = dicom.parse(member.file.read(), member.file.name)
+            dataset = dicom_guard.parse(member.file.read(), member.file.name)
             (picture,) = dicom.frames(dataset, member.file.name, [0])
         except NearlError:
             damaged.append(member)
