@@ -125,6 +125,21 @@ def test_reading_a_volume_and_going_to_a_slice(page, study):
     expect(page.locator("#scan-curve .columns")).to_have_count(0)
 
 
+def test_zoom_keeps_its_place_from_slice_to_slice(page, study):
+    _upload(page, "#upload", study)
+    expect(page.locator("#viewer")).to_contain_text("Axial slice")
+    zoom = page.locator("#scan-zoom input[type=range]")
+    zoom.evaluate("e => { e.value = 3; e.dispatchEvent(new Event('input', { bubbles: true })); }")
+    stage = page.locator("#viewer .stage")
+    page.wait_for_function("() => document.querySelector('#viewer .stage').scrollTop > 50")
+    stage.evaluate("e => { e.scrollLeft = 40; e.scrollTop = 30; }")
+    page.wait_for_timeout(300)
+    slide(page, 4)
+    expect(page.locator("#viewer")).to_contain_text(f"Axial slice 4 of {SLICES}")
+    page.wait_for_timeout(300)
+    assert abs(stage.evaluate("e => e.scrollTop") - 30) < 4 and abs(stage.evaluate("e => e.scrollLeft") - 40) < 4
+
+
 def test_pictures_have_no_scan_controls_and_refusals_are_named(page, tmp_path, study):
     picture, report, volume = tmp_path / "photo.png", tmp_path / "report.dcm", tmp_path / "moments.nii"
     Image.new("RGB", (60, 50), "teal").save(picture)

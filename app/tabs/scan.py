@@ -17,7 +17,6 @@ from app.workspace import Workspace
 if TYPE_CHECKING:
     from app.tabs.predict import PredictTab
 
-SET_ZOOM = "(v) => { document.documentElement.style.setProperty('--zoom', v); return []; }"
 CHECK_LIST = """<details class="check-list"><summary>Before you bring a scan of a person</summary><ul>
 <li>Export it without names: most viewers offer “anonymise”.</li>
 <li>Look for text burned into the picture, also at its edges.</li>
@@ -63,11 +62,10 @@ def build() -> ScanControls:
         )  # fmt: skip
         all_slices = gr.Button("Read all slices", elem_id="scan-all", size="sm", visible=False)
         window = gr.Radio([], label="Window", elem_id="scan-window")
-        with gr.Row():
-            plane = gr.Radio([], label="Plane", elem_id="scan-plane", scale=3)
-            invert = gr.Checkbox(label="Black and white swapped", elem_id="scan-invert", scale=2)
+        invert = gr.Checkbox(label="Swap black and white", elem_id="scan-invert")
+        plane = gr.Radio([], label="Plane", elem_id="scan-plane")
         zoom = gr.Slider(1, 4, 1, step=0.25, label="Zoom", elem_id="scan-zoom", buttons=[])
-    zoom.input(None, zoom, None, js=SET_ZOOM, api_visibility="private")
+    zoom.input(None, zoom, None, js=asset_text("zoom.js").split("\n", 1)[1], api_visibility="private")
     return ScanControls(group, window, plane, number, moment, invert, all_slices, together, curve)
 
 
