@@ -242,15 +242,32 @@ def _measured() -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def measured(workspace: Workspace, method: str) -> tuple[float, float, bool] | None:
-    """On phantoms: how often this map points at the lesion, how often chance does, and whether it beats chance clearly.
-    None where it was not measured on the model in use."""
+@dataclass(frozen=True)
+class Measured:
+    """On phantoms: how often a map points at the lesion, how often chance does and how often the same map of a
+    randomised model does, and whether it is clearly better than either."""
+
+    hits: float
+    chance: float
+    control: float
+    beats_chance: bool
+    beats_control: bool
+
+
+def measured(workspace: Workspace, method: str) -> Measured | None:
+    """None where the map was not measured on the model in use."""
     found = _measured()
     identity = workspace.classifier.backbone.identity
     if not found or found["backbone"]["weights"] != identity["weights"] or method not in found["beats_chance"]:
         return None
-    row = next(r for r in found["rows"] if r["method"] == method and r["which"] == "map")
-    return row["pointing"]["mean"], found["chance"]["pointing"], found["beats_chance"][method]
+    hits = {row["which"]: row["pointing"]["mean"] for row in found["rows"] if row["method"] == method}
+    return Measured(
+        hits["map"],
+        found["chance"]["pointing"],
+        hits["randomised model"],
+        found["beats_chance"][method],
+        found["beats_control"][method],
+    )
 
 
 def figure_of(workspace: Workspace, shown: Sequence[Panel], opacity: float, how: dict) -> str:

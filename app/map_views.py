@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from app.explaining import CLASSES, IMAGES, Panel
+from app.explaining import CLASSES, IMAGES, Measured, Panel
 from app.views import THUMB_SIDE, VIEW_SIDE, data_uri, esc, per_cent
 
 if TYPE_CHECKING:
@@ -100,14 +100,19 @@ def _scale(panel: Panel, how: dict) -> str:
     )
 
 
-def card(method: Method, measured: tuple[float, float, bool] | None) -> str:
+def card(method: Method, found: Measured | None) -> str:
     """What the chosen map shows, what it cannot tell, and how it did where the truth is known."""
     check = ""
-    if measured is not None:
-        hits, chance, good = measured
-        figures = f"on synthetic pictures it points at the lesion in {per_cent(hits)}, chance in {per_cent(chance)}"
-        word = "Checked" if good else "Not better than chance"
-        check = f'<p class="{"quiet" if good else "note caution"}"><strong>{word}:</strong> {figures}.</p>'
+    if found is not None:
+        text = f"on synthetic pictures it points at the lesion in {per_cent(found.hits)}; "
+        text += f"chance in {per_cent(found.chance)}, the scrambled model in {per_cent(found.control)}"
+        word = "Checked"
+        if not found.beats_control:
+            word = "Not told apart from a scrambled model"
+        if not found.beats_chance:
+            word = "Not better than chance"
+        kind = "quiet" if word == "Checked" else "note caution"
+        check = f'<p class="{kind}"><strong>{word}:</strong> {text}.</p>'
     limit = f'<p class="quiet"><strong>What it cannot tell:</strong> {esc(method.limit)}</p>'
     return f'<section class="map-card"><p>{esc(method.sentence)}</p>{limit}{check}</section>'
 

@@ -107,14 +107,28 @@ def test_words_and_layers_are_told(workspace):
     assert "Image side, layer by layer" in html and "Text side" in html and "glioma" in html
 
 
-def test_a_map_that_is_no_better_than_chance_is_called_so(workspace, monkeypatch):
+def test_a_map_that_is_no_better_than_chance_or_its_control_is_called_so(workspace, monkeypatch):
     identity = workspace.classifier.backbone.identity
-    row = {"method": "attention", "which": "map", "pointing": {"mean": 0.05}}
-    study = {"backbone": identity, "chance": {"pointing": 0.06}, "rows": [row], "beats_chance": {"attention": False}}
+    rows = [
+        {"method": name, "which": which, "pointing": {"mean": value}}
+        for name, values in {"attention": (0.05, 0.04), "novelty": (0.6, 0.7), "gradcam": (0.8, 0.2)}.items()
+        for which, value in zip(("map", "randomised model"), values, strict=True)
+    ]
+    study = {
+        "backbone": identity,
+        "chance": {"pointing": 0.06},
+        "rows": rows,
+        "beats_chance": {"attention": False, "novelty": True, "gradcam": True},
+        "beats_control": {"attention": False, "novelty": False, "gradcam": True},
+    }
     monkeypatch.setattr(explaining, "_measured", lambda: study)
-    assert explaining.measured(workspace, "gradcam") is None
-    html = map_views.card(METHODS["attention"], explaining.measured(workspace, "attention"))
-    assert "Not better than chance" in html and "5\u202f%" in html
+    assert explaining.measured(workspace, "relevance") is None
+    words = {
+        k: map_views.card(METHODS[k], explaining.measured(workspace, k)) for k in ("attention", "novelty", "gradcam")
+    }
+    assert "Not better than chance" in words["attention"] and "5\u202f%" in words["attention"]
+    assert "Not told apart from a scrambled model" in words["novelty"]
+    assert "Checked" in words["gradcam"] and "note" not in words["gradcam"]
     monkeypatch.setattr(explaining, "_measured", lambda: study | {"backbone": {"weights": "others"}})
     assert explaining.measured(workspace, "attention") is None
 

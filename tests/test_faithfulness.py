@@ -72,6 +72,7 @@ def test_the_study_measures_every_map_and_its_controls(tiny, family):
         assert row["pointing"]["n"] == (3 if row["method"] == "occlusion" else 5) and row["deletion"]["n"] == 3
         assert all(0 <= row[m]["mean"] <= 1 for m in ("pointing", "energy", "iou", "deletion", "insertion"))
     assert 0 < result["chance"]["pointing"] < 0.5 and set(result["beats_chance"]) == set(names)
+    assert set(result["beats_control"]) == set(names)
     lines = table(result)
     assert sum(line.startswith("|") for line in lines) == 2 + len(result["rows"])
     assert all(torch.equal(value, before[key]) for key, value in backbone.model.state_dict().items())

@@ -161,13 +161,12 @@ def study(
         {"method": method, "which": which, **{m: mean_interval(v, m == "pointing") for m, v in values.items()}}
         for (method, which), values in found.items()
     ]
-    base = next(row for row in rows if row["which"] == RANDOM)["pointing"]
     luck = float(np.mean(chance["pointing"]))
-    beats = {}
-    for row in rows:
-        if row["which"] == MAP:
-            p = row["pointing"]
-            beats[row["method"]] = bool(p["mean"] >= 2 * luck and p["interval"][0] > base["interval"][1])
+    pointing = {(row["method"], row["which"]): row["pointing"] for row in rows}
+    clearly = lambda one, other: one["interval"][0] > other["interval"][1]  # noqa: E731
+    ours = {method: value for (method, which), value in pointing.items() if which == MAP}
+    beats_chance = {m: bool(v["mean"] >= 2 * luck and clearly(v, pointing["random", RANDOM])) for m, v in ours.items()}
+    beats_control = {m: bool(clearly(v, pointing[m, CONTROL])) for m, v in ours.items()}
     return {
         "backbone": backbone.identity,
         "adapter": adapter or (f"taught on {shots} phantoms per class of each kind" if shots else "none"),
@@ -179,7 +178,8 @@ def study(
         "chance": {key: float(np.mean(values)) for key, values in chance.items()},
         "rows": rows,
         "agreement": {key: float(np.mean(values)) for key, values in agreement.items()},
-        "beats_chance": beats,
+        "beats_chance": beats_chance,
+        "beats_control": beats_control,
     }
 
 
@@ -274,7 +274,8 @@ def table(result: dict) -> list[str]:
     for row in rows:
         of = {MAP: "the model", CONTROL: "randomised control", RANDOM: ""}[row["which"]]
         lines.append(f"| {names[row['method']]} | {of} | {' | '.join(cell(row, m) for m in MEASURES)} |")
-    weak = [names[key] for key, good in result["beats_chance"].items() if not good]
+    weak, blind = ([names[k] for k, good in result[f"beats_{of}"].items() if not good] for of in ("chance", "control"))
     same = [f"{names[key]} {value:.2f}" for key, value in result["agreement"].items()]
-    lines += ["", f"No better than chance: {', '.join(weak) or 'none'}."]
+    lines += ["", f"No better than chance at pointing: {', '.join(weak) or 'none'}. No better than the same map of the"]
+    lines[-1] += f" randomised model: {', '.join(blind) or 'none'}."
     return [*lines, f"Rank correlation of the map with its randomised control: {', '.join(same)}."]
