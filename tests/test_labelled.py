@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scans import body, dataset, nifti, written
 
 from nearl.data.labelled import MAX_SIDE, from_files, from_folder, from_zip, resolve_splits
 from nearl.errors import NearlError
@@ -243,3 +244,14 @@ def test_a_real_set():
     assert not train.problems and not test.problems
     assert not {r.digest for r in train.records} & {r.digest for r in test.records}
     assert all(isinstance(record.pixels, np.ndarray) for record in train.records)
+
+
+def test_scans_are_taught_with_as_pictures(tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "volume.nii").write_bytes(nifti(body(), np.eye(4)))
+        (tmp_path / label / "slice.dcm").write_bytes(written(dataset(np.full((20, 30), 7, np.uint16))))
+    found = from_folder(tmp_path)
+    assert found.counts() == {"a": 2, "b": 2} and not found.problems
+    assert all(record.scan is None for record in found.records)  # the numbers behind them are not kept
+    assert any("of 24 slices" in note for record in found.records for note in record.notes)
