@@ -117,4 +117,4 @@ def test_nothing_went_wrong_on_the_server(server):
     """Runs last in this file: what the visitors above did left no traceback on the console."""
     assert "Traceback" not in server.console()
     names = {name for name in client_of(server).view_api(return_format="dict")["named_endpoints"]}
-    assert names == {"/predict", "/teach", "/cancel", "/use_adapter", "/download_adapter"}
+    assert names == {"/predict", "/explain", "/teach", "/cancel", "/use_adapter", "/download_adapter"}

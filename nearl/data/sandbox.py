@@ -21,7 +21,7 @@ from nearl.data.worker import receive_head, send
 from nearl.errors import NearlError
 
 MEMORY = 3_000_000_000  # bytes of address space of the worker (our choice: five of the largest scan)
-SECONDS = 60.0  # for one job; three times as much for several files (our choice)
+SECONDS = 60.0  # for bytes; three times as much for several files and for a path, which may be a folder (our choice)
 GROWN = 1_500_000_000  # bytes; a worker that ever held more is replaced
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "TMPDIR", "TEMP")  # of the environment
