@@ -330,3 +330,11 @@ class CompactVocabulary:
         full = compact.new_zeros(self.full_size, compact.shape[1])
         full[self.known] = compact[1:]
         return full
+
+
+def tell(
+    grammar: CaptionGrammar, labels: torch.Tensor, attributes: list, distractors: int, rng: np.random.Generator
+) -> list[Caption]:
+    """One true caption per view, and up to `distractors` that are true of no image."""
+    captions = [grammar.sample(c, rng, facts) for c, facts in zip(labels.tolist(), attributes, strict=True)]
+    return captions + [c for c in (grammar.distractor(rng) for _ in range(distractors)) if c]

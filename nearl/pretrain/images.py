@@ -141,3 +141,8 @@ def see(pool: Pool, picked: torch.Tensor, masks: torch.Tensor, clear: torch.Tens
                 facts = {key: pool.details[index][key] for key in ("shape", "brightness")} | measure(mask)
         attributes.append(facts)
     return labels, attributes
+
+
+def set_numbers(pool: Pool, concepts: list[str]) -> np.ndarray:
+    """The number of the set that each image of the pool is of."""
+    return np.unique([c.split("/")[0] for c in concepts], return_inverse=True)[1][pool.concept.numpy()]

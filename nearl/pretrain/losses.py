@@ -63,3 +63,9 @@ def place_loss(evidence: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """
     target = mask / mask.sum(1, keepdim=True)
     return -(evidence.log_softmax(1) * target).sum(1).mean()
+
+
+def text_targets(captions: list[Caption], device: torch.device) -> torch.Tensor:
+    """The anchors that each caption belongs to, bool [M, concepts + 1]; the last is that of no concept."""
+    true_of = torch.from_numpy(np.stack([caption.true_of for caption in captions])).to(device)
+    return torch.cat([true_of, ~true_of.any(1, keepdim=True)], 1)

@@ -1,13 +1,12 @@
-"""The training loop of the embedded backbone, in two parts: images with captions, then captions alone.
+"""The training loop of the embedded backbone: images with captions, and at the end what reads their features.
 
 Each step draws images, a share of them of one set so that there are hard negatives, sees each in two random views,
 writes a caption that is true of each view (`nearl.pretrain.captions`) and pulls every view towards all captions of the
 batch that are true of it (UniCL, Yang et al., arXiv 2204.03610). Helpers that stay behind at export: anchors, one
 learned direction per class in the joint space to which images and captions are pulled; classifiers on the class token
 and the mean patch token; agreement of the two views; and on phantoms, whose lesion's mask is known, the patches' parts
-of the class logit are taught to be greatest on the lesion. Resolution grows in phases. At the end the images rest, and
-the text tower goes on with many more captions against their stored embeddings. The result is an average of the weights
-over time in open_clip's folder format. Losses and settings are our choice.
+of the class logit are taught to be greatest on the lesion. Resolution grows in phases; `nearl.pretrain.finish` follows.
+The result is an average of the weights over time in open_clip's folder format. Losses and settings are our choice.
 """
 
 from __future__ import annotations
@@ -27,14 +26,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from nearl.backbones.embedded import MEAN, STD
-from nearl.pretrain.captions import Caption, CaptionGrammar, CompactVocabulary
+from nearl.pretrain.captions import Caption, CaptionGrammar, CompactVocabulary, tell
 from nearl.pretrain.checkpoint import load_checkpoint, save_checkpoint
 from nearl.pretrain.config import check_manifest, concepts_of, data_location, read_config, train_files, twins
-from nearl.pretrain.images import Pool, augment, draw, load_pool, sampling_weights, see
-from nearl.pretrain.losses import contrastive_loss, multi_positive, pairs, place_loss, view_loss
+from nearl.pretrain.finish import finish
+from nearl.pretrain.images import Pool, augment, draw, load_pool, sampling_weights, see, set_numbers
+from nearl.pretrain.losses import contrastive_loss, multi_positive, pairs, place_loss, text_targets, view_loss
 from nearl.pretrain.model import Pretraining, average, export, parameter_groups
-from nearl.pretrain.teacher import WIDTH as TEACHER_WIDTH
-from nearl.pretrain.teacher import affirmative_phrases, teacher_embeddings
 
 
 @torch.inference_mode()
@@ -68,25 +66,6 @@ def validate(
             recalls.append((mine.argmax(1) == int(np.flatnonzero(members == index)[0])).float().mean().item())
         result[str(name)] = float(np.mean(recalls))
     return result
-
-
-def set_numbers(pool: Pool, concepts: list[str]) -> np.ndarray:
-    """The number of the set that each image of the pool is of."""
-    return np.unique([c.split("/")[0] for c in concepts], return_inverse=True)[1][pool.concept.numpy()]
-
-
-def tell(
-    grammar: CaptionGrammar, labels: torch.Tensor, attributes: list, distractors: int, rng: np.random.Generator
-) -> list[Caption]:
-    """One true caption per view, and up to `distractors` that are true of no image."""
-    captions = [grammar.sample(c, rng, facts) for c, facts in zip(labels.tolist(), attributes, strict=True)]
-    return captions + [c for c in (grammar.distractor(rng) for _ in range(distractors)) if c]
-
-
-def text_targets(captions: list[Caption], device: torch.device) -> torch.Tensor:
-    """The anchors that each caption belongs to, bool [M, concepts + 1]; the last is that of no concept."""
-    true_of = torch.from_numpy(np.stack([caption.true_of for caption in captions])).to(device)
-    return torch.cat([true_of, ~true_of.any(1, keepdim=True)], 1)
 
 
 def image_losses(
@@ -129,82 +108,6 @@ def image_losses(
             evidence = model.lesion_evidence(tokens[drawn, 1:], lesion, without)
             losses["place"] = place_loss(evidence[shown], where[shown])
     return losses
-
-
-@torch.no_grad()
-def embed_views(
-    model: Pretraining, pool: Pool, size: int, views: int, clear: torch.Tensor, seed: int
-) -> tuple[torch.Tensor, torch.Tensor, list]:
-    """Unit embeddings [views * N, D], concepts [views * N] and attributes of random views of every image."""
-    device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
-    embeddings, concepts, facts = [], [], []
-    for picked in torch.arange(len(pool.concept)).repeat(views).split(64):
-        images, masks = augment(pool, picked, size, generator)
-        labels, attributes = see(pool, picked, masks, clear)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            embeddings.append(model.encode_image(images.to(device, memory_format=torch.channels_last)))
-        concepts.append(labels)
-        facts += attributes
-    return torch.cat(embeddings), torch.cat(concepts), facts
-
-
-def finish_text(
-    model: Pretraining,
-    pool: Pool,
-    grammar: CaptionGrammar,
-    vocabulary: CompactVocabulary,
-    config: dict[str, Any],
-    progress: Callable[[str], None],
-) -> None:
-    """Train the text tower on, in place, against stored image embeddings and the anchors, which rest.
-
-    With a weight for the teacher, a linear map of the text embeddings also learns the teacher's (a term of the loss).
-    """
-    training, settings, seed = config["training"], config["training"]["text"], config["seed"]
-    device = next(model.parameters()).device
-    progress(f"text alone: {settings['views']} views of {len(pool.concept)} images are being stored")
-    stored, concepts, facts = embed_views(model, pool, training["phases"][-1]["size"], settings["views"],
-                                          twins(config)[0], seed)  # fmt: skip
-    weights = np.tile(sampling_weights(pool, config), settings["views"]) / settings["views"]
-    groups = np.tile(set_numbers(pool, concepts_of(config)), settings["views"])
-    tower = model.clip.text.requires_grad_(True)
-    taught = affirmative_phrases(config) if settings["teacher"] else []
-    wanted = teacher_embeddings(taught).to(device) if taught else None
-    towards_teacher = nn.Linear(stored.shape[1], TEACHER_WIDTH, bias=False).to(device)
-    trained = nn.ModuleDict({"tower": tower, "towards_teacher": towards_teacher})
-    optimizer = torch.optim.AdamW(parameter_groups(trained, training["weight_decay"]), lr=0.0, betas=(0.9, 0.98))
-    scale = model.clip.logit_scale.exp()
-    towards = scale * F.normalize(model.anchors, dim=-1).T
-    recent = []
-    for step in range(settings["steps"]):
-        rng = np.random.default_rng([seed, 1, step])
-        picked = draw(weights, groups, settings["captions"], training["focus"], rng)
-        labels, attributes = concepts[picked], [facts[i] for i in picked]
-        captions = tell(grammar, labels, attributes, settings["captions"] // 10, rng)
-        ids = vocabulary.encode([caption.text for caption in captions], rng, training["unknown_words"]).to(device)
-        text = model.encode_text(ids)
-        positive, unknown = (x.to(device) for x in pairs(captions, labels, attributes))
-        contrastive = contrastive_loss(stored[picked], text, scale, positive, unknown)
-        anchored = multi_positive(text @ towards, text_targets(captions, device))
-        distilled = torch.zeros((), device=device)
-        if taught:
-            asked = rng.choice(len(taught), settings["captions"] // 2, replace=False)
-            mapped = towards_teacher(model.encode_text(vocabulary.encode([taught[i] for i in asked]).to(device)))
-            distilled = 1 - F.cosine_similarity(mapped, wanted[asked]).mean()
-        lr = settings["lr"] * min((step + 1) / 50, 0.5 * (1 + math.cos(math.pi * step / settings["steps"])) + 0.005)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        optimizer.zero_grad(set_to_none=True)
-        (contrastive + anchored + settings["teacher"] * distilled).backward()
-        nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
-        optimizer.step()
-        recent.append((contrastive.item(), anchored.item(), distilled.item()))
-        if (step + 1) % training["log_every"] == 0:
-            a, b, c = np.mean(recent[-training["log_every"] :], axis=0)
-            shown = f"contrastive {a:.3f}  anchored {b:.3f}  teacher {c:.3f}"
-            progress(f"text alone: step {step + 1}/{settings['steps']}  {shown}")
-    tower.requires_grad_(False)
 
 
 def pretrain(
@@ -254,7 +157,7 @@ def pretrain(
         summary = json.loads(result.read_text(encoding="utf-8"))
         progress(f"going on from step {step}")
 
-    def finish(text_steps: int) -> None:
+    def leave(text_steps: int) -> None:
         """Measure on the held-out images, export and write the summary."""
         accuracy = validate(ema, held_pool, grammar, vocabulary, seed)
         progress("held out  " + "  ".join(f"{name} {value:.2f}" for name, value in accuracy.items()))
@@ -279,9 +182,10 @@ def pretrain(
             weights, groups = sampling_weights(pool, config), set_numbers(pool, concepts)
             progress(f"{len(learn)} images to learn from, {len(held)} held out, {phase['size']} px")
         if step == total:
-            finish_text(ema, pool, grammar, vocabulary, config, progress)
+            whole = load_pool(learn, config, phase["size"])
+            finish(ema, whole, grammar, vocabulary, config, progress)
             minutes = before + (time.monotonic() - started) / 60
-            finish(training["text"]["steps"])
+            leave(training["text"]["steps"])
             break
 
         rng = np.random.default_rng([seed, step])
@@ -324,7 +228,7 @@ def pretrain(
             )
         out_of_time = max_minutes is not None and minutes - before >= max_minutes
         if step % training["save_every"] == 0 or step == total or out_of_time:
-            finish(0)
+            leave(0)
             about = {"step": step, "minutes": minutes, "views": views}
             save_checkpoint(checkpoint, {"model": model, "ema": ema}, optimizer, identity, about)
         if out_of_time:
