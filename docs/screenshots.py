@@ -1,7 +1,7 @@
 """Take the screenshots of the README anew: `python docs/screenshots.py`. Synthetic pictures only.
 
-Needs playwright and a chromium (NEARL_CHROMIUM, or on the path). The light ones show both tabs on a wide screen, the
-dark one a phone.
+Needs playwright and a chromium (NEARL_CHROMIUM, or on the path). The light ones show the tabs on a wide screen,
+the dark ones the Explain tab and a phone.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ COLOURS = 256  # of the saved pictures, to keep the repository small
 MINUTES = 60_000  # milliseconds
 
 
-def save(page: Page, name: str) -> None:
+def save(page: Page, name: str, dither: Image.Dither = Image.Dither.NONE) -> None:
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(HERE / name, optimize=True)
+    palette = picture.quantize(COLOURS)
+    picture.quantize(palette=palette, dither=dither).save(HERE / name, optimize=True)
 
 
 def teach(page: Page, kind: str, preset: str) -> None:
@@ -39,6 +40,18 @@ def teach(page: Page, kind: str, preset: str) -> None:
     page.get_by_role("button", name="Teach", exact=True).click()
     page.wait_for_selector("#progress .done", timeout=20 * MINUTES)
     page.wait_for_selector("#adapter dl")
+
+
+def explain(page: Page, view: str) -> None:
+    """The Explain tab: relevance of the lesion, with the words that carried it."""
+    page.get_by_role("tab", name="Explain").click()
+    page.locator("#explain-class").get_by_text("lesion", exact=True).click()
+    page.locator("#explain-method").get_by_text("Relevance", exact=True).click()
+    page.wait_for_selector("#maps .map-caption:has-text('Relevance for “lesion”')")
+    page.locator("#explain-view").get_by_text(view, exact=True).click()
+    page.wait_for_selector(f"#maps .panels[data-count='{1 if view == 'This map' else 3}']")
+    page.evaluate("window.scrollTo(0, 0)")
+    page.wait_for_timeout(1500)
 
 
 def main() -> None:
@@ -66,6 +79,10 @@ def main() -> None:
         page.evaluate("window.scrollTo(0, 0)")
         page.wait_for_timeout(500)
         save(page, "predict.png")
+        for theme in ("dark", "light"):
+            page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
+            explain(page, "Before and after" if theme == "light" else "This map")
+            save(page, f"explain-{theme}.png", Image.Dither.FLOYDSTEINBERG)  # colour bars, not bands
         phone = browser.new_page(viewport={"width": 400, "height": 850}, device_scale_factor=1.5)
         phone.goto(f"{server.url}/?__theme=dark")
         phone.locator(f'#examples button[title="{options.example}"]').click()
