@@ -44,7 +44,7 @@ class Capture(TorchFunctionMode):
         if self._leaf is not None:
             hook(self._leaf.register_forward_pre_hook(_begin))
         for key, module in self._inside.items():
-            hook(module.register_forward_pre_hook(lambda m, a, key=key: self._place.append(key)))
+            hook(module.register_forward_pre_hook(lambda m, a, key=key: self._arrive(key)))
             hook(module.register_forward_hook(lambda m, a, out: self._leave(), always_call=True))
         for key, module in self._outputs.items():
             hook(module.register_forward_hook(lambda m, a, out, key=key: self.outputs[key].append(out)))
@@ -52,17 +52,25 @@ class Capture(TorchFunctionMode):
             hook(
                 module.register_forward_hook(lambda m, a, out, key=key, f=make: self.results[key].append(f(m, a, out)))
             )
-        return super().__enter__()
+        return self
 
     def __exit__(self, *error) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        super().__exit__(*error)
+        while self._place:
+            self._leave()
+
+    def _arrive(self, key: Hashable) -> None:
+        if not self._place:  # the mode is on only inside these modules, for it slows every call a little
+            super().__enter__()
+        self._place.append(key)
 
     def _leave(self) -> None:
         if self._place:
             self._place.pop()
+            if not self._place:
+                super().__exit__(None, None, None)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}

@@ -39,8 +39,9 @@ def update_parts(oca: OCA, args: tuple, out: Tensor) -> Update:
     f, added, w_o = f.float(), out.float() - f.float(), oca.w_o.weight.float()
     square = f.square().sum(-1)
     proposed = (h * (f @ w_o)).sum(-1) * (square / f.shape[-1]).sqrt()  # <D, f>
-    along = (added * f).sum(-1) / (square + EPS)  # zero in an orthogonal adapter
-    novel = torch.linalg.vector_norm(added - along[..., None] * f, dim=-1) / (square + EPS).sqrt()
+    if not oca.orthogonal:
+        added = added - ((added * f).sum(-1) / (square + EPS))[..., None] * f
+    novel = torch.linalg.vector_norm(added, dim=-1) / (square + EPS).sqrt()
     return Update(novel, oca.gate.float() * proposed / (square + EPS))
 
 
