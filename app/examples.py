@@ -10,8 +10,7 @@ from app import views
 from nearl.data.images import decode
 from nearl.prompts import PromptSet, ready_sets
 
-# The kinds of synthetic picture, as a visitor reads them. Prompt sets are called phantom_<kind>. Ultrasound comes
-# first: it is the task that the embedded model learns from a few pictures.
+# The kinds of synthetic picture, as a visitor reads them. Prompt sets are called phantom_<kind>.
 KIND_NAMES = {
     "ultrasound": "Ultrasound",
     "head_mri": "Head MRI",

@@ -15,11 +15,11 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import yaml
 from few_shot import T_95, probe
+from skimage.feature import hog
 from sklearn.preprocessing import StandardScaler
 
 from nearl.backbones import Backbone, load_backbone
@@ -118,12 +118,13 @@ def pooled_tokens(backbone: Backbone) -> Callable[[LabelledSet], np.ndarray]:
 
 def hog_and_colours(data: LabelledSet) -> np.ndarray:
     """Records -> [N, 1812]: oriented gradients of the grey picture at 128 x 128 and 16-bin histograms of colour."""
-    hog = cv2.HOGDescriptor((128, 128), (32, 32), (16, 16), (16, 16), 9)
     rows = []
     for record in data.records:
-        picture = np.asarray(record.image().resize((128, 128)))
-        colours = [np.histogram(picture[..., c], 16, (0, 256))[0] / picture[..., c].size for c in range(3)]
-        rows.append(np.concatenate([hog.compute(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)).ravel(), *colours]))
+        picture = record.image().resize((128, 128))
+        gradients = hog(np.asarray(picture.convert("L")), pixels_per_cell=(16, 16), cells_per_block=(2, 2))
+        pixels = np.asarray(picture)
+        colours = [np.histogram(pixels[..., c], 16, (0, 256))[0] / pixels[..., c].size for c in range(3)]
+        rows.append(np.concatenate([gradients, *colours]))
     return np.stack(rows)
 
 

@@ -117,8 +117,7 @@ class Classifier:
 
     @torch.no_grad()
     def embeddings(self, adapted: bool) -> Tensor:
-        """Unit class embeddings [C, E] of the frozen or the adapted model. The adapted ones exist for the support context
-        only."""
+        """Unit class embeddings [C, E] of the frozen or the adapted model; adapted ones need the support context."""
         return self._adapted_classes(self.prompt_set).embeddings if adapted else self.class_embeddings()
 
     def _softmax(self, images: Tensor, classes: Tensor) -> np.ndarray:

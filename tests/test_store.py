@@ -8,10 +8,19 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from nearl.backbones import load_backbone
 from nearl.errors import NearlError
 from nearl.store import META, TENSORS, load_adapter, new_adapter, save_adapter, zip_adapter
 
 IDENTITY = {"name": "somemodel", "config_sha256": "c" * 64, "weights": "w" * 64}
+
+
+# of the first embedded backbone, which is no longer shipped
+FIRST_EMBEDDED = {
+    "name": "embedded",
+    "config_sha256": "321331369725e26c060669a9515a518fbe68a392bca8baa0521d3d596f708ece",
+    "weights": "bf1f8c9c56e5d495c0d3b37af2787035961a041fd64c2685a6584181ec17904a",
+}
 
 
 @pytest.fixture
@@ -138,3 +147,9 @@ def test_things_that_are_no_adapter_are_refused(tmp_path):
         with pytest.raises(NearlError) as error:
             load_adapter(source)
         assert "\n" not in str(error.value)
+
+
+def test_an_adapter_of_the_first_embedded_backbone_is_refused_by_the_one_in_use(adapter):
+    adapter.meta["backbone"] = FIRST_EMBEDDED
+    with pytest.raises(NearlError, match="another version of 'embedded'"):
+        adapter.check_backbone(load_backbone("embedded").identity)

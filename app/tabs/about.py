@@ -31,10 +31,11 @@ is closed. Uploaded files are deleted within about an hour.</li>
 <li>The shares depend on the classes and words you write. A share is not a probability of disease.</li>
 <li>A model taught with a few images learns what these have in common, which may be the scanner, the hospital or a
 marker at the edge. The check on images kept aside cannot reveal that if all come from the same place.</li>
-<li>The embedded model is small and was trained on a few thousand public images of five kinds. It knows nothing of
-others.</li>
+<li>The embedded model is small and was trained on a few thousand public images of eight kinds and on drawn ones. It
+knows nothing of others.</li>
 <li>The synthetic examples are drawn by a program. They show how the page works, and nothing about medicine.</li>
-<li>DICOM and NIfTI files are not read yet; export a picture as PNG or JPEG.</li>
+<li>Scans are shown with the window and in the slice that you choose, and the model sees just that. It was never taught
+on whole volumes; the curve over all slices adds nothing up that it has not read slice by slice.</li>
 </ul>
 
 <h3>Licence and citation</h3>

@@ -104,7 +104,7 @@ def _sources() -> Sources:
         kind = gr.Radio(
             kinds,
             label="Kind of picture (drawn by a program)",
-            info="The embedded model learns the ultrasound task; on the others it stays near a guess.",
+            info="The embedded model has seen drawings like these, so it may be right before it is taught.",
             elem_id="kind",
         )
     rows, names, files = [], [], []
