@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app import views
-from nearl.data.images import decode
+from nearl.data.images import decode_picture
 from nearl.prompts import PromptSet, ready_sets
 
 # The kinds of synthetic picture, as a visitor reads them. Prompt sets are called phantom_<kind>.
@@ -38,5 +38,5 @@ def example_list(assets: Path) -> list[Example]:
         path = folder / entry["file"]
         label = f"{KIND_NAMES[entry['kind']]}, {'lesion' if entry['lesion'] else 'clear'}"
         prompts = PromptSet.load(sets[entry["prompts"]]).to_dict()
-        found.append(Example(path, label, prompts, views.data_uri(decode(path).image(), views.THUMB_SIDE)))
+        found.append(Example(path, label, prompts, views.data_uri(decode_picture(path).image(), views.THUMB_SIDE)))
     return found

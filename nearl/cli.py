@@ -88,7 +88,7 @@ def info(args) -> tuple[dict, list[str]]:
 
 def predict(args) -> tuple[dict, list[str]]:
     from nearl.classifier import Classifier
-    from nearl.data.images import decode_all
+    from nearl.data.images import decode
 
     backbone, adapter = _backbone(args), None
     if args.adapter:
@@ -97,7 +97,7 @@ def predict(args) -> tuple[dict, list[str]]:
     rows, lines = [], []
     for file in args.images:
         try:
-            read = [read_part(classifier, seen(record, args), args) for record in decode_all(file)]
+            read = [read_part(classifier, seen(record, args), args) for record in decode(file)]
         except NearlError as error:
             rows.append({"file": file, "frozen": None, "adapted": None, "error": str(error)})
             lines.append(str(error))

@@ -15,7 +15,7 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.uid import UID, RLELossless
 from scans import CT, MR, US, body, dataset, directions, enhanced, series, written
 
-from nearl.data.images import decode_all, decode_many, decode_one
+from nearl.data.images import decode, decode_many, decode_one
 from nearl.data.windows import PRESETS, THREE_CT
 from nearl.errors import NearlError
 
@@ -42,7 +42,7 @@ def by_pydicom(data: bytes, frame: int | None = None) -> np.ndarray:
 
 def refusal(data: bytes, name: str = "scan.dcm") -> str:
     with pytest.raises(NearlError) as caught:
-        decode_all(data, name)
+        decode(data, name)
     text = str(caught.value)
     assert name in text and "\n" not in text and text.endswith(".")
     return text

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nearl.data.images import MAX_PIXELS, ImageRecord, decode_all, decode_many, decode_picture
-from nearl.data.images import decode_one as decode
+from nearl.data.images import MAX_PIXELS, ImageRecord, decode, decode_many, decode_one, decode_picture
 from nearl.errors import NearlError
 
 
@@ -40,7 +39,7 @@ def png_header(width: int, height: int) -> bytes:
 
 def refusal(data: bytes, name: str = "scan.png") -> str:
     with pytest.raises(NearlError) as caught:
-        decode(data, name)
+        decode_one(data, name)
     text = str(caught.value)
     assert name in text and "\n" not in text and text.endswith(".")
     return text
@@ -49,7 +48,7 @@ def refusal(data: bytes, name: str = "scan.png") -> str:
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP", "WEBP", "JPEG", "GIF"])
 def test_every_format_is_read_whatever_the_file_is_called(format):
     options = {"lossless": True} if format == "WEBP" else {}
-    record = decode(encode(scene(), format, **options), "folder/scan.xyz")
+    record = decode_one(encode(scene(), format, **options), "folder/scan.xyz")
     assert record.name == "scan.xyz" and record.size == (40, 30)
     assert record.pixels.shape == (30, 40, 3) and record.pixels.dtype == np.uint8
     if format not in ("JPEG", "GIF"):
@@ -59,7 +58,7 @@ def test_every_format_is_read_whatever_the_file_is_called(format):
 
 
 def test_records_are_equal_by_content_and_cannot_be_changed():
-    a, b = decode(encode(scene(), "PNG"), "a.png"), decode(encode(scene(), "BMP"), "b.bmp")
+    a, b = decode_one(encode(scene(), "PNG"), "a.png"), decode_one(encode(scene(), "BMP"), "b.bmp")
     assert a.digest == b.digest
     wide, tall = np.zeros((20, 40, 3), np.uint8), np.zeros((40, 20, 3), np.uint8)
     assert ImageRecord.from_pixels("x", wide).digest != ImageRecord.from_pixels("x", tall).digest
@@ -101,17 +100,17 @@ def test_other_files_are_refused_in_one_polite_sentence():
 
 def test_paths_that_cannot_be_read(tmp_path):
     with pytest.raises(NearlError, match=r"^nowhere\.png does not exist"):
-        decode(tmp_path / "nowhere.png")
+        decode_one(tmp_path / "nowhere.png")
     with pytest.raises(NearlError, match="is a folder"):
-        decode(tmp_path)
+        decode_one(tmp_path)
     (tmp_path / "there.png").write_bytes(encode(scene(), "PNG"))
-    assert decode(str(tmp_path / "there.png")).name == "there.png"
+    assert decode_one(str(tmp_path / "there.png")).name == "there.png"
 
 
 def test_cmyk_jpeg_keeps_its_colours():
     red = Image.new("RGB", (32, 32), (200, 30, 30))
     for data in (encode(red.convert("CMYK"), "JPEG", quality=95), encode(red.convert("CMYK"), "TIFF")):
-        record = decode(data, "print.jpg")
+        record = decode_one(data, "print.jpg")
         assert np.abs(record.pixels.astype(int) - (200, 30, 30)).max() <= 12
         assert any("CMYK" in note for note in record.notes)
 
@@ -119,7 +118,7 @@ def test_cmyk_jpeg_keeps_its_colours():
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
 def test_16_bit_grey_is_stretched_by_its_own_range(format):
     values = np.tile(np.linspace(900, 2100, 64).astype(np.uint16), (64, 1))
-    record = decode(encode(Image.fromarray(values), format), "deep.png")
+    record = decode_one(encode(Image.fromarray(values), format), "deep.png")
     row = record.pixels[0, :, 0].astype(int)
     assert row[0] == 0 and row[-1] == 255 and (np.diff(row) >= 0).all() and 110 < row[32] < 145
     assert any("stretched" in note for note in record.notes)
@@ -128,15 +127,15 @@ def test_16_bit_grey_is_stretched_by_its_own_range(format):
 def test_float_grey_with_gaps_and_flat_grey():
     values = np.tile(np.linspace(-1, 1, 64, dtype=np.float32), (64, 1))
     values[0, 0] = np.nan
-    record = decode(encode(Image.fromarray(values), "TIFF"), "map.tif")
+    record = decode_one(encode(Image.fromarray(values), "TIFF"), "map.tif")
     assert record.pixels[5, 0, 0] == 0 and record.pixels[5, -1, 0] == 255
-    flat = decode(encode(Image.fromarray(np.full((32, 32), 500, np.uint16)), "PNG"), "flat.png")
+    flat = decode_one(encode(Image.fromarray(np.full((32, 32), 500, np.uint16)), "PNG"), "flat.png")
     assert flat.pixels.max() == 0
 
 
 def test_16_bit_tiff_with_white_as_zero_is_turned_round():
     values = np.tile(np.linspace(0, 4000, 64).astype(np.uint16), (64, 1))
-    record = decode(encode(Image.fromarray(values), "TIFF", tiffinfo={262: 0}), "film.tif")
+    record = decode_one(encode(Image.fromarray(values), "TIFF", tiffinfo={262: 0}), "film.tif")
     assert record.pixels[0, 0, 0] == 255 and record.pixels[0, -1, 0] == 0
 
 
@@ -148,10 +147,10 @@ def test_transparent_parts_become_black():
     palette.putpalette([255, 255, 255, 250, 250, 250])
     palette.paste(0, (0, 0, 16, 32))
     for data in (encode(half, "PNG"), encode(grey, "PNG"), encode(palette, "PNG", transparency=0)):
-        record = decode(data, "cutout.png")
+        record = decode_one(data, "cutout.png")
         assert record.pixels[5, 2].tolist() == [0, 0, 0] and record.pixels[5, 29].min() >= 250
         assert record.notes == ("Transparent parts are shown on black.",)
-    assert decode(encode(scene("RGBA"), "PNG"), "opaque.png").notes == ()
+    assert decode_one(encode(scene("RGBA"), "PNG"), "opaque.png").notes == ()
 
 
 @pytest.mark.parametrize("format", ["GIF", "TIFF", "PNG", "WEBP"])
@@ -159,10 +158,10 @@ def test_a_film_shows_its_first_frame_and_keeps_the_others(format):
     first, second = Image.new("RGB", (32, 32), (250, 0, 0)), Image.new("RGB", (32, 32), (0, 0, 250))
     options = {"lossless": True} if format == "WEBP" else {}
     data = encode(first, format, save_all=True, append_images=[second], **options)
-    for record in (decode(data, "film"), decode_picture(data, "film")):
+    for record in (decode_one(data, "film"), decode_picture(data, "film")):
         assert record.pixels[5, 5, 0] > 240 and record.pixels[5, 5, 2] < 10
     assert any("first" in note for note in record.notes)
-    film = decode(data, "film")
+    film = decode_one(data, "film")
     assert film.slices() == 2 and film.slice_number == 0
     later = film.slice_at(1)
     assert later.pixels[5, 5, 2] > 240 and later.pixels[5, 5, 0] < 10 and later.digest != film.digest
@@ -171,7 +170,7 @@ def test_a_film_shows_its_first_frame_and_keeps_the_others(format):
 
 def test_deep_pages_keep_their_numbers():
     pages = [Image.fromarray(np.full((20, 30), value, np.uint16)) for value in (100, 900, 4000)]
-    film = decode(encode(pages[0], "TIFF", save_all=True, append_images=pages[1:]), "stack.tif")
+    film = decode_one(encode(pages[0], "TIFF", save_all=True, append_images=pages[1:]), "stack.tif")
     assert film.slices() == 3 and [int(film.scan.values("acquired", 0, t)[0, 0]) for t in range(3)] == [100, 900, 4000]
     assert film.slice_at(0).pixels.max() == 0 and film.slice_at(2).pixels.min() == 255
 
@@ -182,7 +181,7 @@ def test_exif_orientation_is_applied_once(format):
     picture.paste("white", (0, 0, 60, 20))
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-    record = decode(encode(picture, format, exif=exif), "phone.jpg")
+    record = decode_one(encode(picture, format, exif=exif), "phone.jpg")
     assert record.size == (40, 60)
     assert record.pixels[30, 35, 0] > 240 and record.pixels[30, 5, 0] < 15
     assert any("upright" in note for note in record.notes)
@@ -199,15 +198,15 @@ def test_one_bad_file_is_named_and_the_rest_goes_on(tmp_path):
 
 
 def test_max_side_shrinks_and_says_so():
-    record = decode(encode(scene(size=(300, 200)), "PNG"), "big.png", max_side=150)
+    record = decode_one(encode(scene(size=(300, 200)), "PNG"), "big.png", max_side=150)
     assert record.size == (150, 100) and "300 x 200" in record.notes[0]
-    assert decode(encode(scene(size=(100, 90)), "PNG"), "small.png", max_side=150).size == (100, 90)
+    assert decode_one(encode(scene(size=(100, 90)), "PNG"), "small.png", max_side=150).size == (100, 90)
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF"])
 def test_pictures_are_the_same_in_this_process_and_in_the_worker(format):
     data = encode(scene(), format)
-    here, there = decode_picture(data, "a.b"), decode(data, "a.b")
+    here, there = decode_picture(data, "a.b"), decode_one(data, "a.b")
     assert np.array_equal(here.pixels, there.pixels) and here.digest == there.digest and here.notes == there.notes
 
 
@@ -221,9 +220,9 @@ def test_everything_in_a_zip_and_in_a_folder(tmp_path):
         records, problems = decode_many([("set", source)])
         assert [record.name for record in records] == ["a.jpg", "b.png", "c.bmp"]
         assert [problem.name for problem in problems] == ["notes.txt"]
-        assert len(decode_all(source)) == 3
+        assert len(decode(source)) == 3
     with pytest.raises(NearlError, match="holds 3 images"):
-        decode(Path(archive))
+        decode_one(Path(archive))
     (tmp_path / "empty").mkdir()
     with pytest.raises(NearlError, match="holds no files"):
-        decode_all(tmp_path / "empty")
+        decode(tmp_path / "empty")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scans import body, nifti, turns
 
-from nearl.data.images import decode_all, decode_one
+from nearl.data.images import decode, decode_one
 from nearl.data.windows import PRESETS
 from nearl.errors import NearlError
 
@@ -34,7 +34,7 @@ def canonical(data: bytes) -> tuple[np.ndarray, tuple]:
 
 def refusal(data: bytes) -> str:
     with pytest.raises(NearlError) as caught:
-        decode_all(data, "brain.nii")
+        decode(data, "brain.nii")
     text = str(caught.value)
     assert "brain.nii" in text and "\n" not in text and text.endswith(".")
     return text

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nearl.data.images import decode
+from nearl.data.images import decode_picture
 from nearl.data.labelled import resolve_splits
 from nearl.data.phantoms import CLASSES, KINDS, make_phantom, phantom_set, write_examples, write_phantom_folder
 from nearl.errors import NearlError
@@ -127,7 +127,7 @@ def check_examples(folder: Path) -> None:
     for entry in entries:
         assert entry["synthetic"] is True and entry["title"] and entry["prompts"] in ready_sets()
         path = folder / entry["file"]
-        assert decode(path).size == (224, 224) and path.stat().st_size < 60_000
+        assert decode_picture(path).size == (224, 224) and path.stat().st_size < 60_000
         assert "SYNTHETIC" in Image.open(path).text["Comment"]
 
 
@@ -139,5 +139,5 @@ def test_examples_can_be_made_again(tmp_path):
     write_examples(tmp_path)
     check_examples(tmp_path)
     for path in tmp_path.glob("*.png"):
-        made, shipped = decode(path).pixels.astype(int), decode(EXAMPLES / path.name).pixels.astype(int)
+        made, shipped = decode_picture(path).pixels.astype(int), decode_picture(EXAMPLES / path.name).pixels.astype(int)
         assert np.abs(made - shipped).mean() < 3

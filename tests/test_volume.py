@@ -20,7 +20,7 @@ from scans import body, dataset, directions, nifti, series, written
 from nearl.classifier import Classifier
 from nearl.cli import main
 from nearl.data import sandbox
-from nearl.data.images import decode_all, decode_many, decode_one
+from nearl.data.images import decode, decode_many, decode_one
 from nearl.data.sandbox import Sandbox
 from nearl.data.volume import letters_of, opposite
 from nearl.data.windows import PRESETS, Window, to_grey
@@ -153,10 +153,10 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path):
     box = Sandbox()
     data = nifti(body(), np.eye(4))
     try:
-        assert len(decode_all(data, sandbox=box)) == 1
+        assert len(decode(data, sandbox=box)) == 1
         box._process.kill()
         box._process.wait()
-        assert len(decode_all(data, sandbox=box)) == 1 and box.started == 2
+        assert len(decode(data, sandbox=box)) == 1 and box.started == 2
     finally:
         box.close()
 
@@ -263,7 +263,7 @@ def test_the_real_colours():
 @real
 def test_the_real_series_is_one_volume():
     folder = DATA / "dicom_series" / "chest_ct_lidc"
-    (record,) = decode_all(folder)
+    (record,) = decode(folder)
     parts = sorted((pydicom.dcmread(f) for f in folder.glob("*.dcm")), key=lambda ds: ds.ImagePositionPatient[2])
     for number, ds in enumerate(parts):
         assert np.array_equal(record.scan.values("axial", number), apply_modality_lut(pixel_array(ds), ds))

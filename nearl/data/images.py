@@ -16,14 +16,12 @@ from nearl.data.sandbox import SHARED, Sandbox, Source
 from nearl.errors import NearlError
 
 __all__ = [
-    "MAX_BYTES", "MAX_PIXELS", "READABLE", "ImageRecord", "Problem", "base_name", "decode", "decode_all",
+    "MAX_BYTES", "MAX_PIXELS", "READABLE", "ImageRecord", "Problem", "base_name", "decode",
     "decode_many", "decode_one", "decode_picture",
 ]  # fmt: skip
 
-decode = decode_picture  # what pretraining and the examples call; they read files of our own
 
-
-def decode_all(
+def decode(
     source: bytes | Path | str, name: str | None = None, max_side: int | None = None, sandbox: Sandbox = SHARED
 ) -> list[ImageRecord]:
     """Everything in one file, folder or zip: a record for every picture, film and volume.
@@ -45,7 +43,7 @@ def decode_one(
     label, content = _named(source, name)
     if isinstance(content, Path) and content.is_dir():
         raise NearlError(f"{base_name(label)} is a folder, not an image; choose the image files in it.")
-    records = decode_all(content, label, max_side, sandbox)
+    records = decode(content, label, max_side, sandbox)
     if len(records) > 1:
         raise NearlError(f"{base_name(label)} holds {len(records)} images; choose one of them.")
     return records[0]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from nearl.backbones.embedded import MEAN, STD
-from nearl.data.images import decode
+from nearl.data.images import decode_picture
 from nearl.data.phantoms import CLASSES, make_phantom, measure
 from nearl.pretrain.config import concepts_of
 
@@ -42,7 +42,7 @@ def load_pool(files: list[tuple[Path | int, int]], config: dict[str, Any], side:
             row[..., :3], row[..., 3] = phantom.pixels, phantom.mask * 255
             details.append(phantom.details)
         else:
-            row[..., :3] = np.asarray(decode(source).image().resize((side, side), Image.Resampling.BICUBIC))
+            row[..., :3] = np.asarray(decode_picture(source).image().resize((side, side), Image.Resampling.BICUBIC))
             details.append(None)
     concept = torch.tensor([index for _, index in files])
     symmetry = torch.tensor([("none", "horizontal", "all").index(entry.get("symmetry", "none")) for entry in entries])
