@@ -57,9 +57,9 @@ def explain(page: Page, view: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="embedded")
-    parser.add_argument("--kind", default="Ultrasound", help="the synthetic example, as the Teach tab calls it")
+    parser.add_argument("--kind", default="Chest CT", help="the synthetic example, as the Teach tab calls it")
     parser.add_argument("--preset", default="Balanced", help="how long to teach, as the Teach tab calls it")
-    parser.add_argument("--example", default="Ultrasound, lesion", help="the example, as the Predict tab calls it")
+    parser.add_argument("--example", default="Chest CT, lesion", help="the example, as the Predict tab calls it")
     options = parser.parse_args()
     chromium = os.environ.get("NEARL_CHROMIUM") or shutil.which("chromium")
     log = Path(tempfile.mkdtemp()) / "app.log"

@@ -104,7 +104,7 @@ def _sources() -> Sources:
         kind = gr.Radio(
             kinds,
             label="Kind of picture (drawn by a program)",
-            info="The embedded model has seen drawings like these, so it may be right before it is taught.",
+            info="The embedded model has seen drawings like these; it has most to learn on chest CT and chest X-ray.",
             elem_id="kind",
         )
     rows, names, files = [], [], []
