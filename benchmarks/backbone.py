@@ -1,4 +1,6 @@
-"""What the embedded backbone is worth, on test splits: ``python benchmarks/backbone.py --out runs/backbone.json``.
+"""What the embedded backbone is worth, on test splits.
+
+``PYTHONPATH=. python benchmarks/backbone.py --out runs/backbone.json``
 
 zero-shot: balanced accuracy on the pretraining sets with the prompt ensembles of assets/prompts. modality: which kind
 of picture, over all sets. rewordings, negations: ``rewordings.yaml``. transfer: a linear probe on 16 images per class

@@ -1,5 +1,7 @@
-"""Which maps can be trusted, on 200 phantoms: ``python benchmarks/faithfulness.py``; the same as ``python -m nearl
-faithfulness``, and what the Explain tab says of each map is written to assets/faithfulness.json.
+"""Which maps can be trusted, on 200 phantoms: ``PYTHONPATH=. python benchmarks/faithfulness.py``.
+
+The same as ``python -m nearl faithfulness``; what the Explain tab says of each map is written to
+assets/faithfulness.json.
 
 Nothing is tuned on these phantoms: adapters are taught with the default recipe on 16 others per class and kind.
 """

@@ -1,4 +1,6 @@
-"""Zero-shot, linear probe and NEARL in one table: ``python benchmarks/few_shot.py --shots 16 --seeds 0 1 2``.
+"""Zero-shot, linear probe and NEARL in one table.
+
+``PYTHONPATH=. python benchmarks/few_shot.py --shots 16 --seeds 0 1 2``
 
 Every labelled set under ``NEARL_DATA`` (else ../shared/data): the support set is drawn from ``train`` by seed, ``test``
 is used for the reported number alone. Same backbone, support images and prompts (``assets/prompts/<set>.json``) for all

@@ -1,5 +1,6 @@
-"""What maps cost, as ratios to the frozen forward pass: ``python benchmarks/maps.py [--backbone NAME --weights
-random]``.
+"""What maps cost, as ratios to the frozen forward pass.
+
+``PYTHONPATH=. python benchmarks/maps.py [--backbone NAME --weights random]``
 
 One image, as in the app. The quantities are timed in rounds that take turns, so that a busy machine slows all of them
 alike; the median over the rounds is used. Goals: one Grad-CAM <= 3.5 x; raw attention and novelty out of the

@@ -1,4 +1,6 @@
-"""What NEARL costs, as ratios measured in one run: ``python benchmarks/speed.py [--backbone NAME --weights random]``.
+"""What NEARL costs, as ratios measured in one run.
+
+``PYTHONPATH=. python benchmarks/speed.py [--backbone NAME --weights random]``
 
 Each quantity is timed in rounds that take turns with the others, so that a busy machine slows all of them alike; the
 median over the rounds is used. Goals: adapted / frozen forward <= 1.10, fine-tuning step / frozen forward <= 2.5.

@@ -1,4 +1,4 @@
-"""How long a clinician waits for a CT series: `python benchmarks/volumes.py`.
+"""How long a clinician waits for a CT series: `PYTHONPATH=. python benchmarks/volumes.py`.
 
 Writes a synthetic series of 512 x 512 x 300 slices, reads it as the page does, and prints the time until the first
 picture, a step of the slice slider in every plane (drawing and PNG), and the peak memory as a multiple of the raw
