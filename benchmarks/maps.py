@@ -13,36 +13,19 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import statistics
-import time
 
 import torch
+from speed import medians, taught
 
 from nearl.backbones import load_backbone
-from nearl.classifier import Classifier
-from nearl.data.phantoms import phantom_set
 from nearl.explain import Score, Scorer, Trace, available, draw
 from nearl.explain.occlusion import windows
 from nearl.explain.render import heat_layer
-from nearl.model import NearlCLIP
-from nearl.prompts import default_prompts
-from nearl.store import new_adapter
 
 
 def ratios(name: str, weights: str, rounds: int) -> dict:
     backbone = load_backbone(name, weights=weights)
-    data = phantom_set("head_mri", 1, seed=0)
-    prompt_set = default_prompts(data.classes)
-    model = NearlCLIP(backbone)
-    adapter = new_adapter(
-        model.state_dict(),
-        backbone=backbone.identity,
-        config=model.config.to_dict(),
-        classes=data.classes,
-        prompts=prompt_set.to_dict(),
-        support_counts=data.counts(),
-    )
-    classifier = Classifier(backbone, prompt_set, adapter)
+    data, _, _, classifier = taught(backbone, 1)
     frozen, adapted = Scorer(classifier, False), Scorer(classifier, True)
     record = data.records[1:2]
     pixels = classifier.pixels(record)
@@ -88,14 +71,7 @@ def ratios(name: str, weights: str, rounds: int) -> dict:
         frozen_forward, frozen_prediction, adapted_prediction, gradcam, attention, attention_and_novelty,
         every_quick_map_of_one_class, every_quick_map_of_both_classes, redraw,
     )  # fmt: skip
-    seconds = {task.__name__: [] for task in tasks}
-    for i in range(rounds + 1):
-        for task in tasks:
-            started = time.perf_counter()
-            task()
-            if i:  # the first round warms up
-                seconds[task.__name__].append(time.perf_counter() - started)
-    t = {key: statistics.median(values) for key, values in seconds.items()}
+    t = medians(tasks, rounds)
     ratio = lambda task, base: round(t[task] / t[base], 2)  # noqa: E731
     return {
         "backbone": name,

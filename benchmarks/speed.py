@@ -13,22 +13,24 @@ import json
 import logging
 import statistics
 import time
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 
-from nearl.backbones import load_backbone
+from nearl.backbones import Backbone, load_backbone
 from nearl.classifier import Classifier
+from nearl.data.labelled import LabelledSet
 from nearl.data.phantoms import phantom_set
 from nearl.finetune import has_fast_bf16
 from nearl.model import NearlCLIP, PromptTokens
 from nearl.prompts import PromptSet, default_prompts
-from nearl.store import new_adapter
+from nearl.store import Adapter, new_adapter
 
 
-def ratios(name: str, weights: str, batch: int, rounds: int) -> dict:
-    backbone = load_backbone(name, weights=weights)
-    data = phantom_set("head_mri", batch // 2, seed=0)
+def taught(backbone: Backbone, per_class: int) -> tuple[LabelledSet, NearlCLIP, Adapter, Classifier]:
+    """A classifier with an untrained adapter, and phantoms for it to read."""
+    data = phantom_set("head_mri", per_class, seed=0)
     prompt_set = default_prompts(data.classes)
     model = NearlCLIP(backbone)
     adapter = new_adapter(
@@ -39,7 +41,25 @@ def ratios(name: str, weights: str, batch: int, rounds: int) -> dict:
         prompts=prompt_set.to_dict(),
         support_counts=data.counts(),
     )
-    classifier = Classifier(backbone, prompt_set, adapter)
+    return data, model, adapter, Classifier(backbone, prompt_set, adapter)
+
+
+def medians(tasks: Sequence[Callable], rounds: int) -> dict[str, float]:
+    """Median seconds of each task by its name, over rounds in which they take turns; one round more warms up."""
+    seconds = {task.__name__: [] for task in tasks}
+    for i in range(rounds + 1):
+        for task in tasks:
+            started = time.perf_counter()
+            task()
+            if i:
+                seconds[task.__name__].append(time.perf_counter() - started)
+    return {key: statistics.median(values) for key, values in seconds.items()}
+
+
+def ratios(name: str, weights: str, batch: int, rounds: int) -> dict:
+    backbone = load_backbone(name, weights=weights)
+    data, model, adapter, classifier = taught(backbone, batch // 2)
+    prompt_set = classifier.prompt_set
     images = classifier.pixels(data.records)
     labels = torch.tensor(data.labels)
     groups = prompt_set.texts()
@@ -84,14 +104,7 @@ def ratios(name: str, weights: str, batch: int, rounds: int) -> dict:
         classifier.predict(data.records)
 
     tasks = (frozen_forward, adapted_forward, step, step_from_pixels_float32, full_prediction, prompt_edit)
-    seconds = {task.__name__: [] for task in tasks}
-    for i in range(rounds + 1):
-        for task in tasks:
-            started = time.perf_counter()
-            task()
-            if i:  # the first round warms up
-                seconds[task.__name__].append(time.perf_counter() - started)
-    t = {key: statistics.median(values) for key, values in seconds.items()}
+    t = medians(tasks, rounds)
     return {
         "backbone": name,
         "weights": weights,
