@@ -85,7 +85,7 @@ def _expand(number: int, name: str, content: bytes | Path) -> tuple[list[_File],
         listed, problems, _ = archives.folder_files(content)
         return _listed(number, listed, problems, name)
     read = (lambda: content) if isinstance(content, bytes) else partial(pictures.read_bytes, content, name)
-    zipped = isinstance(content, Path) and _starts(content, b"PK\x03\x04")
+    zipped = isinstance(content, Path) and archives.is_zip(content)
     head = b"PK\x03\x04" if zipped else content[:HEAD_BYTES] if isinstance(content, bytes) else None
     if head is None:
         head = pictures.read_bytes(content, name, HEAD_BYTES)
@@ -95,14 +95,6 @@ def _expand(number: int, name: str, content: bytes | Path) -> tuple[list[_File],
     limits = archives.MAX_ENTRIES, archives.MAX_UNPACKED, archives.MAX_RATIO
     listed, problems, _ = archives.zip_files(archive, name, *limits)
     return _listed(number, listed, problems, name)
-
-
-def _starts(path: Path, signature: bytes) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(signature)) == signature
-    except OSError:
-        return False
 
 
 def _listed(number: int, listed: list, problems: list[Problem], name: str) -> tuple[list[_File], list[Problem]]:

@@ -1,16 +1,42 @@
 """Which images teach and which are held back: by seed alone, the same on every machine.
 
+`plan` decides how a set is measured, and keeps a patient's images and all copies of a picture on one side.
+
 The draws use the raw output of PCG64, a stream numpy promises never to change, and one stream per class: a class keeps
 its draw when another class is added, and 8 shots are always among the 16.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from nearl.errors import NearlError
+
+FEWEST = 4  # images of every class, at least, for a held-out part
+FEWEST_HELD = 2  # images of every class in it, and as many left to teach with
+MOST_FOLDS, FEWEST_FOLDS = 5, 3
+LONGEST_PATTERN, MOST_REPEATS = 80, 3
+
+
+@dataclass(frozen=True)
+class Split:
+    """What teaches and what measures.
+
+    kind: "given" (separate test images were brought), "held-out", "folds" (too small for one held-out part: k-fold) or
+    "none". support, held: sorted indices; for "folds" and "none" support is everything and held is empty. folds:
+    (support, held) of each fold, every image held exactly once; empty for the other kinds. words: one sentence for the
+    page.
+    """
+
+    kind: str
+    support: list[int]
+    held: list[int]
+    folds: list[tuple[list[int], list[int]]]
+    words: str
 
 
 def draw_support(labels: Sequence[int], shots: int, seed: int) -> list[int]:
@@ -36,6 +62,185 @@ def hold_out(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[in
         support += [int(i) for i in members[:kept]]
         held += [int(i) for i in members[kept:]]
     return sorted(support), sorted(held)
+
+
+def plan(
+    labels: Sequence[int],
+    fraction: float = 0.25,
+    seed: int = 0,
+    groups: Sequence[str] | None = None,
+    duplicates: Sequence[Sequence[int]] = (),
+    given: int = 0,
+    leaked: Sequence[int] = (),
+) -> Split:
+    """Decide how a set is measured: separate test images, else a held-out part, else folds, else not at all.
+
+    fraction: about this share of every class is held; 0 holds nothing. groups: the patient or series of each image, ""
+    for one of its own. duplicates: groups of indices that show the same. A patient and a group of duplicates are never
+    on both sides. given: how many separate test images there are; leaked: indices that are also among those, which
+    then do not teach. A held-out part needs 4 images of every class and holds at least 2 of each, never more than half
+    of a class where whole patients have to move; folds need 3 images or patients of every class (all our choice).
+
+    Raises NearlError unless 0 <= fraction < 1 and seed >= 0, for groups of another length than labels, and where no
+    image of a class would be left to teach with.
+    """
+    if not 0 <= fraction < 1:
+        raise NearlError(f"The held-out share must be at least 0 and below 1, not {fraction}.")
+    if groups is not None and len(groups) != len(labels):
+        raise NearlError(f"There are {len(groups)} patients for {len(labels)} images; give one for each image.")
+    everything = list(range(len(labels)))
+    if given:
+        return _given(labels, given, set(leaked))
+    if fraction == 0:
+        return Split("none", everything, [], [], "Nothing is kept aside, so what was learnt cannot be checked.")
+    if seed < 0:
+        raise NearlError(f"The seed must be 0 or more, not {seed}.")
+    table, atoms = _atoms(labels, groups, duplicates)
+    order = _order(table, seed)
+    whose = "no patient and no copy" if groups is not None else "no copy"
+    if held := _held_part(table, order, fraction):
+        chosen = sorted(i for number in held for i in atoms[number])
+        support = sorted(set(everything) - set(chosen))
+        words = f"{len(chosen)} of {len(everything)} images, some of every class, are kept aside to check with; "
+        return Split("held-out", support, chosen, [], words + f"{whose} is on both sides.")
+    if parts := _parts(table, order):
+        held_parts = [sorted(i for number in part for i in atoms[number]) for part in parts]
+        folds = [(sorted(set(everything) - set(held)), held) for held in held_parts]
+        words = (
+            f"There are too few for one held-out part, so the set is checked in {len(folds)} parts, each by a model "
+        )
+        words += "that did not learn from it; the model you keep learns from all of it."
+        return Split("folds", everything, [], folds, words)
+    lack = "images or patients" if groups is not None else "different images"
+    words = f"A class has fewer than {FEWEST_FOLDS} {lack}: too few to keep any aside, so nothing can be measured."
+    return Split("none", everything, [], [], words)
+
+
+def joined(count: int, groups: Iterable[Sequence[int]]) -> list[tuple[int, ...]]:
+    """Groups of indices below `count` that share a member, as one; sorted, each with at least two members."""
+    parent = list(range(count))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = i = parent[parent[i]]
+        return i
+
+    for first, *rest in groups:
+        for other in rest:
+            parent[root(other)] = root(first)
+    found: dict[int, list[int]] = {}
+    for i in range(count):
+        found.setdefault(root(i), []).append(i)
+    return sorted(tuple(group) for group in found.values() if len(group) > 1)
+
+
+def groups_from_names(names: Sequence[str], pattern: str) -> list[str]:
+    """The patient or series of each file from its name; "" where the pattern does not fit.
+
+    pattern: a separator such as "_" (what stands before the first one counts), or a regular expression with one pair
+    of round brackets around the part that counts. So that no pattern can run for ever, it has at most 80 characters
+    and three repeats, none of them of the brackets. NearlError for any other, and for one that fits no name.
+    """
+    if not 0 < len(pattern) <= LONGEST_PATTERN:
+        raise NearlError(f"The pattern for patients must have 1 to {LONGEST_PATTERN} characters; use one such as “_”.")
+    if not any(c.isalnum() or c in "()[]\\" for c in pattern):
+        found = [name.split(pattern, 1)[0] if pattern in name else "" for name in names]
+    else:
+        found = [match.group(1) or "" if (match := _compiled(pattern).search(name[:120])) else "" for name in names]
+    if not any(found):
+        shown = f", such as {names[0]}" if len(names) else ""
+        raise NearlError(f"The pattern “{pattern}” fits none of the file names{shown}; change it or leave it empty.")
+    return found
+
+
+def _compiled(pattern: str) -> re.Pattern:
+    repeats = sum(pattern.count(sign) for sign in "*+{")
+    if repeats > MOST_REPEATS or re.search(r"\)[*+{]|\(\?", pattern):
+        raise NearlError(f"The pattern “{pattern}” is too involved; use a separator such as “_” or a plain expression.")
+    try:
+        compiled = re.compile(pattern)
+    except (re.error, RecursionError, OverflowError):
+        raise NearlError(
+            f"The pattern “{pattern}” is not a regular expression; use one such as “^([0-9]+)_”."
+        ) from None
+    if compiled.groups != 1:
+        raise NearlError(f"The pattern “{pattern}” needs one pair of round brackets around the patient's part.")
+    return compiled
+
+
+def _given(labels: Sequence[int], given: int, leaked: set[int]) -> Split:
+    support = [i for i in range(len(labels)) if i not in leaked]
+    if {labels[i] for i in support} != set(labels):
+        raise NearlError("Every image of a class is also among the test images; take them out of one of the two.")
+    words = f"The {given} test images that you brought are used to check with, and none of them teaches"
+    if leaked:
+        words += f" ({len(leaked)} of the images to teach with are also among them and are left out)"
+    return Split("given", support, [], [], words + ".")
+
+
+def _atoms(
+    labels: Sequence[int], groups: Sequence[str] | None, duplicates: Sequence[Sequence[int]]
+) -> tuple[np.ndarray, list[list[int]]]:
+    """(images of each class [A, C], members of each atom): an atom is what must stay together."""
+    together: dict[str, list[int]] = {}
+    for i, group in enumerate(groups or ()):
+        if group:
+            together.setdefault(group, []).append(i)
+    tied = joined(len(labels), [*together.values(), *duplicates])
+    alone = set(range(len(labels))).difference(*tied)
+    atoms = sorted([list(group) for group in tied] + [[i] for i in alone])
+    kinds, numbers = np.unique(np.asarray(labels, dtype=np.int64), return_inverse=True)
+    table = np.zeros((len(atoms), len(kinds)), np.int64)
+    for row, members in enumerate(atoms):
+        np.add.at(table[row], numbers[members], 1)
+    return table, atoms
+
+
+def _order(table: np.ndarray, seed: int) -> list[tuple[int, np.ndarray]]:
+    """(class, the atoms with images of it in a seeded order) of every class, the smallest class first."""
+    order = []
+    for kind in np.argsort(table.sum(axis=0), kind="stable"):
+        members = np.flatnonzero(table[:, kind])
+        draws = np.random.PCG64([seed, int(kind)]).random_raw(len(members))
+        order.append((int(kind), members[np.argsort(draws, kind="stable")][::-1]))  # as hold_out, which keeps the first
+    return order
+
+
+def _held_part(table: np.ndarray, order: list[tuple[int, np.ndarray]], fraction: float) -> list[int]:
+    """The atoms of a held-out part; none where some class is too small for one, or cannot be divided so."""
+    sizes = table.sum(axis=0)
+    if not len(sizes) or sizes.min() < FEWEST:
+        return []
+    wanted = np.clip(np.floor(fraction * sizes + 0.5), FEWEST_HELD, sizes - FEWEST_HELD)
+    held, count = [], np.zeros(len(sizes))
+    for limit, enough in ((wanted, wanted), (np.maximum(wanted, sizes // 2), np.full(len(sizes), FEWEST_HELD))):
+        for kind, members in order:  # first without exceeding the share, then with patients that exceed it
+            for number in members:
+                if count[kind] >= enough[kind]:
+                    break
+                if number not in held and np.all(count + table[number] <= limit):
+                    held.append(int(number))
+                    count += table[number]
+    return held if np.all(count >= FEWEST_HELD) else []
+
+
+def _parts(table: np.ndarray, order: list[tuple[int, np.ndarray]]) -> list[list[int]]:
+    """The atoms of each fold, every class spread evenly; none where a class has too few."""
+    folds = min([MOST_FOLDS, *(len(members) for _, members in order)])
+    if not order or folds < FEWEST_FOLDS:
+        return []
+    parts: list[list[int]] = [[] for _ in range(folds)]
+    count = np.zeros((folds, table.shape[1]), np.int64)
+    placed: set[int] = set()
+    for kind, members in order:
+        for number in sorted(members, key=lambda number: -table[number, kind]):  # the large ones while there is room
+            if number not in placed:
+                place = min(range(folds), key=lambda part: (count[part, kind], count[part].sum()))
+                placed.add(number)
+                parts[place].append(int(number))
+                count[place] += table[number]
+    teaches = table.sum(axis=0) - count
+    return parts if all(parts) and np.all(teaches > 0) else []
 
 
 def _shuffled(labels: Sequence[int], seed: int) -> list[np.ndarray]:

@@ -1,0 +1,136 @@
+"""The check of a labelled set before it teaches: what is in it, what is in it twice, and what that does to a result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from nearl.data.labelled import LabelledSet
+from nearl.data.likeness import near_pairs
+from nearl.data.records import ImageRecord, Problem
+from nearl.data.splits import FEWEST, joined
+from nearl.prompts import MAX_CLASSES
+
+SMALL_SIDE = 64  # pixels; of the shorter side (our choice, as are the next two)
+FEW = 8  # images of a class
+LOPSIDED = 4  # times as many images in one class as in another
+NAMED = 3  # files named in one sentence
+
+
+@dataclass(frozen=True)
+class SetCheck:
+    """What `check` found. Images are given by their place in the set.
+
+    counts: images of each class. problems: what was left out on reading. duplicates: groups with equal pixels. near:
+    groups that show nearly the same and are not all equal. conflicts: groups of copies, equal or near, with more than
+    one label. in_test: images that are also among the test images, equal or near. small: shorter side below 64 pixels.
+    sides: smallest and largest width, smallest and largest height, in pixels. cautions: sentences for the page, the
+    weightiest first. blocking: why this cannot be taught, or "".
+    """
+
+    counts: dict[str, int]
+    problems: list[Problem]
+    duplicates: list[tuple[int, ...]]
+    near: list[tuple[int, ...]]
+    conflicts: list[tuple[int, ...]]
+    in_test: list[int]
+    small: list[int]
+    sides: tuple[int, int, int, int]
+    cautions: list[str]
+    blocking: str
+
+
+def check(data: LabelledSet, test: LabelledSet | None = None) -> SetCheck:
+    """Look through a set, and through separate test images for what is also in the set."""
+    records = data.records
+    pairs = near_pairs(records)
+    duplicates = _equal(records)
+    copies = joined(len(records), [*duplicates, *pairs])
+    near = [group for group in copies if len({records[i].digest for i in group}) > 1]
+    conflicts = [group for group in copies if len({data.labels[i] for i in group}) > 1]
+    in_test = [] if test is None else _leaked(records, test.records)
+    small = [i for i, record in enumerate(records) if min(record.size) < SMALL_SIDE]
+    widths, heights = zip(*(record.size for record in records), strict=True) if records else ((0,), (0,))
+    counts = data.counts()
+    problems = [*data.problems, *(test.problems if test is not None else [])]
+    found = SetCheck(
+        counts, problems, duplicates, near, conflicts, in_test, small,
+        (min(widths), max(widths), min(heights), max(heights)), [], _blocking(counts),
+    )  # fmt: skip
+    found.cautions.extend(_cautions(found, data, test))
+    return found
+
+
+def _equal(records: Sequence[ImageRecord]) -> list[tuple[int, ...]]:
+    places: dict[str, list[int]] = {}
+    for i, record in enumerate(records):
+        places.setdefault(record.digest, []).append(i)
+    return [tuple(group) for group in places.values() if len(group) > 1]
+
+
+def _leaked(records: Sequence[ImageRecord], test: Sequence[ImageRecord]) -> list[int]:
+    known = {record.digest for record in test}
+    equal = {i for i, record in enumerate(records) if record.digest in known}
+    return sorted(equal | {i for i, _ in near_pairs(records, test)})
+
+
+def _blocking(counts: dict[str, int]) -> str:
+    if len(counts) > MAX_CLASSES:
+        return f"These are {len(counts)} classes; at most {MAX_CLASSES} can be taught at once. Merge or remove some."
+    if empty := [name for name, count in counts.items() if not count]:
+        return f"The class “{empty[0]}” has no images; add some or remove the class."
+    if len(counts) < 2:
+        return "Teaching needs images of at least two classes; add another class."
+    return ""
+
+
+def _cautions(found: SetCheck, data: LabelledSet, test: LabelledSet | None) -> Iterable[str]:
+    def named(indices: Iterable[int]) -> str:
+        names = [data.records[i].name for i in indices]
+        return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+    if found.conflicts:
+        what = "picture has" if len(found.conflicts) == 1 else "pictures have"
+        yield (
+            f"{len(found.conflicts)} {what} more than one label ({named(found.conflicts[0])}); "
+            "put the copies into one class or remove them."
+        )
+    extra = sum(len(group) - 1 for group in found.duplicates)
+    if extra:
+        yield f"{_plural(extra, 'image')} {_be(extra)} there more than once ({named(found.duplicates[0])})."
+    if found.near:
+        count = sum(map(len, found.near))
+        yield (
+            f"{count} images look like copies of one another ({named(found.near[0])}); "
+            "they are kept together, so that none is checked with what it was taught with."
+        )
+    if found.in_test:
+        count = len(found.in_test)
+        yield (
+            f"{_plural(count, 'image')} {_be(count)} also among the test images ({named(found.in_test)}) "
+            "and will not be used to teach."
+        )
+    filled = {name: count for name, count in found.counts.items() if count}
+    if not filled:
+        return
+    fewest, most = min(filled, key=filled.get), max(filled, key=filled.get)
+    if filled[fewest] < FEWEST and test is None:
+        yield (
+            f"“{fewest}” has only {_plural(filled[fewest], 'image')}, too few to keep some aside to check with; "
+            f"bring at least {FEWEST} of each class."
+        )
+    elif filled[fewest] < FEW:
+        yield f"“{fewest}” has only {_plural(filled[fewest], 'image')}; with more it learns better."
+    if filled[most] >= LOPSIDED * filled[fewest]:
+        yield f"There are {filled[most]} images of “{most}” and {filled[fewest]} of “{fewest}”; both count the same."
+    if found.small:
+        count = len(found.small)
+        yield f"{_plural(count, 'image')} {_be(count)} smaller than {SMALL_SIDE} pixels ({named(found.small)})."
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def _be(count: int) -> str:
+    return "is" if count == 1 else "are"
