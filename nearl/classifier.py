@@ -17,6 +17,7 @@ from nearl.errors import NearlError
 from nearl.model import ClassFeatures, NearlCLIP, NearlConfig, PromptTokens
 from nearl.prompts import PromptSet, unknown_words
 from nearl.store import Adapter
+from nearl.trust import Trust
 
 CACHE_ENTRIES = 8192
 BATCH = 16
@@ -26,13 +27,17 @@ BATCH = 16
 class Prediction:
     """Probabilities relative to the prompts: ``frozen`` and ``adapted`` are float32 [B, C], rows sum to one.
 
-    ``adapted`` is None without an adapter.
+    ``adapted`` is None without an adapter. ``trust`` is None unless the adapter brings one (`nearl.trust.Trust`), else
+    "calibrated" (whether ``adapted`` is), "coverage" (of the sets, float or None), "sets" (per image the names of the
+    classes that hold the true one that often, likeliest first; or None), "unlike" (per image whether it is unlike those
+    taught with; or None), "notes" (sentences on what is missing and why).
     """
 
     files: list[str]
     classes: list[str]
     frozen: np.ndarray
     adapted: np.ndarray | None
+    trust: dict | None = None
 
 
 def build(backbone: Backbone, adapter: Adapter) -> NearlCLIP:
@@ -72,7 +77,13 @@ class Classifier:
     def set_adapter(self, adapter: Adapter | None) -> None:
         """Use another adapter, or none. Raises NearlError if it does not fit; the one in use then stays."""
         model = None if adapter is None else build(self.backbone, adapter)
-        self.adapter, self.model = adapter, model
+        measured = None if adapter is None else adapter.meta.get("trust")
+        trust = None if measured is None else Trust.from_dict(measured)
+        if trust is not None and len(trust.centroids[0]) != self.backbone.embed_dim:
+            raise NearlError(
+                "What this adapter says about how far to trust it was measured on another model; teach it anew."
+            )
+        self.adapter, self.model, self.trust = adapter, model, trust
 
     def untaught(self) -> list[str]:
         """Classes of the prompt set that the adapter was never taught."""
@@ -89,7 +100,8 @@ class Classifier:
     def predict(self, records: Sequence[ImageRecord]) -> Prediction:
         """Probabilities for every image; each is independent of the others in ``records``."""
         with self.backbone.lock:
-            frozen = self._softmax(self.image_features(records, adapted=False), self.class_embeddings())
+            embeddings = self.image_features(records, adapted=False)
+            frozen = self._softmax(embeddings, self.class_embeddings())
             adapted = None
             if self.model is not None and self.model.config.text_context == "image":
                 prompts = self.prompt_tokens()
@@ -99,7 +111,11 @@ class Classifier:
             elif self.model is not None:
                 classes = self._adapted_classes(self.prompt_set).embeddings
                 adapted = self._softmax(self.image_features(records, adapted=True), classes)
-        return Prediction([r.name for r in records], list(self.prompt_set.classes), frozen, adapted)
+        files, classes = [r.name for r in records], list(self.prompt_set.classes)
+        trust = None
+        if self.trust is not None:
+            adapted, trust = self.trust.read(adapted, embeddings.float().cpu().numpy(), self.prompt_set)
+        return Prediction(files, classes, frozen, adapted, trust)
 
     def pixels(self, records: Sequence[ImageRecord]) -> Tensor:
         """Normalised model input [B, 3, H, W] on the backbone's device."""

@@ -11,7 +11,8 @@ from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
 from nearl.model import NearlCLIP, NearlConfig
 from nearl.prompts import PromptSet, default_prompts
-from nearl.store import new_adapter
+from nearl.store import Adapter, new_adapter
+from nearl.trust import Trust
 
 PROMPTS = PromptSet("test", ("glioma", "normal"), (("brain mri glioma", "glioma"), ("normal brain mri",)))
 
@@ -146,3 +147,46 @@ def test_the_embedded_model_names_the_words_it_was_never_trained_on():
 
 def test_a_model_trained_at_large_knows_every_word(backbone):
     assert backbone.knows("zebra")
+
+
+def trusting(backbone, **changes):
+    adapter = adapter_for(backbone)
+    centroids = [[1.0] + [0.0] * (backbone.embed_dim - 1)]
+    trust = Trust(PROMPTS.digest, 4.0, {"0.9": 0.5}, centroids, 0.001, {})
+    adapter.meta["trust"] = trust.to_dict() | changes
+    return adapter
+
+
+def test_trust_that_comes_with_an_adapter_is_applied_until_the_prompts_are_edited(tiny):
+    backbone = tiny("clip")
+    records = [record(i) for i in range(3)]
+    adapter = trusting(backbone)
+    bare = Classifier(backbone, PROMPTS, Adapter(adapter.state, adapter.meta | {"trust": None})).predict(records)
+    assert bare.trust is None
+    classifier = Classifier(backbone, PROMPTS, adapter)
+    said = classifier.predict(records)
+    cooled = bare.adapted ** (1 / 4)
+    np.testing.assert_allclose(said.adapted, cooled / cooled.sum(1, keepdims=True), atol=1e-4)
+    np.testing.assert_array_equal(said.frozen, bare.frozen)
+    assert said.trust["calibrated"] and said.trust["unlike"] == [True] * 3 and said.trust["notes"] == []
+    for names, shares in zip(said.trust["sets"], bare.adapted, strict=True):  # from the shares before calibration
+        assert set(names) == {c for c, p in zip(PROMPTS.classes, shares, strict=True) if p >= 0.5}
+    classifier.set_prompts(default_prompts(PROMPTS.classes))
+    edited = classifier.predict(records).trust
+    assert not edited["calibrated"] and edited["sets"] is None and edited["unlike"] == [True] * 3
+    assert "edited" in edited["notes"][0]
+    classifier.set_prompts(PROMPTS)
+    assert classifier.predict(records).trust["calibrated"]
+    assert classifier.predict([]).trust["sets"] == []
+    classifier.set_adapter(None)
+    assert classifier.predict(records).trust is None
+
+
+def test_an_adapter_with_unusable_trust_is_refused_and_the_old_one_stays(tiny):
+    backbone = tiny("clip")
+    good = trusting(backbone)
+    classifier = Classifier(backbone, PROMPTS, good)
+    for bad, says in (({"temperature": "hot"}, "cannot be used"), ({"centroids": [[0.5]]}, "another model")):
+        with pytest.raises(NearlError, match=says):
+            classifier.set_adapter(trusting(backbone, **bad))
+        assert classifier.adapter is good and classifier.predict([record(0)]).trust["calibrated"]
