@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from nearl.backbones import Backbone
+from nearl.clock import Clock
 from nearl.data.labelled import LabelledSet
 from nearl.errors import NearlError
+from nearl.learning_curve import Curve
 from nearl.model import NearlCLIP, NearlConfig, PromptTokens
 from nearl.prompts import PromptSet
+from nearl.samples import STRENGTHS, Samples, Views
 from nearl.store import Adapter, new_adapter
 
-MAX_VIEWS = 512
+SMOOTHING = 0.9  # of the loss that says which weights are the best: this much of the earlier value (our choice)
+FEWEST_STEPS = 5  # before which there are no best weights
+PATIENCE = 20  # steps; a good value for those who want early stopping
 
 
 @dataclass(frozen=True)
@@ -28,10 +34,11 @@ class Recipe:
     """How to train; the paper publishes none of it, so every value is our choice.
 
     ``steps`` of AdamW at ``lr`` (linear ``warmup`` then cosine to zero), ``batch_size`` images drawn with every class
-    equally likely, ``weight_decay``, gradients clipped to norm ``clip``, ``label_smoothing``, ``augment`` ("none" or
-    "gentle": crop, rotation, brightness and contrast, never a flip) in up to ``views`` ways per image, at most
-    ``prompts_per_class`` prompts per class and step, ``precision`` ("auto": bf16 autocast where it is faster,
-    "float32"), ``seed``.
+    equally likely, ``weight_decay``, gradients clipped to norm ``clip``, ``label_smoothing``, ``augment`` ("none",
+    "gentle" or "strong": crop, rotation, brightness and contrast) in up to ``views`` ways per image, ``flip`` (half of
+    those ways with left and right swapped; never by default), at most ``prompts_per_class`` prompts per class and step,
+    ``precision`` ("auto": bf16 autocast where it is faster, "float32"), ``patience`` (stop when the smoothed training
+    loss has not fallen for so many steps; 0: never), ``seed``.
     """
 
     steps: int = 60
@@ -42,16 +49,20 @@ class Recipe:
     clip: float = 1.0
     label_smoothing: float = 0.1
     augment: str = "gentle"
+    flip: bool = False
     views: int = 8
     prompts_per_class: int = 4
     precision: str = "auto"
+    patience: int = 0
     seed: int = 0
 
     def __post_init__(self):
         if self.steps < 1 or self.batch_size < 1 or self.lr <= 0:
             raise NearlError("Training needs at least one step, one image per batch and a learning rate above zero.")
-        if self.augment not in ("none", "gentle") or self.precision not in ("auto", "float32"):
-            raise NearlError("augment must be 'none' or 'gentle', and precision 'auto' or 'float32'.")
+        if self.augment not in ("none", *STRENGTHS) or self.precision not in ("auto", "float32"):
+            raise NearlError("augment must be 'none', 'gentle' or 'strong', and precision 'auto' or 'float32'.")
+        if self.patience < 0 or (self.flip and self.augment == "none"):
+            raise NearlError("patience must be 0 or more, and flip needs augment 'gentle' or 'strong'.")
 
     @classmethod
     def preset(cls, name: str, **changes) -> Recipe:
@@ -64,102 +75,208 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Progress:
-    """One optimiser step done: ``loss`` and ``lr`` of that step, an estimate of the ``seconds_left``, and, with the
-    last step only, the finished ``adapter``."""
+    """One optimiser step done: ``loss`` and ``lr`` of that step and an estimate of the ``seconds_left``.
+
+    ``held_out``: balanced accuracy on the held-out images now and then, else None; it is for looking at alone.
+    ``stopped``: "early" with the last step of a run that stopped before its time, else "". ``adapter``: the finished
+    one, with the last step only.
+    """
 
     step: int
     steps: int
     loss: float
     lr: float
     seconds_left: float
+    held_out: float | None = None
+    stopped: str = ""
     adapter: Adapter | None = None
+
+
+class Snapshot(NamedTuple):
+    """All that a run needs to go on as if it had never stopped: tensors, and plain JSON about them."""
+
+    tensors: dict[str, Tensor]
+    about: dict
 
 
 def finetune(
     backbone: Backbone,
-    support: LabelledSet,
+    support: LabelledSet | Samples,
     prompt_set: PromptSet,
     config: NearlConfig | None = None,
     recipe: Recipe | None = None,
-) -> Iterator[Progress]:
+    held: LabelledSet | Samples | None = None,
+    resume: Snapshot | None = None,
+) -> Finetuning:
     """Teach a NEARL adapter; yields a Progress after each step. Stop iterating to cancel; nothing is left behind.
 
-    ``prompt_set`` must name the classes of ``support`` in the same order. The backbone is not changed; its lock is held
-    for one step at a time. Deterministic for a seed on one machine.
-    Raises NearlError for a support set that cannot be taught.
+    ``prompt_set`` must name the classes of ``support``, and of ``held``, in the same order. The backbone is not
+    changed; its lock is held for one step at a time. Deterministic for a seed on one machine, also with ``resume``,
+    what `Finetuning.snapshot` gave. ``held`` is measured for the learning curve and chooses nothing.
+    Raises NearlError for a support set that cannot be taught, or a snapshot of another run.
     """
-    recipe = recipe or Recipe()
-    _check(support, prompt_set)
-    rng = np.random.default_rng(recipe.seed)
-    device = backbone.device
-    with backbone.lock, torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        model = NearlCLIP(backbone, config)
-    optimizer = torch.optim.AdamW(_groups(model, recipe.weight_decay), lr=recipe.lr)
-    views = Views(backbone, support, recipe)
-    labels = torch.tensor(support.labels)
-    texts = [backbone.tokenize(group) for group in prompt_set.texts()]
-    autocast = torch.autocast(
-        device.type, torch.bfloat16, enabled=recipe.precision == "auto" and has_fast_bf16(backbone)
-    )
-    started = time.monotonic()
-
-    for step in range(recipe.steps):
-        lr = recipe.lr * learning_rate(step, recipe)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        index = balanced_batch(support.labels, recipe.batch_size, rng)
-        with backbone.lock, autocast:
-            prompts = draw_prompts(texts, recipe.prompts_per_class, rng)
-            logits = model.forward_tokens(views.draw(index, rng), prompts)
-            loss = F.cross_entropy(logits.float(), labels[index].to(device), label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-            optimizer.step()
-        value = loss.item()
-        if not math.isfinite(value):
-            raise NearlError(f"Training broke down at step {step + 1} (the loss is {value}); try a smaller lr.")
-        left = (time.monotonic() - started) / (step + 1) * (recipe.steps - step - 1)
-        adapter = None
-        if step + 1 == recipe.steps:
-            adapter = new_adapter(
-                model.state_dict(),
-                backbone=backbone.identity,
-                config=model.config.to_dict(),
-                classes=support.classes,
-                prompts=prompt_set.to_dict(),
-                support_counts=support.counts(),
-                recipe=asdict(recipe),
-            )
-        yield Progress(step + 1, recipe.steps, value, lr, left, adapter)
+    return Finetuning(backbone, support, prompt_set, config, recipe or Recipe(), held, resume)
 
 
-class Views:
-    """The support images as embedded patches, each in a few augmented ways.
+class Finetuning:
+    """A run of `finetune`: an iterator of Progress that can be asked for its best weights and its state at any time.
 
-    What comes before the first block (a convolutional stem in the embedded backbone) is never adapted, so every view
-    is embedded once, when it is first drawn, and kept. ``MAX_VIEWS`` bounds the memory: many images have fewer views
-    each.
+    A run that goes to its end gives the weights of its last step. One that stops early, or is stopped (`best`), gives
+    those after which the smoothed training loss was the lowest: held-out images never choose. ``seconds`` has the time
+    spent so far by phase: "forward", "backward", "optimiser", "evaluate".
     """
 
-    def __init__(self, backbone: Backbone, support: LabelledSet, recipe: Recipe):
-        self.backbone = backbone
-        self.images = torch.stack([backbone.to_uint8(record.image()) for record in support.records])  # decoded once
-        self.augmented = recipe.augment == "gentle"
-        self.count = max(1, min(recipe.views, MAX_VIEWS // len(self.images))) if self.augmented else 1
-        self.tokens: dict[tuple[int, int], Tensor] = {}
+    def __init__(self, backbone, support, prompt_set, config, recipe, held, resume):
+        support = Samples.of(backbone, support)
+        check(support, prompt_set)
+        self.backbone, self.recipe, self.support, self.prompt_set = backbone, recipe, support, prompt_set
+        with backbone.lock, torch.random.fork_rng():
+            torch.manual_seed(recipe.seed)
+            self.model = NearlCLIP(backbone, config)
+        self.optimizer = torch.optim.AdamW(groups(self.model, recipe.weight_decay), lr=recipe.lr)
+        self.views = Views(backbone, support, recipe)
+        self.texts = [backbone.tokenize(group) for group in prompt_set.texts()]
+        held = None if held is None else Samples.of(backbone, held)
+        self.curve = Curve(self.model, held, self.texts, recipe) if held else None
+        self.rng = np.random.default_rng(recipe.seed)
+        self.clock = Clock(backbone.device)
+        self.step, self._smoothed = 0, math.nan
+        self._best: tuple[float, int, dict[str, Tensor]] = (math.inf, 0, {})
+        if resume is not None:
+            self._restore(resume)
+        self._loop = self._run()
 
-    @torch.no_grad()
-    def draw(self, index: np.ndarray, rng: np.random.Generator) -> Tensor:
-        """Embedded patches [B, N, d] of a random view of each image in ``index``."""
-        keys = [(int(i), int(v)) for i, v in zip(index, rng.integers(self.count, size=len(index)), strict=True)]
-        new = [key for key in dict.fromkeys(keys) if key not in self.tokens]
-        if new:
-            images = self.images[[i for i, _ in new]]
-            images = augment(images, rng) if self.augmented else images
-            self.tokens.update(zip(new, self.backbone.vision.embed(self.backbone.normalise(images)), strict=True))
-        return torch.stack([self.tokens[key] for key in keys])
+    def __iter__(self) -> Iterator[Progress]:
+        return self
+
+    def __next__(self) -> Progress:
+        return next(self._loop)
+
+    def close(self) -> None:
+        """Stop; `best` and `snapshot` still answer."""
+        self._loop.close()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        return self.clock.seconds
+
+    def _run(self) -> Iterator[Progress]:
+        model, recipe, clock = self.model, self.recipe, self.clock
+        labels = torch.tensor(self.support.labels)
+        started, first = time.monotonic(), self.step
+        stopped = ""
+        while self.step < recipe.steps and not stopped:
+            lr = recipe.lr * learning_rate(self.step, recipe)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            index = balanced_batch(self.support.labels, recipe.batch_size, self.rng)
+            with self.backbone.lock, self._autocast():
+                with clock("forward"):
+                    prompts = draw_prompts(self.texts, recipe.prompts_per_class, self.rng)
+                    logits = model.forward_tokens(self.views.draw(index, self.rng), prompts).float()
+                    target = labels[index].to(self.backbone.device)
+                    loss = F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
+                with clock("backward"):
+                    self.optimizer.zero_grad()
+                    loss.backward()
+                with clock("optimiser"):
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+                    self.optimizer.step()
+            value = loss.item()
+            self.step += 1
+            if not math.isfinite(value):
+                raise NearlError(f"Training broke down at step {self.step} (the loss is {value}); try a smaller lr.")
+            self._keep_the_best(value)
+            if recipe.patience and self._best[2] and self.step - self._best[1] >= recipe.patience:
+                stopped = "early" if self.step < recipe.steps else ""
+            last = self.step == recipe.steps or bool(stopped)
+            held_out = None
+            if self.curve is not None and (self.curve.due(self.step) or last):
+                with self.backbone.lock, clock("evaluate"):
+                    held_out = self.curve.measure()
+            left = 0.0 if last else (time.monotonic() - started) / (self.step - first) * (recipe.steps - self.step)
+            adapter = None
+            if last:
+                adapter = self.best() if stopped else self._adapter(model.state_dict(), self.step)
+            yield Progress(self.step, recipe.steps, value, lr, left, held_out, stopped, adapter)
+
+    def best(self) -> Adapter | None:
+        """The adapter after the step with the lowest smoothed training loss so far; None before `FEWEST_STEPS`."""
+        _, step, state = self._best
+        return self._adapter(state, step) if state else None
+
+    def snapshot(self) -> Snapshot:
+        """Where the run is now, between two steps; `finetune` takes it as ``resume``."""
+        loss, step, state = self._best
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in state.items()}
+        tensors |= {f"views.{name}": value for name, value in self.views.state().items()}
+        for number, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{name}": value for name, value in values.items()}
+        about = {
+            "of": self._identity(),
+            "step": self.step,
+            "smoothed": self._smoothed,
+            "best": [loss, step] if state else None,
+            "rng": self.rng.bit_generator.state,
+            "seconds": dict(self.seconds),
+        }
+        return Snapshot({name: value.detach().cpu().clone() for name, value in tensors.items()}, about)
+
+    def _restore(self, saved: Snapshot) -> None:
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "views": {}, "optimizer": {}}
+        for key, value in saved.tensors.items():
+            part, _, name = key.partition(".")
+            parts.get(part, {})[name] = value
+        about = saved.about
+        if about["of"] != self._identity():
+            raise NearlError("The saved state belongs to another run; start this one anew.")
+        self.model.load_state_dict(parts["model"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in parts["optimizer"].items():
+            number, _, name = key.partition(".")
+            state.setdefault(int(number), {})[name] = value
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+        with self.backbone.lock, self._autocast(), self.clock("forward"):
+            self.views.restore(parts["views"])
+        self.step, self._smoothed = about["step"], about["smoothed"]
+        if about["best"] is not None:
+            self._best = (*about["best"], {k: v.to(self.backbone.device) for k, v in parts["best"].items()})
+        self.rng.bit_generator.state = about["rng"]
+        self.clock.seconds |= {k: v + self.seconds.get(k, 0.0) for k, v in about["seconds"].items()}
+
+    def _identity(self) -> dict:
+        """What a snapshot must be of to be used here, as it comes back from JSON."""
+        identity = {
+            "recipe": asdict(self.recipe),
+            "config": self.model.config.to_dict() | {"layers": sorted(self.model.state_dict())},
+            "prompts": self.prompt_set.digest,
+            "labels": self.support.labels,
+            "backbone": self.backbone.identity["weights"],
+        }
+        return json.loads(json.dumps(identity))
+
+    def _keep_the_best(self, loss: float) -> None:
+        before = loss if math.isnan(self._smoothed) else self._smoothed
+        self._smoothed = SMOOTHING * before + (1 - SMOOTHING) * loss
+        if self.step >= FEWEST_STEPS and self._smoothed < self._best[0]:
+            state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self._best = self._smoothed, self.step, state
+
+    def _autocast(self) -> torch.autocast:
+        fast = self.recipe.precision == "auto" and has_fast_bf16(self.backbone)
+        return torch.autocast(self.backbone.device.type, torch.bfloat16, enabled=fast)
+
+    def _adapter(self, state: dict[str, Tensor], step: int) -> Adapter:
+        return new_adapter(
+            state,
+            backbone=self.backbone.identity,
+            config=self.model.config.to_dict(),
+            classes=self.support.classes,
+            prompts=self.prompt_set.to_dict(),
+            support_counts=self.support.counts(),
+            recipe=asdict(self.recipe) | {"steps_taken": step},
+        )
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
@@ -191,22 +308,6 @@ def draw_prompts(texts: list[Tensor], most: int, rng: np.random.Generator) -> Pr
     return PromptTokens(torch.cat(drawn), [len(t) for t in drawn])
 
 
-def augment(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """uint8 [B, 3, H, W] -> the same, each image cropped (70-100 % of its area), turned (up to 10 degrees), and changed
-    in brightness and contrast (up to 20 %). Never flipped: left and right mean something in medical images."""
-    height, width = images.shape[-2:]
-    out = []
-    for image in images:
-        scale = math.sqrt(rng.uniform(0.7, 1.0))
-        h, w = round(height * scale), round(width * scale)
-        top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
-        image = v2.functional.rotate(image, rng.uniform(-10, 10), v2.InterpolationMode.BILINEAR)
-        image = v2.functional.resized_crop(image, int(top), int(left), h, w, [height, width], antialias=True)
-        image = v2.functional.adjust_brightness(image, rng.uniform(0.8, 1.2))
-        out.append(v2.functional.adjust_contrast(image, rng.uniform(0.8, 1.2)))
-    return torch.stack(out)
-
-
 def has_fast_bf16(backbone: Backbone) -> bool:
     """Whether bf16 autocast is faster than float32 for this backbone on its device.
 
@@ -220,14 +321,15 @@ def has_fast_bf16(backbone: Backbone) -> bool:
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() and not slow
 
 
-def _groups(model: NearlCLIP, weight_decay: float) -> list[dict]:
+def groups(model: NearlCLIP, weight_decay: float) -> list[dict]:
     """Weight decay on matrices only."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     rest = [p for p in model.parameters() if p.ndim < 2]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
-def _check(support: LabelledSet, prompt_set: PromptSet) -> None:
+def check(support: LabelledSet | Samples, prompt_set: PromptSet) -> None:
+    """Raises NearlError unless there are images of two classes or more, and prompts for just these."""
     if len(support.classes) < 2:
         raise NearlError("Teaching needs at least two classes; add images of a second one.")
     if list(prompt_set.classes) != list(support.classes):

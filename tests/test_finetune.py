@@ -1,4 +1,6 @@
-"""Teaching: it learns, it is deterministic, it can be stopped, and it refuses what cannot be taught."""
+"""Teaching: it learns, it is deterministic, it can be stopped and gone on with, and refuses what cannot be taught."""
+
+import json
 
 import numpy as np
 import pytest
@@ -9,9 +11,19 @@ from nearl.data.images import ImageRecord
 from nearl.data.labelled import LabelledSet
 from nearl.errors import NearlError
 from nearl.evaluate import measure
-from nearl.finetune import MAX_VIEWS, Recipe, Views, augment, balanced_batch, draw_prompts, finetune, learning_rate
-from nearl.model import NearlConfig
+from nearl.finetune import (
+    FEWEST_STEPS,
+    Recipe,
+    Snapshot,
+    balanced_batch,
+    draw_prompts,
+    finetune,
+    learning_rate,
+)
+from nearl.learning_curve import CURVE_IMAGES, Curve
+from nearl.model import NearlCLIP, NearlConfig
 from nearl.prompts import default_prompts
+from nearl.samples import MAX_VIEWS, STRENGTHS, Change, Samples, Views, as_uint8
 
 CLASSES = ["one", "two"]
 
@@ -87,7 +99,7 @@ def test_refusals(tiny):
     ):
         with pytest.raises(NearlError, match=says):
             next(finetune(backbone, support, prompt_set))
-    for wrong in ({"steps": 0}, {"lr": -1.0}, {"augment": "wild"}):
+    for wrong in ({"steps": 0}, {"lr": -1.0}, {"augment": "wild"}, {"augment": "none", "flip": True}, {"patience": -1}):
         with pytest.raises(NearlError):
             Recipe(**wrong)
     with pytest.raises(NearlError, match="no preset called 'fast'"):
@@ -115,14 +127,19 @@ def test_batches_are_balanced_and_spread():
     assert len(set(batch[drawn == 0])) == 8 and set(batch[drawn == 1]) == {50, 51, 52}
 
 
-def test_augmentation_keeps_left_and_right():
-    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_augmentation_keeps_left_and_right_unless_asked(strength):
+    image = torch.zeros(3, 32, 32, dtype=torch.uint8)
     image[..., :16] = 200
     rng = np.random.default_rng(0)
-    for _ in range(30):
-        out = augment(image, rng)
+
+    def brighter_on_the_left(flip):
+        out = Change.draw((32, 32), strength, flip, rng).apply(image)
         assert out.shape == image.shape and out.dtype == torch.uint8
-        assert out[..., :8].float().mean() > out[..., -8:].float().mean()
+        return bool(out[..., :8].float().mean() > out[..., -8:].float().mean())
+
+    assert all(brighter_on_the_left(flip=False) for _ in range(30))
+    assert 5 < sum(brighter_on_the_left(flip=True) for _ in range(30)) < 25
 
 
 def test_prompts_are_drawn_per_class():
@@ -134,14 +151,99 @@ def test_prompts_are_drawn_per_class():
 
 def test_views_are_embedded_once_and_are_what_the_backbone_would_embed(tiny):
     backbone, rng = tiny("clip"), np.random.default_rng(0)
+    images = as_uint8(backbone, shades())
     plain = Views(backbone, shades(), Recipe(augment="none"))
     index = np.array([3, 0, 3])
-    expected = backbone.vision.embed(backbone.normalise(plain.images[index]))
+    expected = backbone.vision.embed(backbone.normalise(images[index]))
     torch.testing.assert_close(plain.draw(index, rng), expected)
     views = Views(backbone, shades(), Recipe(views=3))
     for _ in range(40):
         views.draw(index, rng)
     assert sorted(views.tokens) == [(i, v) for i in (0, 3) for v in range(3)]
     assert not torch.equal(views.tokens[0, 0], views.tokens[0, 1])
+    again = Views(backbone, shades(), Recipe(views=3))
+    again.restore(views.state())
+    assert all(torch.equal(again.tokens[key], value) for key, value in views.tokens.items())
     many = shades(per_class=MAX_VIEWS // 4)
     assert Views(backbone, many, Recipe(views=8)).count == 2
+
+
+@pytest.mark.parametrize("augment", ["none", "strong"])
+def test_an_interrupted_run_goes_on_to_the_same_adapter(tiny, augment):
+    """Also through JSON, and whatever else draws random numbers in between."""
+    backbone, prompts = tiny("clip"), default_prompts(CLASSES)
+    recipe = Recipe(steps=14, batch_size=4, augment=augment, views=3, patience=13)
+    whole = list(finetune(backbone, shades(), prompts, recipe=recipe, held=shades(seed=1)))
+    for stop in (2, 9):
+        run = finetune(backbone, shades(), prompts, recipe=recipe)
+        for _ in range(stop):
+            next(run)
+        saved = run.snapshot()
+        next(run)  # what comes after a snapshot does not change it
+        torch.rand(3)
+        saved = Snapshot(saved.tensors, json.loads(json.dumps(saved.about)))
+        rest = list(finetune(backbone, shades(), prompts, recipe=recipe, resume=saved))
+        assert [(p.step, p.loss, p.lr) for p in rest] == [(p.step, p.loss, p.lr) for p in whole[stop:]]
+        assert rest[-1].adapter.version == whole[-1].adapter.version
+    with pytest.raises(NearlError, match="another run"):
+        finetune(backbone, shades(), prompts, recipe=Recipe(steps=15, batch_size=4), resume=saved)
+
+
+def test_cancelling_keeps_the_weights_of_the_lowest_smoothed_training_loss(tiny):
+    backbone, prompts = tiny("clip"), default_prompts(CLASSES)
+    run = finetune(backbone, shades(), prompts, recipe=Recipe(steps=30, batch_size=8, lr=0.3, augment="none"))
+    smoothed = losses = None
+    history = []
+    for progress in run:
+        losses = progress.loss
+        smoothed = losses if smoothed is None else 0.9 * smoothed + 0.1 * losses
+        if progress.step < FEWEST_STEPS:
+            assert run.best() is None
+            continue
+        history.append((smoothed, progress.step))
+        assert run.best().meta["recipe"]["steps_taken"] == min(history)[1]
+        if progress.step == 20:
+            break
+    run.close()
+    best = run.best()
+    measure(Classifier(backbone, prompts, best), shades(seed=1))  # it is a whole adapter
+
+
+def test_early_stopping_looks_at_the_training_loss_alone(tiny):
+    backbone, prompts = tiny("clip"), default_prompts(CLASSES)
+    recipe = Recipe(steps=60, batch_size=8, lr=1e-9, warmup=1, augment="none", patience=4)  # it learns nothing
+    swapped = shades(seed=1)
+    swapped.labels = [1 - label for label in swapped.labels]
+    runs = [list(finetune(backbone, shades(), prompts, recipe=recipe, held=held)) for held in (None, shades(), swapped)]
+    last = [run[-1] for run in runs]
+    assert last[0].stopped == "early" and last[0].step < 60 and last[0].seconds_left == 0
+    assert len({(p.step, p.adapter.version) for p in last}) == 1
+    assert last[0].adapter.meta["recipe"]["steps_taken"] == last[0].step - 4
+    assert all(p.stopped == "" and p.adapter is None for p in runs[0][:-1])
+
+
+def test_the_learning_curve_shows_held_out_images_and_changes_nothing(tiny):
+    backbone, prompts = tiny("clip"), default_prompts(CLASSES)
+    recipe, held = Recipe(steps=40, batch_size=8, precision="float32", augment="none"), shades(seed=1)
+    run = finetune(backbone, shades(), prompts, recipe=recipe, held=held)
+    progress = list(run)
+    points = {p.step: p.held_out for p in progress if p.held_out is not None}
+    assert 3 <= len(points) <= 13 and max(points) == 40
+    result = measure(Classifier(backbone, prompts, progress[-1].adapter), held)
+    assert points[40] == pytest.approx(result["adapted"]["balanced_accuracy"])
+    assert last(finetune(backbone, shades(), prompts, recipe=recipe)).adapter.version == progress[-1].adapter.version
+    assert set(run.seconds) == {"forward", "backward", "optimiser", "evaluate"} and min(run.seconds.values()) > 0
+
+
+def test_the_learning_curve_of_many_images_looks_at_some_of_every_class(tiny):
+    backbone = tiny("clip")
+    few, many = (Samples.of(backbone, shades(per_class=n)) for n in (3, CURVE_IMAGES))
+    lopsided = Samples(torch.cat([few.images[:3], many.images[CURVE_IMAGES:]]), [0] * 3 + [1] * CURVE_IMAGES, CLASSES)
+    curve = Curve(NearlCLIP(backbone), lopsided, [backbone.tokenize([name]) for name in CLASSES], Recipe(steps=60))
+    assert len(curve.held) == CURVE_IMAGES and curve.held.counts() == {"one": 3, "two": CURVE_IMAGES - 3}
+    assert [step for step in range(1, 61) if curve.due(step)] == [
+        15,
+        30,
+        45,
+        60,
+    ]  # 4 x 48 images, a tenth of 60 x 2 x 16
