@@ -1,4 +1,7 @@
-"""Adapters on disk: a folder, or one zip, with ``adapter.safetensors`` and ``adapter.json``. No pickle anywhere."""
+"""Adapters on disk: a folder, or one zip, with ``adapter.safetensors`` and ``adapter.json``. No pickle anywhere.
+
+Beside them lies ``README.md``, the card for people; it is written and never read.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +22,14 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from nearl import NOTICE
+from nearl.adapter_card import CARD, LICENCE, card
 from nearl.errors import NearlError
+from nearl.prompts import PromptSet
 
 FORMAT_VERSION = 1
 TENSORS, META = "adapter.safetensors", "adapter.json"
-MAX_BYTES = 256 * 2**20
+LIMITS = {TENSORS: 256 * 2**20, META: 16 * 2**20}  # bytes
+MAX_NAME = 100
 REQUIRED = {
     "method": str,
     "backbone": dict,
@@ -34,6 +41,7 @@ REQUIRED = {
     "licence": str,
     "tensors": dict,
 }
+OPTIONAL = {"name": str, "trust": dict, "metrics": dict, "recipe": dict}
 
 
 @dataclass
@@ -42,7 +50,7 @@ class Adapter:
 
     ``meta``: format_version, method, backbone {name, config_sha256, weights}, config, classes, prompts (a prompt set),
     support_counts {class: images}, metrics (held-out, or null), licence, created (ISO 8601, UTC), notice, tensors
-    {name: shape}.
+    {name: shape}; and where there is one, name (what a person called it) and trust (see ``nearl.trust``).
     """
 
     state: dict[str, Tensor]
@@ -80,6 +88,8 @@ def new_adapter(
     method: str = "nearl",
     metrics: dict | None = None,
     recipe: dict | None = None,
+    trust: dict | None = None,
+    name: str | None = None,
 ) -> Adapter:
     """An Adapter of the current format from a model's state dict and what is known about it."""
     state = {name: value.detach().float().cpu().contiguous().clone() for name, value in state.items()}
@@ -93,7 +103,9 @@ def new_adapter(
         "support_counts": dict(support_counts),
         "recipe": recipe,
         "metrics": metrics,
-        "licence": "inherits the terms of the backbone and of the support images",
+        "trust": trust,
+        "name": " ".join(name.split())[:MAX_NAME] if name else None,
+        "licence": LICENCE,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "notice": NOTICE,
         "tensors": {name: list(value.shape) for name, value in state.items()},
@@ -102,12 +114,12 @@ def new_adapter(
 
 
 def save_adapter(adapter: Adapter, folder: str | Path) -> Path:
-    """Write the two files into ``folder`` (made if needed), each by rename so that no half file is left."""
+    """Write the files into ``folder`` (made if needed), each by rename so that no half file is left."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise NearlError(f"'{folder}' is a file; give a folder to write the adapter to.")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, data in _files(adapter).items():
+    for name, data in adapter_files(adapter).items():
         partial = folder / f".{name}.partial"
         partial.write_bytes(data)
         partial.replace(folder / name)
@@ -118,28 +130,19 @@ def zip_adapter(adapter: Adapter, path: str | Path) -> Path:
     """Write the adapter as one zip file."""
     path = Path(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in _files(adapter).items():
+        for name, data in adapter_files(adapter).items():
             archive.writestr(name, data)
     return path
 
 
 def load_adapter(source: str | Path | bytes, identity: dict[str, str] | None = None) -> Adapter:
-    """Read an adapter folder, zip file or zip bytes and check it: JSON, format, keys, shapes, dtypes, finite numbers
-    and, if given, the backbone's identity.
+    """Read an adapter folder (or the folder of the run that holds it), zip file or zip bytes and check it: JSON,
+    format, keys, shapes, dtypes, finite numbers and, if given, the backbone's identity.
 
     Raises NearlError that says what is wrong.
     """
     raw = _read(source)
-    try:
-        meta = json.loads(raw[META])
-    except ValueError as error:
-        raise NearlError(f"{META} of this adapter is not readable JSON; it may be damaged.") from error
-    if not isinstance(meta, dict) or meta.get("format_version") != FORMAT_VERSION:
-        version = meta.get("format_version") if isinstance(meta, dict) else None
-        raise NearlError(f"This adapter has format version {version}; this program reads version {FORMAT_VERSION}.")
-    wrong = [key for key, kind in REQUIRED.items() if not isinstance(meta.get(key), kind)]
-    if wrong:
-        raise NearlError(f"{META} of this adapter lacks a proper '{wrong[0]}'; it may be damaged.")
+    meta = _meta(raw[META])
     try:
         state = load_tensors(raw[TENSORS])
     except (SafetensorError, ValueError) as error:
@@ -157,9 +160,41 @@ def load_adapter(source: str | Path | bytes, identity: dict[str, str] | None = N
     return adapter
 
 
-def _files(adapter: Adapter) -> dict[str, bytes]:
+def adapter_files(adapter: Adapter, base_model: str | None = None) -> dict[str, bytes]:
+    """The files of an adapter folder by name; ``base_model`` (the backbone's name on the Hub) goes into the card."""
     meta = json.dumps(adapter.meta, indent=2, ensure_ascii=False).encode()
-    return {TENSORS: save_tensors(adapter.state, metadata={"notice": NOTICE}), META: meta}
+    tensors = save_tensors(adapter.state, metadata={"notice": NOTICE})
+    return {TENSORS: tensors, META: meta, CARD: card(adapter.meta, base_model).encode()}
+
+
+def _meta(raw: bytes) -> dict:
+    """The content of ``adapter.json``, checked for what the rest of the program relies on."""
+    try:
+        meta = json.loads(raw)
+        json.dumps(
+            meta, ensure_ascii=False, allow_nan=False
+        ).encode()  # half characters and NaN cannot be written again
+    except (ValueError, RecursionError) as error:
+        raise NearlError(f"{META} of this adapter is not readable JSON; it may be damaged.") from error
+    if not isinstance(meta, dict) or meta.get("format_version") != FORMAT_VERSION:
+        version = meta.get("format_version") if isinstance(meta, dict) else None
+        raise NearlError(f"This adapter has format version {version}; this program reads version {FORMAT_VERSION}.")
+    wrong = [key for key, kind in REQUIRED.items() if not isinstance(meta.get(key), kind)]
+    wrong += [key for key, kind in OPTIONAL.items() if not isinstance(meta.get(key), kind | None)]
+    if not wrong:
+        checks = {
+            "name": len(meta.get("name") or "") <= MAX_NAME,
+            "classes": meta["classes"] and all(isinstance(name, str) for name in meta["classes"]),
+            "support_counts": all(type(count) is int and count >= 0 for count in meta["support_counts"].values()),
+        }
+        wrong = [key for key, right in checks.items() if not right]
+    if wrong:
+        raise NearlError(f"{META} of this adapter lacks a proper '{wrong[0]}'; it may be damaged.")
+    try:
+        PromptSet.from_dict(meta["prompts"])
+    except NearlError as error:
+        raise NearlError(f"The prompts in {META} of this adapter cannot be used: {error}") from error
+    return meta
 
 
 def _read(source: str | Path | bytes) -> dict[str, bytes]:
@@ -167,11 +202,13 @@ def _read(source: str | Path | bytes) -> dict[str, bytes]:
     if not isinstance(source, bytes):
         source = Path(source)
         if source.is_dir():
+            if not (source / META).is_file() and (source / "adapter").is_dir():
+                source = source / "adapter"  # the folder of a run
             paths = {name: source / name for name in (META, TENSORS)}
             for name, path in paths.items():
                 if not path.is_file():
                     raise NearlError(f"The folder '{source.name}' holds no {name}, so it is not an adapter.")
-                if path.stat().st_size > MAX_BYTES:
+                if path.stat().st_size > LIMITS[name]:
                     raise NearlError(f"{name} in '{source.name}' is too large to be an adapter.")
             return {name: path.read_bytes() for name, path in paths.items()}
         if not source.is_file():
@@ -179,11 +216,17 @@ def _read(source: str | Path | bytes) -> dict[str, bytes]:
     name = "this file" if isinstance(source, bytes) else f"'{source.name}'"
     try:
         with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
-            entries = {Path(info.filename).name: info for info in archive.infolist()}
-            if not {META, TENSORS} <= entries.keys():
+            found = [info for info in archive.infolist() if Path(info.filename).name in LIMITS]
+            entries = {Path(info.filename).name: info for info in found}
+            if entries.keys() != LIMITS.keys():
                 raise NearlError(f"The zip {name} does not hold {META} and {TENSORS}, so it is not an adapter.")
-            if any(entries[key].file_size > MAX_BYTES for key in (META, TENSORS)):
+            if len(found) > len(entries):
+                raise NearlError(f"The zip {name} holds more than one adapter; zip one adapter alone.")
+            if any(info.file_size > LIMITS[key] for key, info in entries.items()):
                 raise NearlError(f"The zip {name} unpacks to more than an adapter can be.")
-            return {key: archive.open(entries[key]).read(MAX_BYTES) for key in (META, TENSORS)}
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError) as error:
+            if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in entries.values()):
+                raise NearlError(f"The zip {name} is packed in an unusual way; pack it again as an ordinary zip.")
+            # with a size, because a read without one unpacks all there is, whatever the directory says
+            return {key: archive.open(info).read(info.file_size) for key, info in entries.items()}
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError) as error:
         raise NearlError(f"An adapter is a zip file or a folder with {META} and {TENSORS}; {name} is not.") from error
