@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app import viewer, views
 from app.engine import Engine
@@ -14,6 +15,9 @@ from app.workspace import Workspace
 from nearl.data.images import decode_many
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet
+
+if TYPE_CHECKING:
+    from nearl.classifier import Prediction
 
 log = logging.getLogger("nearl.app")
 
@@ -142,7 +146,19 @@ def reading_html(workspace: Workspace) -> str:
     after = None if prediction.adapted is None else prediction.adapted[i]
     untaught = workspace.classifier.untaught() if after is not None else []
     unknown = workspace.classifier.unknown_words()
-    return views.reading(prediction.classes, prediction.frozen[i], after, untaught, unknown)
+    return views.reading(prediction.classes, prediction.frozen[i], after, untaught, unknown, trust_html(prediction, i))
+
+
+def trust_html(prediction: Prediction, i: int) -> str:
+    """How far the reading of image `i` can be trusted; "" where the adapter does not say."""
+    trust = prediction.trust
+    if trust is None:
+        return ""
+    from nearl.trust import OTHER_PROMPTS
+
+    pick = lambda name: None if trust[name] is None else trust[name][i]  # noqa: E731
+    edited = OTHER_PROMPTS in trust["notes"]
+    return views.trust(trust["calibrated"], trust["coverage"], pick("sets"), pick("unlike"), edited, trust["notes"])
 
 
 def table_html(workspace: Workspace) -> str:
@@ -150,4 +166,5 @@ def table_html(workspace: Workspace) -> str:
     if prediction is None or len(workspace.records) < 2:
         return ""
     names = [r.name for r in workspace.records]
-    return views.table(names, prediction.classes, prediction.frozen, prediction.adapted)
+    unlike = prediction.trust["unlike"] if prediction.trust else None
+    return views.table(names, prediction.classes, prediction.frozen, prediction.adapted, unlike)

@@ -202,10 +202,12 @@ def reading(
     after: Sequence[float] | None,
     untaught: Iterable[str] = (),
     unknown: Sequence[str] = (),
+    trusted: str = "",
 ) -> str:
     """One image's reading: the sentence, the bars and what they mean.
 
     untaught: classes that teaching did not cover. unknown: words of the prompts that the model was never trained on.
+    trusted: from `trust`.
     """
     missing = [c for c in classes if c in set(untaught)] if after is not None else []
     notes = ""
@@ -224,21 +226,63 @@ def reading(
         '<section class="reading" aria-live="polite"><h2 class="sr-only">Reading</h2>'
         f"{headline(classes, before, after)}{bars(classes, before, after, set(missing))}"
         '<p class="quiet">Shares are relative to your prompts: they add up to 100 % over the classes you wrote, '
-        f"and say nothing about what you left out.</p>{notes}</section>"
+        f"and say nothing about what you left out.</p>{trusted}{notes}</section>"
     )
 
 
-def table(files: Sequence[str], classes: Sequence[str], before: np.ndarray, after: np.ndarray | None) -> str:
-    """All images at a glance: the closest class before and after."""
+def trust(
+    calibrated: bool,
+    coverage: float | None,
+    among: Sequence[str] | None,
+    unlike: bool | None,
+    edited: bool,
+    notes: Sequence[str],
+) -> str:
+    """How far the shares after teaching can be trusted, for one image.
 
-    def cell(p: Sequence[float]) -> str:
+    `among`: the classes that hold the true one as often as `coverage` (0..1) says; `unlike`: whether the image is
+    unlike those taught with; `edited`: the prompts are no longer those it was measured with; `notes`: what is missing
+    and why. None where it was not measured.
+    """
+    rows = [("Shares", "calibrated on images kept aside" if calibrated else "not calibrated", not calibrated)]
+    if among is not None and coverage:
+        lead = f"in {10 * coverage:.0f} of 10 such images the true class is among"
+        names = ", ".join(f'<span class="sure">{esc(name)}</span>' for name in among)
+        rows.append(("Not ruled out", f"{names} <span class='quiet'>({lead} those named here)</span>", False))
+    elif edited:
+        rows.append(("Not ruled out", "switched off, because the prompts were edited", True))
+    if unlike is not None:
+        rows.append(
+            ("This image", "unlike those it was taught on" if unlike else "like those it was taught on", unlike)
+        )
+    facts = "".join(f"<dt>{word}</dt><dd{' class=off' * off}>{value}</dd>" for word, value, off in rows)
+    warn = message("This image is unlike those it was taught on; do not rely on what it says.") if unlike else ""
+    if edited:
+        warn += message(notes[0]) if notes else ""
+        notes = notes[1:]
+    more = "".join(f'<p class="quiet">{esc(note)}</p>' for note in notes)
+    return f'<div class="trust"><h3>How far to trust it</h3>{warn}<dl class="facts">{facts}</dl>{more}</div>'
+
+
+def table(
+    files: Sequence[str],
+    classes: Sequence[str],
+    before: np.ndarray,
+    after: np.ndarray | None,
+    unlike: Sequence[bool] | None = None,
+) -> str:
+    """All images at a glance: the closest class before and after; `unlike`: which are unlike those taught with."""
+
+    def cell(p: Sequence[float], mark: bool = False) -> str:
         top = int(np.argmax(p))
-        return f"<td>{esc(classes[top])} <span class='value'>{per_cent(float(p[top]))}</span></td>"
+        odd = ' <span class="untaught">unlike those taught on</span>' if mark else ""
+        return f"<td>{esc(classes[top])} <span class='value'>{per_cent(float(p[top]))}</span>{odd}</td>"
 
     head = "<th scope='col'>Image</th><th scope='col'>Before teaching</th>"
     head += "<th scope='col'>After teaching</th>" if after is not None else ""
     rows = "".join(
-        f"<tr><th scope='row'>{esc(name)}</th>{cell(before[i])}{cell(after[i]) if after is not None else ''}</tr>"
+        f"<tr><th scope='row'>{esc(name)}</th>{cell(before[i])}"
+        f"{cell(after[i], bool(unlike and unlike[i])) if after is not None else ''}</tr>"
         for i, name in enumerate(files)
     )
     return (

@@ -106,7 +106,7 @@ def build(ctx: Context, tab_item: gr.Tab) -> ExplainTab:
 
 def _choice(values: tuple) -> Choice:
     view, when, about, method, layer, head, control = values
-    return Choice(view, when, about or "", method or "gradcam", int(layer or 0), int(head or 0), bool(control))
+    return Choice(view, when, about or "", method or "", int(layer or 0), int(head or 0), bool(control))
 
 
 def _look(values: tuple) -> tuple[float, dict]:
