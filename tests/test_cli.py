@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -134,6 +135,88 @@ def test_class_folders_without_a_split(nearl, data, model, tmp_path):
     assert sum(result["support_counts"].values()) + result["held_out"]["n"] == 12
 
 
+def test_an_interrupted_run_goes_on_to_the_same_adapter(nearl, refused, data, model, tmp_path, monkeypatch):
+    import nearl.cli_runs as module
+    from nearl.runs import job
+    from nearl.store import load_adapter
+
+    common = ("finetune", data / "train", "--steps", 8, *model, "--json")
+    nearl(*common, "--out", tmp_path / "whole")
+    monkeypatch.setattr(job, "teach", partial(job.teach, every=0))
+    show = module._Progress.show
+
+    def interrupted(self, event):
+        if event["step"] == 5:
+            raise KeyboardInterrupt
+        show(self, event)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Progress, "show", interrupted)
+        assert nearl(*common, "--out", run)[0] == 130
+    assert "resume it" in refused(*common, "--out", run)
+    assert "interrupted" in refused("report", run)
+    status, text, err = nearl("finetune", "--resume", "--out", run, *model, "--json")
+    assert status == 0 and "step 4/8" not in err and "step 8/8" in err
+    adapters = [load_adapter(folder / "adapter") for folder in (run, tmp_path / "whole")]
+    assert adapters[0].version == adapters[1].version
+    assert not (run / "job.safetensors").exists()  # what is left can be shown around
+    again = json.loads(nearl("finetune", "--resume", "--out", run, *model, "--json")[1])
+    assert again == json.loads(text) and set(again["seconds_by_phase"]) >= {"decode", "forward", "backward"}
+    assert "give DATA" in refused("finetune", "--resume", "--out", tmp_path / "none", *model)
+
+
+def test_patients_stay_together(nearl, refused, model, tmp_path):
+    rng = np.random.default_rng(0)
+    for label in ("one", "two"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(8):
+            pixels = rng.integers(0, 256, (64, 64), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / label / f"p{label}{i // 2}_{i}.png")
+    words = ("finetune", tmp_path / "data", "--steps", 1, *model, "--json")
+    status, _, err = nearl(*words, "--group-by", "_", "--out", tmp_path / "run")
+    assert status == 0 and "no patient" in err
+    job = json.loads((tmp_path / "run" / "job.json").read_text())
+    patients = [{job["files"][i].split("_")[0] for i in job["split"][part]} for part in ("support", "held")]
+    assert all(patients) and not patients[0] & patients[1]
+    assert "--shots draws" in refused(*words, "--group-by", "_", "--shots", 2, "--out", tmp_path / "other")
+
+
+def test_options_of_the_recipe(nearl, data, model, tmp_path):
+    options = ("--augment", "strong", "--flip", "--early-stop", "--lr", 0.001, "--seed", 3)
+    status, _, _ = nearl("finetune", data, "--shots", 2, "--steps", 2, *options, "--out", tmp_path / "a", *model)
+    recipe = json.loads((tmp_path / "a" / "adapter" / "adapter.json").read_text())["recipe"]
+    assert status == 0 and recipe["augment"] == "strong" and recipe["flip"] and recipe["patience"] == 20
+    assert recipe["lr"] == 0.001 and recipe["seed"] == 3 and recipe["steps"] == 2
+
+
+def test_report_of_a_run(nearl, refused, adapter, data, tmp_path):
+    files = [tmp_path / "out" / name for name in ("a.html", "b.pdf", "c.csv")]
+    words = ("--html", files[0], "--pdf", files[1], "--csv", files[2])
+    status, text, _ = nearl("report", adapter, *words, "--json")
+    assert status == 0 and json.loads(text)["files"] == [str(file) for file in files]
+    assert files[0].read_text().lstrip().lower().startswith("<!doctype html")
+    assert files[1].read_bytes().startswith(b"%PDF")
+    assert len(files[2].read_text(encoding="utf-8-sig").splitlines()) > json.loads(text)["held_out"]["n"]
+    assert "no run in" in refused("report", data)
+
+
+def test_adapters_go_to_the_hub_and_come_back(nearl, refused, adapter, tmp_path, monkeypatch):
+    from nearl import hub
+    from nearl.cli_parts import adapter_of
+
+    seen = []
+    monkeypatch.setattr(hub, "saved_token", lambda: "token")
+    monkeypatch.setattr(hub, "push", lambda *words: seen.append(words) or "https://example.org/me/mine")
+    status, text, _ = nearl("push", adapter, "me/mine", "--private", "--json")
+    assert status == 0 and json.loads(text)["url"] == "https://example.org/me/mine" and "token" not in text
+    assert seen[0][1:] == ("me/mine", "token", True)
+    monkeypatch.setattr(hub, "pull", lambda *words: seen[0][0])
+    status, _, _ = nearl("pull", "me/mine", "--out", tmp_path / "mine")
+    assert status == 0 and adapter_of(tmp_path / "mine").version == adapter_of(adapter).version
+    assert "no adapter at" in refused("push", tmp_path / "nothing", "me/mine")
+
+
 def test_refusals(refused, data, model, adapter, checkpoints, tmp_path):
     image = next((data / "test" / "lesion").iterdir())
     out = ("--out", tmp_path / "x")
@@ -162,7 +245,7 @@ def test_corrupt_adapter_is_refused(refused, data, model, adapter, tmp_path):
     import shutil
 
     folder = shutil.copytree(adapter, tmp_path / "broken")
-    (folder / "adapter.safetensors").write_bytes(b"\0" * 100)
+    (folder / "adapter" / "adapter.safetensors").write_bytes(b"\0" * 100)
     image = next((data / "test" / "lesion").iterdir())
     assert "damaged" in refused("predict", image, "--adapter", folder, *model)
 

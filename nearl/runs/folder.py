@@ -51,7 +51,7 @@ class RunFolder:
         """Write a new run. NearlError if there is one already, or the folder cannot be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if self._file("status.json").exists():
+            if self.exists():
                 raise NearlError(f"There is a run in '{self.path.name}' already; resume it or choose another folder.")
             self._tensors("job.safetensors", {"images": job.images})
             self._json("job.json", job.to_plain())
@@ -60,9 +60,13 @@ class RunFolder:
             raise NearlError(f"The run cannot be kept in '{self.path.name}': {error.strerror}.") from error
         return self
 
+    def exists(self) -> bool:
+        """Whether there is a run in the folder."""
+        return self._file("status.json").is_file()
+
     def load(self) -> RunFolder:
         """Make sure that there is a run. NearlError if not."""
-        if not self._file("status.json").is_file():
+        if not self.exists():
             raise NearlError(f"There is no run in '{self.path}'.")
         return self
 
@@ -172,6 +176,10 @@ class RunFolder:
                 if isinstance(error, NearlError):
                     raise
                 raise NearlError(sentence) from error
+
+    def forget_images(self) -> None:
+        """Delete the images of a finished run; its figures and its adapter stay."""
+        self._file("job.safetensors").unlink(missing_ok=True)
 
     def fail(self, sentence: str) -> None:
         """The run has ended in a way that this sentence explains."""
