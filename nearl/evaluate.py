@@ -35,7 +35,7 @@ def evaluate(
 ) -> dict:
     """What ``probabilities``, float [N, C], say against ``labels``, int [N], N > 0; plain numbers, ready for JSON.
 
-    n; balanced_accuracy (mean recall of the classes that occur; interval from the Jeffreys posteriors), accuracy
+    n; balanced_accuracy (mean recall of the classes that occur; from Wilson intervals), accuracy
     (Wilson), auroc (binary, else the macro mean of one-against-rest; Newcombe; None where a class has no image), ece
     (top label, 15 equal bins; ``draws`` bootstrap samples), each with its ``..._interval`` [low, high].
     recall: per class {"class", "right", "n", "recall", "interval"}, the last two None without images.
@@ -51,12 +51,13 @@ def evaluate(
     np.add.at(confusion, (labels, predicted), 1)
     confidence, correct = probabilities.max(1), predicted == labels
     right, counts = np.diag(confusion), confusion.sum(1)
-    there = counts > 0
+    hits = [(int(k), int(n)) for k, n in zip(right, counts, strict=True) if n]
+    recalls = np.array([k / n for k, n in hits])
     auroc = _auroc(probabilities, labels)
     return {
         "n": len(labels),
-        "balanced_accuracy": float(np.mean(right[there] / counts[there])),
-        "balanced_accuracy_interval": _balanced_interval(right[there], counts[there], max(draws, 2), seed),
+        "balanced_accuracy": float(recalls.mean()),
+        "balanced_accuracy_interval": mean_interval(recalls, [wilson(*pair) for pair in hits]),
         "accuracy": float(correct.mean()),
         "accuracy_interval": wilson(int(correct.sum()), len(labels)),
         "auroc": auroc,
@@ -111,12 +112,29 @@ def auroc_interval(auroc: float, counts: Sequence[int]) -> list[float]:
     ]
 
 
-def _balanced_interval(right: np.ndarray, counts: np.ndarray, draws: int, seed: int) -> list[float]:
-    """2.5 % and 97.5 % quantiles of the mean recall, each class's recall drawn from its Jeffreys posterior
-    Beta(right + 1/2, wrong + 1/2)."""
-    rng = np.random.default_rng(seed)
-    recalls = np.mean([rng.beta(k + 0.5, n - k + 0.5, 4 * draws) for k, n in zip(right, counts, strict=True)], axis=0)
-    return _around(float(np.mean(right / counts)), *np.quantile(recalls, [0.025, 0.975]))
+def mean_interval(shares: Sequence[float], intervals: Sequence[Sequence[float]]) -> list[float]:
+    """The 95 % interval of the mean of independent ``shares`` (or differences) from the interval of each: on each side
+    the root of the summed squared distances to the ends, over their number (MOVER, Zou and Donner 2008)."""
+    shares, (low, high) = np.asarray(shares, dtype=float), np.asarray(intervals, dtype=float).T
+    reach = [np.sqrt(((shares - end) ** 2).sum()) / len(shares) for end in (low, high)]
+    return [float(shares.mean() - reach[0]), float(shares.mean() + reach[1])]
+
+
+def paired_interval(both: int, first: int, second: int, neither: int) -> list[float]:
+    """The 95 % interval of (second - first) / n, a difference of two shares of the same n > 0 images: those that are
+    right only the second time less those right only the first time (Newcombe 1998, method 10)."""
+    n = both + first + second + neither
+    (p, q) = (both + second) / n, (both + first) / n
+    (p_low, p_high), (q_low, q_high) = wilson(both + second, n), wilson(both + first, n)
+    product = both * neither - first * second
+    product = max(product - n / 2, 0) if product > 0 else product
+    margins = (both + first) * (second + neither) * (both + second) * (first + neither)
+    phi = product / margins**0.5 if margins else 0.0
+
+    def reach(a: float, b: float) -> float:
+        return np.sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0))
+
+    return [float(p - q - reach(p - p_low, q_high - q)), float(p - q + reach(p_high - p, q - q_low))]
 
 
 def _around(estimate: float, low: float, high: float) -> list[float]:
@@ -200,7 +218,7 @@ def study(
     before = _said(evaluate(frozen, labels, classes=classes))
     after = None if adapted is None else _said(evaluate(adapted, labels, classes=classes))
     if any(figures and figures["balanced_accuracy"] is None for figures in (before, after)):
-        result["too_few"] = f"{_images(len(labels))} kept aside are too few to say how well it does on new ones."
+        result["too_few"] = f"{_images(len(labels))} are too few to say how well it does on new ones."
     gain = None if adapted is None else _gain(np.argmax(frozen, 1), np.argmax(adapted, 1), labels)
     return {**result, "frozen": before, "adapted": after, "gain": gain}
 
@@ -221,28 +239,26 @@ def _said(figures: dict) -> dict:
 
 def _too_wide(interval: Sequence[float]) -> str:
     low, high = interval
-    return f"Too few images to say: anything from {low:.0%} to {high:.0%} fits." if high - low > WIDEST else ""
+    return (
+        f"Too few images to say: anything from {100 * low:.0f} to {100 * high:.0f}\u202f% fits."
+        if high - low > WIDEST
+        else ""
+    )
 
 
 def _images(n: int) -> str:
     return "1 image" if n == 1 else f"{n} images"
 
 
-def _gain(before: np.ndarray, after: np.ndarray, labels: np.ndarray, draws: int = 4000, seed: int = 0) -> dict:
-    """Mean over classes of (won - lost) / n, won: right only after, lost: right only before. Its interval: the shares
-    of won, lost and unchanged drawn from the posterior under Jeffreys' prior, Dirichlet(counts + 1/2)."""
-    rng = np.random.default_rng(seed)
-    values, sampled = [], []
+def _gain(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> dict:
+    """The mean over classes of the recall after less the recall before, and its interval."""
+    values, intervals = [], []
     for c in np.unique(labels):
-        inside = labels == c
-        won = int(((after == c) & (before != c) & inside).sum())
-        lost = int(((after != c) & (before == c) & inside).sum())
-        n = int(inside.sum())
-        shares = rng.dirichlet([won + 0.5, lost + 0.5, n - won - lost + 0.5], draws)
-        values.append((won - lost) / n)
-        sampled.append(shares[:, 0] - shares[:, 1])
-    value = float(np.mean(values))
-    interval = _around(value, *np.quantile(np.mean(sampled, axis=0), [0.025, 0.975]))
+        was, now = before[labels == c] == c, after[labels == c] == c
+        values.append(float(now.mean() - was.mean()))
+        table = [int(part.sum()) for part in (was & now, was & ~now, now & ~was, ~was & ~now)]
+        intervals.append(paired_interval(*table))
+    value, interval = float(np.mean(values)), mean_interval(values, intervals)
     return {"value": None if interval[1] - interval[0] > WIDEST else value, "interval": interval}
 
 

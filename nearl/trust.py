@@ -75,18 +75,26 @@ class Trust:
             return np.zeros(len(embeddings), dtype=bool)
         return _distances(embeddings, np.asarray(self.centroids)) > self.far + 1e-6
 
+    @property
+    def coverage(self) -> str | None:
+        """The coverage whose sets are shown: "0.9", else "0.8", else None."""
+        return next((c for c in USED if c in self.conformal), None)
+
+    def notes(self) -> list[str]:
+        """The sentences of ``refused``; of the coverages only the smallest, where there is none at all."""
+        return [words for key, words in self.refused.items() if key not in COVERAGES[1:]]
+
     def read(self, shares: np.ndarray, embeddings: np.ndarray, prompts: PromptSet) -> tuple[np.ndarray, dict]:
         """Shares [N, C] as the model gives them and frozen unit image embeddings [N, E] -> the shares to show and the
         ``trust`` of `nearl.classifier.Prediction`. Other prompts than those it was measured with void all but the
         comparison of images, which does not depend on them."""
         same = prompts.digest == self.prompts
-        refused = {key: words for key, words in self.refused.items() if key == "far" or same}
-        notes = [words for key, words in refused.items() if key not in COVERAGES[1:]]  # one sentence is enough
+        notes = self.notes() if same else [words for key, words in self.refused.items() if key == "far"]
         if not same and (self.temperature is not None or self.conformal):
             notes.insert(0, OTHER_PROMPTS)
         if same and self.folds and self.temperature is not None:
             notes.insert(0, FOLDS_CALIBRATE)
-        coverage = next((c for c in USED if same and c in self.conformal), None)
+        coverage = self.coverage if same else None
         sets = None
         if coverage:
             sets = [[prompts.classes[i] for i in chosen] for chosen in self.sets(shares, coverage)]
@@ -152,9 +160,10 @@ def fit_trust(
             if len(labels) >= fewest(coverage):
                 conformal[coverage] = threshold(scores, coverage)
             else:
+                share = f"{100 * float(coverage):.0f}\u202f%"
                 refused[coverage] = (
-                    f"Sets that hold the true class in {float(coverage):.0%} of cases take at least {fewest(coverage)} "
-                    f"images kept aside; there are {len(labels)}."
+                    f"Sets that hold the true class in {share} of cases take at least {fewest(coverage)} images kept "
+                    f"aside; there are {len(labels)}."
                 )
 
     support, support_labels = np.asarray(support_embeddings, dtype=np.float64), np.asarray(support_labels, dtype=int)

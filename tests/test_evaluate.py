@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from nearl.evaluate import auroc_interval, evaluate, mistakes, rows, study, wilson
+from nearl.evaluate import auroc_interval, evaluate, mean_interval, mistakes, paired_interval, rows, study, wilson
 
 
 def test_by_hand():
@@ -80,6 +80,27 @@ def test_auroc_interval_covers_the_truth_and_never_shrinks_to_a_point():
     assert low + high == pytest.approx(1) and high - low == pytest.approx(
         3.92 * (41 / 4800) ** 0.5, rel=0.1
     )  # Mann-Whitney
+
+
+def test_mean_and_paired_intervals_cover_the_truth():
+    """The balanced accuracy and its gain, over repeated draws: few classes, many classes, shares close to 1."""
+    rng = np.random.default_rng(0)
+    for classes, n, was, now in ((2, 6, 0.5, 0.8), (3, 14, 0.4, 0.75), (12, 10, 0.85, 0.9)):
+        level = gain = 0
+        for _ in range(200):
+            first, second = rng.random((2, classes, n)) < np.array([was, now])[:, None, None]
+            shares = second.mean(1)
+            low, high = mean_interval(shares, [wilson(int(k), n) for k in second.sum(1)])
+            level += low <= now <= high
+            tables = [(a & b, a & ~b, b & ~a, ~a & ~b) for a, b in zip(first, second, strict=True)]
+            each = [paired_interval(*(int(part.sum()) for part in table)) for table in tables]
+            low, high = mean_interval(shares - first.mean(1), each)
+            gain += low <= now - was <= high
+        assert level >= 172 and gain >= 180  # of 190 expected; many classes close to 1 get about 177
+    assert mean_interval([0.5], [wilson(5, 10)]) == pytest.approx(wilson(5, 10))
+    low, high = paired_interval(10, 0, 0, 10)
+    assert low == pytest.approx(-high) and 0 < high < 0.2  # nothing changed, but it might have
+    assert paired_interval(3, 2, 7, 8) == pytest.approx([-end for end in paired_interval(3, 7, 2, 8)[::-1]])
 
 
 def test_calibration_error_interval_reaches_zero_exactly_where_the_shares_may_be_right():

@@ -1,0 +1,195 @@
+"""The report as one printed page, A4 upright, by matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+from PIL import ImageFont
+
+from nearl import NOTICE, __version__
+from nearl.evaluate import mistakes
+from nearl.report import charts
+from nearl.report.content import LIMITS, Report, percent, plain
+from nearl.report.page import image_name
+
+WIDTH, HEIGHT, MARGIN = 8.27, 11.69, 0.6  # inches
+BOTTOM = HEIGHT - 0.55
+MOST = 8  # classes with a bar of their own
+WRONG = 8  # mistakes listed
+
+
+def pdf(report: Report, path: str | Path) -> Path:
+    """Write the page to ``path``. It names no file. Class names that the page's font cannot write are numbered."""
+    path = Path(path)
+    with charts.drawing():
+        figure = Figure(figsize=(WIDTH, HEIGHT))
+        _Sheet(figure, report).draw()
+        about = {"Title": _writable(report.title, "Report"), "Subject": NOTICE, "Creator": f"NEARL-CLIP {__version__}"}
+        figure.savefig(path, format="pdf", metadata=about)
+    return path
+
+
+class _Sheet:
+    """One report on one figure; measures are in inches from the top left."""
+
+    def __init__(self, figure: Figure, report: Report):
+        self.figure, self.report = figure, report
+        self.classes = [_writable(name, f"class {i + 1}") for i, name in enumerate(report.classes)]
+        self.odd = self.classes != report.classes
+
+    def draw(self) -> None:
+        report, half = self.report, (WIDTH - 2 * MARGIN - 0.4) / 2
+        right = MARGIN + half + 0.4
+        self.text(MARGIN, 0.62, charts.shortened(_writable(report.title, "Report"), 60), 15, weight="bold")
+        self.text(MARGIN, 0.86, NOTICE, 8, weight="bold", colour=charts.TEAL)
+        y = self.lines(MARGIN, 1.2, report.headline, WIDTH - 2 * MARGIN, 11, 0.2)
+        y = self.lines(MARGIN, y + 0.04, " ".join((report.how, *report.cautions)), WIDTH - 2 * MARGIN, 7.5, 0.145)
+        top = y + 0.15
+        if figures := report.figures():
+            self.heading(MARGIN, top, "Before (outline) and after teaching (filled), 95 % intervals")
+            charts.pairs(self.figure, self.box(MARGIN, top + 0.12, WIDTH - 2 * MARGIN, 1.4), figures, 2.15, 1.3)
+            top += 1.98
+            tall = self.recalls(MARGIN, top, half)
+            self.heading(right, top, "Which class (row) was read as which (column)")
+            self.matrices(right, top + 0.32, half)
+            top += max(tall, 1.8) + 0.22
+            self.reliability(MARGIN, top, half)
+        losses = report.losses()
+        if len(losses) > 1:
+            self.heading(right, top, "While teaching")
+            charts.learning(self.figure, self.box(right, top + 0.28, half, 1.92), losses, report.held())
+        if figures or len(losses) > 1:
+            top += 2.65
+        y = self.taught(MARGIN, top, half)
+        self.wrong(MARGIN, y + 0.12, half)
+        self.trust(right, top, half)
+        left_out = " Some names need the web page's fonts and are numbered here." if self.odd else ""
+        self.text(MARGIN, HEIGHT - 0.35, f"{NOTICE} Made with NEARL-CLIP {__version__}.{left_out}", 7, charts.MUTED)
+
+    def recalls(self, left: float, top: float, width: float) -> float:
+        """The bars by class under their heading; returns the height of both."""
+        lines = [
+            (charts.shortened(f"{i + 1}  {self.classes[i]}", 20), *pair)
+            for i, (_, *pair) in enumerate(self.report.recalls())
+        ]
+        more = ""
+        if len(lines) > MOST:
+            more = f" (the {MOST} lowest of {len(lines)})"
+            lines = sorted(lines, key=lambda line: ((line[2] or line[1])["interval"] or [2.0])[0])[:MOST]
+        self.heading(left, top, "Recognised of each class" + more)
+        tall = min(2.1, 0.42 * len(lines) + 0.05)
+        charts.pairs(self.figure, self.box(left, top + 0.12, width, tall), lines, 1.2, 1.05)
+        return tall + 0.32
+
+    def reliability(self, left: float, top: float, width: float) -> None:
+        self.heading(left, top, "Do the shares mean what they say?")
+        times = {"before": self.report.results["frozen"], "after": self.report.results["adapted"]}
+        bins = {when: figures["reliability"] for when, figures in times.items() if figures}
+        charts.reliability(self.figure, self.box(left, top + 0.12, width, 1.98), bins)
+        words = (
+            "Across: share of the likeliest class. Up: share that is right. Circles before, diamonds after teaching; "
+            "on the dashed line they agree."
+        )
+        self.lines(left, top + 2.22, words, width, 6.5, 0.12, charts.MUTED)
+
+    def trust(self, left: float, top: float, width: float) -> None:
+        """What to make of it, in the largest letters that fit."""
+        self.heading(left, top, "How far to trust it")
+        sentences = (*self.report.trust_words(), *LIMITS)
+        for size in (6.8, 6.2, 5.6):
+            step = size / 54
+            if sum(len(wrapped(words, width, size)) * step + 0.05 for words in sentences) < BOTTOM - top - 0.2:
+                break
+        y = top + 0.2
+        for words in sentences:
+            y = self.lines(left, y, words, width, size, step) + 0.05
+
+    def matrices(self, left: float, top: float, width: float) -> None:
+        results, side = self.report.results, 1.13
+        charts.confusion(
+            self.figure, self.box(left + width - 2 * side - 0.12, top, side, side), results["frozen"]["confusion"],
+            "before", self.classes,
+        )  # fmt: skip
+        if results["adapted"]:
+            box = self.box(left + width - side, top, side, side)
+            charts.confusion(self.figure, box, results["adapted"]["confusion"], "after", [])
+
+    def taught(self, left: float, top: float, width: float) -> float:
+        self.heading(left, top, "What it was taught")
+        y = top + 0.2
+        classes = "; ".join(
+            f"{n} {_writable(name, f'class {i + 1}')}" for i, (name, n, _) in enumerate(self.report.taught)
+        )
+        for name, value in (*self.report.facts, ("Images", classes)):
+            y = self.lines(left, y, f"{name}: {_writable(value, 'see the web page')}", width, 6.8, 0.125, most=3)
+        return y
+
+    def wrong(self, left: float, top: float, width: float) -> None:
+        rows = mistakes(self.report.rows, WRONG)
+        if not rows:
+            return
+        self.heading(left, top, "Mistakes to look at, the most confident first")
+        names = zip(self.report.classes, self.classes, strict=True)
+        named = {name: f"{i + 1} {shown}" for i, (name, shown) in enumerate(names)}
+        room = int((BOTTOM - top - 0.2) / 0.125)
+        for i, row in enumerate(rows[: max(room, 0)]):
+            when = "before" if row["after"] is None else "after"
+            truth, said = (charts.shortened(named.get(plain(name), "?"), 18) for name in (row["truth"], row[when]))
+            words = f"{image_name(row)}: {truth}, read as {said} ({percent(row[f'{when}_share'])})"
+            self.lines(left, top + 0.2 + 0.125 * i, words, width, 6.8, 0.125, most=1)
+
+    def box(self, left: float, top: float, width: float, height: float) -> charts.Box:
+        return left, HEIGHT - top - height, width, height
+
+    def heading(self, left: float, top: float, words: str) -> None:
+        self.text(left, top, words, 8.5, weight="bold")
+
+    def text(
+        self, left: float, baseline: float, words: str, size: float, colour: str = charts.INK, weight: str = "normal"
+    ) -> None:
+        self.figure.text(left / WIDTH, 1 - baseline / HEIGHT, words, fontsize=size, color=colour, fontweight=weight)
+
+    def lines(
+        self, left: float, top: float, words: str, width: float, size: float, step: float, colour: str = charts.INK,
+        most: int = 12,
+    ) -> float:  # fmt: skip
+        """Words broken to a width, at most so many lines; returns the height of the next line."""
+        broken = wrapped(words, width, size)
+        if len(broken) > most:
+            broken = [*broken[: most - 1], broken[most - 1].rstrip() + " …"]
+        for i, line in enumerate(broken):
+            self.text(left, top + i * step, line, size, colour)
+        return top + len(broken) * step
+
+
+@lru_cache(maxsize=1)
+def _fonts() -> tuple[FT2Font, ImageFont.FreeTypeFont]:
+    path = font_manager.findfont("DejaVu Sans")
+    return FT2Font(path), ImageFont.truetype(path, 72)
+
+
+def _writable(text: str, instead: str) -> str:
+    """The text, or something instead where the page's font lacks one of its characters."""
+    return text if all(_fonts()[0].get_char_index(ord(c)) for c in text if c != " ") else instead
+
+
+def wrapped(text: str, width: float, size: float) -> Sequence[str]:
+    """Lines no wider than so many inches at so many points; words longer than a line are broken."""
+    measure, lines = lambda words: _fonts()[1].getlength(words) * size / 72 / 72, [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if measure(longer) <= width:
+            lines[-1] = longer
+            continue
+        if lines[-1]:
+            lines.append("")
+        for character in word:
+            if measure(lines[-1] + character) > width:
+                lines.append("")
+            lines[-1] += character
+    return lines
