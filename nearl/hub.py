@@ -6,6 +6,7 @@ is taken from the machine unless the caller asks ``saved_token`` for it (in a Sp
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,12 @@ from huggingface_hub.utils import get_session
 from nearl.adapter_card import CARD
 from nearl.errors import NearlError
 from nearl.store import LIMITS, META, Adapter, adapter_files, load_adapter
+
+# The client's native part for large files (hf_xet) reads these at its first use. By itself it would try again for six
+# minutes, wait for five, and report on its own use.
+XET = {"CLIENT_RETRY_MAX_DURATION": "20s", "CLIENT_CONNECT_TIMEOUT": "15s", "CLIENT_READ_TIMEOUT": "60s"}
+for setting, value in {**XET, "TELEMETRY_ENABLED": "false"}.items():
+    os.environ.setdefault(f"HF_XET_{setting}", value)
 
 TIMEOUT_S = 60  # of silence
 LOOK_TIMEOUT_S = 15  # of the first call, which tells whether the Hub is there at all
@@ -116,6 +123,8 @@ def pull(
 
 
 def _api(token: str | None, endpoint: str | None) -> HfApi:
+    if token and not re.fullmatch("[!-~]+", token):  # the client would put it into its error
+        raise NearlError("This is not a Hub token: it holds spaces or unusual characters; sign in again.")
     return HfApi(endpoint=endpoint, token=token or False, library_name="nearl")  # False: not the machine's own either
 
 
@@ -181,7 +190,11 @@ def _sentence(error: BaseException, repo: str, token: str | None) -> str:
     if isinstance(error, EntryNotFoundError) and not isinstance(error, FileNotFoundError):
         return f"{repo} on the Hub is not an adapter: a file of it is missing."
     if isinstance(error, HfHubHTTPError):
-        return _refusal(error, repo, token)
+        return _refusal(error.response.status_code, error.server_message, repo, token)
+    if status := re.search(
+        r"HTTP status (?:client|server) error \((\d{3})", str(error)
+    ):  # hf_xet tells it in words only
+        return _refusal(int(status[1]), None, repo, token)
     if "Timeout" in type(error).__name__:
         return "The Hub did not answer in time; look at the repository's page there before you try again."
     if isinstance(error, OSError) or "Connect" in type(error).__name__:
@@ -189,8 +202,7 @@ def _sentence(error: BaseException, repo: str, token: str | None) -> str:
     return f"The Hub's answer about {repo} could not be used ({type(error).__name__}); try again later."
 
 
-def _refusal(error: HfHubHTTPError, repo: str, token: str | None) -> str:
-    status = error.response.status_code
+def _refusal(status: int, said: str | None, repo: str, token: str | None) -> str:
     known = {
         401: "The Hub does not accept this token, or wants one; sign in again.",
         402: f"The Hub wants a paid plan for {repo}; choose a public repository or another owner.",
@@ -205,6 +217,6 @@ def _refusal(error: HfHubHTTPError, repo: str, token: str | None) -> str:
         return known[status]
     if status >= 500:
         return f"The Hub has a problem of its own (error {status}); try again later."
-    said = " ".join((error.server_message or "no reason given").split())
+    said = " ".join((said or "no reason given").split())
     said = said.replace(token, "…") if token else said
     return f"The Hub refused {repo} (error {status}: {said[:160]})."

@@ -34,6 +34,7 @@ def online(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(huggingface_hub.utils._http, "time", types.SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setenv("HF_XET_CACHE", str(tmp_path / "xet_cache"))
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     close_session()
@@ -137,6 +138,9 @@ def test_push_and_pull_by_xet(online, adapter, monkeypatch, tmp_path):
         hub.xet_hashes[oid] = hf_xet.hash_files([str(tmp_path / "copy")])[0].hash  # on the Hub, known from the upload
         assert same(pull(REPO, token=ANN, endpoint=hub.url), adapter)
         assert any("xet-read-token" in call for call in hub.calls())
+        adapter.state["gate"] += 1
+        hub.fail["xet-write-token"] = (403, {}, {})
+        refused("may not do that", push, adapter, REPO, token=ANN, endpoint=hub.url)
 
 
 def test_pushing_again_updates_and_two_at_once_do_not_overwrite_each_other(hub, adapter, monkeypatch):
@@ -247,6 +251,9 @@ def test_refusals_while_downloading_and_while_uploading(hub, adapter):
     refused("may not do that", push, adapter, "ann/new", token=BOB, endpoint=hub.url)
     refused("does not accept this token", push, adapter, REPO, token="hf_wrong", endpoint=hub.url)
     refused("does not accept this token", pull, REPO, token="hf_wrong", endpoint=hub.url)
+    for token in (f"{ANN}\n", f"{ANN}\r\nX-Evil: 1", f"{ANN}é", " "):
+        refused("not a Hub token", push, adapter, REPO, token=token, endpoint=hub.url)
+        refused("not a Hub token", pull, REPO, token=token, endpoint=hub.url)
     adapter.state["gate"] += 1
     for call, (status, says) in {
         "PUT /": (403, "may not do that"),
