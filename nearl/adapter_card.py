@@ -111,7 +111,7 @@ def _classes(classes: list[str], counts: dict, prompts: dict) -> str:
 def _figures(metrics: dict, classes: int) -> str:
     frozen, adapted = _dict(metrics.get("frozen")), _dict(metrics.get("adapted"))
     if not frozen and not adapted:
-        return "Not measured: there were no images to measure it with. Do not assume that it does anything well."
+        return "Not measured. Do not assume that it does anything well."
     how = MEASURED.get(str(metrics.get("kind")), MEASURED["held-out"])
     number = _count(metrics.get("n"))
     lines = [f"Measured {how}" + (f" ({_plural(number, 'image')})." if number is not None else "."), ""]

@@ -69,10 +69,11 @@ class Adapter:
         """Raises NearlError unless the adapter was taught on the backbone with this identity."""
         own = self.meta["backbone"]
         if any(own.get(key) != identity[key] for key in ("config_sha256", "weights")):
-            same = own.get("name") == identity["name"]
+            name = _public_name(identity["name"])
+            same = own.get("name") == name
             detail = f"another version of '{own.get('name')}'" if same else f"the model '{own.get('name')}'"
             raise NearlError(
-                f"This adapter was taught on {detail}, not on the '{identity['name']}' in use; "
+                f"This adapter was taught on {detail}, not on the '{name}' in use; "
                 "load that model, or teach a new adapter on this one."
             )
 
@@ -96,7 +97,7 @@ def new_adapter(
     meta = {
         "format_version": FORMAT_VERSION,
         "method": method,
-        "backbone": dict(backbone),
+        "backbone": {**backbone, "name": _public_name(backbone["name"])},
         "config": json.loads(json.dumps(config)),
         "classes": list(classes),
         "prompts": prompts,
@@ -165,6 +166,12 @@ def adapter_files(adapter: Adapter, base_model: str | None = None) -> dict[str, 
     meta = json.dumps(adapter.meta, indent=2, ensure_ascii=False).encode()
     tensors = save_tensors(adapter.state, metadata={"notice": NOTICE})
     return {TENSORS: tensors, META: meta, CARD: card(adapter.meta, base_model).encode()}
+
+
+def _public_name(backbone: str) -> str:
+    """A backbone's name as it may travel: of a folder on this machine its last part only."""
+    schema, colon, folder = backbone.partition(":")
+    return f"{schema}:{Path(folder).name}" if colon and schema == "local-dir" else backbone
 
 
 def _meta(raw: bytes) -> dict:

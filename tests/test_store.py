@@ -91,6 +91,17 @@ def test_a_backbone_may_be_called_by_another_name(adapter, tmp_path):
     load_adapter(save_adapter(adapter, tmp_path), IDENTITY | {"name": "local-dir:copy"})
 
 
+def test_no_path_of_this_machine_travels_with_an_adapter(adapter, tmp_path):
+    identity = IDENTITY | {"name": "local-dir:/home/ann/secret project/model"}
+    known = {key: adapter.meta[key] for key in ("config", "classes", "prompts", "support_counts")}
+    folder = save_adapter(new_adapter(adapter.state, backbone=identity, **known), tmp_path)
+    for path in folder.iterdir():
+        assert b"secret" not in path.read_bytes()
+    assert load_adapter(folder, identity).meta["backbone"]["name"] == "local-dir:model"
+    with pytest.raises(NearlError, match="another version of 'local-dir:model'"):
+        load_adapter(folder, identity | {"weights": "x"})
+
+
 def rewrite(folder, **changes):
     meta = json.loads((folder / META).read_text()) | changes
     (folder / META).write_text(json.dumps(meta))
