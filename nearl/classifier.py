@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -43,18 +43,35 @@ class Prediction:
 def build(backbone: Backbone, adapter: Adapter) -> NearlCLIP:
     """The adapted model, in eval mode with nothing to train.
 
-    Raises NearlError if the adapter belongs to another backbone or its tensors do not fit its own configuration.
+    Raises NearlError if the adapter belongs to another backbone or method, or its tensors do not fit its own
+    configuration; that is found out before anything is allocated, as an adapter may come from anybody.
     """
     adapter.check_backbone(backbone.identity)
+    method = adapter.meta["method"]
+    if method.partition(":")[0] != "nearl":  # "nearl:..." are its ablations
+        raise NearlError(f"This adapter was taught with the method '{method:.40}', not with NEARL; use one that was.")
     try:
-        model = NearlCLIP(backbone, NearlConfig(**adapter.config))
+        config = NearlConfig(**adapter.config)
+        if config.blocks > len(adapter.state):
+            raise RuntimeError("more blocks than tensors")
+        with torch.device("meta"):  # sizes without memory
+            sketch = NearlCLIP(replace(backbone, device=torch.device("meta")), config)
+        if _shapes(sketch.state_dict()) != _shapes(adapter.state):
+            raise RuntimeError("other tensors")
+        model = NearlCLIP(backbone, config)
         model.load_state_dict(adapter.state, strict=True)
-    except (TypeError, RuntimeError) as error:
+    except NearlError:
+        raise
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise NearlError(
             "The adapter's tensors do not fit the configuration in its adapter.json, so it cannot be used; "
             "ask for the file again or teach it anew."
         ) from error
     return model.eval().requires_grad_(False)
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in state.items()}
 
 
 class Classifier:

@@ -138,6 +138,29 @@ def test_adapters_that_do_not_fit_are_refused_and_the_old_one_stays(tiny):
         assert classifier.adapter is good
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"rank": 10**7}, {"width": 10**6}, {"queries": 10**12}, {"blocks": 10**6}, {"mlp_ratio": 1e308},
+        {"mlp_ratio": float("nan")}, {"vision_layers": ["a"]}, {"support_tokens": 10**9}, {"heads": "4"}, {"rank": 4},
+    ],
+)  # fmt: skip
+def test_sizes_that_do_not_fit_are_refused_before_they_are_allocated(tiny, config):
+    backbone = tiny("clip")
+    adapter = adapter_for(backbone)
+    adapter.meta["config"] = adapter.config | config
+    with pytest.raises(NearlError, match="do not fit"):
+        Classifier(backbone, PROMPTS, adapter)
+
+
+def test_an_adapter_of_another_method_is_refused_by_name(tiny):
+    backbone = tiny("clip")
+    adapter = adapter_for(backbone)
+    adapter.meta["method"] = "lora"
+    with pytest.raises(NearlError, match="method 'lora'"):
+        Classifier(backbone, PROMPTS, adapter)
+
+
 def test_the_embedded_model_names_the_words_it_was_never_trained_on():
     backbone = load_backbone("embedded")
     prompts = PromptSet("x", ("a", "b"), (("a brain MRI of a glioma",), ("a zebra on a brain MRI", "Zebra glioma")))

@@ -134,6 +134,15 @@ def test_half_characters_from_an_adapters_json_do_not_stop_a_report(tmp_path):
     printed(pdf(made, tmp_path / "half.pdf"))
 
 
+def test_a_run_that_came_to_nothing_has_no_report():
+    class Run:
+        def outcome(self):
+            return None
+
+    with pytest.raises(NearlError, match="nothing to report"):
+        Report.from_run(Run())
+
+
 def test_without_results_it_says_that_nothing_is_known(tmp_path):
     for made in (Report(report().meta), Report(report().meta | {"trust": None}, study([], [], [], ["a", "b"], "none"))):
         text = Tags(html(made)).text

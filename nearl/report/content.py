@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nearl.errors import NearlError
 from nearl.prompts import MAX_CLASSES
 from nearl.trust import Trust
 
@@ -54,8 +55,10 @@ class Report:
 
     @classmethod
     def from_run(cls, run) -> Report:
-        """Of a finished `nearl.runs.RunFolder`."""
+        """Of a `nearl.runs.RunFolder`. Raises NearlError where nothing has come of it."""
         outcome = run.outcome()
+        if outcome is None:
+            raise NearlError("This run has not come to anything yet, so there is nothing to report; let it finish.")
         return cls(outcome.adapter.meta, outcome.results, outcome.rows, run.events)
 
     @property
