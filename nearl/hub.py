@@ -178,7 +178,10 @@ def _root(error: BaseException) -> BaseException:
 
 def _sentence(error: BaseException, repo: str, token: str | None) -> str:
     if isinstance(error, OfflineModeIsEnabled):
-        return "The Hub is switched off here (HF_HUB_OFFLINE, or no network when it was last tried); restart with one."
+        return (
+            "The Hub is switched off here (HF_HUB_OFFLINE is set, or there was no network when it was last tried); "
+            "start the program again with a network."
+        )
     if isinstance(error, GatedRepoError):
         return f"{repo} asks its visitors to accept terms; do so on its page on the Hub, then try again, signed in."
     if isinstance(error, DisabledRepoError):
