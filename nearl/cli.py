@@ -99,7 +99,7 @@ def predict(args) -> tuple[dict, list[str]]:
 
     backbone, adapter = backbone_of(args), None
     if args.adapter:
-        adapter = adapter_of(args.adapter, backbone.identity)
+        adapter = adapter_of(args, backbone)
     classifier = Classifier(backbone, prompts_of(args, adapter=adapter), adapter)
     rows, lines = [], []
     for file in args.images:
@@ -127,7 +127,7 @@ def explain(args) -> tuple[dict, list[str]]:
     backbone, adapter = backbone_of(args), None
     record = replace(seen(decode_one(args.image), args), name="image")  # a file's name may be a person's
     if args.adapter:
-        adapter = adapter_of(args.adapter, backbone.identity)
+        adapter = adapter_of(args, backbone)
     classifier = Classifier(backbone, prompts_of(args, adapter=adapter), adapter)
     layer, head = (None if value is None else value - 1 for value in (args.layer, args.head))
     how = {"colours": args.colours, "smooth": not args.patches, "contour": args.contour}
@@ -158,7 +158,7 @@ def evaluate(args) -> tuple[dict, list[str]]:
     data = test or train
     say(problem.reason for problem in data.problems)
     if args.adapter:
-        adapter = adapter_of(args.adapter, backbone.identity)
+        adapter = adapter_of(args, backbone)
     result = measure(Classifier(backbone, prompts_of(args, data=data, adapter=adapter), adapter), data)
     where = "test images" if test else "images"
     return {**result, "notice": NOTICE}, [*metric_lines(result, where), NOTICE]

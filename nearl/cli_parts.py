@@ -32,12 +32,10 @@ def backbone_of(args):
     return load_backbone(args.backbone, args.device, args.weights)
 
 
-def adapter_of(path: str, identity: dict[str, str] | None = None):
-    """The adapter in a folder or zip, or in the folder of a run."""
+def adapter_of(args, backbone):
     from nearl.store import load_adapter
 
-    inside = Path(path) / "adapter"
-    return load_adapter(inside if inside.is_dir() else path, identity)
+    return load_adapter(args.adapter, backbone.identity)
 
 
 def config_of(args, backbone):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from nearl import NOTICE
 from nearl.cli_parts import (
-    adapter_of,
     backbone_of,
     config_of,
     config_options,
@@ -146,8 +145,9 @@ def report(args) -> tuple[dict, list[str]]:
 
 def push(args) -> tuple[dict, list[str]]:
     from nearl import hub
+    from nearl.store import load_adapter
 
-    url = hub.push(adapter_of(args.adapter), args.repository, hub.saved_token(), args.private)
+    url = hub.push(load_adapter(args.adapter), args.repository, hub.saved_token(), args.private)
     return {"repository": args.repository, "url": url}, [f"The adapter is at {url}."]
 
 

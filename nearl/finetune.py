@@ -192,7 +192,7 @@ class Finetuning:
             last = self.step == recipe.steps or bool(stopped)
             held_out = None
             if self.curve is not None and (self.curve.due(self.step) or last):
-                with self.backbone.lock, clock("evaluate"):
+                with self.backbone.lock, self._autocast(), clock("evaluate"):
                     held_out = self.curve.measure()
             left = 0.0 if last else (time.monotonic() - started) / (self.step - first) * (recipe.steps - self.step)
             adapter = None

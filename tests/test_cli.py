@@ -158,7 +158,7 @@ def test_an_interrupted_run_goes_on_to_the_same_adapter(nearl, refused, data, mo
     assert "interrupted" in refused("report", run)
     status, text, err = nearl("finetune", "--resume", "--out", run, *model, "--json")
     assert status == 0 and "step 4/8" not in err and "step 8/8" in err
-    adapters = [load_adapter(folder / "adapter") for folder in (run, tmp_path / "whole")]
+    adapters = [load_adapter(folder) for folder in (run, tmp_path / "whole")]
     assert adapters[0].version == adapters[1].version
     assert not (run / "job.safetensors").exists()  # what is left can be shown around
     again = json.loads(nearl("finetune", "--resume", "--out", run, *model, "--json")[1])
@@ -203,7 +203,7 @@ def test_report_of_a_run(nearl, refused, adapter, data, tmp_path):
 
 def test_adapters_go_to_the_hub_and_come_back(nearl, refused, adapter, tmp_path, monkeypatch):
     from nearl import hub
-    from nearl.cli_parts import adapter_of
+    from nearl.store import load_adapter
 
     seen = []
     monkeypatch.setattr(hub, "saved_token", lambda: "token")
@@ -213,7 +213,7 @@ def test_adapters_go_to_the_hub_and_come_back(nearl, refused, adapter, tmp_path,
     assert seen[0][1:] == ("me/mine", "token", True)
     monkeypatch.setattr(hub, "pull", lambda *words: seen[0][0])
     status, _, _ = nearl("pull", "me/mine", "--out", tmp_path / "mine")
-    assert status == 0 and adapter_of(tmp_path / "mine").version == adapter_of(adapter).version
+    assert status == 0 and load_adapter(tmp_path / "mine").version == load_adapter(adapter).version
     assert "no adapter at" in refused("push", tmp_path / "nothing", "me/mine")
 
 

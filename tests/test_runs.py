@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -266,9 +267,16 @@ def until(condition):
 def test_a_worker_teaches_crashes_alone_and_another_goes_on(backbone, tmp_path):
     run = RunFolder(tmp_path / "run").create(made(backbone, steps=400))
     seen = []
-    worker = start(run, seen.append, every=0)
+
+    def listen(event):
+        seen.append(event)
+        raise ValueError("a listener's fault")
+
+    worker = start(run, listen, every=0)
     until(lambda: (run.path / "snapshot.safetensors").exists() and len(seen) > 5)
     assert worker.poll() and run.alive and run.status["state"] == "teaching"
+    score = Path(f"/proc/{worker.process.pid}/oom_score_adj")
+    assert not score.exists() or score.read_text().strip() == "1000"  # the first to go
     os.kill(worker.process.pid, signal.SIGKILL)  # as the system does where memory runs out
     worker.wait()
     assert run.status["state"] == "failed" and run.status["error"] == NO_MEMORY

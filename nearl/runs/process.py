@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from pathlib import Path
 from nearl.errors import NearlError
 from nearl.runs.folder import CANCELLED, DONE, NO_MEMORY, STARTING, RunFolder
 from nearl.runs.job import SNAPSHOT_SECONDS
+
+log = logging.getLogger("nearl.runs")
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,14 +55,20 @@ class Worker:
 
     def _follow(self) -> None:
         for line in self.process.stdout:
-            if self._on_event is not None:
-                self._on_event(json.loads(line))
+            if self._on_event is not None and line.endswith(b"\n"):  # a killed process may leave half a line
+                self._tell(json.loads(line))
         code = self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 stream.close()
-        if not self._killed and not self.run.finished:
+        if not self._killed and self.run.exists() and not self.run.finished:
             self.run.fail(_why(code))
+
+    def _tell(self, event: dict) -> None:
+        try:
+            self._on_event(event)
+        except Exception:  # the listener's fault must not end the listening
+            log.exception("on_event")
 
 
 def start(run: RunFolder, on_event: Callable[[dict], None] | None = None, every: float = SNAPSHOT_SECONDS) -> Worker:
