@@ -41,9 +41,11 @@ def evaluate(
     recall: per class {"class", "right", "n", "recall", "interval"}, the last two None without images.
     confusion: C lists of C counts, rows are the truth. reliability: 10 bins {"low", "high", "n", "confidence", "right",
     "interval"}: mean top share, share that is right and its Wilson interval, None in an empty bin.
-    ``classes``: the names in "recall"; default the indices as text.
+    ``classes``: the names in "recall"; default the indices as text. Raises NearlError for shares that are not finite.
     """
     probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=int)
+    if not np.isfinite(probabilities).all():
+        raise NearlError("The model gives shares that are not numbers; teach it anew with a lower learning rate.")
     width = probabilities.shape[1]
     names = [str(i) for i in range(width)] if classes is None else list(classes)
     predicted = probabilities.argmax(1)

@@ -18,8 +18,8 @@ from nearl.prompts import PromptSet
 COVERAGES = ("0.8", "0.9", "0.95")
 USED = ("0.9", "0.8")  # the coverage shown at prediction: the first that was measured
 FEWEST_TO_CALIBRATE = 20  # images kept aside; our choice
-FEWEST_TO_COMPARE = 5  # distances, for "unlike"; our choice
-USUAL = Fraction(95, 100)  # share of new images of the same kind that must not be called unlike
+USUAL = "0.95"  # share of new images of the same kind that must not be called unlike
+FEWEST_TO_COMPARE = 19  # distances with which that share can be promised
 COOLEST, HOTTEST = 0.05, 20.0
 FLOOR = 1e-12  # of a share, before its logarithm
 MAX_CENTROIDS, MAX_WIDTH, MAX_SENTENCE = 256, 8192, 400
@@ -136,8 +136,9 @@ def fit_trust(
 
     held_probabilities [M, C], held_labels [M]: the adapted model's shares, as it gives them, on images that were never
     taught with, or None. support_embeddings [N, E], support_labels [N]: frozen unit embeddings of what was taught with;
-    held_embeddings [M, E] likewise of what was kept aside. ``folds``: the held probabilities are pooled from the models
-    of the folds; a temperature is then a fair guess for the final one, but no set can be promised.
+    held_embeddings [M, E] likewise of what was kept aside; where they are too few for "unlike", the distances of what
+    was taught with, each image left out once, are taken as well. ``folds``: the held probabilities are pooled from the
+    models of the folds; a temperature is then a fair guess for the final one, but no set can be promised.
     """
     refused: dict[str, str] = {}
     held = held_probabilities is not None and len(held_probabilities) > 0
@@ -169,16 +170,13 @@ def fit_trust(
     support, support_labels = np.asarray(support_embeddings, dtype=np.float64), np.asarray(support_labels, dtype=int)
     means = [support[support_labels == c].mean(0) for c in np.unique(support_labels)]
     centroids = np.stack([mean / max(np.linalg.norm(mean), FLOOR) for mean in means])
-    if held_embeddings is not None and len(held_embeddings) >= FEWEST_TO_COMPARE:
-        distances = _distances(held_embeddings, centroids)
-    else:
-        distances = _left_out(support, support_labels)
+    kept = np.zeros(0) if held_embeddings is None else _distances(held_embeddings, centroids)
+    distances = kept if len(kept) >= FEWEST_TO_COMPARE else np.append(kept, _left_out(support, support_labels))
     far = None
     if len(distances) >= FEWEST_TO_COMPARE:
-        place = min(math.ceil((len(distances) + 1) * USUAL), len(distances))
-        far = float(np.sort(distances)[place - 1])
+        far = threshold(distances, USUAL)
     else:
-        refused["far"] = f"Telling unlike images takes at least {FEWEST_TO_COMPARE} taught with or kept aside."
+        refused["far"] = f"Telling unlike images takes {FEWEST_TO_COMPARE} images; there are {len(distances)}."
     return Trust(
         prompt_digest,
         temperature,

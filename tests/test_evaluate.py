@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from nearl.errors import NearlError
 from nearl.evaluate import auroc_interval, evaluate, mean_interval, mistakes, paired_interval, rows, study, wilson
 
 
@@ -179,3 +180,8 @@ def test_rows_and_the_most_confident_mistakes():
     assert [row["index"] for row in mistakes(table)] == [1, 0] and len(mistakes(table, most=1)) == 1
     untaught = rows(before, None, [1, 1, 0], ["a", "b"], "xyz")
     assert untaught[0]["after"] is None and [row["index"] for row in mistakes(untaught)] == [2, 0]
+
+
+def test_shares_that_are_not_numbers_are_no_result():
+    with pytest.raises(NearlError, match="not numbers"):
+        evaluate(np.array([[np.nan, 1.0]]), np.array([0]))

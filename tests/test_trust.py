@@ -98,7 +98,7 @@ def test_folds_may_calibrate_but_promise_no_sets():
 
 
 def test_nothing_kept_aside():
-    trust = fit_trust(PROMPTS.digest, None, None, *support(np.random.default_rng(0)))
+    trust = fit_trust(PROMPTS.digest, None, None, *support(np.random.default_rng(0), 24))
     assert trust.temperature is None and not trust.conformal and {"temperature", "conformal"} <= set(trust.refused)
     assert trust.far is not None  # from the images taught with, each left out once
     shares = np.array([[0.2, 0.5, 0.3]], dtype=np.float32)
@@ -121,8 +121,18 @@ def test_unlike_images_are_told_and_those_of_the_same_kind_are_not():
         same = trust.unlike(support(rng, 600)[0])
         assert same.mean() < 0.12  # 5 % on average; the threshold itself is drawn
         assert trust.unlike(-support(rng, 20)[0]).all() and trust.unlike(np.eye(8)[5:]).all()
+    both = fit_trust(PROMPTS.digest, None, None, *support(rng, 15), support(rng, 6)[0])
+    assert both.far is not None  # neither would be enough alone
     lonely = fit_trust(PROMPTS.digest, None, None, np.eye(8)[:3], np.arange(3))
     assert lonely.far is None and "far" in lonely.refused and not lonely.unlike(-np.eye(8)).any()
+
+
+def test_ordinary_images_are_called_unlike_as_rarely_as_promised():
+    rng, wrong = np.random.default_rng(0), []
+    for _ in range(200):
+        trust = fit_trust(PROMPTS.digest, None, None, *support(rng, 30), support(rng, 19)[0])
+        wrong.append(trust.unlike(support(rng, 30)[0]).mean())
+    assert np.mean(wrong) < 0.05 + 3.5 * np.std(wrong) / 200**0.5
 
 
 def test_edited_prompts_void_all_but_the_comparison_of_images():
