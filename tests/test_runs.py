@@ -167,6 +167,16 @@ def test_a_run_goes_on_from_any_snapshot_to_the_same_end(backbone, per_class):
         assert again.adapter.version == whole.adapter.version and again.rows == whole.rows
 
 
+def test_nearl_without_one_of_its_parts(backbone):
+    pytest.importorskip("nearl.methods.registry", exc_type=ImportError)
+    data = shades()
+    words = backbone, data, None, default_prompts(CLASSES), plan(data.labels), quick(steps=2)
+    _, outcome = finish(teach(make_job(*words, method="nearl:no-orthogonality"), backbone))
+    assert outcome.adapter.config["orthogonal"] is False and outcome.results["n"]
+    with pytest.raises(NearlError, match="'lora' cannot be taught"):
+        make_job(*words, method="lora")
+
+
 def test_a_model_with_other_weights_is_refused(backbone):
     a = made(backbone)
     a.backbone["fingerprint"] = "0" * 64

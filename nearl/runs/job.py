@@ -98,9 +98,13 @@ def make_job(
     config: NearlConfig | None = None,
 ) -> Job:
     """A run on these images. ``split`` has indices into ``data``; ``test`` may be images to measure on (split kind
-    "given"). NearlError where prompts, images and test images do not name the same classes.
+    "given"). ``method``: "nearl", or "nearl:<ablation>" of `nearl.methods` for NEARL without one of its parts.
+
+    NearlError where prompts, images and test images do not name the same classes, and for another method.
     """
     began = time.perf_counter()
+    if method != "nearl":
+        config = _ablated(backbone, method)
     prompt_set = prompt_set.for_classes(data.classes)
     index = {name.casefold(): number for number, name in enumerate(data.classes)}
     images, labels, files = [as_uint8(backbone, data)], list(data.labels), [r.name for r in data.records]
@@ -314,6 +318,16 @@ class _Teaching:
         self.done = [Adapter(*pair) for pair in zip(adapters, state.about["done"], strict=True)]
         self.stopped, self.seconds = state.about["stopped"], dict(state.about["seconds"])
         self.resume = Snapshot(run, state.about["run"])
+
+
+def _ablated(backbone: Backbone, method: str) -> NearlConfig:
+    from nearl.methods.registry import ABLATIONS
+
+    name = method.removeprefix("nearl:")
+    if name == method or name not in ABLATIONS:
+        known = ", ".join(f"nearl:{ablation}" for ablation in ABLATIONS)
+        raise NearlError(f"The method '{method}' cannot be taught in a run of its own; choose nearl or {known}.")
+    return NearlConfig.for_backbone(backbone, **ABLATIONS[name].changes)
 
 
 def _load(job: Job) -> Backbone:
