@@ -59,9 +59,15 @@ def finetune(args) -> tuple[dict, list[str]]:
     }
     count = sum(meta["support_counts"].values())
     lines = [f"Taught {count} images in {seconds:.0f} s; the adapter is in {args.out}."]
-    lines += ["It stopped early, as the training loss no longer fell."] if outcome.stopped == "early" else []
-    where = MEASURED.get((meta["metrics"] or {}).get("kind"), "images")
-    return result, [*lines, *metric_lines(meta["metrics"], where), NOTICE]
+    return result, [*lines, *_said(outcome), NOTICE]
+
+
+def _said(outcome) -> list[str]:
+    """How the run ended and what was measured."""
+    if outcome.stopped == "cancelled":
+        return ["It was cancelled: what it had learnt until then is kept, and was not measured."]
+    early = ["It stopped early, as the training loss no longer fell."] if outcome.stopped == "early" else []
+    return early + metric_lines(outcome.results, MEASURED.get(outcome.results["kind"], "images"))
 
 
 def _job(args, backbone):
@@ -139,8 +145,7 @@ def report(args) -> tuple[dict, list[str]]:
         written.append(args.csv)
     result = {"run": args.run_folder, "files": written, "held_out": outcome.results, "seconds": outcome.seconds}
     lines = [f"Written: {', '.join(written)}."] if written else []
-    where = MEASURED.get((outcome.results or {}).get("kind"), "images")
-    return {**result, "notice": NOTICE}, [*metric_lines(outcome.results, where), *lines, NOTICE]
+    return {**result, "notice": NOTICE}, [*_said(outcome), *lines, NOTICE]
 
 
 def push(args) -> tuple[dict, list[str]]:
@@ -205,7 +210,7 @@ def add(command) -> None:
         help="folder or zip with train/<class>/ or just <class>/ folders, or with a CSV file,label",
     )
     sub.add_argument("--out", required=True, metavar="RUN", help="folder of the run; the adapter is in RUN/adapter")
-    sub.add_argument("--resume", action="store_true", help="go on with an interrupted run in RUN")
+    sub.add_argument("--resume", action="store_true", help="go on with an interrupted run, as it began")
     sub.add_argument("--shots", type=int, help="images per class to teach with (default: all but the held-out ones)")
     sub.add_argument("--hold-out", type=float, default=HELD_OUT_FRACTION, help="held-out share without --shots")
     sub.add_argument(

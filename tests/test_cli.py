@@ -166,6 +166,28 @@ def test_an_interrupted_run_goes_on_to_the_same_adapter(nearl, refused, data, mo
     assert "give DATA" in refused("finetune", "--resume", "--out", tmp_path / "none", *model)
 
 
+def test_a_run_that_somebody_cancels_keeps_its_best_weights(nearl, refused, data, model, tmp_path, monkeypatch):
+    import nearl.cli_runs as module
+    from nearl.runs import RunFolder
+
+    at = {"step": 7}
+
+    def cancel(self, event):
+        if event["step"] == at["step"]:
+            RunFolder(at["run"]).request_cancel()
+
+    monkeypatch.setattr(module._Progress, "show", cancel)
+    words = ("finetune", data, "--shots", 2, "--steps", 20, *model, "--out")
+    at["run"] = tmp_path / "late"
+    status, text, _ = nearl(*words, at["run"])
+    assert (
+        status == 0 and "was cancelled: what it had learnt" in text and "not measured" in nearl("report", at["run"])[1]
+    )
+    assert json.loads((at["run"] / "adapter" / "adapter.json").read_text())["recipe"]["steps_taken"] <= 7
+    at |= {"step": 1, "run": tmp_path / "early"}
+    assert "cancelled before it had learnt anything" in refused(*words, at["run"])
+
+
 def test_patients_stay_together(nearl, refused, model, tmp_path):
     rng = np.random.default_rng(0)
     for label in ("one", "two"):
