@@ -22,7 +22,7 @@ HOW = {
     "held-out": "Checked on {n}, kept aside before teaching and not taught with.",
     "folds": "Checked on {n}, each read by a model taught on others. The adapter itself was then taught on all of "
     "them, so the figures are for its recipe, not for this very adapter.",
-    "none": "Not checked: no image was kept aside.",
+    "none": "Not checked on images that it was not taught with.",
 }
 LIMITS = (
     "The intervals (95 %) are for the choice of images alone: other images of the same kind, from the same place. "
@@ -168,6 +168,10 @@ class Report:
         if t.far is not None:
             words.append("Images unlike those it was taught with are marked; about 1 in 20 ordinary ones is, too.")
         return words + [plain(reason) for reason in t.notes()]
+
+    def limits(self) -> tuple[str, ...]:
+        """What no figure here can tell."""
+        return LIMITS if self.figures() else LIMITS[1:]
 
     def losses(self) -> list[tuple[int, float]]:
         """(step, error) of the adapter's own teaching."""

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from nearl import NOTICE, __version__
 from nearl.evaluate import mistakes
 from nearl.report import charts
-from nearl.report.content import LIMITS, Report, count, percent, plain
+from nearl.report.content import Report, count, percent, plain
 
 STYLE = """
 :root { color-scheme: light; }
@@ -53,7 +53,7 @@ def html(report: Report, names: bool = False) -> str:
 <section><p class="lead">{escape(report.headline)}</p><p class="quiet">{escape(report.how)}</p>
 {_figures(report)}</section>
 {_charts(report)}{_mistakes(report, names)}{_taught(report)}
-<section><h2>How far to trust it</h2>{_list((*report.trust_words(), *LIMITS))}</section>
+<section><h2>How far to trust it</h2>{_list((*report.trust_words(), *report.limits()))}</section>
 <footer><p>{escape(NOTICE)} Made with NEARL-CLIP {__version__}.</p></footer></main></body></html>
 """
 

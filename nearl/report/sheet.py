@@ -14,7 +14,7 @@ from PIL import ImageFont
 from nearl import NOTICE, __version__
 from nearl.evaluate import mistakes
 from nearl.report import charts
-from nearl.report.content import LIMITS, Report, percent, plain
+from nearl.report.content import Report, percent, plain
 from nearl.report.page import image_name
 
 WIDTH, HEIGHT, MARGIN = 8.27, 11.69, 0.6  # inches
@@ -100,7 +100,7 @@ class _Sheet:
     def trust(self, left: float, top: float, width: float) -> None:
         """What to make of it, in the largest letters that fit."""
         self.heading(left, top, "How far to trust it")
-        sentences = (*self.report.trust_words(), *LIMITS)
+        sentences = (*self.report.trust_words(), *self.report.limits())
         for size in (6.8, 6.2, 5.6):
             step = size / 54
             if sum(len(wrapped(words, width, size)) * step + 0.05 for words in sentences) < BOTTOM - top - 0.2:
