@@ -154,6 +154,12 @@ class Backbone:
         """Normalised pixels [B, 3, H, W] -> unit image embeddings [B, E] of the frozen model."""
         return self.model.encode_image(images, normalize=True)
 
+    def encode_tokens(self, x: Tensor) -> Tensor:
+        """Embedded patches [B, N, d], as ``vision.embed`` gives them -> unit image embeddings [B, E] float32."""
+        for k in range(self.vision.depth):
+            x = self.vision.block(k, x)
+        return nn.functional.normalize(self.vision.pool(x).float(), dim=-1)
+
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Tokens [C, L] -> unit text embeddings [C, E] of the frozen model, padding trimmed."""
         x, state = self.text.embed(tokens)

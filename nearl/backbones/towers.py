@@ -40,9 +40,18 @@ class OpenClipVision:
         """Tokens [B, N, d] after block ``k``."""
         return self.blocks[k](x)
 
+    def features(self, x: Tensor) -> Tensor:
+        """Tokens [B, N, d] after the last block -> pooled features [B, P], before the linear projection."""
+        return self.visual._pool(x)[0]
+
+    @property
+    def projection(self) -> tuple[Tensor, Tensor | None] | None:
+        """Weight [E, P] and bias [E] or None of the projection after ``features``; None where there is none."""
+        return None if self.visual.proj is None else (self.visual.proj.T, None)
+
     def pool(self, x: Tensor) -> Tensor:
         """Tokens [B, N, d] after the last block -> image embeddings [B, E], not normalised."""
-        pooled, _ = self.visual._pool(x)
+        pooled = self.features(x)
         return pooled if self.visual.proj is None else pooled @ self.visual.proj
 
     @property
@@ -60,6 +69,8 @@ class TimmVision:
         self.blocks = self.trunk.blocks
         self.depth, self.width = len(self.blocks), self.trunk.embed_dim
         self.grid, self.prefix_tokens = tuple(self.trunk.patch_embed.grid_size), self.trunk.num_prefix_tokens
+        last = getattr(visual.head, "proj", self.trunk.head)
+        self.linear = last if isinstance(last, nn.Linear) else None
 
     def embed(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] float, normalised -> tokens [B, N, d] as the first block takes them."""
@@ -69,6 +80,19 @@ class TimmVision:
     def block(self, k: int, x: Tensor) -> Tensor:
         """Tokens [B, N, d] after block ``k``."""
         return self.blocks[k](x)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Tokens [B, N, d] after the last block -> pooled features [B, P], before the linear projection.
+
+        Where there is no linear projection (none, or an MLP), they are the embeddings themselves.
+        """
+        pooled = self.trunk.forward_head(self.trunk.norm(x), pre_logits=True)
+        return pooled if self.linear is not None else self.visual.head(pooled)
+
+    @property
+    def projection(self) -> tuple[Tensor, Tensor | None] | None:
+        """Weight [E, P] and bias [E] or None of the projection after ``features``; None where there is none."""
+        return None if self.linear is None else (self.linear.weight, self.linear.bias)
 
     def pool(self, x: Tensor) -> Tensor:
         """Tokens [B, N, d] after the last block -> image embeddings [B, E], not normalised."""
@@ -109,8 +133,11 @@ class OpenClipText:
         self.pool_type = text.text_pool_type if isinstance(text, CLIP) else text.pool_type
         self.eos_id = text.text_eos_id if isinstance(text, CLIP) else text.eos_id
 
-    def embed(self, tokens: Tensor) -> tuple[Tensor, TextState]:
-        """[C, L] int64 -> (features [C, L', d], state), cut after the last text's end where the tower is causal."""
+    def embed(self, tokens: Tensor, words: Tensor | None = None) -> tuple[Tensor, TextState]:
+        """[C, L] int64 -> (features [C, L', d], state), cut after the last text's end where the tower is causal.
+
+        ``words`` [C, L, d]: vectors to read in place of the tokens' rows in ``token_table``.
+        """
         text, causal = self.text, self.text.attn_mask is not None
         if causal and self.pool_type in ("argmax", "eos"):
             end = tokens.argmax(-1) if self.pool_type == "argmax" else (tokens == self.eos_id).int().argmax(-1)
@@ -120,7 +147,8 @@ class OpenClipText:
             valid = torch.ones_like(tokens, dtype=torch.bool)
         length = tokens.shape[1]
         dtype = text.transformer.get_cast_dtype()
-        x = text.token_embedding(tokens).to(dtype) + text.positional_embedding[:length].to(dtype)
+        words = text.token_embedding(tokens) if words is None else words[:, :length]
+        x = words.to(dtype) + text.positional_embedding[:length].to(dtype)
         return x, TextState(tokens, text.attn_mask[:length, :length] if causal else None, valid)
 
     def block(self, k: int, x: Tensor, state: TextState) -> Tensor:
@@ -145,12 +173,16 @@ class HuggingFaceText:
         self.depth, self.width = len(self.blocks), text.config.hidden_size
         self.token_table = self.transformer.get_input_embeddings().weight
 
-    def embed(self, tokens: Tensor) -> tuple[Tensor, TextState]:
-        """[C, L] int64 -> (features [C, L', d], state). Padding is masked, so the common padding is cut off."""
+    def embed(self, tokens: Tensor, words: Tensor | None = None) -> tuple[Tensor, TextState]:
+        """[C, L] int64 -> (features [C, L', d], state). Padding is masked, so the common padding is cut off.
+
+        ``words`` [C, L, d]: vectors to read in place of the tokens' rows in ``token_table``.
+        """
         valid = tokens != self.text.config.pad_token_id
         length = max(int((valid * torch.arange(1, tokens.shape[1] + 1, device=tokens.device)).max()), 1)
         tokens, valid = tokens[:, :length], valid[:, :length]
-        x = self.transformer.embeddings(input_ids=tokens)
+        read = {"input_ids": tokens} if words is None else {"inputs_embeds": words[:, :length]}
+        x = self.transformer.embeddings(**read)
         mask = torch.zeros(valid.shape, dtype=x.dtype, device=x.device).masked_fill(~valid, torch.finfo(x.dtype).min)
         return x, TextState(tokens, mask[:, None, None, :], valid)
 

@@ -61,12 +61,13 @@ class Trace:
             calls = {("update", int(k)): (oca, update_parts) for k, oca in ocas.items()}
             if str(len(blocks) - 1) in ocas:
                 outputs[LAST] = ocas[str(len(blocks) - 1)]
-            inside[QUERIES] = self.model.useformer.blocks[0].cross
+            if self.model.config.synergy == "useformer":
+                inside[QUERIES] = self.model.useformer.blocks[0].cross
         return Capture(inside, outputs, calls, leaf=blocks[0])
 
     def _query_attention(self, seen: Capture) -> dict[int, Tensor]:
         """Of the first shared block, averaged over its heads, at the steps that end a vision block."""
-        if self.model is None:
+        if QUERIES not in seen.attention:
             return {}
         heads = self.model.config.heads
         steps = seen.attention[QUERIES]

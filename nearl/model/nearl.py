@@ -13,6 +13,7 @@ C prompts cost B x C text passes.
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from nearl.backbones import Backbone
 from nearl.errors import NearlError
 from nearl.model.oca import OCA, token_norm
-from nearl.model.useformer import USEformer
+from nearl.model.useformer import StaticQueries, USEformer
 
 WIDE = 1400  # vision + text width above which one smaller shared block keeps the total at 1.46 M parameters
 
@@ -35,7 +36,8 @@ class NearlConfig:
 
     ``rank`` of the OCA, synergy ``queries``, ``width``, ``heads``, ``blocks`` and ``mlp_ratio`` of the USEformer,
     ``support_tokens`` per text layer, ``vision_layers`` / ``text_layers`` (block numbers with an OCA, None = all),
-    ``orthogonal`` (False adds the whole update), ``text_context`` ("support" or "image").
+    ``orthogonal`` (False adds the whole update), ``text_context`` ("support" or "image"), ``synergy`` ("useformer", or
+    "static": queries learned for each depth in its place, which read neither image nor text).
     """
 
     rank: int = 16
@@ -49,6 +51,7 @@ class NearlConfig:
     text_layers: tuple[int, ...] | None = None
     orthogonal: bool = True
     text_context: str = "support"
+    synergy: str = "useformer"
 
     def __post_init__(self):
         for name in ("vision_layers", "text_layers"):
@@ -61,6 +64,10 @@ class NearlConfig:
             raise NearlError(f"The NEARL width {self.width} must be a multiple of its {self.heads} heads.")
         if self.text_context not in ("support", "image"):
             raise NearlError(f"text_context must be 'support' or 'image', not '{self.text_context}'.")
+        if self.synergy not in ("useformer", "static"):
+            raise NearlError(f"synergy must be 'useformer' or 'static', not '{self.synergy}'.")
+        if self.synergy == "static" and self.text_context == "image":
+            raise NearlError("Static queries read no image, so they go with text_context 'support' alone.")
 
     @classmethod
     def for_backbone(cls, backbone: Backbone, **changes) -> NearlConfig:
@@ -99,21 +106,31 @@ class NearlCLIP(nn.Module):
         vision, text = backbone.vision, backbone.text
         self.total_steps = max(vision.depth, text.depth)
         self.vision_steps, self.text_steps = (_steps(tower.depth, self.total_steps) for tower in (vision, text))
-        self.useformer = USEformer(
-            vision.width,
-            text.width,
-            self.total_steps,
-            config.width,
-            config.queries,
-            config.heads,
-            config.blocks,
-            config.mlp_ratio,
-        )
+        sizes = (vision.width, text.width, self.total_steps, config.width, config.queries)
+        if config.synergy == "static":
+            self.useformer = StaticQueries(*sizes)
+        else:
+            self.useformer = USEformer(*sizes, config.heads, config.blocks, config.mlp_ratio)
         self.oca_vision = _adapters(vision, config.vision_layers, config, "vision")
         self.oca_text = _adapters(text, config.text_layers, config, "text")
-        if config.text_context == "support":
+        self.support = None
+        if config.text_context == "support" and config.synergy == "useformer":
             self.support = nn.Parameter(torch.randn(text.depth, config.support_tokens, config.width))
+        self._still_what_is_not_read()
         self.to(backbone.device)
+
+    def _still_what_is_not_read(self) -> None:
+        """Where only one tower is adapted, parts that only the other one reads are not trained."""
+        use, unread = self.useformer, []
+        reads = self.config.synergy == "useformer"
+        if not self.oca_vision:
+            unread += [use.out_vision] + [use.in_vision] * (reads and self.config.text_context == "support")
+        if not self.oca_text:
+            unread.append(use.out_text)
+            if self.support is not None:
+                self.support.requires_grad_(False)
+        for layer in unread:
+            layer.requires_grad_(False)
 
     def forward(self, images: Tensor, prompts: PromptTokens, taught: ClassFeatures | None = None) -> Tensor:
         """Logits [B, C] for normalised pixels [B, 3, H, W].
@@ -141,8 +158,8 @@ class NearlCLIP(nn.Module):
             x = text.block(k, x, state)
             if str(k) in self.oca_text:
                 normed = token_norm(x)
-                read, support = use.in_text(normed), self.support[k].expand(len(x), -1, -1)
-                s = use.step(self.text_steps[k], s, torch.cat([support.to(read.dtype), read], dim=1), mask)
+                support = None if self.support is None else self.support[k][None]
+                s = use.step(self.text_steps[k], s, text=normed, support=support, mask=mask)
                 x = self.oca_text[str(k)](x, use.to_text(s), normed)
             summaries.append(_mean_token(x, state.valid))
         embeddings = F.normalize(text.pool(x, state).float(), dim=-1)
@@ -164,8 +181,7 @@ class NearlCLIP(nn.Module):
             if str(k) in self.oca_vision:
                 step, normed = self.vision_steps[k], token_norm(x)
                 reached = max(sum(t <= step for t in self.text_steps) - 1, 0)
-                prompts = use.in_text(token_norm(summaries[reached])).expand(len(x), -1, -1)
-                s = use.step(step, s, torch.cat([use.in_vision(normed), prompts], dim=1))
+                s = use.step(step, s, vision=normed, text=token_norm(summaries[reached])[None])
                 x = self.oca_vision[str(k)](x, use.to_vision(s), normed)
         return F.normalize(vision.pool(x).float(), dim=-1)
 
@@ -184,8 +200,8 @@ class NearlCLIP(nn.Module):
             adapt_vision, adapt_text = str(i) in self.oca_vision, str(j) in self.oca_text
             if not (adapt_vision or adapt_text):
                 continue
-            read = use.in_text(token_norm(_mean_token(t, state.valid))).unflatten(0, (batch, count))
-            s = use.step(step, s, torch.cat([use.in_vision(token_norm(v)), read], dim=1))
+            read = token_norm(_mean_token(t, state.valid)).unflatten(0, (batch, count))
+            s = use.step(step, s, vision=token_norm(v), text=read)
             if adapt_vision:
                 v = self.oca_vision[str(i)](v, use.to_vision(s))
             if adapt_text:
@@ -196,22 +212,22 @@ class NearlCLIP(nn.Module):
         return self.backbone.logit_scale * torch.einsum("be,bce->bc", image, classes)
 
     def parameters_by_part(self) -> dict[str, int]:
-        """Trainable parameters, summed by part."""
-        use = self.useformer
-        projections = (use.in_vision, use.in_text, use.out_vision, use.out_text)
-        count = lambda parameters: sum(p.numel() for p in parameters)  # noqa: E731
-        parts = {
-            "oca_vision": count(self.oca_vision.parameters()),
-            "oca_text": count(self.oca_text.parameters()),
-            "useformer_projections": sum(count(layer.parameters()) for layer in projections),
-            "useformer_blocks": count(use.blocks.parameters()),
-            "queries_depths_norms": sum(
-                p.numel() for p in (use.queries, use.depth, use.norm_context.weight, use.norm_out.weight)
-            ),
-        }
-        if self.config.text_context == "support":
-            parts["support_context"] = self.support.numel()
+        """Trainable parameters, summed by part; parts that the configuration leaves out are not listed."""
+        parts: dict[str, int] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                part = _part(name)
+                parts[part] = parts.get(part, 0) + parameter.numel()
         return parts
+
+
+def _part(name: str) -> str:
+    """The part of the adapter that a parameter belongs to, from its name in the state dict."""
+    head, _, tail = name.partition(".")
+    if head == "useformer":
+        kinds = {"in": "useformer_projections", "out": "useformer_projections", "blocks": "useformer_blocks"}
+        return kinds.get(re.split(r"[._]", tail)[0], "queries_depths_norms")
+    return "support_context" if head == "support" else head
 
 
 def _steps(depth: int, total: int) -> list[int]:

@@ -87,9 +87,22 @@ class USEformer(nn.Module):
         """The learned queries before the first step, [batch, M, u]."""
         return self.queries.expand(batch, -1, -1)
 
-    def step(self, k: int, s: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """S [B, M, u] after depth ``k``; context [B, T, u], mask bool [B, T]."""
-        s, context = s + self.depth[k], self.norm_context(context)
+    def step(
+        self,
+        k: int,
+        s: Tensor,
+        vision: Tensor | None = None,
+        text: Tensor | None = None,
+        support: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """S [B, M, u] after depth ``k``, having read ``support`` [1, T_s, u], ``vision`` [B, T_v, d_v] and ``text``
+        [B or 1, T_t, d_t], in this order; mask bool [B, T_s + T_v + T_t]."""
+        read = [None if vision is None else self.in_vision(vision), None if text is None else self.in_text(text)]
+        read = [part.expand(len(s), -1, -1) for part in read if part is not None]
+        if support is not None:
+            read = [support.expand(len(s), -1, -1).to(read[0].dtype), *read]
+        s, context = s + self.depth[k], self.norm_context(torch.cat(read, dim=1))
         for block in self.blocks:
             s = block(s, context, mask)
         return s
@@ -101,3 +114,27 @@ class USEformer(nn.Module):
     def to_text(self, s: Tensor) -> Tensor:
         """z_t [B, M, d_t]."""
         return self.out_text(self.norm_out(s))
+
+
+class StaticQueries(nn.Module):
+    """An ablation in the USEformer's place: synergy queries [M, u] learned for each depth, which read nothing."""
+
+    def __init__(self, vision_width: int, text_width: int, steps: int, width: int, queries: int):
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(steps, queries, width))
+        self.out_vision = nn.Linear(width, vision_width, bias=False)
+        self.out_text = nn.Linear(width, text_width, bias=False)
+        self.norm_out = nn.LayerNorm(width, bias=False)
+        self.blocks = nn.ModuleList()
+        for layer in (self.out_vision, self.out_text):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+
+    def start(self, batch: int) -> Tensor:
+        """The queries of the first depth, [batch, M, u]."""
+        return self.queries[0].expand(batch, -1, -1)
+
+    def step(self, k: int, s: Tensor, **_: Tensor | None) -> Tensor:
+        """The queries [B, M, u] of depth ``k``, whatever there is to read."""
+        return self.queries[k].expand(len(s), -1, -1)
+
+    to_vision, to_text = USEformer.to_vision, USEformer.to_text
