@@ -1,0 +1,97 @@
+"""CoOp, after Zhou et al., Learning to Prompt for Vision-Language Models, 2021."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nearl.backbones import Backbone
+from nearl.data.images import ImageRecord
+from nearl.finetune import Progress, Recipe, draw_prompts
+from nearl.methods.base import Card, Method
+from nearl.methods.frozen import Task, ensemble
+from nearl.methods.training import descend, draw_view
+from nearl.model import PromptTokens
+
+
+class CoOp(Method):
+    """A unified context of M learned token vectors stands before every class's words and is trained through the frozen
+    text tower.
+
+    The paper puts it before the bare class name. Here it stands before each of the class's prompts, which are then
+    averaged as in zero-shot: the names of a visitor's folders say less than the prompts (our choice). The vectors
+    start as noise of the size that the tower's own token vectors have; the paper's 0.02 is that size in CLIP.
+    """
+
+    card = Card(
+        "coop",
+        "CoOp",
+        "A few word vectors that belong to no word are put before every prompt and trained. The image features are "
+        "frozen.",
+        "Zhou et al., Learning to Prompt for Vision-Language Models, arXiv 2109.01134",
+        "the vectors of the learned context",
+        features=False,
+        recipe={"lr": 2e-3},
+    )
+
+    def __init__(self, task: Task, context: int = 4):
+        super().__init__(task, context=context)
+        table = task.backbone.text.token_table
+        self.context = nn.Parameter(torch.zeros(context, table.shape[1], device=task.backbone.device))
+        self.start_at, self.with_gap = _gap(task.backbone, context)
+
+    def start(self, recipe: Recipe) -> None:
+        table = self.task.backbone.text.token_table
+        used = table[table.abs().sum(-1) > 0]  # rows of words that were never learned are zero in the embedded backbone
+        nn.init.normal_(self.context, std=used.float().std().item())
+
+    def encode(self, prompts: PromptTokens) -> Tensor:
+        """Unit class embeddings [C, E] of tokenised prompts with the context before them."""
+        text, tokens = self.task.backbone.text, self.with_gap(prompts.tokens)
+        words = text.token_table[tokens]
+        own = self.context.to(words.dtype).expand(len(words), -1, -1)
+        end = self.start_at + self.context.shape[0]
+        x, state = text.embed(tokens, torch.cat([words[:, : self.start_at], own, words[:, end:]], dim=1))
+        for k in range(text.depth):
+            x = text.block(k, x, state)
+        return ensemble(F.normalize(text.pool(x, state).float(), dim=-1), prompts.counts)
+
+    def learn(self, recipe: Recipe) -> Iterator[Progress]:
+        task = self.task
+        views = task.frozen.embed(task.frozen.views(task.support.records, recipe))
+        texts = [task.backbone.tokenize(group) for group in task.prompt_set.texts()]
+
+        def logits(index: np.ndarray, rng: np.random.Generator) -> Tensor:
+            classes = self.encode(draw_prompts(texts, recipe.prompts_per_class, rng))
+            return task.backbone.logit_scale * draw_view(views, index, rng) @ classes.T
+
+        return descend(self, recipe, logits)
+
+    def logits(self, records: Sequence[ImageRecord]) -> Tensor:
+        classes = self.text(lambda: self.encode(self.task.tokens()))
+        return self.task.backbone.logit_scale * self.task.images(records) @ classes.T
+
+
+def _gap(backbone: Backbone, count: int):
+    """Where the context stands, and a function that makes room for it there: int64 [P, L] -> [P, L].
+
+    After the first token where every text begins with the same one (CLIP, BERT), else at the very beginning (SigLIP).
+    What no longer fits at the end is cut off, and the text ends with its end token as before.
+    """
+    empty, filler = backbone.tokenize([""])[0], backbone.tokenize(["a"])[0]
+    start = int(empty[0] == filler[0])
+    end, padding = empty[start], empty[-1]
+
+    def with_gap(tokens: Tensor) -> Tensor:
+        room = filler[start].expand(len(tokens), count)
+        longer = torch.cat([tokens[:, :start], room, tokens[:, start:]], dim=1)
+        kept = longer[:, : tokens.shape[1]].clone()
+        too_long = (longer[:, tokens.shape[1] :] != padding).any(1)
+        kept[too_long, -1] = end
+        return kept
+
+    return start, with_gap

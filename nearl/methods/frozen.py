@@ -1,0 +1,172 @@
+"""What every method starts from: the frozen model's features, each computed once, and one few-shot task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nearl.backbones import Backbone
+from nearl.data.images import ImageRecord
+from nearl.data.labelled import LabelledSet
+from nearl.finetune import Recipe, check
+from nearl.model import PromptTokens
+from nearl.prompts import PromptSet
+from nearl.samples import Change
+
+BATCH = 16
+
+
+class Frozen:
+    """Features of the frozen model, kept by image content and by text, and shared by all tasks on one backbone.
+
+    Kept are pooled features before the last projection; embeddings follow from them by one matrix product. What each
+    cost to compute is remembered, so that the time of a method does not depend on which method came first.
+    """
+
+    def __init__(self, backbone: Backbone):
+        self.backbone = backbone
+        self._kept: dict[Hashable, Tensor] = {}
+        self._cost: dict[Hashable, float] = {}
+        self._used: set[Hashable] = set()
+        self._spent = 0.0
+
+    def pooled(self, records: Sequence[ImageRecord]) -> Tensor:
+        """Pooled features [B, P] float32 of the images as they are."""
+        by_key = {("image", record.digest): record for record in records}
+        return self._get(
+            [("image", record.digest) for record in records],
+            lambda keys: self._see(self.pixels([by_key[key] for key in keys])),
+        )
+
+    def views(self, records: Sequence[ImageRecord], recipe: Recipe) -> Tensor:
+        """Pooled features [V, B, P] of ``recipe.views`` augmented views of each image; without augmentation V = 1.
+
+        An image's views depend on the image, the seed and the kind of augmentation, not on the images beside it.
+        """
+        if recipe.augment == "none":
+            return self.pooled(records)[None]
+        by_digest = {record.digest: record for record in records}
+        views = range(recipe.views)
+        kind = ("view", recipe.augment, recipe.flip, recipe.seed)
+        keys = [(*kind, v, record.digest) for v in views for record in records]
+
+        def encode(keys: list[tuple]) -> list[Tensor]:
+            images = []
+            for *_, v, digest in keys:
+                image = self.backbone.to_uint8(by_digest[digest].image())
+                rng = np.random.default_rng([recipe.seed, v, int(digest[:16], 16)])
+                images.append(Change.draw(image.shape[-2:], recipe.augment, recipe.flip, rng).apply(image))
+            return self._see(self.backbone.normalise(torch.stack(images)))
+
+        return self._get(keys, encode).unflatten(0, (len(views), len(records)))
+
+    def pixels(self, records: Sequence[ImageRecord]) -> Tensor:
+        """Normalised model input [B, 3, H, W] on the backbone's device."""
+        return self.backbone.normalise(torch.stack([self.backbone.to_uint8(record.image()) for record in records]))
+
+    def embed(self, pooled: Tensor) -> Tensor:
+        """Pooled features [..., P] -> unit image embeddings [..., E]."""
+        projection = self.backbone.vision.projection
+        return F.normalize(pooled if projection is None else F.linear(pooled, *projection), dim=-1)
+
+    def classes(self, prompt_set: PromptSet) -> Tensor:
+        """Unit embeddings [C, E] of the classes: the mean of their prompts' unit embeddings."""
+        groups = prompt_set.texts()
+        encode = lambda keys: list(self.backbone.encode_text(self.backbone.tokenize([t for _, t in keys])).float())  # noqa: E731
+        return ensemble(self._get([("text", t) for g in groups for t in g], encode), [len(g) for g in groups])
+
+    def forget(self, records: Sequence[ImageRecord]) -> None:
+        """Drop what is kept of these images, as if they had not been seen."""
+        for record in records:
+            self._kept.pop(("image", record.digest), None)
+
+    def start_clock(self) -> None:
+        """From here on, what is used is counted for ``alone``."""
+        self._used, self._spent = set(), 0.0
+
+    def alone(self, seconds: float) -> float:
+        """Seconds since ``start_clock`` as if nothing had been kept before it: the time of features that were computed
+        meanwhile is taken out, and that of all that were used is put in."""
+        return seconds - self._spent + sum(self._cost[key] for key in self._used)
+
+    def _see(self, pixels: Tensor) -> list[Tensor]:
+        vision, x = self.backbone.vision, self.backbone.vision.embed(pixels)
+        for k in range(vision.depth):
+            x = vision.block(k, x)
+        return list(vision.features(x).float())
+
+    @torch.no_grad()
+    def _get(self, keys: list[Hashable], encode: Callable[[list], list[Tensor]]) -> Tensor:
+        missing = [key for key in dict.fromkeys(keys) if key not in self._kept]
+        for start in range(0, len(missing), BATCH):
+            batch = missing[start : start + BATCH]
+            with self.backbone.lock:
+                began = time.perf_counter()
+                self._kept.update(zip(batch, encode(batch), strict=True))
+                seconds = time.perf_counter() - began
+            self._spent += seconds
+            self._cost.update(dict.fromkeys(batch, seconds / len(batch)))
+        self._used.update(keys)
+        return torch.stack([self._kept[key] for key in keys])
+
+
+@dataclass
+class Task:
+    """One few-shot task: a backbone, the prompts of its classes, and the support images (None where a method is only
+    to predict). ``frozen`` may be shared by many tasks.
+
+    Raises NearlError where images and prompts do not name the same classes in the same order, or a class is empty.
+    """
+
+    backbone: Backbone
+    prompt_set: PromptSet
+    support: LabelledSet | None = None
+    frozen: Frozen = field(default=None)
+
+    def __post_init__(self) -> None:
+        self.frozen = self.frozen or Frozen(self.backbone)
+        if self.support is not None:
+            check(self.support, self.prompt_set)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Labels of the support images, int64 [N]."""
+        return torch.tensor(self.support.labels, device=self.backbone.device)
+
+    @cached_property
+    def _tokens(self) -> PromptTokens:
+        groups = self.prompt_set.texts()
+        return PromptTokens(self.backbone.tokenize([t for group in groups for t in group]), [len(g) for g in groups])
+
+    def tokens(self) -> PromptTokens:
+        """All prompts of all classes as tokens."""
+        return self._tokens
+
+    @property
+    def shots(self) -> float:
+        """Support images per class, on average."""
+        return len(self.support) / len(self.support.classes)
+
+    def features(self) -> Tensor:
+        """Unit embeddings [N, E] of the support images."""
+        return self.images(self.support.records)
+
+    def images(self, records: Sequence[ImageRecord]) -> Tensor:
+        """Unit embeddings [B, E] of images in the frozen model."""
+        return self.frozen.embed(self.frozen.pooled(records))
+
+    def classes(self) -> Tensor:
+        """Unit embeddings [C, E] of the classes in the frozen model."""
+        return self.frozen.classes(self.prompt_set)
+
+
+def ensemble(embeddings: Tensor, counts: list[int]) -> Tensor:
+    """Unit embeddings [P, E] of prompts, class after class -> unit embeddings [C, E]: each class's normalised mean."""
+    return F.normalize(torch.stack([part.mean(0) for part in embeddings.split(counts)]), dim=-1)

@@ -1,0 +1,56 @@
+"""Linear probe: logistic regression on the frozen image embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+
+from nearl.data.images import ImageRecord
+from nearl.finetune import Progress, Recipe
+from nearl.methods.base import Card, Method
+from nearl.methods.frozen import Task
+from nearl.methods.selection import choose_strength
+
+
+class LinearProbe(Method):
+    """logits = W f + b, unit f; minimises |W|^2 / 2 + strength x class-balanced cross-entropy to convergence."""
+
+    card = Card(
+        "linear-probe",
+        "Linear probe",
+        "A logistic regression on the frozen image features, which never looks at the words. How strongly it is held "
+        "back is chosen by keeping parts of the support images aside.",
+        "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, arXiv 2103.00020",
+        "one weight per feature and class, and one bias per class",
+    )
+
+    def __init__(self, task: Task):
+        super().__init__(task)
+        count = len(task.prompt_set.classes)
+        self.weight = nn.Parameter(torch.zeros(count, task.backbone.embed_dim, device=task.backbone.device))
+        self.bias = nn.Parameter(torch.zeros(count, device=task.backbone.device))
+
+    def learn(self, recipe: Recipe) -> Iterator[Progress]:
+        x, y = self.task.features().cpu().numpy().astype(np.float64), np.array(self.task.support.labels)
+        fit = lambda index, strength: _regression(strength).fit(x[index], y[index])  # noqa: E731
+        predictor = lambda index, strength: lambda held: fit(index, strength).predict_proba(x[held])  # noqa: E731
+        strength = choose_strength(y, predictor, recipe.seed)
+        found = fit(np.arange(len(y)), strength)
+        weight, bias = found.coef_, found.intercept_
+        if len(bias) == 1:  # two classes: one logit, shared out evenly
+            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        self.weight.data.copy_(torch.from_numpy(weight))
+        self.bias.data.copy_(torch.from_numpy(bias))
+        self.chosen = {"strength": strength}
+        return iter(())
+
+    def logits(self, records: Sequence[ImageRecord]) -> Tensor:
+        return self.task.images(records) @ self.weight.T + self.bias
+
+
+def _regression(strength: float) -> LogisticRegression:
+    return LogisticRegression(C=strength, class_weight="balanced", max_iter=2000, tol=1e-6)

@@ -1,0 +1,114 @@
+"""LoRA on the attention of both towers, after Zanella & Ben Ayed, Low-Rank Few-Shot Adaptation of VLMs, 2024."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nearl.backbones.shadow import shadow, split_attention
+from nearl.data.images import ImageRecord
+from nearl.errors import NearlError
+from nearl.finetune import Progress, Recipe, draw_prompts
+from nearl.methods.base import Card, Method
+from nearl.methods.frozen import BATCH, Task, ensemble
+from nearl.methods.training import descend
+from nearl.model import PromptTokens
+from nearl.samples import Views
+
+
+class LoRA(Method):
+    """W x + (alpha / r) B A x for queries, keys and values of every block of both towers, B starting at zero.
+
+    Rank 2, alpha 1 and dropout 0.25 before A are CLIP-LoRA's, for every set. The layers are ``peft``'s. They sit in a
+    shadow of the backbone, whose fused attention weights are read as three, so that each of q, k, v has an A of its
+    own: 6 r d parameters per block. Raises NearlError where ``peft`` is not installed.
+    """
+
+    card = Card(
+        "lora",
+        "LoRA",
+        "Every attention layer of both towers gets a correction of rank two, added to the weights that make queries, "
+        "keys and values. The correction is zero at the start.",
+        "Zanella & Ben Ayed, Low-Rank Few-Shot Adaptation of Vision-Language Models, arXiv 2405.18541",
+        "two thin matrices for each of query, key and value in every block of both towers",
+        features=False,
+        recipe={"lr": 2e-3},
+    )
+
+    def __init__(self, task: Task, rank: int = 2, alpha: float = 1.0, dropout: float = 0.25):
+        super().__init__(task, rank=rank, alpha=alpha, dropout=dropout)
+        self.adapted = shadow(task.backbone)
+        found = _inject(self.adapted, rank, alpha, dropout)
+        self.lora = nn.ParameterDict({name.replace(".", "/"): parameter for name, parameter in found.items()})
+
+    def start(self, recipe: Recipe) -> None:
+        for name, parameter in self.lora.items():
+            if "lora_A" in name:
+                nn.init.kaiming_uniform_(parameter, a=5**0.5)
+            else:
+                nn.init.zeros_(parameter)
+
+    def classes(self, prompts: PromptTokens) -> Tensor:
+        """Unit class embeddings [C, E] of the adapted text tower."""
+        return ensemble(self.adapted.encode_text(prompts.tokens).float(), prompts.counts)
+
+    def learn(self, recipe: Recipe) -> Iterator[Progress]:
+        task = self.task
+        views = Views(task.backbone, task.support, recipe)
+        texts = [task.backbone.tokenize(group) for group in task.prompt_set.texts()]
+
+        def logits(index: np.ndarray, rng: np.random.Generator) -> Tensor:
+            self._dropout(True)
+            classes = self.classes(draw_prompts(texts, recipe.prompts_per_class, rng))
+            images = self.adapted.encode_tokens(views.draw(index, rng))
+            self._dropout(False)
+            return task.backbone.logit_scale * images @ classes.T
+
+        return seeded(descend(self, recipe, logits), recipe.seed)
+
+    def _dropout(self, on: bool) -> None:
+        for name, module in self.adapted.model.named_modules():
+            if name.endswith("lora_dropout.default"):
+                module.train(on)
+
+    def logits(self, records: Sequence[ImageRecord]) -> Tensor:
+        backbone = self.task.backbone
+        with backbone.lock:
+            classes = self.text(lambda: self.classes(self.task.tokens()))
+            batches = [self.task.frozen.pixels(records[i : i + BATCH]) for i in range(0, len(records), BATCH)]
+            images = [self.adapted.encode_tokens(backbone.vision.embed(batch)) for batch in batches]
+        return backbone.logit_scale * torch.cat(images) @ classes.T
+
+
+def seeded(steps: Iterator[Progress], seed: int) -> Iterator[Progress]:
+    """The same steps with torch's generator (for dropout) running on from ``seed`` in them, and untouched outside."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+    while True:
+        with torch.random.fork_rng():
+            torch.set_rng_state(state)
+            progress = next(steps, None)
+            state = torch.get_rng_state()
+        if progress is None:
+            return
+        yield progress
+
+
+def _inject(adapted, rank: int, alpha: float, dropout: float) -> dict[str, nn.Parameter]:
+    """Put peft's layers into a shadow; returns their parameters by name."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise NearlError("LoRA needs the package 'peft', which is not installed: pip install peft.") from error
+    wanted = {id(layer) for tower in (adapted.vision, adapted.text) for layer in split_attention(tower)}
+    names = [name for name, module in adapted.model.named_modules() if id(module) in wanted]
+    with torch.random.fork_rng():
+        inject_adapter_in_model(
+            LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names), adapted.model
+        )
+    adapted.model.eval()
+    return {name: parameter for name, parameter in adapted.model.named_parameters() if "lora_" in name}

@@ -1,0 +1,105 @@
+"""Tip-Adapter and Tip-Adapter-F, after Zhang et al., Training-free Adaption of CLIP for Few-shot Classification."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nearl.data.images import ImageRecord
+from nearl.finetune import Progress, Recipe
+from nearl.methods.base import Card, Method
+from nearl.methods.frozen import Task
+from nearl.methods.training import descend, draw_view
+from nearl.store import Adapter
+
+ALPHA, BETA = 1.0, 5.5  # the paper's values before its search
+ALPHAS, BETAS = (0.3, 1.0, 3.0, 10.0), (1.0, 3.0, 5.5, 10.0, 20.0)
+PAPER = "Zhang et al., Tip-Adapter, arXiv 2207.09519"
+
+
+class TipAdapter(Method):
+    """logits = scale <f, t> + alpha exp(-beta (1 - <f, keys>)) onehot(labels): a cache of the support images.
+
+    A key is the mean unit embedding of an image's augmented views, normalised. The paper searches alpha and beta with
+    the images it reports on. Here the search is a leave-one-out over the support set (a support image is classified
+    with its own key left out), and where some class has a single image, alpha = 1 and beta = 5.5 (our choice).
+    """
+
+    card = Card(
+        "tip-adapter",
+        "Tip-Adapter",
+        "The support images are kept as a table, and a new image asks those that look like it for their label. Their "
+        "vote is added to the zero-shot answer.",
+        PAPER,
+        "nothing; two numbers are chosen inside the support set",
+    )
+
+    def __init__(self, task: Task):
+        super().__init__(task)
+        count, device = 0 if task.support is None else len(task.support), task.backbone.device
+        self.register_buffer("keys", torch.zeros(count, task.backbone.embed_dim, device=device))
+        self.register_buffer("values", torch.zeros(count, len(task.prompt_set.classes), device=device))
+
+    def start(self, recipe: Recipe) -> None:
+        task = self.task
+        views = task.frozen.embed(task.frozen.views(task.support.records, recipe))
+        self.keys.data.copy_(F.normalize(views.mean(0), dim=-1))
+        self.values.copy_(F.one_hot(task.labels, len(task.prompt_set.classes)))
+        self.chosen = dict(zip(("alpha", "beta"), self._search(), strict=True))
+
+    def _search(self) -> tuple[float, float]:
+        if self.values.sum(0).min() < 2:
+            return ALPHA, BETA
+        queries, labels = self.task.features(), self.task.labels
+        frozen = self.task.backbone.logit_scale * queries @ self.task.classes().T
+        near = queries @ self.keys.data.T
+        weight = 1 / self.values.sum(0)
+
+        def loss(alpha: float, beta: float) -> float:
+            affinity = torch.exp(-beta * (1 - near)).fill_diagonal_(0.0)
+            return F.cross_entropy(frozen + alpha * affinity @ self.values, labels, weight=weight).item()
+
+        return min(product(ALPHAS, BETAS), key=lambda pair: loss(*pair))
+
+    def from_features(self, f: Tensor) -> Tensor:
+        """Logits [B, C] of unit embeddings [B, E]."""
+        affinity = torch.exp(-self.chosen["beta"] * (1 - f @ self.keys.T))
+        frozen = self.task.backbone.logit_scale * f @ self.task.classes().T
+        return frozen + self.chosen["alpha"] * affinity @ self.values
+
+    def logits(self, records: Sequence[ImageRecord]) -> Tensor:
+        return self.from_features(self.task.images(records))
+
+    def restore(self, adapter: Adapter) -> None:
+        for name in ("keys", "values"):  # as many as the adapter has
+            tensor = getattr(self, name)
+            tensor.data = tensor.data.new_zeros(len(adapter.state[name]), tensor.shape[1])
+        super().restore(adapter)
+        self.chosen = {name: float(self.chosen[name]) for name in ("alpha", "beta")}
+
+
+class TipAdapterF(TipAdapter):
+    """Tip-Adapter whose keys are trained on from where the cache leaves them; alpha and beta stay."""
+
+    card = Card(
+        "tip-adapter-f",
+        "Tip-Adapter-F",
+        "Tip-Adapter's table, whose entries are then moved by gradient descent so that the votes come out right. The "
+        "labels in it stay.",
+        PAPER,
+        "one feature vector per support image",
+        recipe={"steps": 200, "lr": 1e-3},
+    )
+
+    def __init__(self, task: Task):
+        super().__init__(task)
+        self.keys = nn.Parameter(self._buffers.pop("keys"))
+
+    def learn(self, recipe: Recipe) -> Iterator[Progress]:
+        views = self.task.frozen.embed(self.task.frozen.views(self.task.support.records, recipe))
+        logits = lambda index, rng: self.from_features(draw_view(views, index, rng))  # noqa: E731
+        return descend(self, recipe, logits)

@@ -1,0 +1,25 @@
+"""Zero-shot: the frozen model with the class prompts, nothing learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from nearl.data.images import ImageRecord
+from nearl.methods.base import Card, Method
+
+
+class ZeroShot(Method):
+    """logits = scale <f, t_c>, t_c the normalised mean of the class's unit prompt embeddings."""
+
+    card = Card(
+        "zero-shot",
+        "Zero-shot",
+        "The frozen model compares an image with the words of each class. Several prompts of one class are averaged.",
+        "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, arXiv 2103.00020",
+        "nothing",
+    )
+
+    def logits(self, records: Sequence[ImageRecord]) -> Tensor:
+        return self.task.backbone.logit_scale * self.task.images(records) @ self.task.classes().T
