@@ -113,8 +113,6 @@ def _tick(index: int, src: str, file: str, marks: Sequence[str]) -> str:
 
 
 def check(
-    total: int,
-    classes: int,
     sides: Sequence[int],
     aside: str,
     cautions: Sequence[str],
@@ -123,8 +121,8 @@ def check(
     problems: Sequence = (),
 ) -> str:
     """What was found before teaching. `aside`: what will be kept aside and why; `groups`: from `equal_images`."""
-    facts = [("Found", f"{plural(total, 'image')} in {plural(classes, 'class', 'classes')}")]
-    if total and any(sides):
+    facts = []
+    if any(sides):
         facts.append(("Sizes", _sizes(sides)))
     if aside and not blocking:
         facts.append(("Kept aside", aside))

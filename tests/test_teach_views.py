@@ -34,7 +34,7 @@ def test_names_never_become_markup():
     many = results(60, [f"{HOSTILE} {i}" for i in range(20)])
     pages = [
         teach_views.labelled_set({HOSTILE: 3, "b": 2, "c": 0}, 0, 0, [thumb]),
-        teach_views.check(5, 2, (1, 2, 3, 4), HOSTILE, [HOSTILE], HOSTILE, "", [Problem(HOSTILE, HOSTILE)]),
+        teach_views.check((1, 2, 3, 4), HOSTILE, [HOSTILE], HOSTILE, "", [Problem(HOSTILE, HOSTILE)]),
         teach_views.equal_images([[thumb, thumb]], [[thumb]], [[thumb]], classes),
         teach_views.progress(f"fold {HOSTILE}", 1, 2, 3.0, [(1, 1.0), (2, 0.5)], []),
         teach_views.ended("failed", HOSTILE),
