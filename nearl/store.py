@@ -69,7 +69,7 @@ class Adapter:
         """Raises NearlError unless the adapter was taught on the backbone with this identity."""
         own = self.meta["backbone"]
         if any(own.get(key) != identity[key] for key in ("config_sha256", "weights")):
-            name = _public_name(identity["name"])
+            name = public_name(identity["name"])
             same = own.get("name") == name
             detail = f"another version of '{own.get('name')}'" if same else f"the model '{own.get('name')}'"
             raise NearlError(
@@ -97,7 +97,7 @@ def new_adapter(
     meta = {
         "format_version": FORMAT_VERSION,
         "method": method,
-        "backbone": {**backbone, "name": _public_name(backbone["name"])},
+        "backbone": {**backbone, "name": public_name(backbone["name"])},
         "config": json.loads(json.dumps(config)),
         "classes": list(classes),
         "prompts": prompts,
@@ -168,7 +168,7 @@ def adapter_files(adapter: Adapter, base_model: str | None = None) -> dict[str, 
     return {TENSORS: tensors, META: meta, CARD: card(adapter.meta, base_model).encode()}
 
 
-def _public_name(backbone: str) -> str:
+def public_name(backbone: str) -> str:
     """A backbone's name as it may travel: of a folder on this machine its last part only."""
     schema, colon, folder = backbone.partition(":")
     return f"{schema}:{Path(folder).name}" if colon and schema == "local-dir" else backbone
