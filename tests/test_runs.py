@@ -168,7 +168,6 @@ def test_a_run_goes_on_from_any_snapshot_to_the_same_end(backbone, per_class):
 
 
 def test_nearl_without_one_of_its_parts(backbone):
-    pytest.importorskip("nearl.methods.registry", exc_type=ImportError)
     data = shades()
     words = backbone, data, None, default_prompts(CLASSES), plan(data.labels), quick(steps=2)
     _, outcome = finish(teach(make_job(*words, method="nearl:no-orthogonality"), backbone))
