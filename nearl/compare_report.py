@@ -117,11 +117,10 @@ def curves(rows: Sequence[dict]):
     _label(axes, sorted(ends), len(shots))
     axes.set_xticks(range(len(shots)), [str(s) for s in shots])
     axes.set_xlim(-0.2, len(shots) - 1 + 0.35 * len(shots))
-    axes.set_xlabel("labelled images per class")
+    axes.set_xlabel(f"labelled images per class\n{NOTICE}")
     axes.set_ylabel("balanced accuracy")
     axes.set_title(f"Mean over {len(sets)} set{'s' * (len(sets) > 1)}, 95 % intervals over seeds", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.text(0.01, 0.005, NOTICE, fontsize=7, color=SLATE)
     return figure
 
 
@@ -160,9 +159,10 @@ def ranks(rows: Sequence[dict]):
     axes.set_ylim(len(methods) - 0.5, -0.7)
     axes.set_xlim(0.7, len(methods) + 1.5)
     axes.set_yticks([])
-    axes.set_xlabel(f"average rank of {len(table)} sets × shots (1 is best); a bar joins methods within {distance:.1f}")
+    axes.set_xlabel(
+        f"average rank of {len(table)} sets × shots (1 is best); a bar joins methods within {distance:.1f}\n{NOTICE}"
+    )
     axes.spines[["top", "right", "left"]].set_visible(False)
-    figure.text(0.01, 0.005, NOTICE, fontsize=7, color=SLATE)
     return figure
 
 

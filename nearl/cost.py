@@ -36,10 +36,13 @@ class PeakMemory:
         return self
 
     def __exit__(self, *error) -> None:
+        self.mb = self.so_far()
+
+    def so_far(self) -> float | None:
+        """The peak until now, MiB."""
         if self.device.type == "cuda":
-            self.mb = torch.cuda.max_memory_allocated(self.device) / 2**20 - self._before
-        elif self._before is not None:
-            self.mb = max(_status("VmHWM") - self._before, 0.0)
+            return torch.cuda.max_memory_allocated(self.device) / 2**20 - self._before
+        return None if self._before is None else max(_status("VmHWM") - self._before, 0.0)
 
 
 def _status(name: str) -> float:

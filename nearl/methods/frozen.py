@@ -27,15 +27,15 @@ class Frozen:
     """Features of the frozen model, kept by image content and by text, and shared by all tasks on one backbone.
 
     Kept are pooled features before the last projection; embeddings follow from them by one matrix product. What each
-    cost to compute is remembered, so that the time of a method does not depend on which method came first.
+    cost to compute is remembered, so that time and memory of a method do not depend on which method came first.
     """
 
     def __init__(self, backbone: Backbone):
         self.backbone = backbone
         self._kept: dict[Hashable, Tensor] = {}
         self._cost: dict[Hashable, float] = {}
-        self._used: set[Hashable] = set()
-        self._spent = 0.0
+        self._peaks: dict[Hashable, float | None] = {}
+        self.start_clock()
 
     def pooled(self, records: Sequence[ImageRecord]) -> Tensor:
         """Pooled features [B, P] float32 of the images as they are."""
@@ -67,6 +67,10 @@ class Frozen:
 
         return self._get(keys, encode).unflatten(0, (len(views), len(records)))
 
+    def peak_alone(self, mb: float | None) -> float | None:
+        """Peak memory since ``start_clock``, or that of computing what was used if it was higher, MiB."""
+        return max([mb, *(self._peaks[key] for key in self._used)], key=lambda value: value or 0.0)
+
     def pixels(self, records: Sequence[ImageRecord]) -> Tensor:
         """Normalised model input [B, 3, H, W] on the backbone's device."""
         return self.backbone.normalise(torch.stack([self.backbone.to_uint8(record.image()) for record in records]))
@@ -87,9 +91,9 @@ class Frozen:
         for record in records:
             self._kept.pop(("image", record.digest), None)
 
-    def start_clock(self) -> None:
-        """From here on, what is used is counted for ``alone``."""
-        self._used, self._spent = set(), 0.0
+    def start_clock(self, peak: Callable[[], float | None] = lambda: None) -> None:
+        """From here on, what is used is counted for ``alone`` and ``peak_alone``; ``peak`` gives the memory so far."""
+        self._used, self._spent, self._peak = set(), 0.0, peak
 
     def alone(self, seconds: float) -> float:
         """Seconds since ``start_clock`` as if nothing had been kept before it: the time of features that were computed
@@ -113,6 +117,7 @@ class Frozen:
                 seconds = time.perf_counter() - began
             self._spent += seconds
             self._cost.update(dict.fromkeys(batch, seconds / len(batch)))
+            self._peaks.update(dict.fromkeys(batch, self._peak()))
         self._used.update(keys)
         return torch.stack([self._kept[key] for key in keys])
 
