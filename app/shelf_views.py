@@ -13,8 +13,8 @@ MOST_CLASSES = 6  # named on a card
 
 def empty() -> str:
     return (
-        '<div class="shelf empty"><p class="quiet">What you teach is kept here while you work, and used in Predict at '
-        "once. Take a synthetic example above to see how it goes.</p></div>"
+        '<div class="shelf empty"><p class="quiet">Nothing has been taught yet. What you teach stays here and is used '
+        "in Predict at once; take a synthetic example above to see how it goes.</p></div>"
     )
 
 

@@ -1,5 +1,5 @@
-"""The Teach tab: labelled images, words and how to teach at the left; the run and its result at the right; below them
-the shelf of adapters. The run belongs to the workspace: a page that comes back, or a second one, finds it again.
+"""The Teach tab: labelled images, words, how to teach and the shelf of adapters at the left; the run and its result at
+the right. The run belongs to the workspace: a page that comes back, or a second one, finds it again.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ def build(ctx: Context, predict_tab: predict.PredictTab, tab_item: gr.Tab, opene
                 gr.HTML('<h2 class="section">3. Teach</h2>', js_on_load=None)
                 controls = run.build_controls()
                 buttons = run.build_buttons()
+            with gr.Column(elem_classes="own-adapters"):
+                shelf_part = adapters.build()
         with gr.Column(elem_classes="right", min_width=280, scale=1):
             result = run.build_result()
-    shelf_part = adapters.build()
     tab = TeachTab(
         images.ImagesPart(editor=editor, words=words, **found), controls, run.RunPart(**buttons, **result), shelf_part
     )

@@ -167,7 +167,7 @@ def wire(ctx: Context, part: ImagesPart, sources: Sources, controls: Controls) -
     def on_kind(key: str, kind: str, *given) -> dict:
         def gather(workspace: Workspace) -> None:
             data = teaching.labelled(workspace)
-            if data is not None and not _is_example(data):
+            if data is not None and not is_example(data):
                 raise NearlError("Your own images are here; press “Forget these images” first.")
             teaching.forget_images(workspace)
             teaching.gather_example(workspace, kind)
@@ -224,14 +224,14 @@ def wire(ctx: Context, part: ImagesPart, sources: Sources, controls: Controls) -
     gr.on([controls.hold_out.release, controls.group_by.blur], on_plan, [session, *values], outputs, **last)
 
 
-def _is_example(data: LabelledSet) -> bool:
-    return data.name.startswith(SYNTHETIC)
+def is_example(data: LabelledSet | None) -> bool:
+    return data is not None and data.name.startswith(SYNTHETIC)
 
 
 def _bring(workspace: Workspace, paths: list[str], name: str = "") -> str:
     """Add the images, or put them in the place of a synthetic example; says what was done."""
     data = teaching.labelled(workspace)
-    add = data is not None and not _is_example(data)
+    add = data is not None and not is_example(data)
     before = len(data) if add else 0
     teaching.bring(workspace, paths, name, add)
     more = views.plural(len(teaching.labelled(workspace)) - before, "image")

@@ -9,6 +9,7 @@ import gradio as gr
 
 from app import outcome, reading, result_views, shelf, teach_views, teaching, views
 from app.context import Context, asset_text
+from app.tabs.teach.images import is_example
 from app.tabs.teach.parts import Controls, Parts, Pressed, choice_of
 from app.teach_views import Thumb
 from app.workspace import Workspace
@@ -172,7 +173,8 @@ def _cell_html(ctx: Context, workspace: Workspace, pressed: Pressed) -> str:
     if moment:
         picture, caption = outcome.row_map(ctx.engine, workspace, place, name, moment == "after")
     record = outcome.row_record(workspace, place)
-    drawn = views.viewer(views.data_uri(record.image()), rows[place]["file"], record.size, False, picture, caption)
+    synthetic = is_example(teaching.labelled(workspace))
+    drawn = views.viewer(views.data_uri(record.image()), rows[place]["file"], record.size, synthetic, picture, caption)
     offered = [said] if said == truth else [said, truth]
     maps = [
         (f"Map for “{c}”, {m} teaching", classes.index(c), m, moment == m and c == name)
