@@ -85,14 +85,13 @@ def plan(data: Sequence[str], methods: Sequence[str], shots: Sequence[int], seed
             raise NearlError(f"There is no folder or zip of images at '{folder}'.")
     if seeds < 1 or min(shots, default=0) < 1:
         raise NearlError("Comparing needs at least one seed, and numbers of shots of at least 1.")
-    chances = {"zero-shot": 1}  # seeds beyond the first would only repeat it
     runs = [
         Run(str(folder), method, count, seed, **common)
         for folder in data
         for seed in range(seeds)
         for count in shots
         for method in dict.fromkeys(methods)
-        if seed < chances.get(method, seeds)
+        if method != "zero-shot" or seed == 0  # there is no chance in it
     ]
     for run in runs:
         run.settings()

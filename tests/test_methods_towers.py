@@ -134,6 +134,14 @@ def _check_merged(lora, backbone):
     assert (adapted - backbone.encode_image(pixels)).abs().max() > 1e-3
 
 
+def test_loras_dropout_is_on_in_training_alone(tiny):
+    task = task_of(tiny("biomedclip"))
+    dropped, whole = taught(LoRA(task), lr=1e-2), taught(LoRA(task, dropout=0.0), lr=1e-2)
+    assert not all(torch.equal(dropped.lora[name], whole.lora[name]) for name in whole.lora)
+    assert np.array_equal(dropped.predict(NEW), dropped.predict(NEW))
+    assert not any(module.training for module in dropped.adapted.model.modules())
+
+
 def test_without_peft_lora_says_what_to_install(tiny, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
     with pytest.raises(NearlError, match="pip install peft"):

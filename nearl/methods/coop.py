@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ class CoOp(Method):
         return self.task.backbone.logit_scale * self.task.images(records) @ classes.T
 
 
-def _gap(backbone: Backbone, count: int):
+def _gap(backbone: Backbone, count: int) -> tuple[int, Callable[[Tensor], Tensor]]:
     """Where the context stands, and a function that makes room for it there: int64 [P, L] -> [P, L].
 
     After the first token where every text begins with the same one (CLIP, BERT), else at the very beginning (SigLIP).

@@ -84,18 +84,16 @@ class LoRA(Method):
 
 
 def seeded(steps: Iterator[Progress], seed: int) -> Iterator[Progress]:
-    """The same steps with torch's generator (for dropout) running on from ``seed`` in them, and untouched outside."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        state = torch.get_rng_state()
+    """The same steps, torch's generators (for dropout) seeded anew within each and as they were outside."""
+    number = 0
     while True:
         with torch.random.fork_rng():
-            torch.set_rng_state(state)
+            torch.manual_seed(1_000_003 * seed + number)
             progress = next(steps, None)
-            state = torch.get_rng_state()
         if progress is None:
             return
         yield progress
+        number += 1
 
 
 def _inject(adapted, rank: int, alpha: float, dropout: float) -> dict[str, nn.Parameter]:
