@@ -35,11 +35,11 @@ def save(page: Page, name: str, dither: Image.Dither = Image.Dither.NONE) -> Non
 def teach(page: Page, kind: str, preset: str) -> None:
     page.get_by_role("tab", name="Teach").click()
     page.locator("#kind").get_by_text(kind, exact=True).click()
-    page.wait_for_selector("#check table")
+    page.wait_for_selector("#set .classes")
     page.locator("#preset").get_by_text(preset).click()
     page.get_by_role("button", name="Teach", exact=True).click()
-    page.wait_for_selector("#progress .done", timeout=20 * MINUTES)
-    page.wait_for_selector("#adapter dl")
+    page.wait_for_selector("#details .done", timeout=20 * MINUTES)
+    page.wait_for_selector("#shelf .in-use")
 
 
 def explain(page: Page, view: str) -> None:

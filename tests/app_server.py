@@ -21,6 +21,7 @@ class Server:
     url: str
     log: Path
     seconds: float  # until the page answered
+    process: subprocess.Popen
 
     def console(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
@@ -33,10 +34,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serve(backbone: str, log: Path, *arguments: str) -> Iterator[Server]:
-    """The app as a visitor would start it. Raises if the page is not up within a minute."""
-    port = free_port()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+def serve(backbone: str, log: Path, *arguments: str, port: int | None = None) -> Iterator[Server]:
+    """The app as a visitor would start it, with its workspaces beside `log`. Raises if the page is not up within a
+    minute."""
+    port = port or free_port()
+    folder = {"NEARL_WORKSPACES": str(log.parent / "workspaces")}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **folder}
     for name in ("SPACE_ID", "GRADIO_SERVER_PORT", "GRADIO_SERVER_NAME"):
         environment.pop(name, None)
     command = [sys.executable, "app.py", "--port", str(port), "--backbone", backbone, *arguments]
@@ -49,7 +52,7 @@ def serve(backbone: str, log: Path, *arguments: str) -> Iterator[Server]:
             if process.poll() is not None or time.monotonic() - started > 60:
                 raise RuntimeError(f"The app did not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.1)
-        yield Server(url, log, time.monotonic() - started)
+        yield Server(url, log, time.monotonic() - started, process)
     finally:
         process.terminate()
         try:

@@ -39,6 +39,7 @@ def test_maps_from_the_first_look_to_before_and_after(page, task, tmp_path):
     expect(page.locator("#reading .bar-line.before")).to_have_count(2)
     _open(page, "Explain")
     expect(page.locator("#maps figure")).to_have_count(1)
+    expect(page.locator("#explain-method label.selected")).to_have_text("Grad-CAM")
     _choose(page, "method", "Relevance")
     expect(_caption(page)).to_contain_text("Relevance for “")
     expect(page.locator("#maps .ends span")).to_have_count(3)

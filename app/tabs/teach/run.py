@@ -42,7 +42,7 @@ def build_controls() -> Controls:
         )  # fmt: skip
         group_by = gr.Textbox(
             label="Images that belong together, by their file names",
-            info="An underscore keeps files together whose names agree up to the first one, as p12 in p12\\_left.png.",
+            info="An underscore keeps files together whose names agree up to it, such as p12_left and p12_right.",
             max_length=100, elem_id="group-by",
         )  # fmt: skip
         augment = gr.Radio(
