@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import gradio as gr
+from PIL import Image
 
 from app import outcome, reading, result_views, shelf, teach_views, teaching, views
 from app.context import Context, asset_text
@@ -13,6 +14,7 @@ from app.tabs.teach.images import is_example
 from app.tabs.teach.parts import Controls, Parts, Pressed, choice_of
 from app.teach_views import Thumb
 from app.workspace import Workspace
+from nearl.errors import NearlError
 from nearl.evaluate import mistakes
 
 PRESETS = [("Quick", "quick"), ("Balanced", "balanced"), ("Thorough", "thorough")]
@@ -119,8 +121,11 @@ def _going_on(run) -> str:
 
 
 def _thumb(workspace: Workspace, row: dict, marks: list[str]) -> Thumb:
-    src = views.data_uri(outcome.row_record(workspace, row["index"]).image(), views.THUMB_SIDE)
-    return row["index"], src, row["file"], marks
+    try:
+        picture = outcome.row_record(workspace, row["index"]).image()
+    except NearlError:
+        picture, marks = Image.new("RGB", (8, 8), "grey"), [*marks, "image removed since"]
+    return row["index"], views.data_uri(picture, views.THUMB_SIDE), row["file"], marks
 
 
 def _mistakes(workspace: Workspace, run) -> list[Thumb]:
