@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from nearl.data.labelled import LabelledSet
 from nearl.data.likeness import near_pairs
@@ -57,8 +57,7 @@ def check(data: LabelledSet, test: LabelledSet | None = None) -> SetCheck:
         counts, problems, duplicates, near, conflicts, in_test, small,
         (min(widths), max(widths), min(heights), max(heights)), [], _blocking(counts),
     )  # fmt: skip
-    found.cautions.extend(_cautions(found, data, test))
-    return found
+    return replace(found, cautions=list(_cautions(found, data, test)))
 
 
 def _equal(records: Sequence[ImageRecord]) -> list[tuple[int, ...]]:
@@ -84,7 +83,7 @@ def _blocking(counts: dict[str, int]) -> str:
     return ""
 
 
-def _cautions(found: SetCheck, data: LabelledSet, test: LabelledSet | None) -> Iterable[str]:
+def _cautions(found: SetCheck, data: LabelledSet, test: LabelledSet | None) -> Iterator[str]:
     def named(indices: Iterable[int]) -> str:
         names = [data.records[i].name for i in indices]
         return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
