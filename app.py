@@ -24,6 +24,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", 7860)))
     parser.add_argument("--backbone", default="embedded", help="see: python -m nearl backbones")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
+    parser.add_argument("--workspaces", metavar="DIR", help="where visitors' images and adapters are kept (a day)")
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for this name and password")
     parser.add_argument("--share", action="store_true", help="make a public link through Gradio; needs --auth")
     options = parser.parse_args(arguments)
@@ -47,8 +48,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     from app.ui import Settings, build_app, launch_options
+    from nearl.errors import NearlError
 
-    page = build_app(Settings(options.backbone, options.device))
+    try:
+        page = build_app(Settings(options.backbone, options.device, workspaces=options.workspaces))
+    except NearlError as error:
+        sys.exit(str(error))
     page.queue(default_concurrency_limit=8, max_size=64)
     print(f"{__doc__.splitlines()[2]} Open http://{options.host}:{options.port}", flush=True)
     page.launch(

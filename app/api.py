@@ -21,7 +21,8 @@ import gradio as gr
 
 from app import explaining, reading, teaching, uploads
 from app.context import Context
-from app.jobs import DONE, TeachJob, watch
+from app.jobs import watch
+from app.thread_job import DONE, TeachJob
 from app.workspace import Workspace
 from nearl import NOTICE
 from nearl.errors import NearlError
@@ -63,10 +64,10 @@ def build(ctx: Context) -> None:
 
     def cancel(key: str) -> tuple[str, dict]:
         workspace = ctx.registry.get(key)
-        if workspace.job is None:
+        if workspace.run is None:
             return workspace.id, {"state": None}
-        workspace.job.cancel()
-        return workspace.id, {"state": "cancelling" if workspace.busy else workspace.job.state}
+        workspace.run.cancel()
+        return workspace.id, {"state": "cancelling" if workspace.busy else workspace.run.state}
 
     def use_adapter(key: str, path: str | None) -> tuple[str, dict]:
         workspace = ctx.registry.get(key)

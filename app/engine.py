@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from nearl.errors import NearlError
 
 if TYPE_CHECKING:
+    from app.jobs import Queue
     from nearl.backbones import Backbone
 
 log = logging.getLogger("nearl.app")
@@ -98,6 +100,13 @@ class Engine:
             raise NearlError(
                 f"The model '{name}' could not be loaded; the reason is on the server's console."
             ) from error
+
+    @cached_property
+    def queue(self) -> Queue:
+        """The teaching runs of all visitors, one at a time."""
+        from app.jobs import Queue
+
+        return Queue()
 
     @property
     def label(self) -> str:

@@ -1,28 +1,77 @@
-"""What the Teach tab does with a workspace: gather labelled images, check them, start a run, take and give adapters."""
+"""What the Teach tab does with a workspace: bring labelled images, tidy and check them, plan and start a run.
+
+What came of a run is in `app.outcome`, the adapters in `app.shelf`. Every change of the images is on disk when the
+function returns. Where nothing else is said, NearlError is raised with one sentence and nothing has changed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from app import views
+from app import shelf, uploads, views
 from app.engine import Engine
 from app.examples import KIND_NAMES
-from app.jobs import CHECKING, DONE, WAITING, TeachJob
 from app.reading import prompt_set_from
+from app.thread_job import CHECKING, DONE, WAITING, TeachJob
 from app.workspace import Workspace
-from nearl.data.labelled import LabelledSet, from_files, resolve_splits
+from nearl.data import labelled as sets
+from nearl.data.images import Problem, base_name
+from nearl.data.labelled import LabelledSet
 from nearl.data.splits import hold_out
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet, default_prompts, ready_sets
 
+if TYPE_CHECKING:
+    from app.jobs import RunView
+    from nearl.data.checks import SetCheck
+    from nearl.data.splits import Split
+    from nearl.finetune import Recipe
+
 EXAMPLE_PER_CLASS = 16
-HELD_SHARE = 0.25  # of every class, kept aside to check what was learnt (our choice)
-FEWEST_TO_SPLIT = 4  # images per class below which nothing is kept aside
-FEW = 8  # images per class below which the page says that they are few
-FEW_HELD = 20  # images kept aside below which the page says how little they tell
-LOPSIDED = 4  # times as many images in one class as in another
 MAX_IMAGES = 600
+MAX_FILES = 1200
+MAX_LABEL = 100  # characters, as in a prompt set
+PATIENCE = 20  # steps without a lower training loss after which a run stops early (our choice)
+TABLES = (".csv", ".tsv")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How to teach: what the page lets a visitor choose. `hold_out`: share of every class that is kept aside.
+
+    `group_by`: how file names tell which images belong together, as `nearl.data.splits.groups_from_names` takes it; ""
+    takes the groups that came with the images, if any. `steps` and `lr` None: those of the preset.
+    """
+
+    preset: str = "balanced"
+    hold_out: float = 0.25
+    group_by: str = ""
+    augment: str = "gentle"
+    flip: bool = False
+    steps: int | None = None
+    lr: float | None = None
+    early_stop: bool = True
+    method: str = "nearl"
+
+    def recipe(self) -> Recipe:
+        from nearl.finetune import Recipe
+
+        changes = {"steps": self.steps, "lr": self.lr}
+        return Recipe.preset(
+            self.preset,
+            augment=self.augment,
+            flip=self.flip,
+            patience=PATIENCE if self.early_stop else 0,
+            **{name: value for name, value in changes.items() if value is not None},
+        )
+
+
+# ---- bringing images
 
 
 def gather_example(workspace: Workspace, kind: str) -> None:
@@ -31,9 +80,294 @@ def gather_example(workspace: Workspace, kind: str) -> None:
         raise NearlError("There is no such synthetic example; choose one of those offered.")
     from nearl.data.phantoms import phantom_set
 
-    _keep(workspace, phantom_set(kind, EXAMPLE_PER_CLASS, seed=1), phantom_set(kind, EXAMPLE_PER_CLASS, seed=2))
-    workspace.teaching_set.name = f"Synthetic example, {KIND_NAMES[kind]}"
-    workspace.teaching_set.prompts = PromptSet.load(ready_sets()[f"phantom_{kind}"]).to_dict()
+    data, test = (phantom_set(kind, EXAMPLE_PER_CLASS, seed=seed) for seed in (1, 2))
+    data.name = f"Synthetic example, {KIND_NAMES[kind]}"
+    data.prompts = PromptSet.load(ready_sets()[f"phantom_{kind}"]).to_dict()
+    _keep(workspace, data, test, [])
+
+
+def bring(workspace: Workspace, paths: Sequence[str | Path], label: str = "", add: bool = True) -> None:
+    """Add labelled images to those that are there, or with `add` False replace them. The uploads are deleted.
+
+    `label`: all of them are of this class. Without it `paths` are a zip of class folders, or image files or a zip with
+    a table (`file,label`) beside or in it. What could not be used is named in `workspace.teaching_problems`.
+    NearlError if nothing can be used; the images that are there then stay.
+    """
+    paths = [Path(path) for path in paths]
+    try:
+        if not paths:
+            raise NearlError("There is no file; choose some images or a zip.")
+        if len(paths) > MAX_FILES:
+            raise NearlError(f"These are {len(paths)} files; bring at most {MAX_FILES} at a time.")
+        label = " ".join(label.split())
+        if len(label) > MAX_LABEL:
+            raise NearlError(f"A class name has at most {MAX_LABEL} characters; this one has {len(label)}.")
+        data, test = (sets.from_files({label: paths}, fewest=1), None) if label else _with_labels(paths)
+    finally:
+        uploads.forget(paths)
+    problems = [*data.problems, *(test.problems if test is not None else [])]
+    if add and workspace.teaching_set is not None:
+        old, old_test = workspace.teaching_set, workspace.held_out
+        data = sets.join(old, data)
+        tests = [_aligned(part, data.classes) for part in (old_test, test) if part is not None]
+        test = sets.join(*tests) if len(tests) == 2 else next(iter(tests), None)
+        problems = [*workspace.teaching_problems, *problems]
+    _keep(workspace, data, test, problems)
+
+
+def _with_labels(paths: Sequence[Path]) -> tuple[LabelledSet, LabelledSet | None]:
+    tables = [path for path in paths if path.suffix.lower() in TABLES]
+    files = [path for path in paths if path not in tables]
+    if len(tables) > 1:
+        raise NearlError("These are several tables; bring one CSV file with all labels.")
+    if tables:
+        return sets.from_table(files, tables[0], fewest=1), None
+    loose = [path for path in files if not zipfile.is_zipfile(path)]
+    if len(files) == 1 and loose:
+        return sets.resolve_splits(files[0], fewest=1)  # says what is wrong with it
+    if loose:
+        raise NearlError(
+            f"{base_name(loose[0].name)} comes without a label; add it to a class, or bring a zip with a folder per "
+            "class, or a CSV file with the columns file and label."
+        )
+    parts = [sets.resolve_splits(path, fewest=1) for path in files]
+    data, test = parts[0]
+    for more, more_test in parts[1:]:
+        data = sets.join(data, more)
+        tests = [part for part in (test, more_test) if part is not None]
+        test = sets.join(*tests) if len(tests) == 2 else next(iter(tests), None)
+    return data, test if test is None else _aligned(test, data.classes)
+
+
+def _aligned(test: LabelledSet, classes: Sequence[str]) -> LabelledSet:
+    """Test images with the classes that are taught, in their order; those of other classes are left out and named."""
+    index = {_plain(name): i for i, name in enumerate(classes)}
+    kept = [i for i, label in enumerate(test.labels) if _plain(test.classes[label]) in index]
+    missing = [name for name in test.classes if _plain(name) not in index]
+    problems = [Problem(n, f"The test images of “{n}” were left out: no such class is taught.") for n in missing]
+    part = test.subset(kept)
+    labels = [index[_plain(test.classes[test.labels[i]])] for i in kept]
+    return replace(part, classes=list(classes), labels=labels, problems=[*test.problems, *problems])
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.split()).casefold()
+
+
+def _keep(workspace: Workspace, data: LabelledSet, test: LabelledSet | None, problems: Sequence[Problem]) -> None:
+    total = len(data) + (len(test) if test is not None else 0)
+    if total > MAX_IMAGES:
+        raise NearlError(f"These are {total} images; on this page {MAX_IMAGES} are enough. Bring fewer.")
+    with workspace.lock:
+        workspace.keep_sets(data, test)
+        workspace.teaching_problems = list(dict.fromkeys(problems))
+
+
+# ---- tidying
+
+
+def forget_images(workspace: Workspace) -> None:
+    """Remove all labelled images, from memory and from disk. Runs and adapters stay."""
+    with workspace.lock:
+        workspace.keep_sets(None)
+        workspace.teaching_problems = []
+
+
+def rename_class(workspace: Workspace, old: str, new: str) -> None:
+    def rename(data: LabelledSet) -> LabelledSet:
+        renamed = sets.rename(data, old, new)
+        entries = (data.prompts or {}).get("classes")
+        if isinstance(entries, list):
+            names = [{**e, "name": new} if isinstance(e, dict) and e.get("name") == old else e for e in entries]
+            renamed.prompts = {**data.prompts, "classes": names}
+        return renamed
+
+    _edit(workspace, rename)
+
+
+def merge_classes(workspace: Workspace, names: Sequence[str], into: str) -> None:
+    _edit(workspace, lambda data: sets.merge(data, names, into))
+
+
+def drop_class(workspace: Workspace, name: str) -> None:
+    """Remove a class with its images."""
+    _edit(workspace, lambda data: sets.drop_class(data, name))
+
+
+def remove_images(workspace: Workspace, indices: Iterable[int]) -> None:
+    _edit(workspace, lambda data: sets.remove(data, _checked(data, indices)), test_too=False)
+
+
+def relabel(workspace: Workspace, indices: Iterable[int], label: str) -> None:
+    _edit(workspace, lambda data: sets.relabel(data, _checked(data, indices), label), test_too=False)
+
+
+def _edit(workspace: Workspace, change: Callable[[LabelledSet], LabelledSet], test_too: bool = True) -> None:
+    with workspace.lock:
+        data, test = workspace.teaching_set, workspace.held_out
+        if data is None:
+            raise NearlError("There are no images yet; bring some first.")
+        data = change(data)
+        if test is not None:
+            test = _aligned(change(test) if test_too else test, data.classes)
+        workspace.keep_sets(data if data.classes else None, test)
+
+
+def _checked(data: LabelledSet, indices: Iterable[int]) -> list[int]:
+    found = sorted({int(i) for i in indices})
+    if any(not 0 <= i < len(data) for i in found):
+        raise NearlError("One of these images is no longer there; choose again.")
+    return found
+
+
+# ---- looking
+
+
+def labelled(workspace: Workspace) -> LabelledSet | None:
+    return workspace.teaching_set
+
+
+def test_set(workspace: Workspace) -> LabelledSet | None:
+    return workspace.held_out
+
+
+def check(workspace: Workspace) -> SetCheck:
+    """The check before teaching, made once for the images that are there. `problems`: all since they were brought."""
+    from nearl.data import checks
+
+    with workspace.lock:
+        data = _needed(workspace)
+        if workspace.checked is None:
+            workspace.checked = checks.check(data, workspace.held_out)
+        known = workspace.teaching_problems or data.problems
+        return replace(workspace.checked, problems=list(known))
+
+
+def thumbs(workspace: Workspace, indices: Iterable[int]) -> list[tuple[int, str, str, list[str]]]:
+    """(index, data address, class, marks) of these images. Marks: "same picture", "nearly the same", "two labels",
+    "also in the test images", "small"."""
+    data, found = _needed(workspace), check(workspace)
+    groups = {"two labels": found.conflicts, "same picture": found.duplicates, "nearly the same": found.near}
+    flat = {word: {i for group in members for i in group} for word, members in groups.items()}
+    flat |= {"also in the test images": set(found.in_test), "small": set(found.small)}
+    return [
+        (
+            i,
+            views.data_uri(data.records[i].image(), views.THUMB_SIDE),
+            data.classes[data.labels[i]],
+            [word for word, members in flat.items() if i in members],
+        )
+        for i in _checked(data, indices)
+    ]
+
+
+def plan(workspace: Workspace, choice: Choice) -> Split:
+    """What will be kept aside to measure with."""
+    from nearl.data import splits
+
+    data, found, test = _needed(workspace), check(workspace), workspace.held_out
+    groups = data.groups
+    if choice.group_by:
+        names = [record.name for record in data.records]
+        if all(re.fullmatch(r"image \d+", name) for name in names):
+            raise NearlError(
+                "The names of these files were forgotten when the server started again; bring the images anew to keep "
+                "those of one patient together."
+            )
+        groups = splits.groups_from_names(names, choice.group_by)
+    given = len(test) if test is not None else 0
+    return splits.plan(
+        data.labels,
+        choice.hold_out,
+        seed=0,
+        groups=groups,
+        duplicates=[*found.duplicates, *found.near],
+        given=given,
+        leaked=found.in_test if given else (),
+    )
+
+
+def prompts_for(workspace: Workspace | LabelledSet) -> PromptSet:
+    """The prompts that came with the images or were kept with `keep_prompts`; a class without any gets one made from
+    its name."""
+    data = workspace if isinstance(workspace, LabelledSet) else _needed(workspace)
+    made = default_prompts(data.classes)
+    try:
+        own = PromptSet.from_dict(data.prompts or {})
+        texts = {_plain(name): tuple(group) for name, group in zip(own.classes, own.texts(), strict=True)}
+        if not any(_plain(name) in texts for name in data.classes):
+            return made
+        if all(_plain(name) in texts for name in data.classes) and len(own.classes) == len(data.classes):
+            return own.for_classes(data.classes)
+        prompts = zip(data.classes, made.prompts, strict=True)
+        return replace(made, prompts=tuple(texts.get(_plain(name), text) for name, text in prompts))
+    except NearlError:  # unusable prompts are no reason to refuse the images
+        return made
+
+
+def keep_prompts(workspace: Workspace, value: dict | None) -> None:
+    """Remember the prompts as they stand in the editor, for a reload; what cannot be a prompt set is passed over."""
+    with workspace.lock:
+        data = workspace.teaching_set
+        if data is not None and isinstance(value, dict):
+            workspace.keep_sets(replace(data, prompts=value), workspace.held_out)
+
+
+def _needed(workspace: Workspace) -> LabelledSet:
+    data = workspace.teaching_set
+    if data is None:
+        raise NearlError("There is nothing to learn from yet; bring images or take the synthetic example.")
+    return data
+
+
+# ---- teaching
+
+
+def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choice | str) -> RunView:
+    """Queue a run with the images that are there and these prompts; the finished adapter goes into use by itself."""
+    data = _needed(workspace)
+    if isinstance(choice, str):
+        return _start_thread(engine, workspace, value, choice)
+    if workspace.busy:
+        raise NearlError("A run of yours is going on; cancel it first or wait until it is done.")
+    found = check(workspace)
+    if found.blocking:
+        raise NearlError(found.blocking)
+    prompt_set = prompt_set_from(value).for_classes(data.classes)
+    recipe, split, test = choice.recipe(), plan(workspace, choice), workspace.held_out
+    keep_prompts(workspace, value)
+    backbone = engine.backbone()
+    from nearl.runs.job import make_job
+
+    with engine.device_lock:
+        job = make_job(
+            backbone, _numbered(data, "image"), _numbered(test, "test image"), prompt_set, split, recipe, choice.method
+        )
+    digests = [[record.digest for record in part.records] if part else [] for part in (data, test)]
+    return engine.queue.add(workspace, job, *digests)
+
+
+def _numbered(data: LabelledSet | None, word: str) -> LabelledSet | None:
+    """The same set with numbers for the names of files and patients, as it may be written to disk."""
+    if data is None:
+        return None
+    records = [replace(record, name=f"{word} {number}") for number, record in enumerate(data.records, start=1)]
+    return replace(data, records=records, problems=[], name=data.name if data.name.startswith("Synth") else "images")
+
+
+def current(workspace: Workspace) -> RunView | None:
+    """The run that is going on, or the last one; found again after a reload and after a restart of the server."""
+    if workspace.run is None and (key := workspace.state.get("run")):
+        from app.jobs import found_again
+
+        workspace.run = found_again(workspace, key)
+    return workspace.run
+
+
+# ---- the tab as it is until its parts above are on the page
+
+
+FEWEST_TO_SPLIT, FEW, FEW_HELD, LOPSIDED, HELD_SHARE = 4, 8, 20, 4, 0.25
 
 
 def gather_files(workspace: Workspace, names: Sequence[str], files: Sequence[Sequence[str] | None]) -> None:
@@ -50,32 +384,14 @@ def gather_files(workspace: Workspace, names: Sequence[str], files: Sequence[Seq
         per_class[name] = list(paths or [])
     if sum(bool(paths) for paths in per_class.values()) < 2:
         raise NearlError("Teaching needs images of at least two classes; name them and add their images.")
-    _keep(workspace, from_files(per_class), None)
+    data = sets.from_files(per_class)
+    _keep(workspace, data, None, data.problems)
 
 
 def gather_zip(workspace: Workspace, path: str | Path) -> None:
     """A zip with one folder per class, or with such folders under train/ and test/."""
-    _keep(workspace, *resolve_splits(path))
-
-
-def _keep(workspace: Workspace, train: LabelledSet, test: LabelledSet | None) -> None:
-    if len(train) > MAX_IMAGES:
-        raise NearlError(f"These are {len(train)} images; on this page {MAX_IMAGES} are enough. Bring fewer.")
-    with workspace.lock:
-        workspace.teaching_set, workspace.held_out = train, test if test is not None and len(test) else None
-
-
-def forget_images(workspace: Workspace) -> None:
-    with workspace.lock:
-        workspace.teaching_set = workspace.held_out = None
-
-
-def prompts_for(labelled: LabelledSet) -> PromptSet:
-    """The prompts that came with the images, if they are for these classes; else one made from each class name."""
-    try:
-        return PromptSet.from_dict(labelled.prompts or {}).for_classes(labelled.classes)
-    except NearlError:  # an unusable prompts.json is no reason to refuse the images
-        return default_prompts(labelled.classes)
+    data, test = sets.resolve_splits(path)
+    _keep(workspace, data, test, [*data.problems, *(test.problems if test else [])])
 
 
 def check_html(workspace: Workspace) -> str:
@@ -97,26 +413,22 @@ def check_html(workspace: Workspace) -> str:
     return views.check(counts, problems, cautions, len(test) if test else None)
 
 
-def start(engine: Engine, workspace: Workspace, value: dict | None, preset: str) -> TeachJob:
-    """Queue a run with the gathered images and these prompts; the finished adapter goes into use by itself."""
-    labelled, test = workspace.teaching_set, workspace.held_out
-    if labelled is None:
-        raise NearlError("There is nothing to learn from yet; bring images or take the synthetic example.")
+def _start_thread(engine: Engine, workspace: Workspace, value: dict | None, preset: str) -> TeachJob:
+    data, test = _needed(workspace), workspace.held_out
     if workspace.busy:
         raise NearlError("A run of yours is going on; cancel it first or wait until it is done.")
-    prompt_set = prompt_set_from(value)
-    support = labelled
-    if test is None and min(labelled.counts().values()) >= FEWEST_TO_SPLIT:
-        taught, held = hold_out(labelled.labels, HELD_SHARE, seed=0)
-        support, test = labelled.subset(taught), labelled.subset(held)
+    prompt_set, support = prompt_set_from(value), data
+    if test is None and min(data.counts().values()) >= FEWEST_TO_SPLIT:
+        taught, held = hold_out(data.labels, HELD_SHARE, seed=0)
+        support, test = data.subset(taught), data.subset(held)
 
     def use(adapter) -> None:
-        workspace.set_adapter(adapter, support.name)
+        workspace.set_adapter(adapter, shelf.put(workspace, adapter))
         workspace.prompt_set = prompt_set
 
-    workspace.job = TeachJob(engine, support, test, prompt_set, preset, use)
-    workspace.job.start()
-    return workspace.job
+    workspace.run = TeachJob(engine, support, test, prompt_set, preset, use)
+    workspace.run.start()
+    return workspace.run
 
 
 def job_html(job: TeachJob) -> str:
@@ -142,33 +454,20 @@ def _held_out(job: TeachJob) -> dict | None:
 
 
 def take_adapter(engine: Engine, workspace: Workspace, path: str | Path) -> PromptSet:
-    """Use an adapter from a zip file; returns the prompts it was taught with. NearlError if it is not fit for use."""
-    backbone = engine.backbone()
-    from nearl.classifier import build
-    from nearl.store import load_adapter
-
-    adapter = load_adapter(path, backbone.identity)
-    prompt_set = PromptSet.from_dict(adapter.meta["prompts"])
-    with engine.device_lock:
-        build(backbone, adapter)  # refuses tensors that do not fit their configuration
-    workspace.set_adapter(adapter, Path(path).stem)
-    workspace.prompt_set = prompt_set
-    return prompt_set
+    """Put an adapter from a zip file on the shelf and use it; returns the prompts it was taught with."""
+    shelf.use(engine, workspace, shelf.add(engine, workspace, path))
+    return workspace.prompt_set
 
 
 def adapter_html(workspace: Workspace) -> str:
     """Which adapter is in use, and what it was taught with."""
     if workspace.adapter is None:
         return views.adapter_empty()
-    return views.adapter(
-        workspace.adapter_name, workspace.adapter.meta["support_counts"], workspace.adapter.meta["created"]
-    )
+    meta = workspace.adapter.meta
+    return views.adapter(workspace.adapter_name, meta["support_counts"], meta["created"])
 
 
 def adapter_file(workspace: Workspace) -> str | None:
     """The adapter in use as a zip to download, or None."""
-    if workspace.adapter is None:
-        return None
-    from nearl.store import zip_adapter
-
-    return str(zip_adapter(workspace.adapter, workspace.folder / "nearl-adapter.zip"))
+    key = workspace.state.get("in_use")
+    return str(shelf.zip_file(workspace, key)) if key and shelf.entry(workspace, key) else None

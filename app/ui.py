@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import threading
 from dataclasses import dataclass
 
 import gradio as gr
 
 from app import api, views
 from app.context import ASSETS, Context, load_ready_prompts
+from app.disk import Root, default_root, remove_old_files
 from app.engine import Engine
-from app.tabs import about, adapt, explain, learn, predict
+from app.tabs import about, explain, learn, predict, teach
 from app.theme import build_theme
 from app.workspace import Registry
+from nearl.errors import NearlError
 
 log = logging.getLogger("nearl.app")
 
@@ -37,6 +42,11 @@ document.addEventListener("focusin", (event) => {
 });
 </script>"""
 
+# The id of the workspace is kept by the browser, so that a reload, a second tab and a restarted server find it again.
+# Where the browser keeps nothing, a reload begins anew.
+RECALL = "() => { try { return localStorage.getItem('nearl-workspace'); } catch { return null; } }"
+REMEMBER = "(key) => { try { localStorage.setItem('nearl-workspace', key); } catch {} return []; }"
+
 WORDS = {"common": {"upload": "Add files"}}  # the name of a button that Gradio leaves without one
 
 
@@ -47,14 +57,20 @@ class Settings:
     backbone: str = "embedded"
     device: str = "auto"
     weights: str = "pretrained"
+    workspaces: str | None = None
 
 
 def build_app(settings: Settings) -> gr.Blocks:
-    """The whole app. The model starts loading in the background; the page is there before it is."""
+    """The whole app. The model starts loading in the background; the page is there before it is.
+
+    Raises NearlError if the folder for workspaces that the settings name cannot be used.
+    """
+    root = _root(settings)
     engine = Engine(settings.backbone, settings.device, settings.weights)
     engine.start()
-    registry = Registry()
+    registry = Registry(root)
     registry.sweep_regularly()
+    threading.Thread(target=_recover, args=(engine, registry), name="recover", daemon=True).start()
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS) as app:
         session = gr.State(None)
         ctx = Context(engine, registry, session, load_ready_prompts())
@@ -64,32 +80,55 @@ def build_app(settings: Settings) -> gr.Blocks:
                 predict_tab = predict.build(ctx)
             with gr.Tab("Explain", id="explain") as explain_item:
                 explain.build(ctx, explain_item)
-            with gr.Tab("Teach", id="teach"):
-                adapt.build(ctx, predict_tab)
+            with gr.Tab("Teach", id="teach") as teach_item:
+                teach.build(ctx, predict_tab, teach_item, _opening(app, ctx, header))
             with gr.Tab("Learn", id="learn"):
                 learn.build()
             with gr.Tab("About", id="about"):
                 about.build()
         api.build(ctx)
-        _session_events(app, ctx, header)
     return app
+
+
+def _root(settings: Settings) -> Root:
+    """The folder for workspaces; where the usual one is taken, a temporary one. Gradio's uploads are kept in it too."""
+    try:
+        root = Root(settings.workspaces or default_root())
+    except NearlError as error:
+        if settings.workspaces:
+            raise
+        log.warning("%s Until then, workspaces are kept in a temporary folder.", error)
+        root = Root()
+    remove_old_files(root.uploads, float("inf"))  # what a server that was killed had not deleted yet
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(root.uploads))
+    return root
+
+
+def _recover(engine: Engine, registry: Registry) -> None:
+    """Go on with the runs of an earlier server, once there is a model."""
+    with contextlib.suppress(NearlError):
+        engine.backbone()
+        engine.queue.recover(registry)
 
 
 def _header(engine: Engine) -> str:
     return views.header(views.model_line(engine.label, engine.state), engine.notice)
 
 
-def _session_events(app: gr.Blocks, ctx: Context, header: gr.HTML) -> None:
-    """A workspace for every page that opens; it is left behind when the page closes. The header follows the model."""
+def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Dependency:
+    """A workspace for every page that opens; it is left behind when the page closes. The header follows the model.
+    Returns the event after which the page has its workspace."""
     pages: dict[str, str] = {}
+    kept = gr.Textbox(visible=False)
 
-    def opened(request: gr.Request) -> tuple[str, str]:
-        workspace = ctx.registry.get(None)
-        pages[request.session_hash] = workspace.id
-        return workspace.id, _header(ctx.engine)
+    def opened(key: str | None, request: gr.Request) -> tuple[str, str, str]:
+        pages[request.session_hash] = found = ctx.registry.get(key).id
+        return found, _header(ctx.engine), found
 
     def closed(request: gr.Request) -> None:
-        ctx.registry.leave(pages.pop(request.session_hash, None))
+        key = pages.pop(request.session_hash, None)
+        if key not in pages.values():  # no other tab of the same browser
+            ctx.registry.leave(key)
 
     def model_state() -> tuple[str, dict]:
         loading = ctx.engine.state == "loading"
@@ -98,8 +137,10 @@ def _session_events(app: gr.Blocks, ctx: Context, header: gr.HTML) -> None:
     timer = gr.Timer(1.0)
     quiet = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
     timer.tick(model_state, None, [header, timer], **quiet)
-    app.load(opened, None, [ctx.session, header], **quiet)
+    loaded = app.load(opened, kept, [ctx.session, header, kept], js=RECALL, **quiet)
+    loaded.then(None, kept, None, js=REMEMBER, api_visibility="private")
     app.unload(closed)
+    return loaded
 
 
 def launch_options() -> dict:

@@ -11,12 +11,16 @@ from pathlib import Path
 from nearl.data.images import base_name
 
 
+def root() -> Path:
+    """Gradio's folder for uploads and downloads."""
+    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio").resolve()
+
+
 def forget(paths: Iterable[str | Path]) -> None:
     """Delete those of the files that lie in Gradio's folder for uploads; examples and files elsewhere stay."""
-    root = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio").resolve()
     for path in map(Path, paths):
         with contextlib.suppress(OSError):
-            if path.resolve().is_relative_to(root):
+            if path.resolve().is_relative_to(root()):
                 path.unlink()
                 path.parent.rmdir()
 

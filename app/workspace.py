@@ -1,71 +1,89 @@
-"""One visitor's images, prompts, adapter and teaching run; all visitors' workspaces, their expiry and clean-up.
+"""One visitor's images, prompts, adapters and teaching run; all visitors' workspaces, their expiry and clean-up.
 
-The page holds only an opaque id. Whoever comes with an unknown or expired id gets a new, empty workspace.
+The page holds only an opaque id. Whoever comes with an unknown or expired id gets a new, empty workspace. Labelled
+images, runs and adapters are on disk and outlive the server; what is being read in Predict is in memory alone.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import secrets
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app import kept_set, uploads
+from app.disk import Root, folder_bytes, folder_name, read_json, remove_old_files, write_json
 from nearl.data.images import ImageRecord, Problem
+from nearl.errors import NearlError
 from nearl.prompts import PromptSet
 
 if TYPE_CHECKING:
-    from app.jobs import TeachJob
+    from app.jobs import RunView
     from nearl.classifier import Classifier, Prediction
+    from nearl.data.checks import SetCheck
     from nearl.data.labelled import LabelledSet
     from nearl.explain import Heatmap
     from nearl.store import Adapter
     from nearl.volumes import VolumeReading
 
-IDLE_SECONDS = 3600.0
-GRACE_SECONDS = 600.0  # after the page was closed; a reload may come back within it
-MAX_WORKSPACES = 32
+IDLE_SECONDS = 3600.0  # in memory
+GRACE_SECONDS = 600.0  # in memory after the page was closed; a reload may come back within it
+KEEP_SECONDS = 24 * 3600.0  # on disk, since it was last used
+UPLOAD_SECONDS = 3600.0  # of files that were uploaded but never read, and of downloads
+MAX_WORKSPACES = 32  # in memory
+MAX_ON_DISK = 512
+MAX_BYTES = 2**30  # of one workspace on disk
+STAMP_SECONDS = 60.0  # how exactly the time of the last use is kept on disk
 SWEEP_SECONDS = 60.0
+KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
-@dataclass
 class Workspace:
-    """What one visitor has brought and made. `lock` is held while one of the fields is being replaced."""
+    """What one visitor has brought and made. `lock` is held while one of the attributes is being replaced.
 
-    id: str
-    records: list[ImageRecord] = field(default_factory=list)
-    synthetic: bool = False
-    problems: list[Problem] = field(default_factory=list)
-    selected: int = 0
-    adapter: Adapter | None = None
-    adapter_name: str = ""
-    classifier: Classifier | None = None
-    prediction: Prediction | None = None
-    prompt_set: PromptSet | None = None
-    heatmaps: dict[tuple, Heatmap] = field(default_factory=dict)
-    volume: tuple[tuple, VolumeReading] | None = None  # of the scan on show, and what it depends on
-    teaching_set: LabelledSet | None = None
-    held_out: LabelledSet | None = None
-    job: TeachJob | None = None
-    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
-    touched: float = field(default_factory=time.monotonic)
-    closed_at: float | None = None
-    _folder: Path | None = None
+    `path` is its folder on disk, made when first written to. `id` is None for one that a restarted server found there
+    and whose visitor has not come back yet.
+    """
+
+    def __init__(self, key: str | None, path: Path, now: float = 0.0):
+        self.id, self.path, self.touched = key, path, now
+        self._downloads = uploads.root() / f"out-{secrets.token_hex(16)}"
+        self.closed_at: float | None = None
+        self.lock = threading.RLock()
+        self.records: list[ImageRecord] = []
+        self.synthetic = False
+        self.problems: list[Problem] = []
+        self.selected = 0
+        self.classifier: Classifier | None = None
+        self.prediction: Prediction | None = None
+        self.heatmaps: dict[tuple, Heatmap] = {}
+        self.volume: tuple[tuple, VolumeReading] | None = None  # of the scan on show, and what it depends on
+        self.teaching_problems: list[Problem] = []
+        self.names: dict[str, str] = {}  # digest -> the visitor's own name of that image, never written to disk
+        self.run: RunView | None = None
+        self.checked: SetCheck | None = None  # of the images to teach with, once asked for
+        self._prompt_set: PromptSet | None = None
+        self._adapter: Adapter | None = None
+        self._adapter_read = False
+        self._sets: tuple[LabelledSet | None, LabelledSet | None] | None = None
 
     @property
     def folder(self) -> Path:
-        """A private folder for files to download, removed with the workspace."""
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="nearl-workspace-"))
-        return self._folder
+        """For files to download, where Gradio serves them to whoever knows its name; removed with the workspace."""
+        self._downloads.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self._downloads
 
     @property
     def busy(self) -> bool:
-        return self.job is not None and not self.job.finished
+        return self.run is not None and not self.run.finished
+
+    # ---- images to read
 
     def set_images(self, records: list[ImageRecord], problems: list[Problem], synthetic: bool) -> None:
         """Replace the images; what was read from the earlier ones goes with them."""
@@ -74,14 +92,104 @@ class Workspace:
             self.prediction = self.volume = None
             self.heatmaps.clear()
 
-    def set_adapter(self, adapter: Adapter | None, name: str) -> None:
-        """Use an adapter from now on; readings and maps made without it are dropped."""
+    # ---- images to teach with
+
+    @property
+    def teaching_set(self) -> LabelledSet | None:
+        return self._read_sets()[0]
+
+    @property
+    def held_out(self) -> LabelledSet | None:
+        """Separate test images, where the visitor brought some."""
+        return self._read_sets()[1]
+
+    def _read_sets(self) -> tuple[LabelledSet | None, LabelledSet | None]:
         with self.lock:
-            self.adapter, self.adapter_name = adapter, name
+            if self._sets is None:
+                self._sets = kept_set.load(self.path / "set")
+            return self._sets
+
+    def keep_sets(self, data: LabelledSet | None, test: LabelledSet | None = None) -> None:
+        """Teach with these from now on, also after a restart. NearlError if they do not fit into the workspace."""
+        folder = self.path / "set"
+        with self.lock:
+            self.checked = None
+            if data is None:
+                shutil.rmtree(folder, ignore_errors=True)
+                self._sets = (None, None)
+                return
+            test = test if test is not None and len(test) else None
+            files = kept_set.encode(data, test, folder)
+            self.check_room(sum(map(len, files.values())))
+            for record in [*data.records, *(test.records if test else [])]:
+                self.names.setdefault(record.digest, record.name)
+            kept_set.save(data, test, folder, files)
+            self._sets = (data, test)
+
+    def check_room(self, more: int) -> None:
+        """Raises NearlError if so many bytes more would be too many."""
+        if folder_bytes(self.path) + more > MAX_BYTES:
+            raise NearlError(
+                f"Your workspace is full ({MAX_BYTES >> 20} MB); remove images or adapters from it, then try again."
+            )
+
+    # ---- the adapter in use
+
+    @property
+    def state(self) -> dict:
+        """What is remembered on disk: {"in_use": id on the shelf or "", "run": id or ""}; {} for a new workspace."""
+        return read_json(self.path / "state.json")
+
+    def remember(self, **changes: str) -> None:
+        with self.lock:
+            write_json(self.path / "state.json", {**self.state, **changes})
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The adapter in use; after a restart it is read from the shelf when first asked for."""
+        with self.lock:
+            if not self._adapter_read:
+                self._adapter_read = True
+                if key := self.state.get("in_use"):
+                    from app import shelf
+
+                    with contextlib.suppress(NearlError):
+                        self._adapter = shelf.load(self, key)
+            return self._adapter
+
+    @property
+    def adapter_name(self) -> str:
+        from app import shelf
+
+        entry = shelf.entry(self, self.state.get("in_use", ""))
+        return entry.name if entry else ""
+
+    @property
+    def prompt_set(self) -> PromptSet | None:
+        """The prompts last read with; those of the adapter in use where nothing was read yet."""
+        if self._prompt_set is None and self.adapter is not None:
+            self._prompt_set = PromptSet.from_dict(self.adapter.meta["prompts"])
+        return self._prompt_set
+
+    @prompt_set.setter
+    def prompt_set(self, value: PromptSet | None) -> None:
+        self._prompt_set = value
+
+    def set_adapter(self, adapter: Adapter | None, key: str = "") -> None:
+        """Use an adapter of the shelf from now on, or none; readings and maps made without it are dropped."""
+        with self.lock:
+            if key or self.path.exists():
+                self.remember(in_use=key)
+            self._adapter, self._adapter_read = adapter, True
             self.classifier = self.prediction = None
             self.heatmaps.clear()
+            if adapter is not None:
+                self._prompt_set = PromptSet.from_dict(adapter.meta["prompts"])
+
+    # ---- expiry
 
     def expired(self, now: float) -> bool:
+        """Whether it is to leave memory; what is on disk stays for KEEP_SECONDS."""
         if self.busy:
             return False
         if self.closed_at is not None and now - self.closed_at > GRACE_SECONDS:
@@ -89,41 +197,72 @@ class Workspace:
         return now - self.touched > IDLE_SECONDS
 
     def close(self) -> None:
-        if self.job is not None:
-            self.job.cancel()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        """Leave memory; what is on disk stays."""
+        shutil.rmtree(self._downloads, ignore_errors=True)
+
+    def stamp(self, now: float) -> None:
+        """Keep the time of the last use on disk, for a server that starts later."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path, (now, now))
 
 
 class Registry:
-    """All workspaces by id. `clock` is time.monotonic unless a test brings its own."""
+    """All workspaces. `root`: where they are kept; None for a temporary folder. `clock`: seconds since the epoch."""
 
-    def __init__(self, limit: int = MAX_WORKSPACES, clock: Callable[[], float] = time.monotonic):
-        self._limit, self._clock = limit, clock
-        self._all: dict[str, Workspace] = {}
-        self._guard = threading.Lock()
+    def __init__(self, root: Root | None = None, limit: int = MAX_WORKSPACES, clock: Callable[[], float] = time.time):
+        self.root, self._limit, self._clock = root or Root(), limit, clock
+        self._all: dict[str, Workspace] = {}  # by the name of their folder
+        self._guard = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def get(self, key: str | None) -> Workspace:
+    def get(self, key: object) -> Workspace:
         """The workspace of that id, or a new one with a new id if there is none."""
         self.sweep()
         now = self._clock()
         with self._guard:
-            workspace = self._all.get(key) if isinstance(key, str) else None
+            workspace = self._known(key)
             if workspace is None:
-                workspace = Workspace(secrets.token_urlsafe(24))
-                self._all[workspace.id] = workspace
+                key = secrets.token_urlsafe(32)
+                workspace = self._all[folder_name(key)] = Workspace(key, self.root.folder(key), now)
+            elif workspace.path.exists():
+                workspace.stamp(now)
             workspace.touched, workspace.closed_at = now, None
             return workspace
 
-    def leave(self, key: str | None) -> None:
-        """The page was closed: forget the workspace after a grace period, or when its teaching is finished."""
+    def _known(self, key: object) -> Workspace | None:
+        if not isinstance(key, str) or not KEY.fullmatch(key):
+            return None
+        workspace = self._all.get(folder_name(key))
+        if workspace is None and self.root.folder(key).is_dir():
+            workspace = self._all[folder_name(key)] = Workspace(key, self.root.folder(key), self._clock())
+        if workspace is not None:
+            workspace.id = key
+        return workspace
+
+    def adopt(self, path: Path) -> Workspace:
+        """The workspace of a folder that an earlier server left; its visitor may come back for it."""
         with self._guard:
-            workspace = self._all.get(key) if isinstance(key, str) else None
+            if path.name not in self._all:
+                self._all[path.name] = Workspace(None, path, self._clock())
+            return self._all[path.name]
+
+    def leave(self, key: object) -> None:
+        """The page was closed: forget what is in memory after a grace period, or when teaching is finished."""
+        with self._guard:
+            workspace = self._all.get(folder_name(key)) if isinstance(key, str) else None
             if workspace is not None:
                 workspace.closed_at = self._clock()
+
+    def forget(self, workspace: Workspace) -> None:
+        """Remove a workspace at once, from memory and from disk."""
+        if workspace.run is not None:
+            workspace.run.cancel()
+        with self._guard:
+            self._all.pop(workspace.path.name, None)
+        workspace.close()
+        shutil.rmtree(workspace.path, ignore_errors=True)
 
     def sweep_regularly(self) -> None:
         """Sweep every minute from now on, so that images are forgotten even if nobody else comes."""
@@ -132,17 +271,40 @@ class Registry:
             while True:
                 time.sleep(SWEEP_SECONDS)
                 self.sweep()
+                self.sweep_disk()
 
+        self.sweep_disk()
         threading.Thread(target=forever, name="sweep", daemon=True).start()
 
     def sweep(self) -> None:
-        """Drop what has expired and, beyond the limit, what was untouched the longest (never one that is teaching)."""
+        """Drop from memory what has expired and, beyond the limit, what was untouched the longest; never a busy one."""
         now = self._clock()
         with self._guard:
-            gone = [w for w in self._all.values() if w.expired(now)]
-            idle = sorted((w for w in self._all.values() if not w.busy and w not in gone), key=lambda w: w.touched)
+            gone = [name for name, w in self._all.items() if w.expired(now)]
+            idle = sorted((n for n, w in self._all.items() if not w.busy and n not in gone), key=self._touched)
             gone += idle[: max(0, len(self._all) - len(gone) - self._limit + 1)]
-            for workspace in gone:
-                del self._all[workspace.id]
-        for workspace in gone:
-            workspace.close()
+            for name in gone:
+                self._all.pop(name).close()
+
+    def _touched(self, name: str) -> float:
+        return self._all[name].touched
+
+    def sweep_disk(self) -> None:
+        """Delete what nobody has used for KEEP_SECONDS, whichever server left it, and old uploads and downloads."""
+        now = self._clock()
+        with self._guard:
+            idle = []
+            for path in self.root.workspaces.iterdir():
+                workspace = self._all.get(path.name)
+                if workspace is not None and (workspace.busy or not workspace.expired(now)):
+                    continue
+                with contextlib.suppress(OSError):
+                    idle.append((path.stat().st_mtime, path))
+            idle.sort()
+            spare = max(0, len(idle) - MAX_ON_DISK)
+            for number, (last_used, path) in enumerate(idle):
+                if number < spare or now - last_used > KEEP_SECONDS:
+                    if path.name in self._all:
+                        self._all.pop(path.name).close()
+                    shutil.rmtree(path, ignore_errors=True)
+        remove_old_files(self.root.uploads, now - UPLOAD_SECONDS)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from app import reading, teaching, views
+from app.disk import Root
 from app.engine import DeviceLock, Engine
 from app.jobs import CANCELLED, DONE, FAILED, watch
 from app.reading import AFTER, BEFORE, MapChoice
@@ -147,7 +148,7 @@ def test_a_workspace_that_is_teaching_is_kept():
     now = [0.0]
     registry = Registry(limit=1, clock=lambda: now[0])
     busy = registry.get(None)
-    busy.job = Run()
+    busy.run = Run()
     now[0] = 10 * IDLE_SECONDS
     registry.get(None)
     assert registry.get(busy.id) is busy
@@ -190,8 +191,13 @@ def engine(checkpoints):
 
 
 @pytest.fixture
-def workspace():
-    return Registry().get(None)
+def registry(tmp_path):
+    return Registry(Root(tmp_path / "root"))
+
+
+@pytest.fixture
+def workspace(registry):
+    return registry.get(None)
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +223,7 @@ def test_read_before_and_after_teaching(engine, workspace, images):
     assert workspace.prediction.adapted is None
     assert "not taught" not in reading.reading_html(workspace)
 
-    workspace.teaching_set = phantom_set("head_mri", 6, size=64)
+    workspace.keep_sets(phantom_set("head_mri", 6, size=64))
     job = run(teaching.start(engine, workspace, prompts, "quick"))
     assert (job.state, job.step, len(job.losses)) == (DONE, 30, 30)
     assert job.scores["n"] == 4
@@ -271,7 +277,7 @@ def test_unexpected_errors_are_logged_and_told_in_one_sentence(caplog):
 
 
 def test_cancelled_runs_leave_the_model_as_it_was(engine, workspace):
-    workspace.teaching_set = phantom_set("head_mri", 4, size=64)
+    workspace.keep_sets(phantom_set("head_mri", 4, size=64))
     prompts = teaching.prompts_for(workspace.teaching_set).to_dict()
     job = teaching.start(engine, workspace, prompts, "thorough")
     with pytest.raises(NearlError, match="going on"):
@@ -285,11 +291,11 @@ def test_cancelled_runs_leave_the_model_as_it_was(engine, workspace):
     assert "cancelled" in teaching.job_html(job)
 
 
-def test_a_waiting_run_can_be_cancelled(engine):
-    one, two = Registry().get(None), Registry().get(None)
+def test_a_waiting_run_can_be_cancelled(engine, registry):
+    one, two = registry.get(None), registry.get(None)
     jobs = []
     for workspace in (one, two):
-        workspace.teaching_set = phantom_set("smear", 4, size=64)
+        workspace.keep_sets(phantom_set("smear", 4, size=64))
         prompts = teaching.prompts_for(workspace.teaching_set).to_dict()
         jobs.append(teaching.start(engine, workspace, prompts, "quick"))
     jobs[1].cancel()
@@ -299,7 +305,7 @@ def test_a_waiting_run_can_be_cancelled(engine):
 
 
 def test_prompts_must_be_for_the_classes_of_the_images(engine, workspace):
-    workspace.teaching_set = phantom_set("smear", 4, size=64)
+    workspace.keep_sets(phantom_set("smear", 4, size=64))
     job = run(teaching.start(engine, workspace, default_prompts(["a", "b"]).to_dict(), "quick"))
     assert job.state == FAILED
     assert "same classes" in job.error
@@ -330,11 +336,11 @@ def test_prompts_come_with_the_images_or_from_the_class_names(workspace):
     assert teaching.prompts_for(workspace.teaching_set).prompts[0] == ("a medical image of no lesion",)
 
 
-def test_an_adapter_travels_as_a_zip(engine, workspace, images):
-    workspace.teaching_set = phantom_set("smear", 4, size=64)
+def test_an_adapter_travels_as_a_zip(engine, registry, workspace, images):
+    workspace.keep_sets(phantom_set("smear", 4, size=64))
     prompts = teaching.prompts_for(workspace.teaching_set).to_dict()
     run(teaching.start(engine, workspace, prompts, "quick"))
-    other = Registry().get(None)
+    other = registry.get(None)
     assert teaching.adapter_file(other) is None
     taken = teaching.take_adapter(engine, other, teaching.adapter_file(workspace))
     assert taken.classes == ("no lesion", "lesion")
