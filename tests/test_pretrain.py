@@ -273,14 +273,34 @@ def test_augmentation_turns_and_tints_only_where_the_set_allows_it():
     ramp = torch.linspace(0, 255, 36).to(torch.uint8).expand(64, 4, 36, 36).clone()  # darker at the left
     picked, zeros = torch.arange(64), torch.zeros(64, dtype=torch.long)
     generator = torch.Generator().manual_seed(0)
-    fixed, masks = augment(Pool(ramp, zeros, zeros, zeros.bool(), []), picked, 32, generator)
+    no, yes = zeros.bool(), ~zeros.bool()
+    fixed, masks = augment(Pool(ramp, zeros, zeros, no, no, no, []), picked, 32, generator)
     assert fixed.shape == (64, 3, 32, 32) and fixed.min() >= -1 and fixed.max() <= 1
     assert torch.equal(fixed[:, 0], fixed[:, 1]), "grey stays grey"
     assert (fixed[..., 16:].mean((1, 2, 3)) > fixed[..., :16].mean((1, 2, 3))).all(), "never mirrored"
     assert (masks[..., 16:].mean((1, 2)) > masks[..., :16].mean((1, 2))).all(), "the mask goes with the picture"
-    free, _ = augment(Pool(ramp, zeros, zeros + 2, ~zeros.bool(), []), picked, 32, generator)
+    free, _ = augment(Pool(ramp, zeros, zeros + 2, yes, no, no, []), picked, 32, generator)
     assert not torch.equal(free[:, 0], free[:, 1])
     assert (free[..., 16:].mean((1, 2, 3)) < free[..., :16].mean((1, 2, 3))).any()
+    dyed, _ = augment(Pool(ramp, zeros, zeros, no, yes, no, []), picked, 32, generator)
+    apart = (dyed[:, 0] - dyed[:, 1]).abs().amax((1, 2)) > 0.1
+    assert 20 < apart.sum() < 60, "many views in other dyes, some as they are"
+
+
+def test_a_cell_is_cut_out_and_set_on_black_with_its_mask():
+    side = 126
+    picture = torch.full((40, 4, side, side), 230, dtype=torch.uint8)
+    picture[:, 3] = 0
+    picture[:, 1, 80:100, 20:40] = 120  # a pink cell on a bright ground
+    picture[:, 3, 80:100, 20:40] = 255
+    zeros = torch.zeros(40, dtype=torch.long)
+    no, yes = zeros.bool(), ~zeros.bool()
+    pool = Pool(picture, zeros, zeros, no, no, yes, [])
+    views, masks = augment(pool, torch.arange(40), 64, torch.Generator().manual_seed(0))
+    large = masks.mean((1, 2)) > 0.2
+    assert 5 < large.sum() < 30, "about a third"
+    corners = views[large][..., :3, :3].amax((1, 2, 3))
+    assert (corners < views[large][..., 28:36, 28:36].amax((1, 2, 3))).all()
 
 
 def test_classes_of_a_set_are_drawn_equally_and_a_batch_dwells_on_one_set(config, data):

@@ -20,13 +20,16 @@ from nearl.pretrain.config import concepts_of
 class Pool(NamedTuple):
     """Images in memory. pixels: uint8 [N, 4, S, S], RGB and the mask of a phantom's lesion (0 or 255).
 
-    concept int64 [N], symmetry int64 [N] (0-2), colour bool [N]; details: a phantom's facts, None for a real image.
+    concept int64 [N], symmetry int64 [N] (0-2), colour, stained and cells bool [N] (as in the config); details: a
+    phantom's facts, None for a real image.
     """
 
     pixels: torch.Tensor
     concept: torch.Tensor
     symmetry: torch.Tensor
     colour: torch.Tensor
+    stained: torch.Tensor
+    cells: torch.Tensor
     details: list[dict | None]
 
 
@@ -46,10 +49,9 @@ def load_pool(files: list[tuple[Path | int, int]], config: dict[str, Any], side:
             details.append(None)
     concept = torch.tensor([index for _, index in files])
     symmetry = torch.tensor([("none", "horizontal", "all").index(entry.get("symmetry", "none")) for entry in entries])
-    colour = torch.tensor([bool(entry.get("colour")) for entry in entries])
-    return Pool(
-        torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), concept, symmetry[concept], colour[concept], details
-    )
+    flags = [torch.tensor([bool(entry.get(key)) for entry in entries]) for key in ("colour", "stained", "cells")]
+    pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    return Pool(pixels, concept, symmetry[concept], *(flag[concept] for flag in flags), details)
 
 
 def sampling_weights(pool: Pool, config: dict[str, Any]) -> np.ndarray:
@@ -84,8 +86,9 @@ def augment(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Random views of the picked images: float32 [B, 3, size, size], normalised, and masks float32 [B, size, size].
 
-    Geometry (crop, aspect, rotation, the set's symmetry), exposure (gamma, contrast, brightness, colour cast), noise,
-    blur and an erased rectangle: against the shortcuts of cropping, borders, exposure and burnt-in marks.
+    Geometry (crop, aspect, rotation, the set's symmetry), exposure (gamma, contrast, brightness, colour cast), stains,
+    noise, blur and an erased rectangle: against the shortcuts of cropping, borders, exposure, one laboratory's dyes and
+    burnt-in marks. Of pictures of cells, some views show a cell cut out, on black.
     """
     n = len(picked)
 
@@ -101,11 +104,17 @@ def augment(
     flip = 1 - 2 * ((symmetry >= 1) & coin(0.5)).float()
     sx, sy, slack = scale * aspect * flip, scale / aspect, (1 - scale).clamp(min=0)
     shift = uniform(-1, 1, 2) * slack[:, None]
+    alone = pool.cells[picked] & coin(0.35)
+    if alone.any():
+        zoom = uniform(0.16, 0.24)
+        sx, sy = torch.where(alone, zoom * flip, sx), torch.where(alone, zoom, sy)
+        shift[alone] = cell_centres(pool.pixels[picked[alone]], generator)
     cos, sin = angle.cos(), angle.sin()
     theta = torch.stack([cos * sx, -sin * sy, shift[:, 0], sin * sx, cos * sy, shift[:, 1]], 1).view(n, 2, 3)
     grid = F.affine_grid(theta, [n, 3, size, size], align_corners=False)
     x = F.grid_sample(pool.pixels[picked].float() / 255, grid, align_corners=False)
     x, mask = x[:, :3], x[:, 3]
+    x[alone] = cut_out(x[alone])
 
     blurred = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
     x = torch.where((coin(0.2))[:, None, None, None], blurred, x)
@@ -115,6 +124,10 @@ def augment(
     x = x.clamp(1e-4, 1) ** uniform(-0.4, 0.4, 1, 1, 1).exp()
     x = (x - 0.4) * uniform(0.7, 1.3, 1, 1, 1) + 0.4 + uniform(-0.12, 0.12, 1, 1, 1)
     x = x * torch.where(colour[:, None, None, None], uniform(0.88, 1.12, 3, 1, 1), 1.0)
+    dyes = (torch.eye(3) + uniform(-0.25, 0.25, 3, 3)) * uniform(-0.5, 0.5, 1, 1).exp()
+    density = torch.einsum("nij,njhw->nihw", dyes, -x.clamp(0.02, 1).log())
+    restained = (pool.stained[picked] & coin(0.6))[:, None, None, None] & (x.amax(1, keepdim=True) > 0.02)
+    x = torch.where(restained, (-density).exp(), x)
     x = x + torch.randn(n, 1, size, size, generator=generator) * (uniform(0, 0.05) * coin(0.5))[:, None, None, None]
 
     position = (torch.arange(size) + 0.5) / size
@@ -123,6 +136,29 @@ def augment(
     erased = inside[:, 0, :, None] & inside[:, 1, None, :]
     x = torch.where(erased[:, None], uniform(0, 1, 1, 1, 1), x)
     return (x.clamp(0, 1) - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1), mask * ~erased
+
+
+def cell_centres(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Centres [N, 2] (x, y in -1..1) of one cell in each of the pictures uint8 [N, 4, S, S]: of the one under the mask,
+    else of one of those that take up much light."""
+    side = pixels.shape[-1]
+    kernel = side // 8 + 1 - side // 8 % 2  # about one cell
+    light = F.avg_pool2d(pixels[:, 1:2].float() / 255, kernel, kernel // 4)
+    masked = F.avg_pool2d(pixels[:, 3:].float() / 255, kernel, kernel // 4)
+    score = masked * 9 - light + 0.06 * torch.rand(light.shape, generator=generator)
+    best, columns = score.flatten(1).argmax(1), light.shape[-1]
+    at = torch.stack([best % columns, best // columns], 1) * (kernel // 4) + kernel / 2
+    return at / side * 2 - 1
+
+
+def cut_out(x: torch.Tensor) -> torch.Tensor:
+    """[N, 3, S, S] in 0..1 -> the same with everything black but the stained matter about the middle."""
+    side = x.shape[-1]
+    position = (torch.arange(side) + 0.5) / side * 2 - 1
+    middle = position[:, None] ** 2 + position[None] ** 2 < 0.8
+    kernel = side // 8 + 1 - side // 8 % 2
+    light = F.avg_pool2d(x[:, 1:2], kernel, 1, kernel // 2, count_include_pad=False)
+    return x * (middle & (light < 0.93 * light.amax((1, 2, 3), keepdim=True)))
 
 
 def see(pool: Pool, picked: torch.Tensor, masks: torch.Tensor, clear: torch.Tensor) -> tuple[torch.Tensor, list]:
