@@ -26,7 +26,7 @@ MAX_DIRECTORY = 16_000_000  # bytes of a zip's own list of entries, 3 kB for eac
 MAX_PARTS, MAX_NAME = 32, 1000  # folders and characters of one entry's path
 HEADER = 30  # bytes, at least, before an entry's own
 CHUNK = 1 << 20  # bytes that are unpacked at a time
-MAX_DEPTH = 8  # folders in folders, so that links cannot lead round in circles
+MAX_DEPTH = 8  # folders in folders (our choice)
 _ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".xz")
 _LITTER = ("__macosx", "thumbs.db", "desktop.ini", "dicomdir")
 
@@ -46,7 +46,7 @@ def folder_files(root: Path) -> tuple[list[tuple[Parts, Reader]], list[Problem],
     files: list[tuple[Parts, Reader]] = []
     problems: list[Problem] = []
 
-    def walk(folder: Path, parts: Parts) -> None:
+    def walk(folder: Path, parts: Parts, above: tuple[Path, ...]) -> None:
         try:
             entries = sorted(folder.iterdir())
         except OSError as error:
@@ -59,12 +59,14 @@ def folder_files(root: Path) -> tuple[list[tuple[Parts, Reader]], list[Problem],
             if len(files) > 100_000:
                 raise NearlError(f"{name} holds more than 100,000 files; choose the folder of one labelled set.")
             if entry.is_dir():
-                inside = (*parts, _clean(entry.name))
+                inside, shown = (*parts, _clean(entry.name)), base_name(entry.name)
+                if entry.resolve() in above:
+                    problems.append(Problem(shown, f"{shown} is a link that leads in circles and was left out."))
+                    continue
                 files.append(((*inside, ""), path_reader(entry)))
                 if len(parts) < MAX_DEPTH:
-                    walk(entry, inside)
+                    walk(entry, inside, (*above, entry.resolve()))
                 else:
-                    shown = base_name(entry.name)
                     problems.append(Problem(shown, f"The folder {shown} lies too deep and was left out; move it up."))
             elif entry.is_file():
                 files.append(((*parts, _clean(entry.name)), path_reader(entry)))
@@ -72,7 +74,7 @@ def folder_files(root: Path) -> tuple[list[tuple[Parts, Reader]], list[Problem],
                 shown = base_name(entry.name)
                 problems.append(Problem(shown, f"{shown} is a broken link or a special file and was left out."))
 
-    walk(root, ())
+    walk(root, (), (root.resolve(),))
     return files, problems, name
 
 

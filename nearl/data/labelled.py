@@ -277,7 +277,8 @@ def _table_of(layout: Layout, name: str) -> Table | None:
     layout.problems += refused
     if table is None and not layout.splits:
         lack = f"{name} holds no class folders; put the images of each class in a folder named after it."
-        raise NearlError(refused[0].reason if refused else lack)
+        why = f" ({layout.problems[0].reason})" if layout.problems else ""
+        raise NearlError(refused[0].reason if refused else lack + why)
     return table if None in layout.splits or not layout.splits else None
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nearl.data.records import base_name
 from nearl.errors import NearlError
 
 FEWEST = 4  # images of every class, at least, for a held-out part
@@ -148,7 +149,7 @@ def groups_from_names(names: Sequence[str], pattern: str) -> list[str]:
     else:
         found = [match.group(1) or "" if (match := _compiled(pattern).search(name[:120])) else "" for name in names]
     if not any(found):
-        shown = f", such as {names[0]}" if len(names) else ""
+        shown = f", such as {base_name(names[0])}" if len(names) else ""
         raise NearlError(f"The pattern “{pattern}” fits none of the file names{shown}; change it or leave it empty.")
     return found
 
