@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from app import api, views
+from app import api, guard, views
 from app.context import ASSETS, Context, load_ready_prompts
 from app.disk import Root, default_root, remove_old_files
 from app.engine import Engine
@@ -65,6 +65,7 @@ def build_app(settings: Settings) -> gr.Blocks:
 
     Raises NearlError if the folder for workspaces that the settings name cannot be used.
     """
+    guard.keep_uploads_apart()
     root = _root(settings)
     engine = Engine(settings.backbone, settings.device, settings.weights)
     engine.start()
@@ -161,4 +162,5 @@ def launch_options() -> dict:
         "show_error": False,
         "quiet": True,
         "allowed_paths": [],
+        "app_kwargs": {"middleware": guard.MIDDLEWARE},
     }
