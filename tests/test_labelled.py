@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,20 @@ import pytest
 from PIL import Image
 from scans import body, dataset, nifti, written
 
-from nearl.data.labelled import MAX_SIDE, from_files, from_folder, from_zip, resolve_splits
+from nearl.data.labelled import (
+    MAX_SIDE,
+    drop_class,
+    from_files,
+    from_folder,
+    from_table,
+    from_zip,
+    join,
+    merge,
+    relabel,
+    remove,
+    rename,
+    resolve_splits,
+)
 from nearl.errors import NearlError
 
 
@@ -255,3 +269,66 @@ def test_scans_are_taught_with_as_pictures(tmp_path):
     assert found.counts() == {"a": 2, "b": 2} and not found.problems
     assert all(record.scan is None for record in found.records)  # the numbers behind them are not kept
     assert any("of 24 slices" in note for record in found.records for note in record.notes)
+
+
+# ---- tables, one class at a time, and changing a set ------------------------------------------------------------
+
+
+def test_a_table_with_patients(tmp_path):
+    write(tmp_path, {f"{i}.png": png(40 * i) for i in (1, 2, 3, 4)})
+    (tmp_path / "labels.csv").write_text("Patient;File;Label\np1;1.png;dog\np1;2.png;cat\n;3.png;Dog\np2;4.png;cat\n")
+    pictures = sorted(tmp_path.glob("*.png"))
+    found = from_table(pictures, tmp_path / "labels.csv")
+    assert found.classes == ["cat", "dog"] and found.labels == [0, 0, 1, 1] and not found.problems
+    assert [record.name for record in found.records] == ["2.png", "4.png", "1.png", "3.png"]
+    assert found.groups == ["p1", "p2", "p1", ""] and found.subset([3, 0]).groups == ["", "p1"]
+    among = from_table([*pictures, tmp_path / "labels.csv"])
+    folder, test = resolve_splits(tmp_path)
+    zipped = from_zip(pack(tmp_path / "all.zip", {path.name: path.read_bytes() for path in tmp_path.iterdir()}))
+    assert test is None
+    for other in (among, folder, zipped, from_table([tmp_path / "all.zip"])):
+        assert (other.classes, other.labels, other.groups) == (found.classes, found.labels, found.groups)
+
+
+def test_train_and_test_folders_outweigh_a_table_and_a_table_outweighs_other_folders(tmp_path):
+    files = {f"{split}/{name}": data for split in ("train", "test") for name, data in CLASSES.items()}
+    table = b"file,label\nb_cat/1.png,x\nb_cat/2.PNG,y\na_dog/deep/3.jpeg,x\n"
+    train, test = resolve_splits(pack(tmp_path / "a.zip", {**files, "labels.csv": table}))
+    assert train.classes == ["a_dog", "b_cat"] and len(test) == 3
+    found = from_zip(pack(tmp_path / "b.zip", {**CLASSES, "labels.csv": table, "prompts.json": b"{}"}))
+    assert found.counts() == {"x": 2, "y": 1} and not found.problems and found.prompts == {}
+    notes = from_zip(pack(tmp_path / "c.zip", {**CLASSES, "notes.csv": b"a,b\n1,2\n"}))
+    assert len(notes) == 3 and [problem.name for problem in notes.problems] == ["notes.csv"]
+
+
+def test_one_class_at_a_time(tmp_path):
+    write(tmp_path, CLASSES)
+    zipped = pack(tmp_path / "more.zip", {"x/5.png": png(5), "6.png": png(6), "bad.png": b"x"})
+    with pytest.raises(NearlError, match="at least two classes"):
+        from_files({"cat": [zipped]})
+    cats = from_files({"Cat": [tmp_path / "b_cat/1.png", zipped]}, fewest=1)
+    assert cats.counts() == {"Cat": 3} and [problem.name for problem in cats.problems] == ["bad.png"]
+    both = join(cats, from_folder(tmp_path))
+    assert both.classes == ["Cat", "a_dog", "b_cat"] and both.labels == [0, 0, 0, 1, 2, 2] and both.groups is None
+    again = join(both, from_files({"  cAT ": [tmp_path / "b_cat/2.PNG"]}, fewest=1))
+    assert again.counts() == {"Cat": 4, "a_dog": 1, "b_cat": 2} and len(again.problems) == 1
+
+
+def test_changing_a_set(tmp_path):
+    data = from_folder(write(tmp_path, {**CLASSES, "c_cow/7.png": png(7)}))
+    data.groups = ["d", "c1", "c2", "cow"]
+    names = [record.name for record in data.records]
+    assert rename(data, "B_CAT", " house   cat ").classes == ["a_dog", "house cat", "c_cow"]
+    assert rename(data, "b_cat", "B_Cat").classes[1] == "B_Cat"
+    merged = merge(data, ["c_cow", "a_dog"], "not a cat")
+    assert merged.classes == ["not a cat", "b_cat"] and merged.labels == [0, 1, 1, 0]
+    assert merge(data, ["b_cat", "c_cow"], "B_CAT").classes == ["a_dog", "B_CAT"]
+    less = remove(data, [0, 2])
+    assert less.classes == data.classes and less.labels == [1, 2] and less.groups == ["c1", "cow"]
+    moved = relabel(data, [1], "a_dog")
+    assert moved.labels == [0, 0, 1, 2] and relabel(data, [1], "kitten").counts()["kitten"] == 1
+    dropped = drop_class(data, "b_cat")
+    assert dropped.classes == ["a_dog", "c_cow"] and dropped.labels == [0, 1] and dropped.groups == ["d", "cow"]
+    assert data.labels == [0, 1, 1, 2] and [record.name for record in data.records] == names  # itself unchanged
+    grouped = join(data, replace(less, groups=None))
+    assert grouped.groups == ["d", "c1", "c2", "cow", "", ""]

@@ -156,7 +156,9 @@ def match(table: Table, files: Sequence[tuple[Parts, Reader]]) -> Matched:
             continue
         result.problems.append(Problem(shown, reason))
     spelt: dict[str, str] = {}
-    for number, (parts, reader) in enumerate(files):
+    named = {problem.name for problem in result.problems}
+    for number in (*rows, *(number for number in range(len(files)) if number not in rows)):
+        parts, reader = files[number]
         shown = base_name(parts[-1])
         labels = list(dict.fromkeys(same(row.label) for row in rows.get(number, ())))
         if len(labels) > 1:
@@ -167,7 +169,7 @@ def match(table: Table, files: Sequence[tuple[Parts, Reader]]) -> Matched:
             result.files.append(("/".join(parts), reader))
             result.labels.append(spelt.setdefault(labels[0], row.label))
             result.groups.append(row.group)
-        elif not any(problem.name == shown for problem in result.problems):
+        elif shown not in named:
             result.problems.append(Problem(shown, f"{shown} has no row in {table.name} and was left out."))
     return result
 
