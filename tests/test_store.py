@@ -19,10 +19,9 @@ IDENTITY = {"name": "somemodel", "config_sha256": "c" * 64, "weights": "w" * 64}
 
 
 # of the first embedded backbone, which is no longer shipped
-FIRST_EMBEDDED = {
-    "name": "embedded",
-    "config_sha256": "321331369725e26c060669a9515a518fbe68a392bca8baa0521d3d596f708ece",
-    "weights": "bf1f8c9c56e5d495c0d3b37af2787035961a041fd64c2685a6584181ec17904a",
+EARLIER_EMBEDDED = {
+    "first": "bf1f8c9c56e5d495c0d3b37af2787035961a041fd64c2685a6584181ec17904a",
+    "second": "2f8ab26a7dff325183d91ee28949e4c45a26df9537f6234ae04a03679f323ba5",
 }
 
 
@@ -163,10 +162,12 @@ def test_things_that_are_no_adapter_are_refused(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_an_adapter_of_the_first_embedded_backbone_is_refused_by_the_one_in_use(adapter):
-    adapter.meta["backbone"] = FIRST_EMBEDDED
+@pytest.mark.parametrize("version", EARLIER_EMBEDDED)
+def test_an_adapter_of_an_earlier_embedded_backbone_is_refused_by_the_one_in_use(adapter, version):
+    now = load_backbone("embedded").identity
+    adapter.meta["backbone"] = now | {"weights": EARLIER_EMBEDDED[version]}
     with pytest.raises(NearlError, match="another version of 'embedded'"):
-        adapter.check_backbone(load_backbone("embedded").identity)
+        adapter.check_backbone(now)
 
 
 def card_of(adapter, **changes):
