@@ -249,6 +249,7 @@ def progress(
 ) -> str:
     """What is being done, how far it is, how long is left, and the curve so far."""
     share = 0 if not steps else min(100 * step / steps, 100)
+    done = f"Step {step} of {steps}" if steps else "Loading the model and the images"
     why = ""
     if phase.startswith("fold"):
         why = quiet("The set is small, so it is taught several times, each time with another part kept aside.")
@@ -256,7 +257,7 @@ def progress(
         f'<section class="progress" aria-live="off"><p class="headline">{phase_words(phase)}</p>{why}'
         f'<div class="track" role="progressbar" aria-label="Teaching" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{share:.0f}"><i style="width:{share:.1f}%"></i></div>'
-        f'<p class="quiet steps"><span>Step {step} of {steps}</span><span>{duration(seconds)}</span></p>'
+        f'<p class="quiet steps"><span>{done}</span><span>{duration(seconds)}</span></p>'
         f"{curves(losses, held, steps)}</section>"
     )
 

@@ -173,7 +173,7 @@ def _given(labels: Sequence[int], given: int, leaked: set[int]) -> Split:
     support = [i for i in range(len(labels)) if i not in leaked]
     if {labels[i] for i in support} != set(labels):
         raise NearlError("Every image of a class is also among the test images; take them out of one of the two.")
-    words = f"The {given} test images that you brought are used to check with, and none of them teaches"
+    words = f"{given} separate test images are used to check with, and none of them teaches"
     if leaked:
         words += f" ({len(leaked)} of the images to teach with are also among them and are left out)"
     return Split("given", support, [], [], words + ".")
