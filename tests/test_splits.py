@@ -110,7 +110,7 @@ def test_four_images_that_are_copies_are_fewer():
 def test_separate_test_images():
     split = plan([0, 0, 1, 1], given=30, leaked=[1])
     assert (split.kind, split.support, split.held, split.folds) == ("given", [0, 2, 3], [], [])
-    assert "30 test images" in split.words and "1 of the images" in split.words
+    assert "30 separate test images" in split.words and "1 of the images" in split.words
     assert plan([0, 0, 1, 1], given=30).support == [0, 1, 2, 3]
 
 
