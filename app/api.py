@@ -6,6 +6,7 @@
                    api_name="/predict")
     client.predict("glioma", "relevance", api_name="/explain")  # of the first image of the last /predict
     client.predict(handle_file("task.zip"), None, "quick", api_name="/teach")
+    client.predict(api_name="/shelf")  # the adapters; /use, /rename and /delete take their ids
 
 Errors come back as {"error": sentence}, so that a client need not guess at a traceback. Answers never hold a file's
 name, which may be a person's: images are "image 1", "image 2" in the order in which they were sent.
@@ -14,15 +15,14 @@ name, which may be a person's: images are "image 1", "image 2" in the order in w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 
 import gradio as gr
 
-from app import explaining, reading, teaching, uploads
+from app import explaining, reading, shelf, teaching, uploads
 from app.context import Context
-from app.jobs import watch
-from app.thread_job import DONE, TeachJob
+from app.jobs import DONE, RunView
 from app.workspace import Workspace
 from nearl import NOTICE
 from nearl.errors import NearlError
@@ -41,6 +41,8 @@ def build(ctx: Context) -> None:
     about = gr.Textbox("", label="class; empty takes the closest", visible=False)
     method = gr.Textbox("gradcam", label="kind of map, a key of nearl.explain.METHODS", visible=False)
     picture = gr.File(label="picture", visible=False)
+    item = gr.Textbox("", label="id of an adapter, as /shelf gives it; for /use empty takes none", visible=False)
+    name = gr.Textbox("", label="name", visible=False)
     trigger = gr.Button(visible=False)
     session = ctx.session
 
@@ -55,29 +57,54 @@ def build(ctx: Context) -> None:
 
     def teach(key: str, path: str | None, value: dict | None, length: str) -> Iterator[tuple[str, dict]]:
         workspace = ctx.registry.get(key)
-        job = _answered(lambda: _start(ctx, workspace, path, value, length), [path])
-        if not isinstance(job, TeachJob):
-            yield workspace.id, job
+        run = _answered(lambda: _start(ctx, workspace, path, value, length), [path])
+        if not isinstance(run, RunView):
+            yield workspace.id, run
             return
-        for state in watch(job):
-            yield workspace.id, _job_facts(state)
+        for state in run.watch():
+            yield workspace.id, _run_facts(workspace, state)
 
     def cancel(key: str) -> tuple[str, dict]:
         workspace = ctx.registry.get(key)
-        if workspace.run is None:
+        run = teaching.current(workspace)
+        if run is None:
             return workspace.id, {"state": None}
-        workspace.run.cancel()
-        return workspace.id, {"state": "cancelling" if workspace.busy else workspace.run.state}
+        run.cancel()
+        return workspace.id, {"state": run.state if run.finished else "cancelling"}
 
     def use_adapter(key: str, path: str | None) -> tuple[str, dict]:
         workspace = ctx.registry.get(key)
-        return workspace.id, _answered(
-            lambda: {"prompts": teaching.take_adapter(ctx.engine, workspace, path or "").to_dict()}, [path]
-        )
+        return workspace.id, _answered(lambda: _use_adapter(ctx, workspace, path), [path])
 
     def download_adapter(key: str) -> tuple[str, str | None]:
         workspace = ctx.registry.get(key)
-        return workspace.id, teaching.adapter_file(workspace)
+        used = [item.id for item in shelf.items(workspace) if item.in_use]
+        return workspace.id, str(shelf.zip_file(workspace, used[0])) if used else None
+
+    def run(key: str) -> tuple[str, dict]:
+        workspace = ctx.registry.get(key)
+        found = teaching.current(workspace)
+        return workspace.id, _run_facts(workspace, found) if found else {"state": None}
+
+    def results(key: str) -> tuple[str, dict]:
+        workspace = ctx.registry.get(key)
+        return workspace.id, _results(workspace)
+
+    def listed(key: str) -> tuple[str, dict]:
+        workspace = ctx.registry.get(key)
+        return workspace.id, _shelf(workspace)
+
+    def use(key: str, item: str) -> tuple[str, dict]:
+        workspace = ctx.registry.get(key)
+        return workspace.id, _shelf(workspace, lambda: shelf.use(ctx.engine, workspace, item))
+
+    def rename(key: str, item: str, name: str) -> tuple[str, dict]:
+        workspace = ctx.registry.get(key)
+        return workspace.id, _shelf(workspace, lambda: shelf.rename(workspace, item, name))
+
+    def delete(key: str, item: str) -> tuple[str, dict]:
+        workspace = ctx.registry.get(key)
+        return workspace.id, _shelf(workspace, lambda: shelf.delete(workspace, item))
 
     device = {"concurrency_id": "device", "concurrency_limit": 4}
     light = {"concurrency_limit": None}
@@ -87,6 +114,12 @@ def build(ctx: Context) -> None:
     trigger.click(cancel, session, [session, answer], api_name="cancel", **light)
     trigger.click(use_adapter, [session, file], [session, answer], api_name="use_adapter", **device)
     trigger.click(download_adapter, session, [session, adapter], api_name="download_adapter", **light)
+    trigger.click(run, session, [session, answer], api_name="run", **light)
+    trigger.click(results, session, [session, answer], api_name="results", **light)
+    trigger.click(listed, session, [session, answer], api_name="shelf", **light)
+    trigger.click(use, [session, item], [session, answer], api_name="use", **device)
+    trigger.click(rename, [session, item, name], [session, answer], api_name="rename", **light)
+    trigger.click(delete, [session, item], [session, answer], api_name="delete", **light)
 
 
 def _answered(work, paths: Sequence[str | None] = ()):
@@ -141,21 +174,45 @@ def _explain(ctx: Context, workspace: Workspace, name: str, kind: str) -> dict:
     return {"method": kind, "maps": maps, "notice": NOTICE, "picture": picture}
 
 
-def _start(ctx: Context, workspace: Workspace, path: str | None, value: dict | None, length: str) -> TeachJob:
-    teaching.gather_zip(workspace, path or "")
-    value = value or teaching.prompts_for(workspace.teaching_set).to_dict()
-    return teaching.start(ctx.engine, workspace, value, length)
+def _start(ctx: Context, workspace: Workspace, path: str | None, value: dict | None, length: str) -> RunView:
+    teaching.bring(workspace, [path] if path else [], add=False)
+    value = value or teaching.prompts_for(workspace).to_dict()
+    return teaching.start(ctx.engine, workspace, value, teaching.Choice(preset=length))
 
 
-def _job_facts(job: TeachJob) -> dict:
-    facts = {"state": job.state, "step": job.step, "steps": job.steps, "error": job.error or None}
-    if job.losses:
-        facts["loss"] = job.losses[-1][1]
-        facts["seconds_left"] = job.seconds_left
-    if job.state == DONE:
-        facts |= {"classes": job.support.classes, "taught": job.support.counts(), "held_out": job.scores}
-        facts["left_out"] = [_unnamed(*problem)[1] for problem in job.support.problems]
+def _run_facts(workspace: Workspace, run: RunView) -> dict:
+    facts = {"state": run.state, "place": run.place, "step": run.step, "steps": run.steps, "error": run.error or None}
+    if losses := run.losses:
+        facts |= {"loss": losses[-1][1], "seconds_left": run.seconds_left}
+    if run.state == DONE and (taught := shelf.entry(workspace, run.adapter_key)):
+        results = run.results or {}
+        facts |= {"classes": taught.classes, "taught": taught.support_counts, "stopped": run.stopped}
+        facts["held_out"] = results if results.get("n") else None
+        facts["left_out"] = [_unnamed(*problem)[1] for problem in workspace.teaching_problems]
     return facts
+
+
+def _results(workspace: Workspace) -> dict:
+    """What was measured of the last run, and each image by its number."""
+    found = teaching.current(workspace)
+    if found is None or found.results is None:
+        return {"error": "There is no result yet; teach first."}
+    return {"results": found.results, "rows": found.numbered_rows}
+
+
+def _shelf(workspace: Workspace, change: Callable[[], None] = lambda: None) -> dict:
+    """The shelf after a change, or {"error": sentence}."""
+
+    def changed() -> dict:
+        change()
+        return {"adapters": [asdict(item) for item in shelf.items(workspace)]}
+
+    return _answered(changed)
+
+
+def _use_adapter(ctx: Context, workspace: Workspace, path: str | None) -> dict:
+    shelf.use(ctx.engine, workspace, shelf.add(ctx.engine, workspace, path or ""))
+    return {"prompts": workspace.prompt_set.to_dict()}
 
 
 def _number(name: str, number: int) -> str:

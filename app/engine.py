@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from functools import cached_property
@@ -44,6 +45,7 @@ class DeviceLock:
 
 
 FALLBACK = "embedded"  # always on disk
+ZERO_GPU = "SPACES_ZERO_GPU"  # set in the environment of such a Space
 
 
 class Engine:
@@ -90,8 +92,8 @@ class Engine:
             from nearl.backbones import load_backbone
 
             device = self.device
-            if device == "auto":
-                device = "cuda" if torch.cuda.is_available() else "cpu"
+            if device == "auto":  # on ZeroGPU there is one only within a call that asks for it, as teaching does
+                device = "cuda" if torch.cuda.is_available() and ZERO_GPU not in os.environ else "cpu"
             return load_backbone(name, device=device, weights=self.weights)
         except NearlError:
             raise

@@ -130,9 +130,14 @@ class RunView:
         return read_json(self.path / "results.json").get("results")
 
     @property
+    def numbered_rows(self) -> list[dict] | None:
+        """Per image what was said before and after, called "image 3" or "test image 3"."""
+        return read_json(self.path / "predictions.json").get("rows")
+
+    @property
     def rows(self) -> list[dict] | None:
-        """Per image what was said before and after, with the visitor's own file names while the server knows them."""
-        found = read_json(self.path / "predictions.json").get("rows")
+        """The same with the visitor's own file names while the server knows them."""
+        found = self.numbered_rows
         if found is None:
             return None
         names = {f"image {n}": self.workspace.names.get(d) for n, d in enumerate(self.notes["data"], start=1)}
@@ -149,24 +154,20 @@ class RunView:
         self.folder.request_cancel()
         if self.queue is None or self.queue.drop(self):
             self.note(cancelled=True)
+            self.folder.forget_images()
 
     def watch(self) -> Iterator[RunView]:
         """Yield this view whenever the run has moved, until it has ended; at the last one it has ended."""
-        return watch(self)
-
-
-def watch(run: RunView) -> Iterator[RunView]:
-    """Yield the run whenever it has moved, until it has ended; at the last one yielded it has ended."""
-    seen = None
-    while True:
-        finished = run.finished
-        mark = (run.state, getattr(run, "phase", ""), run.step, getattr(run, "place", 0))
-        if mark != seen:
-            seen = mark
-            yield run
-        if finished:
-            return
-        time.sleep(POLL_SECONDS)
+        seen = None
+        while True:
+            finished = self.finished
+            mark = (self.state, self.phase, self.step, self.place)
+            if mark != seen:
+                seen = mark
+                yield self
+            if finished:
+                return
+            time.sleep(POLL_SECONDS)
 
 
 class Queue:
@@ -241,23 +242,22 @@ class Queue:
                 log.exception("teaching")
                 self._running.note(error=FAULT)
             finally:
+                self._running.folder.forget_images()  # the run has ended; the set itself is kept as long as they like
                 with self._turn:
                     self._running = None
 
     def _teach(self, view: RunView) -> None:
-        from nearl.runs import process
+        from nearl.runs import zero_gpu
 
         if view.folder.status["state"] not in (DONE, CANCELLED):
             starts = view.notes.get("starts", 0) + 1
             if starts > MAX_STARTS:
                 raise NearlError("Teaching was interrupted again and again and has been given up; start it anew.")
             view.note(starts=starts)
-            worker = process.start(view.folder)
-            try:
-                while worker.poll():
-                    time.sleep(POLL_SECONDS)
-            finally:
-                worker.kill()
+            if zero_gpu.ON_ZERO_GPU:
+                zero_gpu.work(view.folder)
+            else:
+                _work_in_process(view.folder)
         if view.folder.status["state"] in (DONE, CANCELLED):
             self._shelve(view)
 
@@ -271,6 +271,23 @@ class Queue:
         if outcome.stopped != CANCELLED:
             workspace.set_adapter(outcome.adapter, key)
         view.note(shelf=key)
+
+
+def _work_in_process(run: RunFolder) -> None:
+    """Teach until the process has ended; the run's status says how."""
+    from nearl.runs import process
+
+    try:
+        worker = process.start(run)
+    except NearlError:
+        if run.status["state"] != CANCELLED:  # in the moment before
+            raise
+        return
+    try:
+        while worker.poll():
+            time.sleep(POLL_SECONDS)
+    finally:
+        worker.kill()
 
 
 def found_again(workspace: Workspace, key: str) -> RunView | None:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from app import teaching, views
-from app.disk import read_json
 from app.engine import Engine
 from app.jobs import RunView
 from app.workspace import Workspace
@@ -33,7 +32,7 @@ def confusion_images(workspace: Workspace, truth: str, said: str, when: str) -> 
 def row_record(workspace: Workspace, row: int) -> ImageRecord:
     """The image of a row, while it is still among those that were brought. NearlError afterwards."""
     run = _measured(workspace)
-    stored = read_json(run.path / "predictions.json")["rows"]
+    stored = run.numbered_rows
     if not 0 <= row < len(stored):
         raise NearlError("There is no such image in this result; load the page anew.")
     digest = run.digest(stored[row]["file"])

@@ -201,12 +201,16 @@ def _free_name(workspace: Workspace, classes: list[str]) -> str:
     return next(name for name in names if name not in taken)
 
 
-def _figures(metrics: dict | None) -> dict | None:
-    """Balanced accuracy before and after, from what `nearl.evaluate` wrote into the adapter."""
-    found = {}
-    for word, source in (("before", "frozen"), ("after", "adapted")):
-        part = metrics.get(source) if isinstance(metrics, dict) else None
-        if isinstance(part, dict) and "balanced_accuracy" in part:
-            interval = part.get("balanced_accuracy_interval")
-            found[word] = {"value": part["balanced_accuracy"], "interval": interval}
-    return {"n": metrics.get("n"), **found} if len(found) == 2 else None
+def _figures(metrics: object) -> dict | None:
+    """Balanced accuracy before and after, from what `nearl.evaluate.study` wrote into the adapter; a stranger's adapter
+    may hold anything there."""
+    from nearl.report.content import readable
+
+    if not readable(metrics) or metrics["adapted"] is None:
+        return None
+    parts = {"before": metrics["frozen"], "after": metrics["adapted"]}
+    shown = {
+        word: {"value": part["balanced_accuracy"], "interval": part["balanced_accuracy_interval"]}
+        for word, part in parts.items()
+    }
+    return {"n": metrics["n"], **shown}

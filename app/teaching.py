@@ -13,16 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app import shelf, uploads, views
+from app import uploads, views
 from app.engine import Engine
 from app.examples import KIND_NAMES
 from app.reading import prompt_set_from
-from app.thread_job import CHECKING, DONE, WAITING, TeachJob
 from app.workspace import Workspace
 from nearl.data import labelled as sets
 from nearl.data.images import Problem, base_name
 from nearl.data.labelled import LabelledSet
-from nearl.data.splits import hold_out
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet, default_prompts, ready_sets
 
@@ -36,7 +34,6 @@ EXAMPLE_PER_CLASS = 16
 MAX_IMAGES = 600
 MAX_FILES = 1200
 MAX_LABEL = 100  # characters, as in a prompt set
-PATIENCE = 20  # steps without a lower training loss after which a run stops early (our choice)
 TABLES = (".csv", ".tsv")
 
 
@@ -59,7 +56,7 @@ class Choice:
     method: str = "nearl"
 
     def recipe(self) -> Recipe:
-        from nearl.finetune import Recipe
+        from nearl.finetune import PATIENCE, Recipe
 
         changes = {"steps": self.steps, "lr": self.lr}
         return Recipe.preset(
@@ -323,11 +320,9 @@ def _needed(workspace: Workspace) -> LabelledSet:
 # ---- teaching
 
 
-def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choice | str) -> RunView:
+def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choice) -> RunView:
     """Queue a run with the images that are there and these prompts; the finished adapter goes into use by itself."""
     data = _needed(workspace)
-    if isinstance(choice, str):
-        return _start_thread(engine, workspace, value, choice)
     if workspace.busy:
         raise NearlError("A run of yours is going on; cancel it first or wait until it is done.")
     found = check(workspace)
@@ -357,117 +352,9 @@ def _numbered(data: LabelledSet | None, word: str) -> LabelledSet | None:
 
 def current(workspace: Workspace) -> RunView | None:
     """The run that is going on, or the last one; found again after a reload and after a restart of the server."""
-    if workspace.run is None and (key := workspace.state.get("run")):
-        from app.jobs import found_again
+    with workspace.lock:
+        if workspace.run is None and (key := workspace.state.get("run")):
+            from app.jobs import found_again
 
-        workspace.run = found_again(workspace, key)
-    return workspace.run
-
-
-# ---- the tab as it is until its parts above are on the page
-
-
-FEWEST_TO_SPLIT, FEW, FEW_HELD, LOPSIDED, HELD_SHARE = 4, 8, 20, 4, 0.25
-
-
-def gather_files(workspace: Workspace, names: Sequence[str], files: Sequence[Sequence[str] | None]) -> None:
-    """Images given class by class. Rows without a name and without images are passed over."""
-    per_class: dict[str, list[str]] = {}
-    for number, (name, paths) in enumerate(zip(names, files, strict=True), start=1):
-        name = (name or "").strip()
-        if not name and not paths:
-            continue
-        if not name:
-            raise NearlError(f"Class {number} has images but no name; give it one.")
-        if name in per_class:
-            raise NearlError(f"The class name “{name}” is there twice; rename one of them.")
-        per_class[name] = list(paths or [])
-    if sum(bool(paths) for paths in per_class.values()) < 2:
-        raise NearlError("Teaching needs images of at least two classes; name them and add their images.")
-    data = sets.from_files(per_class)
-    _keep(workspace, data, None, data.problems)
-
-
-def gather_zip(workspace: Workspace, path: str | Path) -> None:
-    """A zip with one folder per class, or with such folders under train/ and test/."""
-    data, test = sets.resolve_splits(path)
-    _keep(workspace, data, test, [*data.problems, *(test.problems if test else [])])
-
-
-def check_html(workspace: Workspace) -> str:
-    """The check before teaching: counts, what was left out, what looks thin."""
-    labelled, test = workspace.teaching_set, workspace.held_out
-    counts = labelled.counts()
-    fewest, most = min(counts, key=counts.get), max(counts, key=counts.get)
-    cautions = []
-    if counts[fewest] < FEWEST_TO_SPLIT and test is None:
-        cautions.append(
-            f"“{fewest}” has {views.plural(counts[fewest], 'image')}: too few to keep some aside, so what was learnt "
-            f"cannot be checked. Bring at least {FEWEST_TO_SPLIT} of each class."
-        )
-    elif counts[fewest] < FEW:
-        cautions.append(f"“{fewest}” has only {views.plural(counts[fewest], 'image')}; with more it learns better.")
-    if counts[most] >= LOPSIDED * counts[fewest]:
-        cautions.append(f"There are many more images of “{most}” than of “{fewest}”; both will count the same.")
-    problems = [*labelled.problems, *(test.problems if test else [])]
-    return views.check(counts, problems, cautions, len(test) if test else None)
-
-
-def _start_thread(engine: Engine, workspace: Workspace, value: dict | None, preset: str) -> TeachJob:
-    data, test = _needed(workspace), workspace.held_out
-    if workspace.busy:
-        raise NearlError("A run of yours is going on; cancel it first or wait until it is done.")
-    prompt_set, support = prompt_set_from(value), data
-    if test is None and min(data.counts().values()) >= FEWEST_TO_SPLIT:
-        taught, held = hold_out(data.labels, HELD_SHARE, seed=0)
-        support, test = data.subset(taught), data.subset(held)
-
-    def use(adapter) -> None:
-        workspace.set_adapter(adapter, shelf.put(workspace, adapter))
-        workspace.prompt_set = prompt_set
-
-    workspace.run = TeachJob(engine, support, test, prompt_set, preset, use)
-    workspace.run.start()
-    return workspace.run
-
-
-def job_html(job: TeachJob) -> str:
-    """The run as it is now: progress, result, or why it ended."""
-    if job.state == DONE:
-        return views.result(_held_out(job), len(job.support), job.losses, job.steps)
-    if job.error:
-        return views.message(job.error, "error")
-    if job.finished:
-        return views.message("Teaching was cancelled; the model is as it was.")
-    words = {WAITING: "Waiting for the model", CHECKING: "Checking on images kept aside"}.get(job.state, "Teaching")
-    return views.progress(job.step, job.steps, words, job.seconds_left, job.losses)
-
-
-def _held_out(job: TeachJob) -> dict | None:
-    if job.scores is None:
-        return None
-    shown = {}
-    for when, score in (("before", job.scores["frozen"]), ("after", job.scores["adapted"])):
-        shown[when] = {"value": score["balanced_accuracy"], "interval": tuple(score["balanced_accuracy_interval"])}
-    n = job.scores["n"]
-    return {"n": n, "few": n < FEW_HELD, **shown}
-
-
-def take_adapter(engine: Engine, workspace: Workspace, path: str | Path) -> PromptSet:
-    """Put an adapter from a zip file on the shelf and use it; returns the prompts it was taught with."""
-    shelf.use(engine, workspace, shelf.add(engine, workspace, path))
-    return workspace.prompt_set
-
-
-def adapter_html(workspace: Workspace) -> str:
-    """Which adapter is in use, and what it was taught with."""
-    if workspace.adapter is None:
-        return views.adapter_empty()
-    meta = workspace.adapter.meta
-    return views.adapter(workspace.adapter_name, meta["support_counts"], meta["created"])
-
-
-def adapter_file(workspace: Workspace) -> str | None:
-    """The adapter in use as a zip to download, or None."""
-    key = workspace.state.get("in_use")
-    return str(shelf.zip_file(workspace, key)) if key and shelf.entry(workspace, key) else None
+            workspace.run = found_again(workspace, key)
+        return workspace.run

@@ -13,7 +13,7 @@ import gradio as gr
 from app import api, guard, views
 from app.context import ASSETS, Context, load_ready_prompts
 from app.disk import Root, default_root, remove_old_files
-from app.engine import Engine
+from app.engine import ZERO_GPU, Engine
 from app.tabs import about, explain, learn, predict, teach
 from app.theme import build_theme
 from app.workspace import Registry
@@ -66,6 +66,8 @@ def build_app(settings: Settings) -> gr.Blocks:
     Raises NearlError if the folder for workspaces that the settings name cannot be used.
     """
     guard.keep_uploads_apart()
+    if ZERO_GPU in os.environ:
+        import nearl.runs.zero_gpu  # noqa: F401  the Space wants to see while it starts what needs the GPU
     root = _root(settings)
     engine = Engine(settings.backbone, settings.device, settings.weights)
     engine.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -15,6 +15,10 @@ from nearl import NOTICE
 VIEW_SIDE = 1024  # longer side, in pixels, of the picture sent to the page
 THUMB_SIDE = 128
 MAX_WORDS = 6  # unknown words named in one note
+UNLIKE = (
+    "This image is unlike those it was taught on; do not rely on what it says. "
+    "One in twenty images like them is called so too."
+)
 
 
 def esc(text: object) -> str:
@@ -256,7 +260,7 @@ def trust(
             ("This image", "unlike those it was taught on" if unlike else "like those it was taught on", unlike)
         )
     facts = "".join(f"<dt>{word}</dt><dd{' class=off' * off}>{value}</dd>" for word, value, off in rows)
-    warn = message("This image is unlike those it was taught on; do not rely on what it says.") if unlike else ""
+    warn = message(UNLIKE) if unlike else ""
     if edited:
         warn += message(notes[0]) if notes else ""
         notes = notes[1:]
@@ -288,114 +292,4 @@ def table(
     return (
         f'<div class="table-wrap"><table class="plain"><caption>All {len(files)} images</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
-# ------------------------------------------------------------------------------------------------------------- teach
-
-
-def check_empty(words: str) -> str:
-    return f'<p class="quiet">{esc(words)}</p>'
-
-
-def check(counts: Mapping[str, int], problems: Sequence, cautions: Sequence[str], test: int | None) -> str:
-    """What was found before teaching: images per class, files left out, and what looks thin.
-
-    `test`: how many images came separately to check on, or None.
-    """
-    aside = f'<p class="quiet">Another {plural(test, "image")} to check on afterwards.</p>' if test else ""
-    total = sum(counts.values())
-    rows = "".join(f"<tr><th scope='row'>{esc(c)}</th><td class='number'>{n}</td></tr>" for c, n in counts.items())
-    return (
-        f'<div class="check"><table class="plain"><caption>{plural(total, "image")} in '
-        f"{plural(len(counts), 'class', 'classes')}</caption>"
-        "<thead><tr><th scope='col'>Class</th><th scope='col' class='number'>Images</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table>{aside}{''.join(message(c) for c in cautions)}{problem_list(problems)}</div>"
-    )
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds left, in words that do not pretend to precision."""
-    if seconds is None:
-        return ""
-    if seconds < 10:
-        return "a few seconds left"
-    if seconds < 90:
-        return f"about {5 * round(seconds / 5):.0f} seconds left"
-    return f"about {round(seconds / 60):.0f} minutes left"
-
-
-def curve(losses: Sequence[tuple[int, float]], steps: int) -> str:
-    """The error over the steps as a small line, with its first and last value in words."""
-    if len(losses) < 2:
-        return '<div class="curve-empty"></div>'
-    width, height = 480.0, 120.0
-    points = losses if len(losses) <= 200 else [*losses[:: max(len(losses) // 200, 1)], losses[-1]]
-    top = max(max(v for _, v in points), 1e-6)
-    path = " ".join(f"{width * s / max(steps, 1):.1f},{height - (height - 8) * v / top:.1f}" for s, v in points)
-    last_x, last_y = path.split(" ")[-1].split(",")
-    words = f"Error while teaching, from {points[0][1]:.2f} to {points[-1][1]:.2f}"
-    return (
-        f'<figure class="curve"><svg viewBox="0 -4 {width:.0f} {height + 8:.0f}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{words}"><line x1="0" y1="{height:.0f}" x2="{width:.0f}" y2="{height:.0f}"/>'
-        f'<polyline points="{path}"/><path class="end" d="M{last_x} {last_y}h0"/></svg>'
-        f"<figcaption>{words} (lower is better)</figcaption></figure>"
-    )
-
-
-def progress(step: int, steps: int, words: str, seconds: float | None, losses: Sequence[tuple[int, float]]) -> str:
-    """What is being done, how far it is and how long is left."""
-    share = 0 if not steps else 100 * step / steps
-    left = duration(seconds)
-    return (
-        f'<section class="progress" aria-live="off"><p class="headline">{esc(words)}</p>'
-        f'<div class="track" role="progressbar" aria-label="Teaching" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{share:.0f}"><i style="width:{share:.1f}%"></i></div>'
-        f'<p class="quiet"><span>Step {step} of {steps}</span><span>{left}</span></p>{curve(losses, steps)}</section>'
-    )
-
-
-def teach_empty() -> str:
-    return (
-        '<div class="progress empty"><p>The loss curve and the result appear here.</p>'
-        "<p class='quiet'>Some of your images are kept aside and used only to check what was learnt.</p></div>"
-    )
-
-
-def result(held_out: Mapping | None, n_taught: int, losses: Sequence[tuple[int, float]], steps: int) -> str:
-    """After teaching: balanced accuracy on images that were kept aside, before and after, or why there is none.
-
-    `held_out`: {"n", "few", "before": {"value", "interval"}, "after": {...}}, or None if nothing was kept aside.
-    """
-    head = f'<p class="headline">Taught with {plural(n_taught, "image")}. It is now in use in '
-    head += '<a href="#predict" data-tab="Predict">Predict</a>.</p>'
-    if held_out is None:
-        score = '<p class="note caution"><strong>Note:</strong> Too few images to keep some aside, so nothing is known '
-        score += "about how well it does on new ones.</p>"
-    else:
-        lines = "".join(
-            bar(kind, kind, held_out[kind]["value"], held_out[kind].get("interval")) for kind in ("before", "after")
-        )
-        drawn = any(held_out[kind].get("interval") for kind in ("before", "after"))
-        whiskers = "The line across a bar is its 95 % interval." if drawn else ""
-        score = (
-            "<h3>Right on images it had not seen (balanced over the classes)</h3>"
-            f'<dl class="bars wide">{lines}</dl>'
-            f'<p class="quiet">Checked on {plural(held_out["n"], "image")} kept aside. {whiskers}</p>'
-        )
-        if held_out["few"]:
-            score += message(f"{plural(held_out['n'], 'image')} are too few to say more than a hint.")
-    return f'<section class="progress done">{head}{score}{curve(losses, steps)}</section>'
-
-
-def adapter_empty() -> str:
-    return '<p class="quiet">Nothing has been taught yet. What you teach is used in Predict at once.</p>'
-
-
-def adapter(name: str, counts: Mapping[str, int], created: str) -> str:
-    """The adapter in use: its name, the images of each class it was taught with, and when."""
-    taught = ", ".join(f"{n} {esc(c)}" for c, n in counts.items())
-    return (
-        f'<dl class="facts"><dt>Taught with</dt><dd>{taught}</dd><dt>Images from</dt><dd>{esc(name)}</dd>'
-        f"<dt>Made</dt><dd>{esc(created[:16].replace('T', ' '))} UTC</dd></dl>"
     )

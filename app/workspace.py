@@ -38,8 +38,9 @@ KEEP_SECONDS = 24 * 3600.0  # on disk, since it was last used
 UPLOAD_SECONDS = 3600.0  # of files that were uploaded but never read, and of downloads
 MAX_WORKSPACES = 32  # in memory
 MAX_ON_DISK = 512
+MAX_ISSUED = 4096  # ids remembered
 MAX_BYTES = 2**30  # of one workspace on disk
-STAMP_SECONDS = 60.0  # how exactly the time of the last use is kept on disk
+MIN_FREE = 2**30  # bytes to leave on the disk
 SWEEP_SECONDS = 60.0
 KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -127,11 +128,13 @@ class Workspace:
             self._sets = (data, test)
 
     def check_room(self, more: int) -> None:
-        """Raises NearlError if so many bytes more would be too many."""
+        """Raises NearlError if so many bytes more would be too many, for this workspace or for the disk."""
         if folder_bytes(self.path) + more > MAX_BYTES:
             raise NearlError(
                 f"Your workspace is full ({MAX_BYTES >> 20} MB); remove images or adapters from it, then try again."
             )
+        if shutil.disk_usage(self.path.parent).free < more + MIN_FREE:
+            raise NearlError("The server's disk is nearly full; try again tomorrow, or tell whoever runs it.")
 
     # ---- the adapter in use
 
@@ -156,13 +159,6 @@ class Workspace:
                     with contextlib.suppress(NearlError):
                         self._adapter = shelf.load(self, key)
             return self._adapter
-
-    @property
-    def adapter_name(self) -> str:
-        from app import shelf
-
-        entry = shelf.entry(self, self.state.get("in_use", ""))
-        return entry.name if entry else ""
 
     @property
     def prompt_set(self) -> PromptSet | None:
@@ -212,19 +208,24 @@ class Registry:
     def __init__(self, root: Root | None = None, limit: int = MAX_WORKSPACES, clock: Callable[[], float] = time.time):
         self.root, self._limit, self._clock = root or Root(), limit, clock
         self._all: dict[str, Workspace] = {}  # by the name of their folder
+        self._issued: dict[str, None] = {}  # the same names, the latest last: an open page may still have that id
         self._guard = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._all)
 
     def get(self, key: object) -> Workspace:
-        """The workspace of that id, or a new one with a new id if there is none."""
+        """The workspace of that id, empty if it has expired; a new one with a new id if this server never gave that id
+        out and has nothing on disk for it."""
         self.sweep()
         now = self._clock()
         with self._guard:
             workspace = self._known(key)
             if workspace is None:
                 key = secrets.token_urlsafe(32)
+                self._issued[folder_name(key)] = None
+                if len(self._issued) > MAX_ISSUED:
+                    del self._issued[next(iter(self._issued))]
                 workspace = self._all[folder_name(key)] = Workspace(key, self.root.folder(key), now)
             elif workspace.path.exists():
                 workspace.stamp(now)
@@ -235,7 +236,7 @@ class Registry:
         if not isinstance(key, str) or not KEY.fullmatch(key):
             return None
         workspace = self._all.get(folder_name(key))
-        if workspace is None and self.root.folder(key).is_dir():
+        if workspace is None and (self.root.folder(key).is_dir() or folder_name(key) in self._issued):
             workspace = self._all[folder_name(key)] = Workspace(key, self.root.folder(key), self._clock())
         if workspace is not None:
             workspace.id = key
@@ -254,15 +255,6 @@ class Registry:
             workspace = self._all.get(folder_name(key)) if isinstance(key, str) else None
             if workspace is not None:
                 workspace.closed_at = self._clock()
-
-    def forget(self, workspace: Workspace) -> None:
-        """Remove a workspace at once, from memory and from disk."""
-        if workspace.run is not None:
-            workspace.run.cancel()
-        with self._guard:
-            self._all.pop(workspace.path.name, None)
-        workspace.close()
-        shutil.rmtree(workspace.path, ignore_errors=True)
 
     def sweep_regularly(self) -> None:
         """Sweep every minute from now on, so that images are forgotten even if nobody else comes."""

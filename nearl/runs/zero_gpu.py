@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 
+import torch
+
 from nearl.errors import NearlError
 from nearl.runs.folder import STARTING, RunFolder
 from nearl.runs.job import teach
@@ -29,5 +31,8 @@ def work(run: RunFolder) -> None:
     elsewhere, but this returns at the end. To cancel, ask the run: both processes see its folder."""
     run.wait(STARTING)
     with contextlib.suppress(NearlError):  # the sentence is in the status
-        for _ in run.record(call(run.job(), None, run.snapshot(), run.cancel_requested)):
+        job = run.job()
+        if torch.cuda.is_available():  # the job was made by a process that has none
+            job.backbone["device"] = "cuda"
+        for _ in run.record(call(job, None, run.snapshot(), run.cancel_requested)):
             pass

@@ -13,7 +13,7 @@ from app import reading, shelf, uploads, views
 from app.context import Context
 from app.reading import AFTER, MapChoice
 from app.tabs import predict
-from app.tabs.teach import adapters, images, run
+from app.tabs.teach import adapters, images, publish, run
 from app.tabs.teach.parts import DEVICE, QUIET, Controls, Pressed
 from app.workspace import Workspace
 
@@ -53,6 +53,7 @@ def build(ctx: Context, predict_tab: predict.PredictTab, tab_item: gr.Tab, opene
                 buttons = run.build_buttons()
             with gr.Column(elem_classes="own-adapters"):
                 shelf_part = adapters.build()
+                published = publish.build() if publish.offered() else None
         with gr.Column(elem_classes="right", min_width=280, scale=1):
             result = run.build_result()
     tab = TeachTab(
@@ -62,6 +63,8 @@ def build(ctx: Context, predict_tab: predict.PredictTab, tab_item: gr.Tab, opene
     _wire_run(ctx, tab, predict_tab)
     _wire_shelf(ctx, tab, predict_tab)
     _wire_return(ctx, tab, predict_tab, tab_item, opened)
+    if published:
+        _wire_publish(ctx, tab, predict_tab, published, opened)
     return tab
 
 
@@ -156,6 +159,20 @@ def _wire_shelf(ctx: Context, tab: TeachTab, predict_tab: predict.PredictTab) ->
     part.shelf.click(on_shelf, session, outputs, **DEVICE).then(None, js=DOWNLOAD, api_visibility="private")
     part.comparison.click(lambda: "", None, part.comparison, **QUIET)
     part.upload.upload(on_upload, [session, part.upload], outputs, **DEVICE)
+
+
+def _wire_publish(
+    ctx: Context,
+    tab: TeachTab,
+    predict_tab: predict.PredictTab,
+    part: publish.PublishPart,
+    opened: gr.events.Dependency,
+) -> None:
+    def fetched(workspace: Workspace) -> Iterator[dict]:
+        yield {**adapters.show(tab.shelf, workspace), **run.show(tab.run, workspace)}
+        yield from _use_in_predict(ctx, predict_tab, workspace)
+
+    publish.wire(ctx, part, fetched, [*tab.outputs, *predict_tab.outputs], opened)
 
 
 def _wire_return(
