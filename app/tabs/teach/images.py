@@ -58,7 +58,7 @@ def build_sources() -> tuple[Sources, dict]:
         kind = gr.Radio(
             [(label, kind) for kind, label in KIND_NAMES.items()],
             label="Kind of picture (drawn by a program)",
-            info="The embedded model has seen such drawings; chest CT, blood smear and head MRI leave it most to learn.",
+            info="The embedded model has seen such drawings; most is left to learn on chest CT, blood and head MRI.",
             elem_id="kind",
         )
     with gr.Column(visible=False, elem_classes="class-rows") as by_class, gr.Row(elem_classes="class-row"):
