@@ -46,13 +46,15 @@ def test_predict_then_teach_then_predict(server, task, tmp_path):
     assert first["notice"] == "For teaching and research. Not for diagnosis."
 
     job = client.submit(handle_file(archive), None, "quick", api_name="/teach")
-    taught = job.result(120)
+    taught = job.result(300)
     states = [update["state"] for update in job.outputs()]
     assert taught["state"] == "done"
     assert "teaching" in states
     assert taught["taught"] == {"lesion": 6, "no lesion": 6}
     assert taught["held_out"]["n"] == 8
-    assert 0 <= taught["held_out"]["adapted"]["balanced_accuracy"] <= 1
+    assert {row["class"] for row in taught["held_out"]["adapted"]["recall"]} == {"lesion", "no lesion"}
+    low, high = taught["held_out"]["adapted"]["balanced_accuracy_interval"]
+    assert 0 <= low < high <= 1
 
     second = client.predict([handle_file(p) for p in pictures], None, api_name="/predict")
     for before, after in zip(read, second["predictions"], strict=True):
@@ -61,12 +63,26 @@ def test_predict_then_teach_then_predict(server, task, tmp_path):
     wider = default_prompts(["no lesion", "lesion", "scar"]).to_dict()
     assert client.predict([handle_file(pictures[0])], wider, api_name="/predict")["untaught"] == ["scar"]
 
+    assert client.predict(api_name="/run") == taught
+    found = client.predict(api_name="/results")
+    assert found["results"] == taught["held_out"]
+    assert {row["file"] for row in found["rows"]} == {f"test image {number}" for number in range(1, 9)}
+    (item,) = client.predict(api_name="/shelf")["adapters"]
+    assert (item["in_use"], item["classes"]) == (True, ["lesion", "no lesion"])
+    assert client.predict(item["id"], "mine", api_name="/rename")["adapters"][0]["name"] == "mine"
+    assert client.predict("", api_name="/use")["adapters"][0]["in_use"] is False
+    assert client.predict(item["id"], api_name="/use")["adapters"][0]["in_use"] is True
+    assert "no such adapter" in client.predict("../../x", api_name="/use")["error"]
+
     adapter = client.predict(api_name="/download_adapter")
     other = client_of(server)
     assert other.predict(handle_file(adapter), api_name="/use_adapter")["prompts"]["classes"]
     again = other.predict([handle_file(p) for p in pictures], None, api_name="/predict")
     for here, there in zip(second["predictions"], again["predictions"], strict=True):
         assert here["adapted"] == pytest.approx(there["adapted"], abs=1e-5)
+    assert client.predict(item["id"], api_name="/delete") == {"adapters": []}
+    assert client.predict(api_name="/download_adapter") is None
+    assert other.predict(api_name="/download_adapter") is not None
 
 
 def test_clients_stay_apart(server, task):
@@ -86,7 +102,7 @@ def test_cancel_from_a_program(server, task):
     while not any(update["step"] for update in job.outputs()):
         assert not job.done()
     assert client.predict(api_name="/cancel")["state"] in ("cancelling", "cancelled")
-    assert job.result(60)["state"] == "cancelled"
+    assert job.result(300)["state"] == "cancelled"
     assert client.predict(api_name="/download_adapter") is None
 
 
@@ -117,4 +133,5 @@ def test_nothing_went_wrong_on_the_server(server):
     """Runs last in this file: what the visitors above did left no traceback on the console."""
     assert "Traceback" not in server.console()
     names = {name for name in client_of(server).view_api(return_format="dict")["named_endpoints"]}
-    assert names == {"/predict", "/explain", "/teach", "/cancel", "/use_adapter", "/download_adapter"}
+    work = {"/predict", "/explain", "/teach", "/cancel", "/run", "/results"}
+    assert names == work | {"/use_adapter", "/download_adapter", "/shelf", "/use", "/rename", "/delete"}

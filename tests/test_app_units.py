@@ -8,19 +8,25 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
+import gradio.oauth
 import numpy as np
 import pytest
+from gradio.helpers import special_args
 
-from app import reading, teaching, views
+from app import reading, shelf, teaching, views
 from app.disk import Root
 from app.engine import DeviceLock, Engine
-from app.jobs import CANCELLED, DONE, FAILED, watch
 from app.reading import AFTER, BEFORE, MapChoice
+from app.tabs.teach import publish
+from app.teaching import Choice
 from app.theme import PALETTE
+from app.ui import Settings, build_app
 from app.workspace import GRACE_SECONDS, IDLE_SECONDS, Registry
 from nearl.data.images import Problem
 from nearl.data.phantoms import phantom_set, write_phantom_folder
 from nearl.errors import NearlError
+from nearl.finetune import Recipe, finetune
 from nearl.prompts import default_prompts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,12 +43,10 @@ HOSTILE = '<script>alert("1")</script>'
         views.table([HOSTILE, "x"], [HOSTILE, "b"], np.array([[0.9, 0.1]] * 2), np.array([[0.9, 0.1]] * 2)),
         views.viewer("data:,", HOSTILE, (1, 1), True, "data:,", HOSTILE, [HOSTILE]),
         views.strip([("data:,", HOSTILE)], 0, HOSTILE),
-        views.check({HOSTILE: 2, "b": 3}, [Problem(HOSTILE, HOSTILE)], [HOSTILE], None),
+        views.problem_list([Problem(HOSTILE, HOSTILE)]),
         views.message(HOSTILE, "error"),
         views.model_line(HOSTILE, "ready"),
         views.model_line("m", HOSTILE),
-        views.progress(1, 2, HOSTILE, 3.0, []),
-        views.adapter(HOSTILE, {HOSTILE: 3}, HOSTILE),
     ],
 )
 def test_names_of_visitors_never_become_markup(html):
@@ -75,19 +79,6 @@ def test_classes_that_were_never_taught_are_named_in_words():
 )
 def test_shares_are_whole_per_cents(share, text):
     assert views.per_cent(share) == text
-
-
-def test_result_says_when_nothing_is_known():
-    assert "nothing is known" in views.result(None, 4, [(1, 1.0), (2, 0.5)], 2)
-    score = {"value": 0.8, "interval": (0.6, 0.9)}
-    html = views.result({"n": 8, "few": True, "before": score, "after": score}, 4, [(1, 1.0), (2, 0.5)], 2)
-    assert "60 to 90\u202f%" in html
-    assert "too few to say more than a hint" in html
-
-
-def test_curve_survives_long_and_empty_runs():
-    assert "polyline" in views.curve([(i, 1 / i) for i in range(1, 1000)], 1000)
-    assert "polyline" not in views.curve([], 10)
 
 
 def _luminance(colour: str) -> float:
@@ -210,9 +201,11 @@ def images(folder):
     return sorted((folder / "test").glob("*/*.png"))
 
 
-def run(job):
-    *_, last = watch(job)
-    return last
+def taught(engine, kind="head_mri", size=64):
+    """An adapter as a run leaves it, in a few steps."""
+    data = phantom_set(kind, 4, size=size)
+    *_, last = finetune(engine.backbone(), data, default_prompts(data.classes), recipe=Recipe(steps=6, batch_size=4))
+    return last.adapter
 
 
 def test_read_before_and_after_teaching(engine, workspace, images):
@@ -223,12 +216,7 @@ def test_read_before_and_after_teaching(engine, workspace, images):
     assert workspace.prediction.adapted is None
     assert "not taught" not in reading.reading_html(workspace)
 
-    workspace.keep_sets(phantom_set("head_mri", 6, size=64))
-    job = run(teaching.start(engine, workspace, prompts, "quick"))
-    assert (job.state, job.step, len(job.losses)) == (DONE, 30, 30)
-    assert job.scores["n"] == 4
-    assert workspace.adapter.meta["metrics"] == job.scores
-
+    shelf.use(engine, workspace, shelf.put(workspace, taught(engine)))
     reading.read(engine, workspace, prompts)
     np.testing.assert_allclose(workspace.prediction.frozen, before, atol=1e-6)
     assert workspace.prediction.adapted.shape == (2, 2)
@@ -276,78 +264,107 @@ def test_unexpected_errors_are_logged_and_told_in_one_sentence(caplog):
     assert "RuntimeError" in caplog.text and "secret" not in caplog.text  # which may be the name of a file
 
 
-def test_cancelled_runs_leave_the_model_as_it_was(engine, workspace):
-    workspace.keep_sets(phantom_set("head_mri", 4, size=64))
-    prompts = teaching.prompts_for(workspace.teaching_set).to_dict()
-    job = teaching.start(engine, workspace, prompts, "thorough")
-    with pytest.raises(NearlError, match="going on"):
-        teaching.start(engine, workspace, prompts, "quick")
-    while job.step < 2:
-        time.sleep(0.01)
-    job.cancel()
-    assert run(job).state == CANCELLED
-    assert job.step < 200
-    assert workspace.adapter is None
-    assert "cancelled" in teaching.job_html(job)
+def test_what_cannot_be_taught_is_refused_before_it_is_queued(engine, workspace):
+    with pytest.raises(NearlError, match="nothing to learn from"):
+        teaching.start(engine, workspace, None, Choice())
+    data = phantom_set("smear", 4, size=64)
+    workspace.keep_sets(data)
+    with pytest.raises(NearlError, match="add prompts for it"):
+        teaching.start(engine, workspace, default_prompts(["a", "b"]).to_dict(), Choice())
+    with pytest.raises(NearlError, match="preset"):
+        teaching.start(engine, workspace, default_prompts(data.classes).to_dict(), Choice(preset="forever"))
+    workspace.keep_sets(data.subset([i for i, label in enumerate(data.labels) if label == 0]))
+    with pytest.raises(NearlError, match="lesion"):
+        teaching.start(engine, workspace, default_prompts(data.classes).to_dict(), Choice())
+    assert teaching.current(workspace) is None
 
 
-def test_a_waiting_run_can_be_cancelled(engine, registry):
-    one, two = registry.get(None), registry.get(None)
-    jobs = []
-    for workspace in (one, two):
-        workspace.keep_sets(phantom_set("smear", 4, size=64))
-        prompts = teaching.prompts_for(workspace.teaching_set).to_dict()
-        jobs.append(teaching.start(engine, workspace, prompts, "quick"))
-    jobs[1].cancel()
-    assert run(jobs[1]).state == CANCELLED
-    assert run(jobs[0]).state == DONE
-    assert two.adapter is None
-
-
-def test_prompts_must_be_for_the_classes_of_the_images(engine, workspace):
-    workspace.keep_sets(phantom_set("smear", 4, size=64))
-    job = run(teaching.start(engine, workspace, default_prompts(["a", "b"]).to_dict(), "quick"))
-    assert job.state == FAILED
-    assert "same classes" in job.error
-
-
-def test_images_by_class_are_checked_before_teaching(workspace, images, tmp_path):
+def test_images_are_brought_class_by_class_and_tidied(workspace, images, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(images[0].read_bytes()[:200])
-    teaching.gather_files(workspace, ["clear", "spot", ""], [images[:5], [*images[5:6], broken], None])
-    html = teaching.check_html(workspace)
-    assert workspace.teaching_set.counts() == {"clear": 5, "spot": 1}
-    assert "broken.png" in html
-    assert "too few to keep some aside" in html
-    assert "many more images" in html
-    with pytest.raises(NearlError, match="twice"):
-        teaching.gather_files(workspace, ["a", "a"], [images[:1], images[1:2]])
-    with pytest.raises(NearlError, match="no name"):
-        teaching.gather_files(workspace, ["a", " "], [images[:1], images[1:2]])
-    with pytest.raises(NearlError, match="two classes"):
-        teaching.gather_files(workspace, ["a", ""], [images[:1], None])
+    teaching.bring(workspace, images[:4], "clear")
+    assert "at least two classes" in teaching.check(workspace).blocking
+    teaching.bring(workspace, [*images[4:6], broken], "spot")
+    assert workspace.teaching_set.counts() == {"clear": 4, "spot": 2}
+    assert [problem.name for problem in teaching.check(workspace).problems] == ["broken.png"]
+    with pytest.raises(NearlError):
+        teaching.bring(workspace, [broken], "clear")
+    assert len(workspace.teaching_set) == 6
+
+    teaching.relabel(workspace, [0], "spot")
+    teaching.rename_class(workspace, "spot", "shadow")
+    teaching.remove_images(workspace, [1])
+    assert workspace.teaching_set.counts() == {"clear": 2, "shadow": 3}
+    with pytest.raises(NearlError, match="no longer there"):
+        teaching.remove_images(workspace, [99])
+    (_, picture, name, marks), *_ = teaching.thumbs(workspace, [0])
+    assert picture.startswith("data:image/") and (name, marks) == ("shadow", [])
+    teaching.merge_classes(workspace, ["clear", "shadow"], "all")
+    assert workspace.teaching_set.counts() == {"all": 5}
+    teaching.forget_images(workspace)
+    assert teaching.labelled(workspace) is None
+    with pytest.raises(NearlError, match="no images yet"):
+        teaching.drop_class(workspace, "all")
+
+
+def test_the_set_is_found_again_by_a_later_server_without_its_names(tmp_path, images):
+    root = Root(tmp_path / "root")
+    workspace = Registry(root).get(None)
+    teaching.bring(workspace, images[:2], "a")
+    teaching.bring(workspace, images[2:4], "b")
+    again = Registry(root).get(workspace.id)
+    assert again is not workspace
+    assert again.teaching_set.counts() == {"a": 2, "b": 2}
+    assert [r.digest for r in again.teaching_set.records] == [r.digest for r in workspace.teaching_set.records]
+    assert [r.name for r in again.teaching_set.records] == [f"image {i}" for i in range(1, 5)]
+    with pytest.raises(NearlError, match="names of these files were forgotten"):
+        teaching.plan(again, Choice(group_by="_"))
 
 
 def test_prompts_come_with_the_images_or_from_the_class_names(workspace):
     teaching.gather_example(workspace, "ultrasound")
     assert len(workspace.held_out) > 0
-    assert len(teaching.prompts_for(workspace.teaching_set).prompts[0]) > 1
+    assert len(teaching.prompts_for(workspace).prompts[0]) > 1
     workspace.teaching_set.prompts = {"classes": "nonsense"}
-    assert teaching.prompts_for(workspace.teaching_set).prompts[0] == ("a medical image of no lesion",)
+    assert teaching.prompts_for(workspace).prompts[0] == ("a medical image of no lesion",)
 
 
-def test_an_adapter_travels_as_a_zip(engine, registry, workspace, images):
-    workspace.keep_sets(phantom_set("smear", 4, size=64))
-    prompts = teaching.prompts_for(workspace.teaching_set).to_dict()
-    run(teaching.start(engine, workspace, prompts, "quick"))
+def test_adapters_are_things_on_a_shelf(engine, registry, workspace, images):
+    first = shelf.put(workspace, taught(engine))
+    second = shelf.put(workspace, taught(engine))
+    assert [item.name for item in shelf.items(workspace)].count("no lesion, lesion") == 1
+    shelf.rename(workspace, first, "  Monday's\nadapter ")
+    assert shelf.entry(workspace, first).name == "Monday's adapter"
+    with pytest.raises(NearlError, match="needs a name"):
+        shelf.rename(workspace, first, " ")
+    shelf.use(engine, workspace, first)
+    assert [item.id for item in shelf.items(workspace) if item.in_use] == [first]
+    with pytest.raises(NearlError, match="no image to compare"):
+        shelf.compare(engine, workspace, [first, second])
+    reading.bring(workspace, images[:1])
+    columns = shelf.compare(engine, workspace, [first, second])
+    assert [classes for _, classes, _ in columns] == [["no lesion", "lesion"]] * 2
+    assert all(sum(shares) == pytest.approx(1, abs=1e-4) for _, _, shares in columns)
+    shelf.delete(workspace, first)
+    assert workspace.adapter is None
+    assert not (workspace.path / "shelf" / first).exists()
+    with pytest.raises(NearlError, match="no such adapter"):
+        shelf.use(engine, workspace, first)
+
     other = registry.get(None)
-    assert teaching.adapter_file(other) is None
-    taken = teaching.take_adapter(engine, other, teaching.adapter_file(workspace))
-    assert taken.classes == ("no lesion", "lesion")
-    assert other.adapter.version == workspace.adapter.version
+    key = shelf.add(engine, other, shelf.zip_file(workspace, second))
+    shelf.use(engine, other, key)
+    assert other.adapter.version == shelf.load(workspace, second).version
     with pytest.raises(NearlError, match="adapter"):
-        teaching.take_adapter(engine, other, images[0])
+        shelf.add(engine, other, images[0])
     assert other.adapter is not None
+
+
+def test_figures_of_a_strangers_adapter_are_shown_only_if_they_are_figures(engine, workspace):
+    adapter = taught(engine)
+    for nonsense in ({"frozen": {"balanced_accuracy": "x"}, "adapted": {"balanced_accuracy": 7}}, [1], "x", {"n": 1}):
+        adapter.meta["metrics"] = nonsense
+        assert shelf.entry(workspace, shelf.put(workspace, adapter)).figures is None
 
 
 def test_a_model_that_cannot_be_loaded_is_replaced_and_said_in_one_sentence(checkpoints, monkeypatch):
@@ -366,6 +383,62 @@ def test_without_any_model_every_use_says_why(monkeypatch):
     with pytest.raises(NearlError, match="no-such-model"):
         engine.backbone(60)
     assert "no-such-model" in engine.state
+
+
+# ----------------------------------------------------------------------------------------------------------- on a Space
+
+
+class Request:
+    def __init__(self):
+        person = {"preferred_username": "anna", "name": "Anna", "profile": "", "picture": ""}
+        about = {"userinfo": person, "access_token": "hf_secret", "scope": "contribute-repos", "expires_at": 9e12}
+        self.session = {"oauth_info": about}
+
+
+def test_signing_in_is_offered_on_a_space_alone_and_hands_the_visitors_own_token_on(tmp_path, monkeypatch):
+    pytest.importorskip("authlib")
+    monkeypatch.setattr("app.engine.FALLBACK", "neither-this-one")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    monkeypatch.setenv("SPACE_ID", "somebody/nearl")
+    page = build_app(Settings("no-such-model", "cpu", workspaces=str(tmp_path / "one")))
+    assert not page.expects_oauth
+    monkeypatch.setenv("SYSTEM", "spaces")
+    for name, value in {"OAUTH_CLIENT_ID": "x", "OAUTH_CLIENT_SECRET": "y", "OAUTH_SCOPES": "openid"}.items():
+        monkeypatch.setenv(name, value)
+        monkeypatch.setattr(gradio.oauth, name, value)  # read when it was imported
+    monkeypatch.setattr(gradio.oauth, "OPENID_PROVIDER_URL", "https://huggingface.co")
+    page = build_app(Settings("no-such-model", "cpu", workspaces=str(tmp_path / "two")))
+    assert page.expects_oauth
+    handlers = {f.name: f for f in page.fns.values() if getattr(f.fn, "__module__", "") == publish.__name__}
+    assert set(handlers) == {"on_push", "on_pull", "on_open"}
+    for name in ("on_push", "on_pull"):
+        inputs = [None] * len(handlers[name].inputs)
+        assert special_args(handlers[name].fn, list(inputs), Request())[0][-1].token == "hf_secret"
+        assert special_args(handlers[name].fn, list(inputs), None)[0][-1] is None
+
+
+def test_publishing_needs_an_adapter_and_a_token_and_keeps_neither_in_its_words(engine, workspace, monkeypatch):
+    pushed = []
+    monkeypatch.setattr(
+        "nearl.hub.push", lambda *values, **options: pushed.append((values, options)) or "https://hub/x"
+    )
+    token = gr.OAuthToken("hf_secret", "contribute-repos", 9e12)
+    assert "No adapter is in use" in publish.push(workspace, "anna/x", True, token)
+    adapter = taught(engine)
+    shelf.use(engine, workspace, shelf.put(workspace, adapter))
+    assert "Sign in first" in publish.push(workspace, "anna/x", True, None)
+    assert not pushed
+    assert 'href="https://hub/x"' in publish.push(workspace, "anna/x", True, token)
+    ((values, options),) = pushed
+    assert (values[0].version, values[1], options) == (
+        adapter.version,
+        "anna/x",
+        {"token": "hf_secret", "private": True},
+    )
+    monkeypatch.undo()
+    said = publish.push(workspace, f"anna/{HOSTILE}", True, token)
+    assert "hf_secret" not in said and "<script" not in said
+    assert all(b"hf_secret" not in p.read_bytes() for p in workspace.path.rglob("*") if p.is_file())
 
 
 # ------------------------------------------------------------------------------------------------------ command line
