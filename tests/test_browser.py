@@ -26,8 +26,7 @@ try:
 except ImportError:
     sync_playwright = None
 
-if not REQUIRED:
-    pytestmark = pytest.mark.skipif(sync_playwright is None, reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(sync_playwright is None and not REQUIRED, reason="playwright is not installed")
 
 
 @pytest.fixture(scope="module")
