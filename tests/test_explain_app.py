@@ -21,10 +21,11 @@ LOOK = {"colours": "viridis", "smooth": False, "contour": 0.9}
 
 
 @pytest.fixture
-def workspace(tiny):
+def workspace(tiny, tmp_path):
     backbone = tiny("bert-pooler")
-    made = Workspace("w", records=[record(i, HOSTILE) for i in range(3)])
-    made.adapter = adapter_for(backbone)
+    made = Workspace("w", tmp_path / "w")
+    made.set_images([record(i, HOSTILE) for i in range(3)], [], False)
+    made.set_adapter(adapter_for(backbone))
     made.prompt_set = PROMPTS
     made.classifier = Classifier(backbone, PROMPTS, made.adapter)
     made.prediction = made.classifier.predict(made.records)
