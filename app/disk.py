@@ -40,8 +40,10 @@ class Root:
         self._temporary = tempfile.TemporaryDirectory(prefix="nearl-") if path is None else None
         self.path = Path(path or self._temporary.name).absolute()
         try:
-            for folder in (self.path, self.workspaces, self.uploads):
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for folder in (self.workspaces, self.uploads):
+                folder.mkdir(exist_ok=True)
+                folder.chmod(0o700)
             self._lock = (self.path / ".lock").open("w")
         except OSError as error:
             raise NearlError(f"The folder {self.path} cannot be written to; name another with --workspaces.") from error

@@ -76,9 +76,11 @@ class Workspace:
 
     @property
     def folder(self) -> Path:
-        """For files to download, where Gradio serves them to whoever knows its name; removed with the workspace."""
-        self._downloads.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return self._downloads
+        """A new folder for a file to download, where Gradio serves it to whoever knows the folder's name: whoever is
+        given one address cannot make up another. Removed after an hour, or with the workspace."""
+        folder = self._downloads / secrets.token_hex(16)
+        folder.mkdir(parents=True, mode=0o700)
+        return folder
 
     @property
     def busy(self) -> bool:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -49,7 +51,7 @@ def serve(backbone: str, log: Path, *arguments: str, port: int | None = None) ->
     try:
         url = f"http://127.0.0.1:{port}"
         while not _answers(url):
-            if process.poll() is not None or time.monotonic() - started > 60:
+            if process.poll() is not None or time.monotonic() - started > 240:
                 raise RuntimeError(f"The app did not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.1)
         yield Server(url, log, time.monotonic() - started, process)
@@ -67,3 +69,13 @@ def _answers(url: str) -> bool:
             return page.status == 200
     except OSError:
         return False
+
+
+def open_page(server: Server, session: str, key: object = None) -> str:
+    """What the page does when it opens, for a session's hash: the id of its workspace, `key` if that is known."""
+    config = httpx.get(f"{server.url}/config", timeout=60).json()
+    opened = next(d["id"] for d in config["dependencies"] if d["api_name"] == "opened")
+    body = {"data": [key], "fn_index": opened, "session_hash": session}
+    answer = httpx.post(f"{server.url}/gradio_api/run/predict", json=body, timeout=60)
+    answer.raise_for_status()
+    return answer.json()["data"][-1]
