@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -470,3 +472,9 @@ def test_other_hosts_are_warned_about(script, capsys, monkeypatch):
     assert "everyone on the network" in capsys.readouterr().err
     monkeypatch.setenv("SPACE_ID", "somebody/nearl")
     assert script.parse([]).host == "0.0.0.0"
+
+
+def test_the_page_does_not_wait_for_the_libraries_of_the_model():
+    code = "import sys, app.ui; sys.exit(', '.join({'torch', 'sklearn', 'matplotlib', 'open_clip'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.strip() == ""

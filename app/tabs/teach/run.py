@@ -15,7 +15,6 @@ from app.tabs.teach.parts import Controls, Parts, Pressed, choice_of
 from app.teach_views import Thumb
 from app.workspace import Workspace
 from nearl.errors import NearlError
-from nearl.evaluate import mistakes
 
 PRESETS = [("Quick", "quick"), ("Balanced", "balanced"), ("Thorough", "thorough")]
 AUGMENT = [("None", "none"), ("Gentle", "gentle"), ("Strong", "strong")]
@@ -129,6 +128,8 @@ def _thumb(workspace: Workspace, row: dict, marks: list[str]) -> Thumb:
 
 
 def _mistakes(workspace: Workspace, run) -> list[Thumb]:
+    from nearl.evaluate import mistakes  # and with it torch: not before the page is up
+
     found = []
     for row in mistakes(run.rows or []):
         share = f"{100 * row['after_share']:.0f} %"
