@@ -168,7 +168,7 @@ def test_a_killed_server_resumes_and_loses_nothing(engine, checkpoints, tmp_path
         assert open_page(server, client.session_hash, key) == key
         shares = client.predict([picture], None, api_name="/predict")["predictions"][0]
         assert shares["adapted"] is not None  # by the adapter of before
-        until(lambda: client.predict(api_name="/run")["step"] > 5)
+        until(lambda: (now := client.predict(api_name="/run"))["state"] == TEACHING and now["step"] > 5)
         client.predict(api_name="/cancel")
         until(lambda: client.predict(api_name="/run")["state"] in (CANCELLED, DONE))
         assert len(client.predict(api_name="/shelf")["adapters"]) == 2
