@@ -78,13 +78,14 @@ def build_app(settings: Settings) -> gr.Blocks:
         session = gr.State(None)
         ctx = Context(engine, registry, session, load_ready_prompts())
         header = gr.HTML(_header(engine), js_on_load=None, elem_id="header")
+        opened = _opening(app, ctx, header)  # outside the tabs: a timer in a tab that was never open does not tick
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
             with gr.Tab("Predict", id="predict"):
                 predict_tab = predict.build(ctx)
             with gr.Tab("Explain", id="explain") as explain_item:
                 explain.build(ctx, explain_item)
             with gr.Tab("Teach", id="teach") as teach_item:
-                teach.build(ctx, predict_tab, teach_item, _opening(app, ctx, header))
+                teach.build(ctx, predict_tab, teach_item, opened)
             with gr.Tab("Learn", id="learn"):
                 learn.build()
             with gr.Tab("About", id="about"):
