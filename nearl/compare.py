@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from nearl.data.splits import draw_support, hold_out
 from nearl.errors import NearlError
 from nearl.evaluate import evaluate
 from nearl.finetune import Progress
-from nearl.methods import METHODS, Frozen, Task, card, make
+from nearl.methods import METHODS, Frozen, Method, Task, card, make
 from nearl.prompts import PromptSet, default_prompts, ready_sets
 from nearl.store import public_name
 
@@ -156,21 +157,39 @@ def perform_on_ray(runs: Sequence[Run], out: str | Path, say: Callable[[str], No
             ray.shutdown()
 
 
+class Measured(NamedTuple):
+    """A fitted method, its row and its probabilities float32 [N, C] of the test images."""
+
+    row: dict
+    method: Method
+    probabilities: np.ndarray
+
+
 def measure(
     task: Task, test: LabelledSet, name: str, recipe, watch: Callable[[Progress], None] = lambda progress: None
 ) -> dict:
     """Fit one method on a task and measure it on ``test``: metrics, trained parameters, seconds and peak memory (MiB)
     of the fit as if it were alone, milliseconds of a step and of a prediction per image not seen before."""
-    frozen, times = task.frozen, []
+    for found in measuring(task, test, name, recipe):
+        if isinstance(found, Progress):
+            watch(found)
+    return found.row
+
+
+def measuring(task: Task, test: LabelledSet, name: str, recipe) -> Iterator[Progress | Measured]:
+    """As ``measure``, but yields after every step, and last what came of it. Stop iterating to cancel."""
+    frozen, times, away = task.frozen, [], 0.0
     with PeakMemory(task.backbone.device) as peak:
         frozen.start_clock(peak.so_far)
         began = at = time.perf_counter()
         method = make(name, task)
         for progress in method.fit(recipe):
-            times.append(time.perf_counter() - at)
-            watch(progress)
+            left = time.perf_counter()
+            times.append(left - at)
+            yield progress
             at = time.perf_counter()
-        seconds = frozen.alone(time.perf_counter() - began)
+            away += at - left
+        seconds = frozen.alone(time.perf_counter() - began - away)
     most = frozen.peak_alone(peak.mb)
     probabilities = method.predict(test.records)
     metrics = evaluate(probabilities, np.array(test.labels))
@@ -180,7 +199,7 @@ def measure(
         at = time.perf_counter()
         method.predict(sample)
         spent.append(1000 * (time.perf_counter() - at) / len(sample))
-    return {
+    row = {
         "metrics": {key: metrics[key] for key in METRICS},
         "parameters": method.trainable,
         "fit_seconds": round(seconds, 4),
@@ -189,6 +208,7 @@ def measure(
         "predict_ms": round(statistics.median(spent), 3),
         "settings": {"recipe": asdict(recipe), "options": method.options, "chosen": method.chosen},
     }
+    yield Measured(row, method, probabilities)
 
 
 class _Shelf:
