@@ -62,7 +62,7 @@ def settle(workspace: Workspace, choice: Choice) -> Choice:
     prediction = workspace.prediction
     if prediction is None or not workspace.records:
         raise NearlError("There is no reading yet; read an image in Predict first.")
-    taught = prediction.adapted is not None
+    taught = prediction.adapted is not None and workspace.classifier.mapped
     choice = replace(choice, when=choice.when if taught else BEFORE)
     if choice.class_name not in prediction.classes:
         choice = replace(choice, class_name=closest(workspace))
@@ -98,7 +98,7 @@ def heads(workspace: Workspace) -> int:
 def views_of(workspace: Workspace, card: Method) -> list[str]:
     """The views that make sense for a map of this workspace."""
     views = [ONE]
-    if workspace.prediction.adapted is not None and not card.adapter:
+    if workspace.prediction.adapted is not None and workspace.classifier.mapped and not card.adapter:
         views.append(COMPARE)
     if card.by_class and len(workspace.prediction.classes) > 1:
         views.append(CLASSES)
@@ -212,7 +212,7 @@ def word_shares(engine: Engine, workspace: Workspace, choice: Choice) -> list[Wo
 
     record, adapted = workspace.records[workspace.selected], choice.when == AFTER
     classifier = workspace.classifier
-    if adapted and classifier.model.config.text_context == "image":
+    if adapted and (classifier.model is None or classifier.model.config.text_context == "image"):
         return []
     key = ("words", record.digest, adapted, choice.class_name)
     with workspace.lock:

@@ -105,10 +105,10 @@ def use(engine: Engine, workspace: Workspace, key: str | None) -> None:
 def check_fits(engine: Engine, adapter: Adapter) -> None:
     """Raises NearlError for an adapter of another backbone, or whose tensors do not fit their configuration."""
     backbone = engine.backbone()
-    from nearl.classifier import build
+    from nearl.methods import restore
 
     with engine.device_lock:
-        build(backbone, adapter)
+        restore(backbone, adapter)
 
 
 def rename(workspace: Workspace, key: str, name: str) -> None:

@@ -28,6 +28,7 @@ from nearl.data.labelled import LabelledSet, from_files
 from nearl.data.phantoms import write_phantom_folder
 from nearl.data.splits import draw_support, plan
 from nearl.finetune import Recipe
+from nearl.methods import Frozen
 from nearl.prompts import PromptSet, default_prompts, ready_sets
 from nearl.runs import make_job, teach
 
@@ -55,13 +56,13 @@ def measure(backbone: Backbone, data: LabelledSet, reading: float, preset: str) 
     if set(data.classes) == set(PromptSet.load(ready_sets()[NAME]).classes):
         prompt_set = PromptSet.load(ready_sets()[NAME])
     passes = Counter()
-    encode = backbone.model.encode_image
-    backbone.model.encode_image = lambda x, **options: passes.update(frozen=len(x)) or encode(x, **options)
+    see = Frozen._see
+    Frozen._see = lambda self, x: passes.update(frozen=len(x)) or see(self, x)
     began = time.perf_counter()
     job = make_job(backbone, data, None, prompt_set, plan(data.labels), Recipe.preset(preset))
     *_, last = teach(job, backbone)
     wall = reading + time.perf_counter() - began
-    backbone.model.encode_image = encode
+    Frozen._see = see
     outcome = last["done"]
     seconds = {**outcome.seconds, "decode": outcome.seconds["decode"] + reading}
     figures = {when: outcome.results[when]["balanced_accuracy"] for when in ("frozen", "adapted")}

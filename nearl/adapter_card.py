@@ -36,11 +36,12 @@ def card(meta: dict, base_model: str | None = None) -> str:
     """
     name, backbone = meta.get("name"), _dict(meta.get("backbone"))
     counts = _dict(meta.get("support_counts"))
+    nearl = str(meta.get("method")).partition(":")[0] == "nearl"
     classes = [c for c in _list(meta.get("classes")) if isinstance(c, str)]
     images = sum(n for n in map(_count, counts.values()) if n is not None)
     parts = [
         _front_matter(base_model),
-        f"# {quoted(name) if name else 'NEARL adapter'}",
+        f"# {quoted(name) if name else 'NEARL adapter' if nearl else 'Adapter'}",
         f"**{NOTICE}**",
         f"A small set of weights that was taught with {_plural(images, 'labelled image')} to tell "
         f"{_plural(len(classes), 'class', 'classes')} apart. It works on top of one frozen vision-language model, "

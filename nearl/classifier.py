@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor
 from nearl.backbones import Backbone
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
-from nearl.model import ClassFeatures, NearlCLIP, NearlConfig, PromptTokens
+from nearl.methods import Frozen, Method, build, is_nearl, restore
+from nearl.model import ClassFeatures, NearlCLIP, PromptTokens
 from nearl.prompts import PromptSet, unknown_words
 from nearl.store import Adapter
 from nearl.trust import Trust
@@ -40,67 +41,53 @@ class Prediction:
     trust: dict | None = None
 
 
-def build(backbone: Backbone, adapter: Adapter) -> NearlCLIP:
-    """The adapted model, in eval mode with nothing to train.
-
-    Raises NearlError if the adapter belongs to another backbone or method, or its tensors do not fit its own
-    configuration; that is found out before anything is allocated, as an adapter may come from anybody.
-    """
-    adapter.check_backbone(backbone.identity)
-    method = adapter.meta["method"]
-    if method.partition(":")[0] != "nearl":  # "nearl:..." are its ablations
-        raise NearlError(f"This adapter was taught with the method '{method:.40}', not with NEARL; use one that was.")
-    try:
-        config = NearlConfig(**adapter.config)
-        if config.blocks > len(adapter.state):
-            raise RuntimeError("more blocks than tensors")
-        with torch.device("meta"):  # sizes without memory
-            sketch = NearlCLIP(replace(backbone, device=torch.device("meta")), config)
-        if _shapes(sketch.state_dict()) != _shapes(adapter.state):
-            raise RuntimeError("other tensors")
-        model = NearlCLIP(backbone, config)
-        model.load_state_dict(adapter.state, strict=True)
-    except NearlError:
-        raise
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise NearlError(
-            "The adapter's tensors do not fit the configuration in its adapter.json, so it cannot be used; "
-            "ask for the file again or teach it anew."
-        ) from error
-    return model.eval().requires_grad_(False)
-
-
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in state.items()}
-
-
 class Classifier:
     """Classifies images by their similarity to the prompts, with the frozen and, if given, the adapted model.
 
     Text is encoded once per prompt and image features once per image content; editing a prompt encodes that prompt and
-    nothing else. (With an adapter whose ``text_context`` is "image" the adapted side cannot be cached.)
+    nothing else. (With an adapter whose ``text_context`` is "image" the adapted side cannot be cached; an adapter of
+    another method encodes all prompts anew where it changes the text tower.)
+
+    ``model`` is a NEARL adapter's, ``method`` that of any other adapter; at most one of them is not None.
     """
 
     def __init__(self, backbone: Backbone, prompt_set: PromptSet, adapter: Adapter | None = None):
         self.backbone = backbone
+        self.model: NearlCLIP | None = None
+        self.method: Method | None = None
+        self._frozen = Frozen(backbone, CACHE_ENTRIES)
         self._cache: OrderedDict[tuple, Tensor | ClassFeatures] = OrderedDict()
         self.set_prompts(prompt_set)
         self.set_adapter(adapter)
 
     def set_prompts(self, prompt_set: PromptSet) -> None:
-        """Ask about other classes or in other words."""
+        """Ask about other classes or in other words. NearlError, and nothing changed, for a class that the adapter's
+        method cannot answer for, since it was never fitted to it."""
+        if self.method is not None:
+            self.method.ask(prompt_set)
         self.prompt_set = prompt_set
 
     def set_adapter(self, adapter: Adapter | None) -> None:
-        """Use another adapter, or none. Raises NearlError if it does not fit; the one in use then stays."""
-        model = None if adapter is None else build(self.backbone, adapter)
+        """Use another adapter, or none. Raises NearlError if it does not fit the backbone, or its method the prompts;
+        the one in use then stays."""
+        model = method = None
+        if adapter is not None and is_nearl(adapter):
+            model = build(self.backbone, adapter)
+        elif adapter is not None:
+            method = restore(self.backbone, adapter, self._frozen)
+            method.ask(self.prompt_set)
         measured = None if adapter is None else adapter.meta.get("trust")
         trust = None if measured is None else Trust.from_dict(measured)
         if trust is not None and len(trust.centroids[0]) != self.backbone.embed_dim:
             raise NearlError(
                 "What this adapter says about how far to trust it was measured on another model; teach it anew."
             )
-        self.adapter, self.model, self.trust = adapter, model, trust
+        self.adapter, self.model, self.method, self.trust = adapter, model, method, trust
+
+    @property
+    def mapped(self) -> bool:
+        """Whether there is an adapted model that maps can be drawn of."""
+        return self.adapter is not None and (self.method is None or self.method.mapped)
 
     def untaught(self) -> list[str]:
         """Classes of the prompt set that the adapter was never taught."""
@@ -125,6 +112,9 @@ class Classifier:
                 images = [self.pixels(records[i : i + BATCH]) for i in range(0, len(records), BATCH)]
                 logits = [self.model(batch, prompts) for batch in images]
                 adapted = torch.cat(logits).softmax(-1).cpu().numpy() if logits else frozen
+            elif self.method is not None:
+                scores = self.method.scores(self.image_features(records, adapted=True))
+                adapted = scores.float().softmax(-1).cpu().numpy()
             elif self.model is not None:
                 classes = self._adapted_classes(self.prompt_set).embeddings
                 adapted = self._softmax(self.image_features(records, adapted=True), classes)
@@ -136,7 +126,7 @@ class Classifier:
 
     def pixels(self, records: Sequence[ImageRecord]) -> Tensor:
         """Normalised model input [B, 3, H, W] on the backbone's device."""
-        return self.backbone.normalise(torch.stack([self.backbone.to_uint8(r.image()) for r in records]))
+        return self._frozen.pixels(records)
 
     def prompt_tokens(self, prompt_set: PromptSet | None = None) -> PromptTokens:
         """Tokens of a prompt set (default: the one in use)."""
@@ -151,6 +141,8 @@ class Classifier:
     @torch.no_grad()
     def embeddings(self, adapted: bool) -> Tensor:
         """Unit class embeddings [C, E] of the frozen or the adapted model; adapted ones need the support context."""
+        if adapted and self.method is not None:
+            return self.method.classes().float()
         return self._adapted_classes(self.prompt_set).embeddings if adapted else self.class_embeddings()
 
     def _softmax(self, images: Tensor, classes: Tensor) -> np.ndarray:
@@ -158,13 +150,7 @@ class Classifier:
 
     def class_embeddings(self) -> Tensor:
         """Unit embeddings [C, E] of the classes in the frozen model: the mean of their prompts' unit embeddings."""
-
-        def encode(texts: list[str]) -> list[Tensor]:
-            return list(self.backbone.encode_text(self.backbone.tokenize(texts)).float())
-
-        groups = self.prompt_set.texts()
-        each = iter(self._cached("frozen text", [t for group in groups for t in group], encode))
-        return torch.stack([F.normalize(torch.stack([next(each) for _ in g]).mean(0), dim=-1) for g in groups])
+        return self._frozen.classes(self.prompt_set)
 
     def _adapted_classes(self, prompt_set: PromptSet) -> ClassFeatures:
         def encode(texts: list[str]) -> list[ClassFeatures]:
@@ -183,17 +169,20 @@ class Classifier:
     @torch.no_grad()
     def image_features(self, records: Sequence[ImageRecord], adapted: bool) -> Tensor:
         """Unit embeddings [B, E], each image encoded once. The adapted ones exist for the support context only."""
+        if not records:
+            return torch.zeros(0, self.backbone.embed_dim, device=self.backbone.device)
+        if not adapted:
+            return self._frozen.embed(self._frozen.pooled(records))
         by_digest = {record.digest: record for record in records}
 
         def encode(digests: list[str]) -> list[Tensor]:
-            images = self.pixels([by_digest[digest] for digest in digests])
-            if adapted:
-                return list(self.model.encode_image(images, self.taught_features().summaries))
-            return list(self.backbone.encode_image(images).float())
+            some = [by_digest[digest] for digest in digests]
+            if self.method is not None:
+                return list(self.method.images(some).float())
+            return list(self.model.encode_image(self.pixels(some), self.taught_features().summaries))
 
-        kind = f"adapted image {self.adapter.version}" if adapted else "frozen image"
-        features = self._cached(kind, [record.digest for record in records], encode)
-        return torch.stack(features) if features else torch.zeros(0, self.backbone.embed_dim)
+        kind = f"adapted image {self.adapter.version}"
+        return torch.stack(self._cached(kind, [record.digest for record in records], encode))
 
     def _cached(self, kind: str, keys: list[str], encode) -> list:
         """``encode`` (keys -> values, in batches) for the keys not seen lately; values in the order of ``keys``."""

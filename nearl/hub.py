@@ -88,7 +88,7 @@ def push(
         api.create_commit(
             repo_id,
             [CommitOperationAdd(name, data) for name, data in files.items()],
-            commit_message="A NEARL adapter",
+            commit_message="An adapter",
             parent_commit=info.sha if info else None,  # two who push at once do not overwrite each other
         )
         return f"{api.endpoint}/{repo_id}"

@@ -153,12 +153,13 @@ def test_sizes_that_do_not_fit_are_refused_before_they_are_allocated(tiny, confi
         Classifier(backbone, PROMPTS, adapter)
 
 
-def test_an_adapter_of_another_method_is_refused_by_name(tiny):
+def test_an_adapter_is_read_as_what_it_says_it_is(tiny):
     backbone = tiny("clip")
     adapter = adapter_for(backbone)
-    adapter.meta["method"] = "lora"
-    with pytest.raises(NearlError, match="method 'lora'"):
-        Classifier(backbone, PROMPTS, adapter)
+    for method, says in (("cocoop", "no method called 'cocoop'"), ("lora", "do not fit")):
+        adapter.meta["method"] = method
+        with pytest.raises(NearlError, match=says):
+            Classifier(backbone, PROMPTS, adapter)
 
 
 def test_the_embedded_model_names_the_words_it_was_never_trained_on():

@@ -61,10 +61,12 @@ def test_state_comes_back_from_disk_and_a_seed_fixes_it(task, name, tmp_path):
     if method.trainable and name not in ("linear-probe", "text-probe"):  # those two have no chance in them
         other = taught(make(name, task), seed=1)
         assert not np.array_equal(p, other.predict(NEW))
-    again = restore(backbone, load_adapter(save_adapter(method.adapter(), tmp_path), backbone.identity))
+    adapter = load_adapter(save_adapter(method.adapter(), tmp_path), backbone.identity)
+    again = restore(backbone, adapter)
     np.testing.assert_allclose(again.predict(NEW), p, atol=1e-6)
     np.testing.assert_allclose(np.concatenate([again.predict(NEW[:1]), again.predict(NEW[1:])]), p, atol=1e-5)
     assert again.predict([]).shape == (0, 2)
+    np.testing.assert_allclose(Classifier(backbone, PROMPTS, adapter).predict(NEW).adapted, p, atol=1e-5)
     after = backbone.model.state_dict()
     assert list(after) == list(before) and all(torch.equal(before[k], after[k]) for k in before)
     assert torch.equal(torch.get_rng_state(), state)
@@ -198,11 +200,12 @@ def test_tip_adapter_by_hand():
     torch.nn.Module.__init__(tip)
     backbone = SimpleNamespace(logit_scale=torch.tensor(10.0))
     tip.task = SimpleNamespace(backbone=backbone, classes=lambda: torch.eye(2))
+    tip.rows = slice(None)
     tip.keys, tip.values, tip.chosen = torch.eye(2), torch.eye(2), {"alpha": 2.0, "beta": 3.0}
     cos = np.array([0.5, 3**0.5 / 2])
     expected = 10 * cos + 2 * np.exp(-3 * (1 - cos))
     f = torch.tensor(cos, dtype=torch.float32)[None]
-    np.testing.assert_allclose(tip.from_features(f)[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(tip.scores(f)[0], expected, rtol=1e-5)
 
 
 def test_tip_adapter_chooses_without_an_images_own_key(tiny):

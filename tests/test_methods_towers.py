@@ -69,7 +69,7 @@ def test_context_of_a_words_own_vectors_is_that_word(backbone):
     room = backbone.tokenize(["the scan"])[0, coop.start_at : coop.start_at + 2]
     coop.context.copy_(backbone.text.token_table[room])
     tokens = backbone.tokenize(["lung"])
-    read = coop.encode(PromptTokens(tokens, [1]))
+    read = coop.encode_text(PromptTokens(tokens, [1]))
     torch.testing.assert_close(read, backbone.encode_text(backbone.tokenize(["the scan lung"])), atol=1e-5, rtol=1e-4)
     assert coop.start_at == 1 and coop.trainable == 2 * backbone.text.token_table.shape[1]
 
@@ -83,7 +83,7 @@ def test_a_prompt_too_long_for_the_context_keeps_its_end(backbone):
     assert torch.equal(longer[0, 5:-1], full[0, 1:-5])
     short = backbone.tokenize(["lung"])
     assert (coop.with_gap(short) == empty[1]).sum() == (short == empty[1]).sum()
-    assert coop.encode(PromptTokens(full, [1])).isfinite().all()
+    assert coop.encode_text(PromptTokens(full, [1])).isfinite().all()
 
 
 def test_coop_trains_the_context_and_nothing_else(backbone):

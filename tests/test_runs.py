@@ -21,6 +21,7 @@ from nearl.data.labelled import LabelledSet
 from nearl.data.splits import Split, plan
 from nearl.errors import NearlError
 from nearl.finetune import Recipe
+from nearl.methods import Frozen
 from nearl.prompts import default_prompts
 from nearl.runs import Job, RunFolder, job, make_job, process, start, teach
 from nearl.runs.folder import NO_MEMORY
@@ -121,9 +122,9 @@ def test_folds_are_measured_by_models_that_never_saw_them(backbone, monkeypatch)
     a = made(backbone, data, steps=6)
     assert a.split.kind == "folds"
     taught, frozen = [], []
-    finetune, encode = job.finetune, type(backbone).encode_image
+    finetune, see = job.finetune, Frozen._see
     monkeypatch.setattr(job, "finetune", lambda b, s, *more, **k: taught.append(s) or finetune(b, s, *more, **k))
-    monkeypatch.setattr(type(backbone), "encode_image", lambda self, x: frozen.append(len(x)) or encode(self, x))
+    monkeypatch.setattr(Frozen, "_see", lambda self, x: frozen.append(len(x)) or see(self, x))
     events, outcome = finish(teach(a, backbone))
     phases = list(dict.fromkeys(event["phase"] for event in events))
     assert phases == ["teaching", "fold 1 of 3", "fold 2 of 3", "fold 3 of 3", "checking"]

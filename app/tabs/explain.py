@@ -121,7 +121,7 @@ def _controls(tab: ExplainTab, workspace: Workspace, asked: Choice, choice: Choi
 
     card = METHODS[choice.method]
     whens = [("Before teaching", BEFORE)]
-    if workspace.prediction.adapted is not None:
+    if workspace.prediction.adapted is not None and workspace.classifier.mapped:
         whens = [*whens, ("After teaching", AFTER)] if not card.adapter else [("After teaching", AFTER)]
     cards = explaining.offered(workspace)
     names = [(f"{c.name} (slow)" if c.slow else c.name, c.key) for c in cards]

@@ -78,7 +78,7 @@ class _SplitAttention(nn.Module):
 
     def __init__(self, fused: nn.MultiheadAttention):
         super().__init__()
-        self.heads, self.out_proj = fused.num_heads, fused.out_proj
+        self.num_heads, self.out_proj = fused.num_heads, fused.out_proj
         self.q, self.k, self.v = _thirds(fused.in_proj_weight, fused.in_proj_bias)
 
     def forward(
@@ -86,7 +86,7 @@ class _SplitAttention(nn.Module):
     ) -> tuple[Tensor, None]:
         """Tokens [B, L, d] each; ``attn_mask`` [L, L] is added. Weights are never given."""
         q, k, v = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for layer, x in ((self.q, q), (self.k, k), (self.v, v))
         )
         mask = None if attn_mask is None else attn_mask.to(q.dtype)

@@ -24,14 +24,17 @@ BATCH = 16
 
 def available(classifier: Classifier, adapted: bool, slow: bool = True) -> list[Method]:
     """The maps that can be drawn of the frozen or the adapted model."""
-    per_image = adapted and classifier.model.config.text_context == "image"
+    if adapted and not classifier.mapped:
+        return []
+    model = classifier.model if adapted else None
+    plain = not adapted or (model is not None and model.config.text_context == "support")
     return [
         m
         for m in METHODS.values()
         if m.fits(classifier.backbone)
-        and (adapted or not m.adapter)
+        and (model is not None or not m.adapter)
         and (slow or not m.slow)
-        and not (per_image and m.key == "evidence")
+        and (plain or m.key != "evidence")
     ]
 
 
@@ -41,14 +44,12 @@ def draw(trace: Trace, method: str, score: Score, layer: int | None = None, head
     Raises NearlError for a method, class, layer or head that is not there, and for a method that needs an adapter, or
     a gradient, that the trace has not.
     """
-    card = _check(trace.backbone, method, trace.scorer.adapted, layer, head)
+    card = _check(trace.scorer, method, layer, head)
     score.weights(len(trace.scorer.classes))
     if card.gradient and not trace.gradient:
         raise NearlError(f"{card.name} needs a gradient, and this pass through the model was made without.")
     if card.adapter and layer is not None and layer not in trace.updates:
         raise NearlError(f"Layer {layer + 1} was not adapted; choose one of {_numbers(trace.updates)}.")
-    if trace.scorer.per_image and card.key == "evidence":
-        raise NearlError("Patch evidence is not defined where every image makes class embeddings of its own.")
     against = score.words(trace.scorer.classes) if card.by_class else ""
     return [
         Heatmap(
@@ -85,7 +86,7 @@ def explain(
     adapter.
     """
     scorer, score = Scorer(classifier, adapted), Score(class_index, against)
-    card = _check(classifier.backbone, method, scorer.adapted, layer, head)
+    card = _check(scorer, method, layer, head)
     score.weights(len(scorer.classes))
     maps = []
     for start in range(0, len(records), BATCH):
@@ -94,11 +95,19 @@ def explain(
     return maps
 
 
-def _check(backbone: Backbone, method: str, adapted: bool, layer: int | None, head: int | None) -> Method:
+def _check(scorer: Scorer, method: str, layer: int | None, head: int | None) -> Method:
     if method not in METHODS:
         raise NearlError(f"There is no map called '{method}'; choose one of {', '.join(METHODS)}.")
-    card, tower = METHODS[method], backbone.vision
-    if card.adapter and not adapted:
+    card, backbone = METHODS[method], scorer.classifier.backbone
+    tower = backbone.vision
+    if scorer.method is not None and (card.adapter or card.key == "evidence"):
+        raise NearlError(
+            f"“{card.name}” reads how NEARL works inside, and this adapter was taught with {scorer.method.card.title}; "
+            "choose another map, or one before teaching."
+        )
+    if scorer.per_image and card.key == "evidence":
+        raise NearlError("Patch evidence is not defined where every image makes class embeddings of its own.")
+    if card.adapter and not scorer.adapted:
         raise NearlError(f"“{card.name}” shows what teaching changed, so it needs an adapter.")
     if not card.fits(backbone):
         raise NearlError(f"“{card.name}” needs a model that averages its patches, which '{backbone.name}' does not.")

@@ -86,17 +86,18 @@ def write_maps(
         raise NearlError(f"There is no map called '{method}'; choose 'all' or one of {', '.join(METHODS)}.")
     drawn: dict[str, list[Heatmap]] = {}
     found = {"words": [], "profile": None}
-    for adapted in (False, True) if classifier.model is not None else (False,):
+    for adapted in (False, True) if classifier.mapped else (False,):
         trace = Trace(Scorer(classifier, adapted), [record])
         for card in available(classifier, adapted):
             if method in (ALL, card.key):
                 options = {"layer": layer if card.layers else None, "head": head if card.heads else None}
                 drawn.setdefault(card.key, []).extend(draw(trace, card.key, score, **options))
         if method == ALL:
-            if not trace.scorer.per_image:
+            if not trace.scorer.per_image and trace.scorer.method is None:
                 found["words"] += [{"adapted": adapted, **asdict(w)} for w in words(trace, score.class_index)]
-            found["profile"] = asdict(profile(trace)) if adapted else None
+            found["profile"] = asdict(profile(trace)) if trace.model is not None else None
     if not drawn:  # say why
+        trace = Trace(Scorer(classifier), [record])
         draw(trace, method, score, layer, head)
     maps = []
     for key, pair in drawn.items():

@@ -55,38 +55,50 @@ class Scorer:
 
     ``adapted`` None takes the adapted model if there is one. ``head_seed`` permutes the coordinates of the class
     embeddings, which randomises the head and keeps all angles between classes; with per-image context, where they are
-    made anew for every image, it changes nothing. Raises NearlError for an adapted model without an adapter.
+    made anew for every image, it changes nothing. With an adapter of another method than NEARL the coordinates of the
+    image embeddings are permuted, which is the same and serves any head. Raises NearlError for an adapted model without
+    an adapter, or whose method no map can be drawn of.
     """
 
     def __init__(self, classifier: Classifier, adapted: bool | None = None, head_seed: int | None = None):
-        self.classifier, self.backbone = classifier, classifier.backbone
-        self.adapted = classifier.model is not None if adapted is None else adapted
-        if self.adapted and classifier.model is None:
+        self.classifier = classifier
+        self.adapted = classifier.adapter is not None if adapted is None else adapted
+        if self.adapted and classifier.adapter is None:
             raise NearlError("There is no adapter yet, so only the map of the frozen model can be drawn.")
+        self.method = classifier.method if self.adapted else None
+        self.backbone = classifier.backbone if self.method is None else self.method.tower
+        if self.method is not None and not self.method.mapped:
+            raise NearlError(
+                f"No map can be drawn of {self.method.card.title}, whose own tokens stand among the image's; look at "
+                "the map before teaching."
+            )
         self.classes = tuple(classifier.prompt_set.classes)
-        self.per_image = self.adapted and classifier.model.config.text_context == "image"
-        self.summaries = self.embeddings = None
+        self.per_image = self.model is not None and self.model.config.text_context == "image"
+        self.summaries = self.embeddings = self.order = None
         with self.backbone.lock, torch.no_grad():
             if self.per_image:
                 self.prompts = classifier.prompt_tokens()
                 return
             self.embeddings = classifier.embeddings(self.adapted)
-            if self.adapted:
+            if self.model is not None:
                 self.summaries = classifier.taught_features().summaries
         if head_seed is not None:
             generator = torch.Generator().manual_seed(head_seed)
-            order = torch.randperm(self.embeddings.shape[1], generator=generator)
-            self.embeddings = self.embeddings[:, order.to(self.embeddings.device)]
+            self.order = torch.randperm(self.embeddings.shape[1], generator=generator).to(self.embeddings.device)
+            self.embeddings = self.embeddings[:, self.order]
 
     @property
     def model(self):
-        """The adapter's modules, or None for the frozen model."""
+        """A NEARL adapter's modules, or None for the frozen model and for other methods."""
         return self.classifier.model if self.adapted else None
 
     def logits(self, pixels: Tensor) -> Tensor:
         """The caller holds the backbone's lock and decides about gradients."""
         if self.per_image:
             return self.model(pixels, self.prompts)
+        if self.method is not None:
+            image = self.method.encode_image(pixels)
+            return self.method.scores(image if self.order is None else image[:, self.order])
         image = self.model.encode_image(pixels, self.summaries) if self.adapted else self.backbone.encode_image(pixels)
         return self.backbone.logit_scale * image.float() @ self.embeddings.T
 

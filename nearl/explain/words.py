@@ -30,9 +30,12 @@ def words(trace: Trace, class_index: int, image: int = 0) -> list[Words]:
 
     What stands before the first and after the last word (start and end tokens, padding) is left out of the shares. How
     the pooling reads the last tokens is told from the gradient that reaches them (our choice).
-    Raises NearlError for a class that is not there and for per-image context, where no prompt stands by itself.
+    Raises NearlError for a class that is not there, for per-image context, where no prompt stands by itself, and for
+    adapters of other methods than NEARL.
     """
     scorer, backbone = trace.scorer, trace.backbone
+    if scorer.method is not None:
+        raise NearlError("The words' shares are shown before teaching and for NEARL's adapters alone.")
     if scorer.per_image:
         raise NearlError(
             "With per-image context the words are read anew for each image, so their shares are not shown."

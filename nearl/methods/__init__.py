@@ -2,6 +2,9 @@
 
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Frozen, Task
-from nearl.methods.registry import ABLATIONS, METHODS, card, make, names, restore
+from nearl.methods.registry import ABLATIONS, METHODS, card, make, names
+from nearl.methods.restoring import build, is_nearl, restore
 
-__all__ = ["ABLATIONS", "METHODS", "Card", "Frozen", "Method", "Task", "card", "make", "names", "restore"]
+__all__ = [
+    "ABLATIONS", "METHODS", "Card", "Frozen", "Method", "Task", "build", "card", "is_nearl", "make", "names", "restore",
+]  # fmt: skip

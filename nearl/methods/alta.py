@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nearl.backbones import Backbone
 from nearl.backbones.shadow import hook_block, shadow
-from nearl.data.images import ImageRecord
 from nearl.finetune import Progress, Recipe
-from nearl.methods.base import Card, Method
-from nearl.methods.frozen import BATCH, Task
+from nearl.methods.base import Card, InsideTower
+from nearl.methods.frozen import Task
 from nearl.methods.training import descend
 from nearl.samples import Views
 
@@ -30,7 +30,7 @@ class Bottleneck(nn.Module):
         return self.up(F.gelu(self.down(x)))
 
 
-class Alta(Method):
+class Alta(InsideTower):
     """In every block of the image tower: a = attention(x), a + S(a) in its place; m = MLP(y), m + P(y) / 2 in its
     place, S and P bottlenecks of rank 64. The text tower is frozen.
 
@@ -60,6 +60,10 @@ class Alta(Method):
         for k, block in enumerate(vision.blocks):
             hook_block(block, self.serial[k], lambda x, k=k: scale * self.parallel[k](x))
 
+    @property
+    def tower(self) -> Backbone:
+        return self.adapted
+
     def start(self, recipe: Recipe) -> None:
         for bottleneck in (*self.serial, *self.parallel):
             bottleneck.down.reset_parameters()
@@ -70,10 +74,3 @@ class Alta(Method):
         views, classes = Views(self.task.backbone, self.task.support, recipe), self.task.classes()
         encode = lambda index, rng: self.adapted.encode_tokens(views.draw(index, rng))  # noqa: E731
         return descend(self, recipe, lambda index, rng: self.task.backbone.logit_scale * encode(index, rng) @ classes.T)
-
-    def logits(self, records: Sequence[ImageRecord]) -> Tensor:
-        backbone = self.task.backbone
-        with backbone.lock:
-            batches = [self.task.frozen.pixels(records[i : i + BATCH]) for i in range(0, len(records), BATCH)]
-            images = [self.adapted.encode_tokens(backbone.vision.embed(batch)) for batch in batches]
-        return backbone.logit_scale * torch.cat(images) @ self.task.classes().T

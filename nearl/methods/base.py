@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nearl.backbones import Backbone
 from nearl.data.images import ImageRecord
+from nearl.errors import NearlError
 from nearl.finetune import Progress, Recipe
-from nearl.methods.frozen import Task
+from nearl.methods.frozen import BATCH, Task
+from nearl.prompts import PromptSet
 from nearl.store import Adapter, new_adapter
 
 
 @dataclass(frozen=True)
 class Card:
     """A method in words: registry ``name``, ``title``, the ``idea`` in two sentences, the ``paper``, what is
-    ``trained``. ``features``: works on cached features alone. ``recipe``: where it departs from ``Recipe``."""
+    ``trained``. ``features``: works on cached features alone. ``any_classes``: answers for classes that it was never
+    fitted to, from their words. ``recipe``: where it departs from ``Recipe``."""
 
     name: str
     title: str
@@ -28,20 +31,27 @@ class Card:
     paper: str
     trained: str
     features: bool = True
+    any_classes: bool = True
     recipe: dict = field(default_factory=dict)
 
 
-class Method(nn.Module, ABC):
+class Method(nn.Module):
     """One way to adapt a frozen backbone to a task. Parameters are what is trained, buffers what else it has to keep;
     the backbone is neither. ``options``: the method's own settings; ``chosen``: what it chose inside the support set.
+
+    It is what it overrides: where an image lies (``embed``, ``encode_image``), where a class lies (``classes``), and
+    how a logit comes of both (``scores``). What it leaves alone is the frozen model's. ``rows``: the places, among the
+    classes that it was fitted to, of those that are asked about.
     """
 
     card: ClassVar[Card]
+    mapped: ClassVar[bool] = True  # its image tower's tokens are the frozen one's, so that maps can be drawn
 
     def __init__(self, task: Task, **options):
         super().__init__()
         self.task, self.options, self.chosen = task, options, {}
         self._text: Tensor | None = None
+        self._fitted, self.rows = task.prompt_set.classes, slice(None)
 
     @classmethod
     def recipe(cls, **changes) -> Recipe:
@@ -69,9 +79,62 @@ class Method(nn.Module, ABC):
         """The steps of training."""
         return iter(())
 
-    @abstractmethod
+    def ask(self, prompt_set: PromptSet) -> None:
+        """Answer for these prompts from now on, without what is needed for teaching. NearlError, and nothing changed,
+        where a class was not fitted and the method cannot do without (``any_classes``); then some of the classes, in
+        any order, may be asked about, under their names (capitals aside)."""
+        if not self.card.any_classes:
+            fitted = [name.casefold() for name in self._fitted]
+            strange = [name for name in prompt_set.classes if name.casefold() not in fitted]
+            if strange:
+                raise NearlError(
+                    f"{self.card.title} answers only for the classes it was fitted to ({', '.join(self._fitted)}), and "
+                    f"“{strange[0]}” is not one of them; ask about those, or use an adapter of a method that reads the "
+                    "words, such as NEARL."
+                )
+            self.rows = [fitted.index(name.casefold()) for name in prompt_set.classes]
+        self.task, self._text = replace(self.task, prompt_set=prompt_set, support=None), None
+
+    @property
+    def tower(self) -> Backbone:
+        """The model whose image tower looks at the images: the frozen one, or a shadow of it that was changed."""
+        return self.task.backbone
+
+    def embed(self, pooled: Tensor) -> Tensor:
+        """Pooled features [..., P] of ``tower`` -> unit image embeddings [..., E] in the method's joint space."""
+        return self.task.frozen.embed(pooled)
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, H, W] -> unit image embeddings [B, E] float32. The caller holds the lock."""
+        vision = self.tower.vision
+        x = vision.embed(pixels)
+        for k in range(vision.depth):
+            x = vision.block(k, x)
+        return self.embed(vision.features(x).float())
+
+    def images(self, records: Sequence[ImageRecord]) -> Tensor:
+        """Unit image embeddings [B, E], from the frozen features that are kept."""
+        return self.embed(self.task.frozen.pooled(records))
+
+    def classes(self) -> Tensor:
+        """Unit class embeddings [C, E] in the method's joint space."""
+        return self.task.classes()
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Logits [B, C] of unit image embeddings [B, E]."""
+        return self.task.backbone.logit_scale * images @ self.classes().T
+
     def logits(self, records: Sequence[ImageRecord]) -> Tensor:
         """Logits [B, C] of images; each is independent of the others."""
+        with self.task.backbone.lock:
+            return self.scores(self.images(records))
+
+    @torch.no_grad()
+    def embeddings(self, records: Sequence[ImageRecord]) -> tuple[Tensor, Tensor]:
+        """Unit float32 embeddings of images [B, E] and classes [C, E] in the method's own joint space, which is the
+        frozen model's where it leaves them alone. A probe's or cache's logits are not scale x their cosine."""
+        with self.task.backbone.lock:
+            return self.images(records).float(), self.classes().float()
 
     @torch.no_grad()
     def predict(self, records: Sequence[ImageRecord]) -> np.ndarray:
@@ -104,7 +167,19 @@ class Method(nn.Module, ABC):
             method=self.card.name,
         )
 
+    def make_room(self, state: dict[str, Tensor]) -> None:
+        """Resize what has no fixed size to that of a state to come."""
+
     def restore(self, adapter: Adapter) -> None:
         """Take over the state of an adapter of this method. RuntimeError where tensors do not fit."""
+        self.make_room(adapter.state)
         self.load_state_dict(adapter.state)
         self.chosen, self._text = dict(adapter.config["chosen"]), None
+
+
+class InsideTower(Method):
+    """A method that works inside the image tower, so that no frozen image feature serves it."""
+
+    def images(self, records: Sequence[ImageRecord]) -> Tensor:
+        batches = [self.task.frozen.pixels(records[i : i + BATCH]) for i in range(0, len(records), BATCH)]
+        return torch.cat([self.encode_image(batch) for batch in batches])

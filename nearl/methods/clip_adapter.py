@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nearl.data.images import ImageRecord
 from nearl.finetune import Progress, Recipe
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task
@@ -53,5 +52,5 @@ class ClipAdapter(Method):
         scores = lambda f: task.backbone.logit_scale * self.adapt(f) @ classes.T  # noqa: E731
         return descend(self, recipe, lambda index, rng: scores(draw_view(views, index, rng)))
 
-    def logits(self, records: Sequence[ImageRecord]) -> Tensor:
-        return self.task.backbone.logit_scale * self.adapt(self.task.images(records)) @ self.task.classes().T
+    def embed(self, pooled: Tensor) -> Tensor:
+        return self.adapt(super().embed(pooled))

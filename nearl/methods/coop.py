@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearl.backbones import Backbone
-from nearl.data.images import ImageRecord
 from nearl.finetune import Progress, Recipe, draw_prompts
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task, ensemble
@@ -42,14 +41,14 @@ class CoOp(Method):
         super().__init__(task, context=context)
         table = task.backbone.text.token_table
         self.context = nn.Parameter(torch.zeros(context, table.shape[1], device=task.backbone.device))
-        self.start_at, self.with_gap = _gap(task.backbone, context)
+        self.start_at, self.with_gap = gap(task.backbone, context)
 
     def start(self, recipe: Recipe) -> None:
         table = self.task.backbone.text.token_table
         used = table[table.abs().sum(-1) > 0]  # rows of words that were never learned are zero in the embedded backbone
         nn.init.normal_(self.context, std=used.float().std().item())
 
-    def encode(self, prompts: PromptTokens) -> Tensor:
+    def encode_text(self, prompts: PromptTokens) -> Tensor:
         """Unit class embeddings [C, E] of tokenised prompts with the context before them."""
         text, tokens = self.task.backbone.text, self.with_gap(prompts.tokens)
         words = text.token_table[tokens]
@@ -66,28 +65,31 @@ class CoOp(Method):
         texts = [task.backbone.tokenize(group) for group in task.prompt_set.texts()]
 
         def logits(index: np.ndarray, rng: np.random.Generator) -> Tensor:
-            classes = self.encode(draw_prompts(texts, recipe.prompts_per_class, rng))
+            classes = self.encode_text(draw_prompts(texts, recipe.prompts_per_class, rng))
             return task.backbone.logit_scale * draw_view(views, index, rng) @ classes.T
 
         return descend(self, recipe, logits)
 
-    def logits(self, records: Sequence[ImageRecord]) -> Tensor:
-        classes = self.text(lambda: self.encode(self.task.tokens()))
-        return self.task.backbone.logit_scale * self.task.images(records) @ classes.T
+    def classes(self) -> Tensor:
+        return self.text(lambda: self.encode_text(self.task.tokens()))
 
 
-def _gap(backbone: Backbone, count: int) -> tuple[int, Callable[[Tensor], Tensor]]:
+def gap(backbone: Backbone, count: int) -> tuple[int, Callable[[Tensor], Tensor]]:
     """Where the context stands, and a function that makes room for it there: int64 [P, L] -> [P, L].
 
     After the first token where every text begins with the same one (CLIP, BERT), else at the very beginning (SigLIP).
-    What no longer fits at the end is cut off, and the text ends with its end token as before.
+    What no longer fits at the end is cut off, and the text ends with its end token as before. Raises ValueError where
+    no room would be left for words.
     """
-    empty, filler = backbone.tokenize([""])[0], backbone.tokenize(["a"])[0]
+    with torch.device("cpu"):  # also where a method is only sketched, without memory
+        empty, filler = backbone.tokenizer(["", "a"])
     start = int(empty[0] == filler[0])
-    end, padding = empty[start], empty[-1]
+    if not 0 < count < len(empty) - start - 1:
+        raise ValueError(f"{count} context vectors do not fit")
+    end, padding = int(empty[start]), int(empty[-1])
 
     def with_gap(tokens: Tensor) -> Tensor:
-        room = filler[start].expand(len(tokens), count)
+        room = tokens.new_full((len(tokens), count), int(filler[start]))
         longer = torch.cat([tokens[:, :start], room, tokens[:, start:]], dim=1)
         kept = longer[:, : tokens.shape[1]].clone()
         too_long = (longer[:, tokens.shape[1] :] != padding).any(1)

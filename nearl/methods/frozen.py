@@ -27,11 +27,12 @@ class Frozen:
     """Features of the frozen model, kept by image content and by text, and shared by all tasks on one backbone.
 
     Kept are pooled features before the last projection; embeddings follow from them by one matrix product. What each
-    cost to compute is remembered, so that time and memory of a method do not depend on which method came first.
+    cost to compute is remembered, so that time and memory of a method do not depend on which method came first. With a
+    ``limit`` no more than so many are kept, the latest used.
     """
 
-    def __init__(self, backbone: Backbone):
-        self.backbone = backbone
+    def __init__(self, backbone: Backbone, limit: int | None = None):
+        self.backbone, self.limit = backbone, limit
         self._kept: dict[Hashable, Tensor] = {}
         self._cost: dict[Hashable, float] = {}
         self._peaks: dict[Hashable, float | None] = {}
@@ -88,8 +89,7 @@ class Frozen:
 
     def forget(self, records: Sequence[ImageRecord]) -> None:
         """Drop what is kept of these images, as if they had not been seen."""
-        for record in records:
-            self._kept.pop(("image", record.digest), None)
+        self._drop([("image", record.digest) for record in records])
 
     def start_clock(self, peak: Callable[[], float | None] = lambda: None) -> None:
         """From here on, what is used is counted for ``alone`` and ``peak_alone``; ``peak`` gives the memory so far."""
@@ -119,7 +119,18 @@ class Frozen:
             self._cost.update(dict.fromkeys(batch, seconds / len(batch)))
             self._peaks.update(dict.fromkeys(batch, self._peak()))
         self._used.update(keys)
-        return torch.stack([self._kept[key] for key in keys])
+        found = torch.stack([self._kept[key] for key in keys])
+        if self.limit is not None:
+            for key in keys:
+                self._kept[key] = self._kept.pop(key)
+            self._drop(list(self._kept)[: -self.limit])
+        return found
+
+    def _drop(self, keys: list[Hashable]) -> None:
+        for key in keys:
+            for table in (self._kept, self._cost, self._peaks):
+                table.pop(key, None)
+            self._used.discard(key)
 
 
 @dataclass

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from nearl.data.images import ImageRecord
 from nearl.finetune import Progress, Recipe
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task
@@ -26,6 +24,7 @@ class LinearProbe(Method):
         "back is chosen by keeping parts of the support images aside.",
         "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, arXiv 2103.00020",
         "one weight per feature and class, and one bias per class",
+        any_classes=False,
     )
 
     def __init__(self, task: Task):
@@ -48,9 +47,11 @@ class LinearProbe(Method):
         self.chosen = {"strength": strength}
         return iter(())
 
-    def logits(self, records: Sequence[ImageRecord]) -> Tensor:
-        return self.task.images(records) @ self.weight.T + self.bias
+    def scores(self, images: Tensor) -> Tensor:
+        return images @ self.weight[self.rows].T + self.bias[self.rows]
 
 
-def _regression(strength: float) -> LogisticRegression:
+def _regression(strength: float):
+    from sklearn.linear_model import LogisticRegression  # seconds to import, and prediction does without
+
     return LogisticRegression(C=strength, class_weight="balanced", max_iter=2000, tol=1e-6)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nearl.backbones import Backbone
 from nearl.backbones.shadow import shadow, split_attention
-from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
 from nearl.finetune import Progress, Recipe, draw_prompts
-from nearl.methods.base import Card, Method
-from nearl.methods.frozen import BATCH, Task, ensemble
+from nearl.methods.base import Card, InsideTower
+from nearl.methods.frozen import Task, ensemble
 from nearl.methods.training import descend
 from nearl.model import PromptTokens
 from nearl.samples import Views
 
 
-class LoRA(Method):
+class LoRA(InsideTower):
     """W x + (alpha / r) B A x for queries, keys and values of every block of both towers, B starting at zero.
 
     Rank 2, alpha 1 and dropout 0.25 before A are CLIP-LoRA's, for every set. The layers are ``peft``'s. They sit in a
@@ -51,7 +51,11 @@ class LoRA(Method):
             else:
                 nn.init.zeros_(parameter)
 
-    def classes(self, prompts: PromptTokens) -> Tensor:
+    @property
+    def tower(self) -> Backbone:
+        return self.adapted
+
+    def encode_text(self, prompts: PromptTokens) -> Tensor:
         """Unit class embeddings [C, E] of the adapted text tower."""
         return ensemble(self.adapted.encode_text(prompts.tokens).float(), prompts.counts)
 
@@ -62,7 +66,7 @@ class LoRA(Method):
 
         def logits(index: np.ndarray, rng: np.random.Generator) -> Tensor:
             self._dropout(True)
-            classes = self.classes(draw_prompts(texts, recipe.prompts_per_class, rng))
+            classes = self.encode_text(draw_prompts(texts, recipe.prompts_per_class, rng))
             images = self.adapted.encode_tokens(views.draw(index, rng))
             self._dropout(False)
             return task.backbone.logit_scale * images @ classes.T
@@ -74,13 +78,8 @@ class LoRA(Method):
             if name.endswith("lora_dropout.default"):
                 module.train(on)
 
-    def logits(self, records: Sequence[ImageRecord]) -> Tensor:
-        backbone = self.task.backbone
-        with backbone.lock:
-            classes = self.text(lambda: self.classes(self.task.tokens()))
-            batches = [self.task.frozen.pixels(records[i : i + BATCH]) for i in range(0, len(records), BATCH)]
-            images = [self.adapted.encode_tokens(backbone.vision.embed(batch)) for batch in batches]
-        return backbone.logit_scale * torch.cat(images) @ classes.T
+    def classes(self) -> Tensor:
+        return self.text(lambda: self.encode_text(self.task.tokens()))
 
 
 def seeded(steps: Iterator[Progress], seed: int) -> Iterator[Progress]:

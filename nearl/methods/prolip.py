@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nearl.data.images import ImageRecord
 from nearl.finetune import Progress, Recipe
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task
@@ -55,7 +54,3 @@ class ProLIP(Method):
         views, classes = self.task.frozen.views(self.task.support.records, recipe), self.task.classes()
         scores = lambda pooled: self.task.backbone.logit_scale * self.embed(pooled) @ classes.T  # noqa: E731
         return descend(self, recipe, lambda index, rng: scores(draw_view(views, index, rng)), self.penalty)
-
-    def logits(self, records: Sequence[ImageRecord]) -> Tensor:
-        images = self.embed(self.task.frozen.pooled(records))
-        return self.task.backbone.logit_scale * images @ self.task.classes().T

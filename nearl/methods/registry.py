@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
-
-from nearl.backbones import Backbone
-from nearl.classifier import build
 from nearl.errors import NearlError
 from nearl.methods.alta import Alta
 from nearl.methods.base import Card, Method
@@ -21,8 +17,6 @@ from nearl.methods.prolip import ProLIP
 from nearl.methods.text_probe import TextProbe
 from nearl.methods.tip_adapter import TipAdapter, TipAdapterF
 from nearl.methods.zero_shot import ZeroShot
-from nearl.prompts import PromptSet
-from nearl.store import Adapter
 
 METHODS: dict[str, type[Method]] = {
     method.card.name: method
@@ -79,7 +73,7 @@ def names() -> list[str]:
 
 def card(name: str) -> Card:
     """The card of a method or ablation. NearlError for a name that is not there."""
-    _check(name)
+    check_name(name)
     base, _, ablation = name.partition(":")
     if not ablation:
         return METHODS[base].card
@@ -89,41 +83,13 @@ def card(name: str) -> Card:
 
 def make(name: str, task: Task) -> Method:
     """A method, not yet fitted. NearlError for a name that is not there, or where it needs what is not installed."""
-    _check(name)
+    check_name(name)
     base, _, ablation = name.partition(":")
     return METHODS[base](task, **(ABLATIONS[ablation].changes if ablation else {}))
 
 
-def restore(backbone: Backbone, adapter: Adapter) -> Method:
-    """The fitted method of an adapter, ready to predict. NearlError if it does not fit the backbone or is damaged."""
-    adapter.check_backbone(backbone.identity)
-    name = adapter.meta["method"]
-    _check(name)
-    base = name.partition(":")[0]
-    if base == "nearl":
-        with torch.random.fork_rng():
-            build(backbone, adapter)  # refuses what does not fit before anything of its size is made
-    try:
-        options = adapter.config if base == "nearl" else _options(adapter)
-        method = METHODS[base](Task(backbone, PromptSet.from_dict(adapter.meta["prompts"])), **options)
-        method.restore(adapter)
-    except NearlError:
-        raise
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RuntimeError) as error:
-        raise NearlError("The adapter's tensors do not fit its own configuration; teach it anew.") from error
-    return method
-
-
-def _options(adapter: Adapter) -> dict[str, float]:
-    """The options in an adapter, which may come from anybody: numbers no larger than its own tensors are long."""
-    options = adapter.config["options"]
-    longest = max((size for tensor in adapter.state.values() for size in tensor.shape), default=0)
-    if any(isinstance(v, bool) or not 0 <= v <= max(longest, 16) for v in options.values()):
-        raise ValueError("an option that does not fit")
-    return options
-
-
-def _check(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raises NearlError for a name that is not there."""
     base, _, ablation = name.partition(":")
     if name not in METHODS and (base != "nearl" or ablation not in ABLATIONS):
-        raise NearlError(f"There is no method called '{name}'; choose among {', '.join(names())}.")
+        raise NearlError(f"There is no method called '{name:.40}'; choose among {', '.join(names())}.")

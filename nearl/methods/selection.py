@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
 
 STRENGTHS = tuple(10.0**k for k in range(-1, 6))  # of the data term against the penalty: scikit-learn's C
 ALONE = 10.0  # where some class has one image, nothing can be kept aside (our choice)
@@ -20,6 +19,8 @@ def choose_strength(
     ``fit(index, strength)`` learns from those images and returns a function from indices to probabilities [n, C].
     Stratified folds, as many as the smallest class has images but at most four (our choice).
     """
+    from sklearn.model_selection import StratifiedKFold  # seconds to import, and prediction does without
+
     folds = min(FOLDS, int(np.bincount(labels).min()))
     if folds < 2:
         return ALONE

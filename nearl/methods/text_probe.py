@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
-from nearl.data.images import ImageRecord
 from nearl.finetune import Progress, Recipe
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task
@@ -32,6 +32,7 @@ class TextProbe(Method):
         "learned multiplier per class. With few images it stays near the zero-shot answer.",
         "Shakeri et al., Few-shot Adaptation of Medical Vision-Language Models, arXiv 2409.03868",
         "one prototype and one multiplier per class",
+        any_classes=False,
     )
 
     def __init__(self, task: Task):
@@ -55,9 +56,15 @@ class TextProbe(Method):
         self.chosen = {"strength": strength}
         return iter(())
 
-    def logits(self, records: Sequence[ImageRecord]) -> Tensor:
-        weights = self.prototypes + self.multipliers[:, None] * self.task.classes()
-        return self.task.images(records) @ weights.T
+    def weights(self) -> Tensor:
+        """w_c + a_c t_c, [C, E]."""
+        return self.prototypes[self.rows] + self.multipliers[self.rows][:, None] * self.task.classes()
+
+    def classes(self) -> Tensor:
+        return F.normalize(self.weights(), dim=-1)
+
+    def scores(self, images: Tensor) -> Tensor:
+        return images @ self.weights().T
 
 
 def solve(x: np.ndarray, y: np.ndarray, t: np.ndarray, scale: float, strength: float) -> tuple[np.ndarray, np.ndarray]:

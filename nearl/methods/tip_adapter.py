@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nearl.data.images import ImageRecord
 from nearl.finetune import Progress, Recipe
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task
@@ -18,6 +17,7 @@ from nearl.store import Adapter
 
 ALPHA, BETA = 1.0, 5.5  # the paper's values before its search
 ALPHAS, BETAS = (0.3, 1.0, 3.0, 10.0), (1.0, 3.0, 5.5, 10.0, 20.0)
+LARGEST = 1e3  # alpha or beta that is believed of an adapter
 PAPER = "Zhang et al., Tip-Adapter, arXiv 2207.09519"
 
 
@@ -36,6 +36,7 @@ class TipAdapter(Method):
         "vote is added to the zero-shot answer.",
         PAPER,
         "nothing; two numbers are chosen inside the support set",
+        any_classes=False,
     )
 
     def __init__(self, task: Task):
@@ -65,21 +66,21 @@ class TipAdapter(Method):
 
         return min(product(ALPHAS, BETAS), key=lambda pair: loss(*pair))
 
-    def from_features(self, f: Tensor) -> Tensor:
-        """Logits [B, C] of unit embeddings [B, E]."""
+    def scores(self, f: Tensor) -> Tensor:
         affinity = torch.exp(-self.chosen["beta"] * (1 - f @ self.keys.T))
         frozen = self.task.backbone.logit_scale * f @ self.task.classes().T
-        return frozen + self.chosen["alpha"] * affinity @ self.values
+        return frozen + self.chosen["alpha"] * affinity @ self.values[:, self.rows]
 
-    def logits(self, records: Sequence[ImageRecord]) -> Tensor:
-        return self.from_features(self.task.images(records))
+    def make_room(self, state: dict[str, Tensor]) -> None:
+        for name in ("keys", "values"):  # as many as were taught with
+            tensor = getattr(self, name)
+            tensor.data = tensor.data.new_zeros(len(state[name]), tensor.shape[1])
 
     def restore(self, adapter: Adapter) -> None:
-        for name in ("keys", "values"):  # as many as the adapter has
-            tensor = getattr(self, name)
-            tensor.data = tensor.data.new_zeros(len(adapter.state[name]), tensor.shape[1])
         super().restore(adapter)
         self.chosen = {name: float(self.chosen[name]) for name in ("alpha", "beta")}
+        if not all(0 <= value <= LARGEST for value in self.chosen.values()):
+            raise ValueError("alpha or beta out of range")
 
 
 class TipAdapterF(TipAdapter):
@@ -92,6 +93,7 @@ class TipAdapterF(TipAdapter):
         "labels in it stay.",
         PAPER,
         "one feature vector per support image",
+        any_classes=False,
         recipe={"steps": 200, "lr": 1e-3},
     )
 
@@ -101,5 +103,5 @@ class TipAdapterF(TipAdapter):
 
     def learn(self, recipe: Recipe) -> Iterator[Progress]:
         views = self.task.frozen.embed(self.task.frozen.views(self.task.support.records, recipe))
-        logits = lambda index, rng: self.from_features(draw_view(views, index, rng))  # noqa: E731
+        logits = lambda index, rng: self.scores(draw_view(views, index, rng))  # noqa: E731
         return descend(self, recipe, logits)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor
-
-from nearl.data.images import ImageRecord
 from nearl.methods.base import Card, Method
 
 
@@ -20,6 +15,3 @@ class ZeroShot(Method):
         "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, arXiv 2103.00020",
         "nothing",
     )
-
-    def logits(self, records: Sequence[ImageRecord]) -> Tensor:
-        return self.task.backbone.logit_scale * self.task.images(records) @ self.task.classes().T
