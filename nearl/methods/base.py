@@ -132,7 +132,8 @@ class Method(nn.Module):
     @torch.no_grad()
     def embeddings(self, records: Sequence[ImageRecord]) -> tuple[Tensor, Tensor]:
         """Unit float32 embeddings of images [B, E] and classes [C, E] in the method's own joint space, which is the
-        frozen model's where it leaves them alone. A probe's or cache's logits are not scale x their cosine."""
+        frozen model's where it leaves them alone. A probe's or cache's logits are not scale x their cosine. NearlError
+        where a class lies elsewhere for every image (``nearl:image-context``)."""
         with self.task.backbone.lock:
             return self.images(records).float(), self.classes().float()
 

@@ -10,13 +10,13 @@ from torch import Tensor
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
 from nearl.finetune import Progress, Recipe, finetune
-from nearl.methods.base import Card, Method
+from nearl.methods.base import Card, InsideTower
 from nearl.methods.frozen import BATCH, Task
 from nearl.model import ClassFeatures, NearlCLIP, NearlConfig
 from nearl.store import Adapter
 
 
-class Nearl(Method):
+class Nearl(InsideTower):
     """An OCA after every block of both towers, fed by the USEformer; ``options`` are changes to ``NearlConfig``."""
 
     card = Card(
@@ -43,18 +43,23 @@ class Nearl(Method):
                 self.model.load_state_dict(self.taught.state)
             yield progress
 
+    def _read(self) -> ClassFeatures:
+        if self.model.config.text_context == "image":
+            raise NearlError("With per-image context every image has classes of its own, so none can be shown.")
+        return self.text(lambda: self.model.encode_text(self.task.tokens()))
+
+    def classes(self) -> Tensor:
+        return self._read().embeddings
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        return self.model.encode_image(pixels, self._read().summaries)
+
     def logits(self, records: Sequence[ImageRecord]) -> Tensor:
-        model, task, out = self.model, self.task, []
-        with task.backbone.lock:
-            for start in range(0, len(records), BATCH):
-                pixels = task.frozen.pixels(records[start : start + BATCH])
-                if model.config.text_context == "image":
-                    out.append(model(pixels, task.tokens()))
-                    continue
-                classes: ClassFeatures = self.text(lambda: model.encode_text(task.tokens()))
-                images = model.encode_image(pixels, classes.summaries)
-                out.append(task.backbone.logit_scale * images @ classes.embeddings.T)
-        return torch.cat(out)
+        if self.model.config.text_context != "image":
+            return super().logits(records)
+        with self.task.backbone.lock:
+            batches = [self.task.frozen.pixels(records[i : i + BATCH]) for i in range(0, len(records), BATCH)]
+            return torch.cat([self.model(batch, self.task.tokens()) for batch in batches])
 
     def adapter(self) -> Adapter:
         """What ``finetune`` gave: an adapter that ``nearl.classifier`` reads too. NearlError before the last step."""
