@@ -120,6 +120,8 @@ def test_the_classifier_keeps_no_more_than_its_limit(tiny, monkeypatch):
     [
         ("coop", lambda a: a.meta["config"]["options"].update(context=30)),
         ("lora", lambda a: a.meta["config"]["options"].update(rank=40)),
+        ("maple", lambda a: a.meta["config"]["options"].update(depth=1)),
+        ("maple", lambda a: a.meta["config"]["options"].update(depth=0)),
         ("clip-adapter", lambda a: a.meta["config"]["options"].update(reduction=0)),
         ("tip-adapter", lambda a: a.state.update(keys=torch.zeros(2**20, 1))),
         ("tip-adapter", lambda a: a.meta["config"]["chosen"].update(alpha=1e308)),
@@ -156,6 +158,17 @@ def test_maps_are_of_the_adapted_model(tiny, adapters, name):
         words(trace, 0)
     control = Trace(Scorer(randomised(classifier, 0), head_seed=0), NEW[:2])
     assert (control.logits - trace.logits).abs().max() > 1e-3
+
+
+def test_where_no_map_can_be_drawn_it_is_said_and_those_before_teaching_stay(tiny, adapters, tmp_path):
+    classifier = Classifier(tiny("biomedclip"), PROMPTS, adapters("maple"))
+    assert not classifier.mapped and available(classifier, True) == []
+    with pytest.raises(NearlError, match="No map can be drawn of MaPLe"):
+        Scorer(classifier)
+    found = write_maps(classifier, NEW[0], "one", tmp_path)
+    assert [m["adapted"] for m in found["maps"]] == [False]
+    with pytest.raises(NearlError, match="No map can be drawn of MaPLe"):
+        write_maps(classifier, NEW[0], "one", tmp_path, "novelty")
 
 
 def test_all_maps_of_another_methods_adapter_are_written(tiny, adapters, tmp_path):

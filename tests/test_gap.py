@@ -40,8 +40,8 @@ def test_embeddings_are_unit_and_give_the_logits_where_those_are_cosines(methods
         with torch.no_grad():
             torch.testing.assert_close(scale * images @ classes.T, method.logits(HELD.records), atol=1e-4, rtol=1e-4)
     moved = {
-        "image": {"clip-adapter", "prolip", "lora", "alta", "nearl"},
-        "words": {"text-probe", "coop", "lora", "nearl"},
+        "image": {"clip-adapter", "prolip", "lora", "alta", "maple", "nearl"},
+        "words": {"text-probe", "coop", "lora", "maple", "nearl"},
     }
     assert torch.allclose(images, task.images(HELD.records), atol=1e-5) == (name not in moved["image"])
     assert torch.allclose(classes, task.classes(), atol=1e-5) == (name not in moved["words"])

@@ -22,7 +22,7 @@ from nearl.store import load_adapter, save_adapter
 
 OWN = [
     "zero-shot", "linear-probe", "text-probe", "tip-adapter", "tip-adapter-f", "clip-adapter", "coop", "prolip", "lora",
-    "alta", "nearl",
+    "alta", "maple", "nearl",
 ]  # fmt: skip
 FAMILIES = ["clip", "biomedclip", "siglip"]
 NEW = shades(3, seed=9).records

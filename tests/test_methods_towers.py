@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from methods_data import PROMPTS, shades, task_of, taught
 
+from nearl.backbones import load_backbone
 from nearl.backbones.shadow import shadow, split_attention
 from nearl.classifier import Classifier
 from nearl.errors import NearlError
@@ -16,6 +17,7 @@ from nearl.methods import ABLATIONS, Task, make
 from nearl.methods.alta import Alta
 from nearl.methods.coop import CoOp
 from nearl.methods.lora import LoRA
+from nearl.methods.maple import MaPLe
 from nearl.model import NearlCLIP, NearlConfig, PromptTokens
 from nearl.prompts import default_prompts
 
@@ -176,6 +178,70 @@ def test_alta_block_is_what_the_equations_say(tiny, family):
     h = x + a + bottleneck(alta.serial[1], a)
     expected = h + block.mlp(second(h)) + 0.5 * bottleneck(alta.parallel[1], second(h))
     torch.testing.assert_close(alta.adapted.vision.block(1, x), expected, atol=1e-4, rtol=1e-4)
+
+
+# --- MaPLe ------------------------------------------------------------------------------------------------------------
+
+
+class Before:
+    """Within the ``with``: change the tokens that some blocks take, or what the last one gives."""
+
+    def __init__(self, blocks, changes, last=lambda x: x):
+        self.handles = [
+            blocks[k].register_forward_pre_hook(lambda m, args, f=f: (f(args[0]), *args[1:]))
+            for k, f in changes.items()
+        ]
+        self.handles.append(blocks[-1].register_forward_hook(lambda m, args, out: last(out)))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for handle in self.handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def check_maple(backbone, depth):
+    """The model's own forward pass with the tokens changed from outside gives the same."""
+    maple = MaPLe(Task(backbone, PROMPTS), context=2, depth=depth)
+    for p in maple.parameters():
+        p.normal_(std=0.3, generator=torch.Generator().manual_seed(2))
+    blocks, used = backbone.vision.blocks, min(depth, backbone.vision.depth, backbone.text.depth)
+    vectors = [p @ c.weight.T + c.bias for p, c in zip(maple.context, maple.couplings, strict=True)]
+    put = lambda k: lambda x: torch.cat([x if k == 0 else x[:, :-2], vectors[k].expand(len(x), 2, -1)], 1)  # noqa: E731
+    with Before(blocks, {k: put(k) for k in range(used)}, lambda x: x[:, :-2]):
+        expected = backbone.encode_image(pixels_of(backbone))
+    found = maple.encode_image(pixels_of(backbone))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert (found - backbone.encode_image(pixels_of(backbone))).abs().max() > 1e-3
+
+    coop, at = CoOp(Task(backbone, PROMPTS), context=2), maple.start_at
+    coop.context.copy_(maple.context[0])
+    put = lambda k: lambda x: torch.cat([x[:, :at], maple.context[k].expand(len(x), 2, -1), x[:, at + 2 :]], 1)  # noqa: E731
+    with Before(backbone.text.blocks, {k: put(k) for k in range(1, used)}):
+        torch.testing.assert_close(maple.classes(), coop.classes(), atol=1e-5, rtol=1e-4)
+    return maple, used
+
+
+def test_maple_is_the_towers_own_pass_with_learned_tokens_among_its_own(backbone):
+    maple, used = check_maple(backbone, 9)
+    vision, text = backbone.vision.width, backbone.text.width
+    assert used == min(backbone.vision.depth, backbone.text.depth)
+    assert maple.trainable == used * (2 * text + text * vision + vision)
+    check_maple(backbone, 1)
+
+
+def test_the_embedded_backbones_mean_over_patches_does_not_read_maples_tokens():
+    check_maple(load_backbone("embedded"), 3)
+
+
+def test_every_part_of_maple_learns(backbone):
+    maple = MaPLe(task_of(backbone))
+    maple.start(maple.recipe())
+    first = {name: p.detach().clone() for name, p in maple.named_parameters()}
+    taught(maple)
+    assert not [name for name, p in maple.named_parameters() if torch.equal(p, first[name])]
 
 
 # --- NEARL and its ablations ------------------------------------------------------------------------------------------

@@ -44,17 +44,12 @@ class CoOp(Method):
         self.start_at, self.with_gap = gap(task.backbone, context)
 
     def start(self, recipe: Recipe) -> None:
-        table = self.task.backbone.text.token_table
-        used = table[table.abs().sum(-1) > 0]  # rows of words that were never learned are zero in the embedded backbone
-        nn.init.normal_(self.context, std=used.float().std().item())
+        nn.init.normal_(self.context, std=spread(self.task.backbone))
 
     def encode_text(self, prompts: PromptTokens) -> Tensor:
         """Unit class embeddings [C, E] of tokenised prompts with the context before them."""
         text, tokens = self.task.backbone.text, self.with_gap(prompts.tokens)
-        words = text.token_table[tokens]
-        own = self.context.to(words.dtype).expand(len(words), -1, -1)
-        end = self.start_at + self.context.shape[0]
-        x, state = text.embed(tokens, torch.cat([words[:, : self.start_at], own, words[:, end:]], dim=1))
+        x, state = text.embed(tokens, placed(text.token_table[tokens], self.context, self.start_at))
         for k in range(text.depth):
             x = text.block(k, x, state)
         return ensemble(F.normalize(text.pool(x, state).float(), dim=-1), prompts.counts)
@@ -72,6 +67,19 @@ class CoOp(Method):
 
     def classes(self) -> Tensor:
         return self.text(lambda: self.encode_text(self.task.tokens()))
+
+
+def spread(backbone: Backbone) -> float:
+    """Standard deviation of the tower's own token vectors."""
+    table = backbone.text.token_table
+    used = table[table.abs().sum(-1) > 0]  # rows of words that were never learned are zero in the embedded backbone
+    return used.float().std().item()
+
+
+def placed(x: Tensor, own: Tensor, start: int) -> Tensor:
+    """[P, L, d] with ``own`` [M, d] in the place of M tokens from ``start`` on."""
+    own = own.to(x.dtype)
+    return torch.cat([x[:, :start], own.expand(len(x), -1, -1), x[:, start + len(own) :]], dim=1)
 
 
 def gap(backbone: Backbone, count: int) -> tuple[int, Callable[[Tensor], Tensor]]:

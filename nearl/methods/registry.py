@@ -12,6 +12,7 @@ from nearl.methods.coop import CoOp
 from nearl.methods.frozen import Task
 from nearl.methods.linear_probe import LinearProbe
 from nearl.methods.lora import LoRA
+from nearl.methods.maple import MaPLe
 from nearl.methods.nearl_clip import Nearl
 from nearl.methods.prolip import ProLIP
 from nearl.methods.text_probe import TextProbe
@@ -21,7 +22,8 @@ from nearl.methods.zero_shot import ZeroShot
 METHODS: dict[str, type[Method]] = {
     method.card.name: method
     for method in (
-        ZeroShot, LinearProbe, TextProbe, TipAdapter, TipAdapterF, ClipAdapter, CoOp, ProLIP, LoRA, Alta, Nearl,
+        ZeroShot, LinearProbe, TextProbe, TipAdapter, TipAdapterF, ClipAdapter, CoOp, ProLIP, LoRA, Alta, MaPLe,
+        Nearl,
     )
 }  # fmt: skip
 

@@ -1,0 +1,95 @@
+"""MaPLe, after Khattak et al., MaPLe: Multi-modal Prompt Learning, CVPR 2023."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nearl.finetune import Progress, Recipe, draw_prompts
+from nearl.methods.base import Card, InsideTower
+from nearl.methods.coop import gap, placed, spread
+from nearl.methods.frozen import Task, ensemble
+from nearl.methods.training import descend
+from nearl.model import PromptTokens
+from nearl.samples import Views
+
+
+class MaPLe(InsideTower):
+    """Before each of the first J blocks of the text tower M learned vectors P_k take the place of those before them,
+    and before the same blocks of the image tower W_k P_k + b_k do: J (M d_t + d_t d_v + d_v) parameters.
+
+    J = 9 and M = 2 are the paper's; where a tower has fewer blocks, J is their number. The text vectors stand where
+    CoOp's do and start like them. The image vectors stand after the patches, behind the embedding and its norm, and are
+    dropped before pooling, so that a mean over patches does not read them (our choice; the released code puts them
+    before that norm and pools the class token).
+    """
+
+    card = Card(
+        "maple",
+        "MaPLe",
+        "A few word vectors that belong to no word are put before every prompt, anew in each of the first blocks. A "
+        "matrix makes image tokens of them, so that both towers are prompted together.",
+        "Khattak et al., MaPLe: Multi-modal Prompt Learning, arXiv 2210.03117",
+        "the text vectors of the first blocks, and a matrix for each that makes image tokens of them",
+        features=False,
+        recipe={"lr": 2e-3},
+    )
+    mapped = False
+
+    def __init__(self, task: Task, context: int = 2, depth: int = 9):
+        super().__init__(task, context=context, depth=depth)
+        backbone = task.backbone
+        depth = min(depth, backbone.text.depth, backbone.vision.depth)
+        if depth < 1:
+            raise ValueError("MaPLe needs at least one block")
+        self.start_at, self.with_gap = gap(backbone, context)
+        self.context = nn.Parameter(torch.zeros(depth, context, backbone.text.width, device=backbone.device))
+        with torch.random.fork_rng():
+            couplings = [nn.Linear(backbone.text.width, backbone.vision.width) for _ in range(depth)]
+        self.couplings = nn.ModuleList(couplings).to(backbone.device)
+
+    def start(self, recipe: Recipe) -> None:
+        nn.init.normal_(self.context, std=spread(self.task.backbone))
+        for coupling in self.couplings:
+            coupling.reset_parameters()
+
+    def encode_text(self, prompts: PromptTokens) -> Tensor:
+        """Unit class embeddings [C, E] of tokenised prompts with the learned vectors before them."""
+        text, tokens = self.task.backbone.text, self.with_gap(prompts.tokens)
+        x, state = text.embed(tokens, placed(text.token_table[tokens], self.context[0], self.start_at))
+        for k in range(text.depth):
+            if 0 < k < len(self.context):
+                x = placed(x, self.context[k], self.start_at)
+            x = text.block(k, x, state)
+        return ensemble(F.normalize(text.pool(x, state).float(), dim=-1), prompts.counts)
+
+    def encode_tokens(self, x: Tensor) -> Tensor:
+        """Embedded patches [B, N, d] -> unit image embeddings [B, E] float32."""
+        vision, count = self.task.backbone.vision, x.shape[1]
+        for k in range(vision.depth):
+            if k < len(self.context):
+                own = self.couplings[k](self.context[k]).to(x.dtype)
+                x = torch.cat([x[:, :count], own.expand(len(x), -1, -1)], dim=1)
+            x = vision.block(k, x)
+        return self.embed(vision.features(x[:, :count]).float())
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        return self.encode_tokens(self.task.backbone.vision.embed(pixels))
+
+    def classes(self) -> Tensor:
+        return self.text(lambda: self.encode_text(self.task.tokens()))
+
+    def learn(self, recipe: Recipe) -> Iterator[Progress]:
+        task = self.task
+        views = Views(task.backbone, task.support, recipe)
+        texts = [task.backbone.tokenize(group) for group in task.prompt_set.texts()]
+
+        def logits(index: np.ndarray, rng: np.random.Generator) -> Tensor:
+            classes = self.encode_text(draw_prompts(texts, recipe.prompts_per_class, rng))
+            return task.backbone.logit_scale * self.encode_tokens(views.draw(index, rng)) @ classes.T
+
+        return descend(self, recipe, logits)
