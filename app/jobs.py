@@ -1,4 +1,4 @@
-"""Teaching runs: a folder each in the visitor's workspace, taught one after the other in a process of their own.
+"""Long work: a folder for each run in the visitor's workspace, done one after the other in a process of its own.
 
 A run outlives the page that started it and the server too: one that a stopped server left unfinished is queued again
 when the next one starts, and goes on from its last snapshot. The page only looks at it, through a RunView.
@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,19 +32,46 @@ DONE, CANCELLED, FAILED, INTERRUPTED = "done", "cancelled", "failed", "interrupt
 POLL_SECONDS = 0.3
 MAX_WAITING = 24  # runs in the queue
 MAX_STARTS = 4  # of one run: one that takes the server down with it each time is given up
-KEPT_RUNS = 3  # of one workspace
-NOTES = "app.json"  # beside the files of nearl.runs: digests of the images, id on the shelf, how often it was started
+NOTES = "app.json"  # beside the files of nearl.runs: such as ids on the shelf, and how often it was started
 FAULT = "Teaching stopped because of a fault on the server; the details are on its console."
 
 
-class RunView:
-    """One run as the page sees it: what `nearl.runs` writes into its folder, and its place in the queue."""
+class View:
+    """One run as the page sees it: what `nearl.runs` writes into its folder, and its place in the queue.
+
+    `kind`: what a workspace calls the latest of them, as an attribute and in its state. `home`: where they are in the
+    workspace's folder; `kept`: how many of them.
+    """
+
+    kind, home, kept = "", "", 1
 
     def __init__(self, workspace: Workspace, path: Path, queue: Queue | None = None):
+        self.workspace, self.path, self.queue = workspace, path, queue
+        self.folder = self.open(path)
+
+    @classmethod
+    def new(cls, workspace: Workspace, queue: Queue) -> View:
+        return cls(workspace, workspace.path / cls.home / secrets.token_hex(8), queue)
+
+    @classmethod
+    def found_again(cls, workspace: Workspace) -> View | None:
+        """The latest run, also where it ended before the server was last started."""
+        with workspace.lock:
+            view, key = getattr(workspace, cls.kind), workspace.state.get(cls.kind)
+            if view is None and key and (workspace.path / cls.home / key / NOTES).is_file():
+                view = cls(workspace, workspace.path / cls.home / key)
+                setattr(workspace, cls.kind, view)
+            return view
+
+    @staticmethod
+    def open(path: Path) -> RunFolder:
         from nearl.runs.folder import RunFolder
 
-        self.workspace, self.path, self.queue = workspace, path, queue
-        self.folder: RunFolder = RunFolder(path)
+        return RunFolder(path)
+
+    def work(self) -> None:
+        """Do it, in the queue's own thread, until it has ended. NearlError where it cannot be done."""
+        raise NotImplementedError
 
     @property
     def notes(self) -> dict:
@@ -59,15 +86,12 @@ class RunView:
 
     @property
     def state(self) -> str:
-        """One of the words above. A run that a stopped server left waits for its turn again; one whose adapter is not
-        on the shelf yet is still "checking"."""
+        """One of the words above. A run that a stopped server left waits for its turn again."""
         notes, state = self.notes, self._status["state"]
         if notes.get("error"):
             return FAILED
         if notes.get("cancelled"):
             return CANCELLED
-        if state in (DONE, CANCELLED) and "shelf" not in notes:
-            return CHECKING
         return WAITING if state == INTERRUPTED else state
 
     @property
@@ -104,6 +128,50 @@ class RunView:
     def stopped(self) -> str:
         """ "", "early" (nothing more to learn) or "cancelled"."""
         return self._status.get("stopped") or ""
+
+    @property
+    def mark(self) -> tuple:
+        """Differs whenever there is something new to see."""
+        return self.state, self.phase, self.step, self.place
+
+    def cancel(self) -> None:
+        """Stop before the next step; the best weights so far are kept. A run that is still waiting never starts."""
+        self.folder.request_cancel()
+        if self.queue is None or self.queue.drop(self):
+            self.note(cancelled=True)
+            self.folder.forget_images()
+
+    def count_start(self) -> None:
+        """NearlError for a run that takes the server down with it each time it is started."""
+        starts = self.notes.get("starts", 0) + 1
+        if starts > MAX_STARTS:
+            raise NearlError("Teaching was interrupted again and again and has been given up; start it anew.")
+        self.note(starts=starts)
+
+    def watch(self) -> Iterator[View]:
+        """Yield this view whenever the run has moved, until it has ended; at the last one it has ended."""
+        seen = None
+        while True:
+            finished, mark = self.finished, self.mark
+            if mark != seen:
+                seen = mark
+                yield self
+            if finished:
+                return
+            time.sleep(POLL_SECONDS)
+
+
+class RunView(View):
+    """A teaching run."""
+
+    kind, home, kept = "run", "runs", 3
+
+    @property
+    def state(self) -> str:
+        """As of any run; one whose adapter is not on the shelf yet is still "checking"."""
+        state, notes = super().state, self.notes
+        unshelved = state in (DONE, CANCELLED) and not {"shelf", "cancelled"} & notes.keys()
+        return CHECKING if unshelved else state
 
     @property
     def adapter_key(self) -> str:
@@ -149,65 +217,63 @@ class RunView:
         word, _, number = file.rpartition(" ")
         return self.notes["data" if word == "image" else "test"][int(number) - 1]
 
-    def cancel(self) -> None:
-        """Stop before the next step; the best weights so far are kept. A run that is still waiting never starts."""
-        self.folder.request_cancel()
-        if self.queue is None or self.queue.drop(self):
-            self.note(cancelled=True)
-            self.folder.forget_images()
+    def work(self) -> None:
+        from nearl.runs import zero_gpu
 
-    def watch(self) -> Iterator[RunView]:
-        """Yield this view whenever the run has moved, until it has ended; at the last one it has ended."""
-        seen = None
-        while True:
-            finished = self.finished
-            mark = (self.state, self.phase, self.step, self.place)
-            if mark != seen:
-                seen = mark
-                yield self
-            if finished:
-                return
-            time.sleep(POLL_SECONDS)
+        if self.folder.status["state"] not in (DONE, CANCELLED):
+            self.count_start()
+            if zero_gpu.ON_ZERO_GPU:
+                zero_gpu.work(self.folder)
+            else:
+                _work_in_process(self.folder)
+        if self.folder.status["state"] in (DONE, CANCELLED):
+            self._shelve()
+
+    def _shelve(self) -> None:
+        """Put the adapter on the visitor's shelf; one that was taught to the end goes into use."""
+        outcome = self.folder.outcome()
+        if outcome is None or outcome.adapter is None:
+            self.note(shelf="")
+            return
+        key = shelf.put(self.workspace, outcome.adapter)
+        if outcome.stopped != CANCELLED:
+            self.workspace.set_adapter(outcome.adapter, key)
+        self.note(shelf=key)
 
 
 class Queue:
     """One run at a time, in the order in which they came: there is one device."""
 
     def __init__(self) -> None:
-        self._waiting: deque[RunView] = deque()
-        self._running: RunView | None = None
+        self._waiting: deque[View] = deque()
+        self.running: View | None = None  # the run that is going on
         self._turn = threading.Condition(threading.RLock())
         threading.Thread(target=self._work, name="teach", daemon=True).start()
 
-    def add(self, workspace: Workspace, job: Job, data: Sequence[str], test: Sequence[str]) -> RunView:
-        """Write a job into a run of this workspace and queue it. `data`, `test`: the digests of the job's images.
-
-        NearlError if too many runs are waiting or there is no room for the adapter."""
+    def add(self, view: View, job: Job, **notes: object) -> None:
+        """Write a job into a new run and queue it. NearlError if too many are waiting or there is no room for it."""
         with self._turn:
             if len(self._waiting) >= MAX_WAITING:
                 raise NearlError(f"{MAX_WAITING} runs of other visitors are waiting; try again in a few minutes.")
-        shelf.check_room(workspace)
-        key = secrets.token_hex(8)
-        view = RunView(workspace, workspace.path / "runs" / key, self)
-        workspace.check_room(sum(tensor.nbytes for tensor in (job.images,)))
+        workspace, path = view.workspace, view.path
+        workspace.check_room(job.images.nbytes)
         view.folder.create(job)
-        view.note(data=list(data), test=list(test))
-        workspace.remember(run=key)
-        workspace.run = view
-        _forget_old_runs(workspace, key)
+        view.note(**notes)
+        workspace.remember(**{view.kind: path.name})
+        setattr(workspace, view.kind, view)
+        _forget_old_runs(path, view.kept)
         self.put(view)
-        return view
 
-    def put(self, view: RunView) -> None:
+    def put(self, view: View) -> None:
         with self._turn:
             self._waiting.append(view)
             self._turn.notify_all()
 
-    def place(self, view: RunView) -> int:
+    def place(self, view: View) -> int:
         with self._turn:
             return self._waiting.index(view) + 1 if view in self._waiting else 0
 
-    def drop(self, view: RunView) -> bool:
+    def drop(self, view: View) -> bool:
         """Take a waiting run out of the queue; False if it is not waiting."""
         with self._turn:
             if view not in self._waiting:
@@ -217,14 +283,18 @@ class Queue:
 
     def recover(self, registry: Registry) -> None:
         """Queue again what an earlier server left unfinished, and shelve what it had not shelved yet."""
+        from app.comparison_run import ComparisonView
+
         for path in registry.root.workspaces.iterdir():
-            key = read_json(path / "state.json").get("run")
-            notes = read_json(path / "runs" / str(key) / NOTES)
-            if key and notes and not ({"shelf", "error", "cancelled"} & notes.keys()):
+            state = read_json(path / "state.json")
+            for kind in (RunView, ComparisonView):
+                folder = path / kind.home / str(state.get(kind.kind))
+                if not (folder / NOTES).is_file() or kind(None, folder).finished:
+                    continue
                 workspace = registry.adopt(path)
                 with workspace.lock:
-                    view = workspace.run = workspace.run or RunView(workspace, path / "runs" / key)
-                    if not view.finished and view.queue is None:
+                    view = kind.found_again(workspace)
+                    if view is not None and not view.finished and view.queue is None:
                         view.queue = self
                         self.put(view)
 
@@ -233,44 +303,18 @@ class Queue:
             with self._turn:
                 while not self._waiting:
                     self._turn.wait()
-                self._running = self._waiting.popleft()
+                self.running = self._waiting.popleft()
             try:
-                self._teach(self._running)
+                self.running.work()
             except NearlError as error:
-                self._running.note(error=str(error))
+                self.running.note(error=str(error))
             except Exception:
                 log.exception("teaching")
-                self._running.note(error=FAULT)
+                self.running.note(error=FAULT)
             finally:
-                self._running.folder.forget_images()  # the run has ended; the set itself is kept as long as they like
+                self.running.folder.forget_images()  # the run has ended; the set itself is kept as long as they like
                 with self._turn:
-                    self._running = None
-
-    def _teach(self, view: RunView) -> None:
-        from nearl.runs import zero_gpu
-
-        if view.folder.status["state"] not in (DONE, CANCELLED):
-            starts = view.notes.get("starts", 0) + 1
-            if starts > MAX_STARTS:
-                raise NearlError("Teaching was interrupted again and again and has been given up; start it anew.")
-            view.note(starts=starts)
-            if zero_gpu.ON_ZERO_GPU:
-                zero_gpu.work(view.folder)
-            else:
-                _work_in_process(view.folder)
-        if view.folder.status["state"] in (DONE, CANCELLED):
-            self._shelve(view)
-
-    def _shelve(self, view: RunView) -> None:
-        """Put the adapter on the visitor's shelf; one that was taught to the end goes into use."""
-        outcome, workspace = view.folder.outcome(), view.workspace
-        if outcome is None or outcome.adapter is None:
-            view.note(shelf="")
-            return
-        key = shelf.put(workspace, outcome.adapter)
-        if outcome.stopped != CANCELLED:
-            workspace.set_adapter(outcome.adapter, key)
-        view.note(shelf=key)
+                    self.running = None
 
 
 def _work_in_process(run: RunFolder) -> None:
@@ -290,13 +334,7 @@ def _work_in_process(run: RunFolder) -> None:
         worker.kill()
 
 
-def found_again(workspace: Workspace, key: str) -> RunView | None:
-    """A run that ended before the server was last started."""
-    path = workspace.path / "runs" / key
-    return RunView(workspace, path) if (path / NOTES).is_file() else None
-
-
-def _forget_old_runs(workspace: Workspace, newest: str) -> None:
-    runs = sorted((workspace.path / "runs").iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in [path for path in runs if path.name != newest][KEPT_RUNS - 1 :]:
+def _forget_old_runs(newest: Path, kept: int) -> None:
+    runs = sorted(newest.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in [path for path in runs if path != newest][kept - 1 :]:
         shutil.rmtree(path, ignore_errors=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app import uploads, views
+from app import shelf, uploads, views
 from app.engine import Engine
 from app.examples import KIND_NAMES
 from app.reading import prompt_set_from
@@ -75,12 +75,17 @@ def gather_example(workspace: Workspace, kind: str) -> None:
     """The synthetic task of that kind, with pictures to check on that were drawn separately."""
     if kind not in KIND_NAMES:
         raise NearlError("There is no such synthetic example; choose one of those offered.")
+    _keep(workspace, *drawn(kind, EXAMPLE_PER_CLASS, EXAMPLE_PER_CLASS), [])
+
+
+def drawn(kind: str, learn: int, check: int) -> tuple[LabelledSet, LabelledSet]:
+    """A synthetic task: so many pictures of each class to learn from, and so many others to check on."""
     from nearl.data.phantoms import phantom_set
 
-    data, test = (phantom_set(kind, EXAMPLE_PER_CLASS, seed=seed) for seed in (1, 2))
+    data, test = phantom_set(kind, learn, seed=1), phantom_set(kind, check, seed=2)
     data.name = f"Synthetic example, {KIND_NAMES[kind]}"
     data.prompts = PromptSet.load(ready_sets()[f"phantom_{kind}"]).to_dict()
-    _keep(workspace, data, test, [])
+    return data, test
 
 
 def bring(workspace: Workspace, paths: Sequence[str | Path], label: str = "", add: bool = True) -> None:
@@ -323,7 +328,7 @@ def _needed(workspace: Workspace) -> LabelledSet:
 def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choice) -> RunView:
     """Queue a run with the images that are there and these prompts; the finished adapter goes into use by itself."""
     data = _needed(workspace)
-    if workspace.busy:
+    if workspace.run is not None and not workspace.run.finished:
         raise NearlError("A run of yours is going on; cancel it first or wait until it is done.")
     found = check(workspace)
     if found.blocking:
@@ -336,13 +341,18 @@ def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choi
 
     with engine.device_lock:
         job = make_job(
-            backbone, _numbered(data, "image"), _numbered(test, "test image"), prompt_set, split, recipe, choice.method
+            backbone, numbered(data, "image"), numbered(test, "test image"), prompt_set, split, recipe, choice.method
         )
-    digests = [[record.digest for record in part.records] if part else [] for part in (data, test)]
-    return engine.queue.add(workspace, job, *digests)
+    digest = lambda part: [record.digest for record in part.records] if part else []  # noqa: E731
+    from app.jobs import RunView
+
+    shelf.check_room(workspace)
+    run = RunView.new(workspace, engine.queue)
+    engine.queue.add(run, job, data=digest(data), test=digest(test))
+    return run
 
 
-def _numbered(data: LabelledSet | None, word: str) -> LabelledSet | None:
+def numbered(data: LabelledSet | None, word: str) -> LabelledSet | None:
     """The same set with numbers for the names of files and patients, as it may be written to disk."""
     if data is None:
         return None
@@ -352,9 +362,6 @@ def _numbered(data: LabelledSet | None, word: str) -> LabelledSet | None:
 
 def current(workspace: Workspace) -> RunView | None:
     """The run that is going on, or the last one; found again after a reload and after a restart of the server."""
-    with workspace.lock:
-        if workspace.run is None and (key := workspace.state.get("run")):
-            from app.jobs import found_again
+    from app.jobs import RunView
 
-            workspace.run = found_again(workspace, key)
-        return workspace.run
+    return RunView.found_again(workspace)

@@ -14,7 +14,7 @@ from app import api, guard, views
 from app.context import ASSETS, Context, load_ready_prompts
 from app.disk import Root, default_root, remove_old_files
 from app.engine import ZERO_GPU, Engine
-from app.tabs import about, explain, learn, predict, teach
+from app.tabs import about, compare, explain, learn, predict, teach
 from app.theme import build_theme
 from app.workspace import Registry
 from nearl.errors import NearlError
@@ -86,6 +86,8 @@ def build_app(settings: Settings) -> gr.Blocks:
                 explain.build(ctx, explain_item)
             with gr.Tab("Teach", id="teach") as teach_item:
                 teach.build(ctx, predict_tab, teach_item, opened)
+            with gr.Tab("Compare", id="compare") as compare_item:
+                compare.build(ctx, predict_tab, compare_item, opened)
             with gr.Tab("Learn", id="learn"):
                 learn.build()
             with gr.Tab("About", id="about"):

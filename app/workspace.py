@@ -24,6 +24,7 @@ from nearl.errors import NearlError
 from nearl.prompts import PromptSet
 
 if TYPE_CHECKING:
+    from app.comparison_run import ComparisonView
     from app.jobs import RunView
     from nearl.classifier import Classifier, Prediction
     from nearl.data.checks import SetCheck
@@ -68,6 +69,7 @@ class Workspace:
         self.teaching_problems: list[Problem] = []
         self.names: dict[str, str] = {}  # digest -> the visitor's own name of that image, never written to disk
         self.run: RunView | None = None
+        self.comparison: ComparisonView | None = None
         self.checked: SetCheck | None = None  # of the images to teach with, once asked for
         self._prompt_set: PromptSet | None = None
         self._adapter: Adapter | None = None
@@ -84,7 +86,7 @@ class Workspace:
 
     @property
     def busy(self) -> bool:
-        return self.run is not None and not self.run.finished
+        return any(work is not None and not work.finished for work in (self.run, self.comparison))
 
     # ---- images to read
 
@@ -142,7 +144,8 @@ class Workspace:
 
     @property
     def state(self) -> dict:
-        """What is remembered on disk: {"in_use": id on the shelf or "", "run": id or ""}; {} for a new workspace."""
+        """What is remembered on disk: {"in_use": id on the shelf or "", "run": id or "", "comparison": id
+        or ""}; {} for a new workspace."""
         return read_json(self.path / "state.json")
 
     def remember(self, **changes: str) -> None:

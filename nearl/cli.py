@@ -10,7 +10,7 @@ import sys
 import warnings
 from dataclasses import asdict, replace
 
-from nearl import NOTICE, cli_compare, cli_runs
+from nearl import NOTICE, cli_compare, cli_gap, cli_runs
 from nearl.cli_parts import (
     adapter_of,
     adapter_options,
@@ -238,6 +238,8 @@ def parser() -> argparse.ArgumentParser:
     cli_runs.add(command)
 
     cli_compare.add(command)
+
+    cli_gap.add(command)
 
     sub = command(
         evaluate, "Measure on the test images of a labelled folder or zip (all images where there is no test/)."

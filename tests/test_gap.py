@@ -8,7 +8,9 @@ import pytest
 import torch
 from methods_data import shades, task_of, taught
 from sklearn.decomposition import PCA
+from test_compare import write_set
 
+from nearl.cli import main
 from nearl.errors import NearlError
 from nearl.gap import Plane, gap_length, study
 from nearl.interaction import effects, interaction
@@ -131,3 +133,27 @@ def test_interaction_of_every_method(methods):
     assert abs(shifted["prompt"] - own["prompt"]) > 1e-6
     with pytest.raises(NearlError, match="no image"):
         interaction(method, [])
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_numbers_and_a_figure(checkpoints, tmp_path, capsys):
+    data, name = write_set(tmp_path / "shades"), f"local-dir:{checkpoints('biomedclip')}"
+    command = ["gap", data, "--backbone", name, "--shots", "2", "--steps", "2"]
+    chosen = ["--methods", "zero-shot, prolip,nearl:image-context"]
+    main([*command, *chosen, "--out", str(tmp_path / "out"), "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in result["methods"]] == ["zero-shot", "prolip", "nearl:image-context"]
+    assert result["classes"] == ["one", "two"] and len(result["labels"]) == len(result["methods"][0]["images"]) == 6
+    assert all(0 <= row["interaction"]["score"] <= 1 for row in result["methods"])
+    assert [row["error"] == "" for row in result["methods"]] == [True, True, False]
+    files = result.pop("files")
+    assert json.loads((tmp_path / "out" / "gap.json").read_text()) == result
+    assert (tmp_path / "out" / "gap.png").read_bytes()[:4] == b"\x89PNG" and len(files) == 2
+    main([*command, "--methods", "zero-shot"])
+    said = capsys.readouterr().out
+    assert f"{result['methods'][0]['gap']:.3f}" in said and "Not for diagnosis." in said
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--methods", "tip"])
+    assert stop.value.code == 2 and "no method called 'tip'" in capsys.readouterr().err

@@ -154,6 +154,14 @@ def read_and_show(
         yield {tab.message: message, tab.reading: reading.reading_html(workspace)}
 
 
+def show_adapter(ctx: Context, tab: PredictTab, workspace: Workspace) -> Iterator[dict]:
+    """Show what the adapter in use, or its absence, does to the images that are there."""
+    value = workspace.prompt_set.to_dict() if workspace.prompt_set else ctx.default_prompts
+    yield {tab.editor: value, **show(tab, workspace)}
+    if workspace.records:
+        yield from read_and_show(ctx, tab, workspace, value, MapChoice(AFTER))
+
+
 def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.Checkbox) -> None:
     session = ctx.session
     chosen = [tab.when, tab.about]

@@ -11,7 +11,6 @@ import gradio as gr
 
 from app import reading, shelf, uploads, views
 from app.context import Context
-from app.reading import AFTER, MapChoice
 from app.tabs import predict
 from app.tabs.teach import adapters, images, publish, run
 from app.tabs.teach.parts import DEVICE, QUIET, Controls, Pressed
@@ -68,14 +67,6 @@ def build(ctx: Context, predict_tab: predict.PredictTab, tab_item: gr.Tab, opene
     return tab
 
 
-def _use_in_predict(ctx: Context, predict_tab: predict.PredictTab, workspace: Workspace) -> Iterator[dict]:
-    """Show what the adapter in use, or its absence, does to the images of the Predict tab."""
-    value = workspace.prompt_set.to_dict() if workspace.prompt_set else ctx.default_prompts
-    yield {predict_tab.editor: value, **predict.show(predict_tab, workspace)}
-    if workspace.records:
-        yield from predict.read_and_show(ctx, predict_tab, workspace, value, MapChoice(AFTER))
-
-
 def _wire_run(ctx: Context, tab: TeachTab, predict_tab: predict.PredictTab) -> None:
     session, part = ctx.session, tab.run
     outputs = [session, *tab.outputs, *predict_tab.outputs]
@@ -87,7 +78,7 @@ def _wire_run(ctx: Context, tab: TeachTab, predict_tab: predict.PredictTab) -> N
         yield from run.start(ctx, part, workspace, value, values)
         yield adapters.show(tab.shelf, workspace)
         if workspace.state.get("in_use") != before:
-            yield from _use_in_predict(ctx, predict_tab, workspace)
+            yield from predict.show_adapter(ctx, predict_tab, workspace)
 
     def on_cancel(key: str) -> dict:
         going_on = ctx.registry.get(key).run
@@ -142,7 +133,7 @@ def _wire_shelf(ctx: Context, tab: TeachTab, predict_tab: predict.PredictTab) ->
             return
         yield shown(workspace)
         if other:
-            yield from _use_in_predict(ctx, predict_tab, workspace)
+            yield from predict.show_adapter(ctx, predict_tab, workspace)
 
     def on_upload(key: str, path: str | None) -> Iterator[dict]:
         workspace = ctx.registry.get(key)
@@ -154,7 +145,7 @@ def _wire_shelf(ctx: Context, tab: TeachTab, predict_tab: predict.PredictTab) ->
         finally:
             uploads.forget([path] if path else [])
         yield {session: workspace.id, **shown(workspace), part.upload: None}
-        yield from _use_in_predict(ctx, predict_tab, workspace)
+        yield from predict.show_adapter(ctx, predict_tab, workspace)
 
     part.shelf.click(on_shelf, session, outputs, **DEVICE).then(None, js=DOWNLOAD, api_visibility="private")
     part.comparison.click(lambda: "", None, part.comparison, **QUIET)
@@ -170,7 +161,7 @@ def _wire_publish(
 ) -> None:
     def fetched(workspace: Workspace) -> Iterator[dict]:
         yield {**adapters.show(tab.shelf, workspace), **run.show(tab.run, workspace)}
-        yield from _use_in_predict(ctx, predict_tab, workspace)
+        yield from predict.show_adapter(ctx, predict_tab, workspace)
 
     publish.wire(ctx, part, fetched, [*tab.outputs, *predict_tab.outputs], opened)
 
@@ -186,7 +177,7 @@ def _wire_return(
         before = workspace.state.get("in_use")
         yield {**images.show(tab.images, workspace, values), **adapters.show(tab.shelf, workspace)}
         if before:
-            yield from _use_in_predict(ctx, predict_tab, workspace)
+            yield from predict.show_adapter(ctx, predict_tab, workspace)
         yield from follow(workspace, before)
 
     def on_select(key: str) -> Iterator[dict]:
@@ -199,7 +190,7 @@ def _wire_return(
         yield from run.watch(tab.run, workspace)
         yield adapters.show(tab.shelf, workspace)
         if workspace.state.get("in_use") != before:
-            yield from _use_in_predict(ctx, predict_tab, workspace)
+            yield from predict.show_adapter(ctx, predict_tab, workspace)
 
     opened.then(on_open, [ctx.session, *tab.controls.outputs], outputs, concurrency_limit=None, **QUIET)
     tab_item.select(on_select, ctx.session, outputs, concurrency_limit=None, trigger_mode="once", **QUIET)
