@@ -96,6 +96,9 @@ def map_layer(engine: Engine, workspace: Workspace, choice: MapChoice) -> tuple[
     if prediction is None or choice.when == OFF or not workspace.records:
         return None, ""
     adapted = choice.when == AFTER and prediction.adapted is not None
+    if adapted and not workspace.classifier.mapped:
+        title = workspace.classifier.method.card.title
+        return None, f"No map after teaching: {title} puts tokens of its own among the image's"
     name = choice.class_name if choice.class_name in prediction.classes else closest(workspace)
     record = workspace.records[workspace.selected]
     key = (record.digest, name, adapted)

@@ -213,4 +213,9 @@ def test_the_shelf_takes_any_adapter(tiny, adapters, tmp_path):
     with pytest.raises(NearlError, match="Linear probe answers only"):
         reading.read(engine, workspace, EDITED.to_dict())
     assert workspace.prediction is None
+    shelf.use(engine, workspace, shelf.put(workspace, adapters("maple")))
+    reading.read(engine, workspace, PROMPTS.to_dict())
+    layer, said = reading.map_layer(engine, workspace, reading.MapChoice(reading.AFTER))
+    assert layer is None and said.startswith("No map after teaching: MaPLe")
+    assert explaining.settle(workspace, explaining.Choice(when=reading.AFTER)).when == reading.BEFORE
     workspace.close()
