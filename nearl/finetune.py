@@ -36,7 +36,8 @@ class Recipe:
     ``steps`` of AdamW at ``lr`` (linear ``warmup`` then cosine to zero), ``batch_size`` images drawn with every class
     equally likely, ``weight_decay``, gradients clipped to norm ``clip``, ``label_smoothing``, ``augment`` ("none",
     "gentle" or "strong": crop, rotation, brightness and contrast) in up to ``views`` ways per image, ``flip`` (half of
-    those ways with left and right swapped; never by default), at most ``prompts_per_class`` prompts per class and step,
+    those ways with left and right swapped; never by default), ``keep`` (the share of an image's patches that a step
+    sees, other ones each time), at most ``prompts_per_class`` prompts per class and step,
     ``precision`` ("auto": bf16 autocast where it is faster, "float32"), ``patience`` (stop when the smoothed training
     loss has not fallen for so many steps; 0: never), ``seed``.
     """
@@ -51,6 +52,7 @@ class Recipe:
     augment: str = "gentle"
     flip: bool = False
     views: int = 8
+    keep: float = 0.5
     prompts_per_class: int = 4
     precision: str = "auto"
     patience: int = 0
@@ -61,6 +63,8 @@ class Recipe:
             raise NearlError("Training needs at least one step, one image per batch and a learning rate above zero.")
         if self.augment not in ("none", *STRENGTHS) or self.precision not in ("auto", "float32"):
             raise NearlError("augment must be 'none', 'gentle' or 'strong', and precision 'auto' or 'float32'.")
+        if not 0 < self.keep <= 1:
+            raise NearlError("keep, the share of patches that a step sees, must be above 0 and at most 1.")
         if self.patience < 0 or (self.flip and self.augment == "none"):
             raise NearlError("patience must be 0 or more, and flip needs augment 'gentle' or 'strong'.")
 
@@ -107,15 +111,17 @@ def finetune(
     recipe: Recipe | None = None,
     held: LabelledSet | Samples | None = None,
     resume: Snapshot | None = None,
+    views: Views | None = None,
 ) -> Finetuning:
     """Teach a NEARL adapter; yields a Progress after each step. Stop iterating to cancel; nothing is left behind.
 
     ``prompt_set`` must name the classes of ``support``, and of ``held``, in the same order. The backbone is not
     changed; its lock is held for one step at a time. Deterministic for a seed on one machine, also with ``resume``,
     what `Finetuning.snapshot` gave. ``held`` is measured for the learning curve and chooses nothing.
+    ``views``: those of ``support`` for this recipe, where they are shared with other runs.
     Raises NearlError for a support set that cannot be taught, or a snapshot of another run.
     """
-    return Finetuning(backbone, support, prompt_set, config, recipe or Recipe(), held, resume)
+    return Finetuning(backbone, support, prompt_set, config, recipe or Recipe(), held, resume, views)
 
 
 class Finetuning:
@@ -126,7 +132,7 @@ class Finetuning:
     spent so far by phase: "forward", "backward", "optimiser", "evaluate".
     """
 
-    def __init__(self, backbone, support, prompt_set, config, recipe, held, resume):
+    def __init__(self, backbone, support, prompt_set, config, recipe, held, resume, views):
         support = Samples.of(backbone, support)
         check(support, prompt_set)
         self.backbone, self.recipe, self.support, self.prompt_set = backbone, recipe, support, prompt_set
@@ -134,7 +140,7 @@ class Finetuning:
             torch.manual_seed(recipe.seed)
             self.model = NearlCLIP(backbone, config)
         self.optimizer = torch.optim.AdamW(groups(self.model, recipe.weight_decay), lr=recipe.lr)
-        self.views = Views(backbone, support, recipe)
+        self.views = views or Views(backbone, support, recipe)
         self.texts = [backbone.tokenize(group) for group in prompt_set.texts()]
         held = None if held is None else Samples.of(backbone, held)
         self.curve = Curve(self.model, held, self.texts, recipe) if held else None
@@ -170,8 +176,8 @@ class Finetuning:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             index = balanced_batch(self.support.labels, recipe.batch_size, self.rng)
-            with self.backbone.lock, self._autocast():
-                with clock("forward"):
+            with self.backbone.lock:
+                with clock("forward"), self._autocast():
                     prompts = draw_prompts(self.texts, recipe.prompts_per_class, self.rng)
                     logits = model.forward_tokens(self.views.draw(index, self.rng), prompts).float()
                     target = labels[index].to(self.backbone.device)
@@ -210,7 +216,6 @@ class Finetuning:
         loss, step, state = self._best
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in state.items()}
-        tensors |= {f"views.{name}": value for name, value in self.views.state().items()}
         for number, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{name}": value for name, value in values.items()}
         about = {
@@ -224,7 +229,7 @@ class Finetuning:
         return Snapshot({name: value.detach().cpu().clone() for name, value in tensors.items()}, about)
 
     def _restore(self, saved: Snapshot) -> None:
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "views": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
         for key, value in saved.tensors.items():
             part, _, name = key.partition(".")
             parts.get(part, {})[name] = value
@@ -237,8 +242,6 @@ class Finetuning:
             number, _, name = key.partition(".")
             state.setdefault(int(number), {})[name] = value
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
-        with self.backbone.lock, self._autocast(), self.clock("forward"):
-            self.views.restore(parts["views"])
         self.step, self._smoothed = about["step"], about["smoothed"]
         if about["best"] is not None:
             self._best = (*about["best"], {k: v.to(self.backbone.device) for k, v in parts["best"].items()})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -95,56 +96,66 @@ def augment(images: Tensor, rng: np.random.Generator, strength: str = "gentle") 
 
 
 class Views:
-    """Images as embedded patches, each in a few augmented ways.
+    """Images as embedded patches, each in a few augmented ways, for the steps of training.
 
     What comes before the first block (a convolutional stem in the embedded backbone) is never adapted, so every view
-    is embedded once, when it is first drawn, and kept. ``MAX_VIEWS`` bounds the memory: many images have fewer views
-    each. The recipe's ``augment`` is "none", "gentle" or "strong"; its ``flip`` mirrors half of the augmented views and
-    is off unless asked for, because left and right mean something in medical images.
+    is embedded once, when it is first drawn, and kept: in ``kept``, which may be shared by runs on one backbone. How an
+    image is changed depends on its content, the number of the view and the recipe's seed alone, and every view is
+    embedded by itself, so that it is the same to the bit in any order. ``MAX_VIEWS`` bounds the memory: many images
+    have fewer views each. The recipe's ``augment`` is "none", "gentle" or "strong"; its ``flip`` mirrors half of the
+    augmented views and is off unless asked for, because left and right mean something in medical images; of its
+    ``keep`` see `some_patches`.
     """
 
-    def __init__(self, backbone: Backbone, support: LabelledSet | Samples, recipe: Recipe):
+    def __init__(self, backbone: Backbone, support: LabelledSet | Samples, recipe: Recipe, kept: Kept | None = None):
         self.backbone, self.images = backbone, Samples.of(backbone, support).images
-        self.strength, self.flip = recipe.augment, recipe.flip
+        self.strength, self.flip, self.seed, self.keep = recipe.augment, recipe.flip, recipe.seed, recipe.keep
         self.count = max(1, min(recipe.views, MAX_VIEWS // len(self.images))) if self.strength != "none" else 1
-        self.tokens: dict[tuple[int, int], Tensor] = {}
-        self._drawn: list[tuple[list[tuple[int, int]], list[Change]]] = []  # what was embedded together, in order
+        self.kept = Kept() if kept is None else kept
+        self._names = [hashlib.sha256(image.numpy()).hexdigest() for image in self.images]
 
     @torch.no_grad()
     def draw(self, index: np.ndarray, rng: np.random.Generator) -> Tensor:
-        """Embedded patches [B, N, d] of a random view of each image in ``index``."""
-        keys = [(int(i), int(v)) for i, v in zip(index, rng.integers(self.count, size=len(index)), strict=True)]
-        new = [key for key in dict.fromkeys(keys) if key not in self.tokens]
-        if new:
-            size = self.images.shape[-2:]
-            augmented = new if self.strength != "none" else []
-            changes = [Change.draw(size, self.strength, self.flip, rng) for _ in augmented]
-            self._embed(new, changes)
-        return torch.stack([self.tokens[key] for key in keys])
+        """Embedded patches [B, n, d] of a random view of each image in ``index``."""
+        tokens = [self._view(int(i), int(v)) for i, v in zip(index, rng.integers(self.count, size=len(index)))]
+        return some_patches(torch.stack(tokens), self.keep, self.backbone.vision.prefix_tokens, rng)
 
-    def _embed(self, keys: list[tuple[int, int]], changes: list[Change]) -> None:
-        images = self.images[[i for i, _ in keys]]
-        if changes:
-            images = torch.stack([change.apply(image) for change, image in zip(changes, images, strict=True)])
-        self.tokens.update(zip(keys, self.backbone.vision.embed(self.backbone.normalise(images)), strict=True))
-        self._drawn.append((keys, changes))
+    def _view(self, i: int, v: int) -> Tensor:
+        precision = torch.is_autocast_enabled(self.backbone.device.type)
+        kind = (self.strength, self.flip, self.seed, v) if self.strength != "none" else ()
+        return self.kept.get(("tokens", self._names[i], precision, *kind), lambda: self._embed(i, v))
 
-    def state(self) -> dict[str, Tensor]:
-        """Which views were drawn so far, how, and which of them together: ``restore`` embeds them just so again."""
-        keys = [(turn, *key) for turn, (group, _) in enumerate(self._drawn) for key in group]
-        changes = [change for _, group in self._drawn for change in group]
-        return {
-            "keys": torch.tensor(keys, dtype=torch.int64).reshape(-1, 3),
-            "changes": torch.tensor(changes, dtype=torch.float64).reshape(-1, len(Change._fields)),
-        }
+    def _embed(self, i: int, v: int) -> Tensor:
+        image = self.images[i]
+        if self.strength != "none":
+            rng = np.random.default_rng([self.seed, v, int(self._names[i][:16], 16)])
+            image = Change.draw(image.shape[-2:], self.strength, self.flip, rng).apply(image)
+        return self.backbone.vision.embed(self.backbone.normalise(image[None]))[0]
 
-    @torch.no_grad()
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """The reverse of ``state``, to the bit on the same machine."""
-        changes = [Change(*row) for row in state["changes"].tolist()]
-        groups: dict[int, list[int]] = {}
-        for row, turn in enumerate(state["keys"][:, 0].tolist()):
-            groups.setdefault(turn, []).append(row)
-        for rows in groups.values():
-            keys = [tuple(state["keys"][row, 1:].tolist()) for row in rows]
-            self._embed(keys, [changes[row] for row in rows] if changes else [])
+
+class Kept:
+    """What was computed once, by key."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[Hashable, Tensor] = {}
+
+    def get(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        """What ``key`` names, computed the first time."""
+        if key not in self._tensors:
+            self._tensors[key] = compute()
+        return self._tensors[key]
+
+
+def some_patches(tokens: Tensor, share: float, prefix: int, rng: np.random.Generator) -> Tensor:
+    """A random ``share`` of each image's patch tokens, in their order, behind its prefix tokens: [B, N, d] -> [B, n, d].
+
+    Positions are in the tokens already, so a tower reads what is left as a picture with gaps (Li et al., FLIP,
+    arXiv 2212.00794): a step costs about that share, and no patch can be relied on.
+    """
+    count = tokens.shape[1] - prefix
+    left = max(1, round(share * count))
+    if left == count:
+        return tokens
+    rows = [np.sort(rng.permutation(count)[:left]) + prefix for _ in tokens]
+    index = np.concatenate([np.tile(np.arange(prefix), (len(rows), 1)), np.stack(rows)], axis=1)
+    return tokens[torch.arange(len(rows))[:, None], torch.from_numpy(index)]

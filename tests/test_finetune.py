@@ -23,7 +23,7 @@ from nearl.finetune import (
 from nearl.learning_curve import CURVE_IMAGES, Curve
 from nearl.model import NearlCLIP, NearlConfig
 from nearl.prompts import default_prompts
-from nearl.samples import MAX_VIEWS, STRENGTHS, Change, Samples, Views, as_uint8
+from nearl.samples import MAX_VIEWS, STRENGTHS, Change, Kept, Samples, Views, as_uint8, some_patches
 
 CLASSES = ["one", "two"]
 
@@ -152,20 +152,31 @@ def test_prompts_are_drawn_per_class():
 def test_views_are_embedded_once_and_are_what_the_backbone_would_embed(tiny):
     backbone, rng = tiny("clip"), np.random.default_rng(0)
     images = as_uint8(backbone, shades())
-    plain = Views(backbone, shades(), Recipe(augment="none"))
+    plain = Views(backbone, shades(), Recipe(augment="none", keep=1.0))
     index = np.array([3, 0, 3])
     expected = backbone.vision.embed(backbone.normalise(images[index]))
     torch.testing.assert_close(plain.draw(index, rng), expected)
-    views = Views(backbone, shades(), Recipe(views=3))
-    for _ in range(40):
-        views.draw(index, rng)
-    assert sorted(views.tokens) == [(i, v) for i in (0, 3) for v in range(3)]
-    assert not torch.equal(views.tokens[0, 0], views.tokens[0, 1])
-    again = Views(backbone, shades(), Recipe(views=3))
-    again.restore(views.state())
-    assert all(torch.equal(again.tokens[key], value) for key, value in views.tokens.items())
+    seen = []
+    counted = Kept()
+    counted.get = lambda key, compute: Kept.get(counted, key, lambda: seen.append(key) or compute())
+    recipe = Recipe(views=3, keep=1.0)
+    views = Views(backbone, shades(), recipe, counted)
+    drawn = torch.cat([views.draw(index, rng) for _ in range(40)])
+    assert len(seen) == len(drawn.unique(dim=0)) == 6  # three ways of each of two images
+    alone = Views(backbone, shades().subset([3]), recipe)  # in another order, beside other images
+    again = torch.cat([alone.draw(np.array([0]), rng) for _ in range(40)])
+    assert len(torch.cat([drawn, again]).unique(dim=0)) == 6
     many = shades(per_class=MAX_VIEWS // 4)
     assert Views(backbone, many, Recipe(views=8)).count == 2
+
+
+def test_a_step_sees_a_share_of_the_patches_in_their_order(tiny):
+    tokens = torch.arange(2 * 11.0).reshape(2, 11, 1)
+    some = some_patches(tokens, 0.4, 1, np.random.default_rng(0))
+    assert some.shape == (2, 5, 1) and torch.equal(some[:, 0], tokens[:, 0])
+    assert (some.diff(dim=1) > 0).all() and not torch.equal(some[0], some[1] - 11)
+    assert some_patches(tokens, 0.01, 1, np.random.default_rng(0)).shape == (2, 2, 1)
+    assert some_patches(tokens, 1.0, 1, np.random.default_rng(0)) is tokens
 
 
 @pytest.mark.parametrize("augment", ["none", "strong"])

@@ -69,6 +69,9 @@ class TimmVision:
         self.blocks = self.trunk.blocks
         self.depth, self.width = len(self.blocks), self.trunk.embed_dim
         self.grid, self.prefix_tokens = tuple(self.trunk.patch_embed.grid_size), self.trunk.num_prefix_tokens
+        if next(visual.parameters()).device.type == "cpu":
+            for block in self.blocks:  # the fused kernel's backward pass is the slower one there, in bf16 by half
+                block.attn.fused_attn = False
         last = getattr(visual.head, "proj", self.trunk.head)
         self.linear = last if isinstance(last, nn.Linear) else None
 

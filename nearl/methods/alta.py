@@ -14,7 +14,6 @@ from nearl.finetune import Progress, Recipe
 from nearl.methods.base import Card, InsideTower
 from nearl.methods.frozen import Task
 from nearl.methods.training import descend
-from nearl.samples import Views
 
 
 class Bottleneck(nn.Module):
@@ -71,6 +70,6 @@ class Alta(InsideTower):
             nn.init.zeros_(bottleneck.up.bias)
 
     def learn(self, recipe: Recipe) -> Iterator[Progress]:
-        views, classes = Views(self.task.backbone, self.task.support, recipe), self.task.classes()
+        views, classes = self.task.views(recipe), self.task.classes()
         encode = lambda index, rng: self.adapted.encode_tokens(views.draw(index, rng))  # noqa: E731
         return descend(self, recipe, lambda index, rng: self.task.backbone.logit_scale * encode(index, rng) @ classes.T)

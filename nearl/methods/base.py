@@ -39,7 +39,7 @@ class Method(nn.Module):
     """One way to adapt a frozen backbone to a task. Parameters are what is trained, buffers what else it has to keep;
     the backbone is neither. ``options``: the method's own settings; ``chosen``: what it chose inside the support set.
 
-    It is what it overrides: where an image lies (``embed``, ``encode_image``), where a class lies (``classes``), and
+    It is what it overrides: where an image lies (``embed``, ``encode_tokens``), where a class lies (``classes``), and
     how a logit comes of both (``scores``). What it leaves alone is the frozen model's. ``rows``: the places, among the
     classes that it was fitted to, of those that are asked about.
     """
@@ -104,13 +104,16 @@ class Method(nn.Module):
         """Pooled features [..., P] of ``tower`` -> unit image embeddings [..., E] in the method's joint space."""
         return self.task.frozen.embed(pooled)
 
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels [B, 3, H, W] -> unit image embeddings [B, E] float32. The caller holds the lock."""
+    def encode_tokens(self, x: Tensor) -> Tensor:
+        """Embedded patches [B, N, d], as ``vision.embed`` gives them -> unit image embeddings [B, E] float32."""
         vision = self.tower.vision
-        x = vision.embed(pixels)
         for k in range(vision.depth):
             x = vision.block(k, x)
         return self.embed(vision.features(x).float())
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, H, W] -> unit image embeddings [B, E] float32. The caller holds the lock."""
+        return self.encode_tokens(self.tower.vision.embed(pixels))
 
     def images(self, records: Sequence[ImageRecord]) -> Tensor:
         """Unit image embeddings [B, E], from the frozen features that are kept."""
@@ -179,8 +182,8 @@ class Method(nn.Module):
 
 
 class InsideTower(Method):
-    """A method that works inside the image tower, so that no frozen image feature serves it."""
+    """A method that works inside the image tower, so that of the frozen model only the embedded patches serve it."""
 
     def images(self, records: Sequence[ImageRecord]) -> Tensor:
-        batches = [self.task.frozen.pixels(records[i : i + BATCH]) for i in range(0, len(records), BATCH)]
-        return torch.cat([self.encode_image(batch) for batch in batches])
+        batches = [self.task.frozen.patches(records[i : i + BATCH]) for i in range(0, len(records), BATCH)]
+        return torch.cat([self.encode_tokens(batch) for batch in batches])

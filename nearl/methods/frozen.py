@@ -18,7 +18,7 @@ from nearl.data.labelled import LabelledSet
 from nearl.finetune import Recipe, check
 from nearl.model import PromptTokens
 from nearl.prompts import PromptSet
-from nearl.samples import Change
+from nearl.samples import Change, Views
 
 BATCH = 16
 
@@ -68,6 +68,24 @@ class Frozen:
 
         return self._get(keys, encode).unflatten(0, (len(views), len(records)))
 
+    def patches(self, records: Sequence[ImageRecord]) -> Tensor:
+        """Embedded patches [B, N, d] of the images as they are, for methods that go through the blocks themselves.
+
+        They are large, so that they are kept only where there is no ``limit``.
+        """
+        embed = self.backbone.vision.embed
+        if self.limit is not None:
+            return embed(self.pixels(records))
+        by_key = {("patches", record.digest): record for record in records}
+        return self._get(
+            [("patches", record.digest) for record in records],
+            lambda keys: list(embed(self.pixels([by_key[key] for key in keys]))),
+        )
+
+    def get(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        """What ``key`` names, computed the first time; see `nearl.samples.Kept`."""
+        return self._get([key], lambda keys: [compute()])[0]
+
     def peak_alone(self, mb: float | None) -> float | None:
         """Peak memory since ``start_clock``, or that of computing what was used if it was higher, MiB."""
         return max([mb, *(self._peaks[key] for key in self._used)], key=lambda value: value or 0.0)
@@ -89,7 +107,7 @@ class Frozen:
 
     def forget(self, records: Sequence[ImageRecord]) -> None:
         """Drop what is kept of these images, as if they had not been seen."""
-        self._drop([("image", record.digest) for record in records])
+        self._drop([(kind, record.digest) for kind in ("image", "patches") for record in records])
 
     def start_clock(self, peak: Callable[[], float | None] = lambda: None) -> None:
         """From here on, what is used is counted for ``alone`` and ``peak_alone``; ``peak`` gives the memory so far."""
@@ -164,6 +182,10 @@ class Task:
     def tokens(self) -> PromptTokens:
         """All prompts of all classes as tokens."""
         return self._tokens
+
+    def views(self, recipe: Recipe) -> Views:
+        """The support images in augmented views, as the steps of training draw them."""
+        return Views(self.backbone, self.support, recipe, self.frozen)
 
     @property
     def shots(self) -> float:

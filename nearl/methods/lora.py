@@ -16,7 +16,6 @@ from nearl.methods.base import Card, InsideTower
 from nearl.methods.frozen import Task, ensemble
 from nearl.methods.training import descend
 from nearl.model import PromptTokens
-from nearl.samples import Views
 
 
 class LoRA(InsideTower):
@@ -61,7 +60,7 @@ class LoRA(InsideTower):
 
     def learn(self, recipe: Recipe) -> Iterator[Progress]:
         task = self.task
-        views = Views(task.backbone, task.support, recipe)
+        views = task.views(recipe)
         texts = [task.backbone.tokenize(group) for group in task.prompt_set.texts()]
 
         def logits(index: np.ndarray, rng: np.random.Generator) -> Tensor:

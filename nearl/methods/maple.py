@@ -15,7 +15,6 @@ from nearl.methods.coop import gap, placed, spread
 from nearl.methods.frozen import Task, ensemble
 from nearl.methods.training import descend
 from nearl.model import PromptTokens
-from nearl.samples import Views
 
 
 class MaPLe(InsideTower):
@@ -77,15 +76,12 @@ class MaPLe(InsideTower):
             x = vision.block(k, x)
         return self.embed(vision.features(x[:, :count]).float())
 
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        return self.encode_tokens(self.task.backbone.vision.embed(pixels))
-
     def classes(self) -> Tensor:
         return self.text(lambda: self.encode_text(self.task.tokens()))
 
     def learn(self, recipe: Recipe) -> Iterator[Progress]:
         task = self.task
-        views = Views(task.backbone, task.support, recipe)
+        views = task.views(recipe)
         texts = [task.backbone.tokenize(group) for group in task.prompt_set.texts()]
 
         def logits(index: np.ndarray, rng: np.random.Generator) -> Tensor:

@@ -37,7 +37,8 @@ class Nearl(InsideTower):
 
     def learn(self, recipe: Recipe) -> Iterator[Progress]:
         task = self.task
-        for progress in finetune(task.backbone, task.support, task.prompt_set, self.model.config, recipe):
+        views = task.views(recipe)
+        for progress in finetune(task.backbone, task.support, task.prompt_set, self.model.config, recipe, views=views):
             if progress.adapter is not None:
                 self.taught = progress.adapter
                 self.model.load_state_dict(self.taught.state)
@@ -51,8 +52,8 @@ class Nearl(InsideTower):
     def classes(self) -> Tensor:
         return self._read().embeddings
 
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        return self.model.encode_image(pixels, self._read().summaries)
+    def encode_tokens(self, x: Tensor) -> Tensor:
+        return self.model.encode_tokens(x, self._read().summaries)
 
     def logits(self, records: Sequence[ImageRecord]) -> Tensor:
         if self.model.config.text_context != "image":

@@ -144,7 +144,7 @@ class NearlCLIP(nn.Module):
         if self.config.text_context == "image":
             return self._forward_per_image(tokens, prompts)
         classes = self.encode_text(prompts)
-        image = self._encode_tokens(tokens, (taught or classes).summaries)
+        image = self.encode_tokens(tokens, (taught or classes).summaries)
         return self.backbone.logit_scale * image @ classes.embeddings.T
 
     def encode_text(self, prompts: PromptTokens) -> ClassFeatures:
@@ -171,9 +171,10 @@ class NearlCLIP(nn.Module):
     def encode_image(self, images: Tensor, summaries: Tensor) -> Tensor:
         """Unit image embeddings [B, E] of normalised pixels [B, 3, H, W], given the prompts' summaries
         [text layers, C, d_t]. Each image is independent of the rest of the batch."""
-        return self._encode_tokens(self.backbone.vision.embed(images), summaries)
+        return self.encode_tokens(self.backbone.vision.embed(images), summaries)
 
-    def _encode_tokens(self, x: Tensor, summaries: Tensor) -> Tensor:
+    def encode_tokens(self, x: Tensor, summaries: Tensor) -> Tensor:
+        """As ``encode_image``, from the embedded patches [B, N, d_v]."""
         vision, use = self.backbone.vision, self.useformer
         s = use.start(len(x))
         for k in range(vision.depth):

@@ -36,9 +36,9 @@ class OCA(nn.Module):
 
     def hidden(self, normed: Tensor, z: Tensor) -> Tensor:
         """gelu(Attention + q), [B, N, r], from layer-normed tokens [B, N, d] and synergy vectors [B, M, d]."""
-        q = self.w_q(normed)
-        kv = self.w_kv(z).to(q.dtype)
-        return F.gelu(F.scaled_dot_product_attention(q, kv, kv) + q)
+        q, kv = F.linear(normed, self.w_q.weight.float()), F.linear(z.float(), self.w_kv.weight.float())
+        weights = (q @ kv.mT * q.shape[-1] ** -0.5).softmax(-1)  # [B, N, M]: too few queries for a fused kernel to pay
+        return F.gelu(weights @ kv + q)
 
     def update(self, f: Tensor, z: Tensor, normed: Tensor | None = None) -> Tensor:
         """What is added before the gate: D_perp (D itself, if not ``orthogonal``), float32 [B, N, d].
@@ -63,5 +63,5 @@ class OCA(nn.Module):
 
 
 def token_norm(f: Tensor) -> Tensor:
-    """Layer norm without parameters over the last dimension."""
-    return F.layer_norm(f, f.shape[-1:])
+    """Layer norm without parameters over the last dimension, in float32."""
+    return F.layer_norm(f.float(), f.shape[-1:])
