@@ -6,6 +6,7 @@
                    api_name="/predict")
     client.predict("glioma", "relevance", api_name="/explain")  # of the first image of the last /predict
     client.predict(handle_file("task.zip"), None, "quick", api_name="/teach")
+    client.predict(handle_file("task.zip"), "", "zero-shot, linear-probe, nearl", 8, 1, "quick", api_name="/compare")
     client.predict(api_name="/shelf")  # the adapters; /use, /rename and /delete take their ids
 
 Errors come back as {"error": sentence}, so that a client need not guess at a traceback. Answers never hold a file's
@@ -17,15 +18,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from app import explaining, reading, shelf, teaching, uploads
+from app import comparing, explaining, reading, shelf, teaching, uploads
 from app.context import Context
 from app.jobs import DONE, RunView
 from app.workspace import Workspace
 from nearl import NOTICE
 from nearl.errors import NearlError
+
+if TYPE_CHECKING:
+    from app.comparison_run import ComparisonView
 
 NUMBERED = re.compile(r"image \d+( and \d+ more)?")
 
@@ -43,6 +48,10 @@ def build(ctx: Context) -> None:
     picture = gr.File(label="picture", visible=False)
     item = gr.Textbox("", label="id of an adapter, as /shelf gives it; for /use empty takes none", visible=False)
     name = gr.Textbox("", label="name", visible=False)
+    kind = gr.Textbox("", label="kind of drawn picture to compare on, where there is no zip", visible=False)
+    methods = gr.Textbox(", ".join(comparing.USUAL), label="methods, with commas between them", visible=False)
+    shots = gr.Number(8, label="images of each class to teach with; 0 takes all", precision=0, visible=False)
+    seeds = gr.Number(1, label="how often they are drawn", precision=0, visible=False)
     trigger = gr.Button(visible=False)
     session = ctx.session
 
@@ -64,11 +73,22 @@ def build(ctx: Context) -> None:
         for state in run.watch():
             yield workspace.id, _run_facts(workspace, state)
 
+    def compare(key: str, path: str | None, kind: str, names: str, shots: float, seeds: float, length: str):
+        workspace = ctx.registry.get(key)
+        asked = comparing.Choice(kind or comparing.OWN, _listed(names), int(shots), int(seeds), length)
+        run = _answered(lambda: _compare(ctx, workspace, path, asked), [path])
+        if isinstance(run, dict):
+            yield workspace.id, run
+            return
+        for state in run.watch():
+            yield workspace.id, _comparison_facts(state)
+
     def cancel(key: str) -> tuple[str, dict]:
         workspace = ctx.registry.get(key)
-        run = teaching.current(workspace)
-        if run is None:
+        found = [work for work in (teaching.current(workspace), comparing.current(workspace)) if work is not None]
+        if not found:
             return workspace.id, {"state": None}
+        run = next((work for work in found if not work.finished), found[0])
         run.cancel()
         return workspace.id, {"state": run.state if run.finished else "cancelling"}
 
@@ -111,6 +131,8 @@ def build(ctx: Context) -> None:
     trigger.click(predict, [session, images, prompts], [session, answer], api_name="predict", **device)
     trigger.click(explain, [session, about, method], [session, answer, picture], api_name="explain", **device)
     trigger.click(teach, [session, file, prompts, preset], [session, answer], api_name="teach", **light)
+    asked = [session, file, kind, methods, shots, seeds, preset]
+    trigger.click(compare, asked, [session, answer], api_name="compare", **light)
     trigger.click(cancel, session, [session, answer], api_name="cancel", **light)
     trigger.click(use_adapter, [session, file], [session, answer], api_name="use_adapter", **device)
     trigger.click(download_adapter, session, [session, adapter], api_name="download_adapter", **light)
@@ -178,6 +200,26 @@ def _start(ctx: Context, workspace: Workspace, path: str | None, value: dict | N
     teaching.bring(workspace, [path] if path else [], add=False)
     value = value or teaching.prompts_for(workspace).to_dict()
     return teaching.start(ctx.engine, workspace, value, teaching.Choice(preset=length))
+
+
+def _listed(names: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (names or "").split(",") if name.strip())
+
+
+def _compare(ctx: Context, workspace: Workspace, path: str | None, asked: comparing.Choice) -> ComparisonView:
+    """NearlError for a method that is not there, which the page cannot offer."""
+    known = {card.name for _, cards in comparing.cards() for card in cards}
+    if wrong := [name for name in asked.methods if name not in known]:
+        raise NearlError(f"There is no method called '{wrong[0]}'; choose among {', '.join(sorted(known))}.")
+    if path:
+        teaching.bring(workspace, [path], add=False)
+    return comparing.start(ctx.engine, workspace, asked)
+
+
+def _comparison_facts(run: ComparisonView) -> dict:
+    """How far it is, and what came of each method so far."""
+    facts = {"state": run.state, "place": run.place, "at_work": run.at_work or None, "error": run.error or None}
+    return facts | {"methods": comparing.lines(run), "notice": NOTICE}
 
 
 def _run_facts(workspace: Workspace, run: RunView) -> dict:

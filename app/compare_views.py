@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from app.compare_charts import bars, scatter
+from app.gap_views import spaces
 from app.teach_views import act, duration, quiet
 from app.views import esc, message, per_cent, plural
 
@@ -67,7 +68,7 @@ def comparison(
     going_on: bool = False,
     answers: Sequence[tuple[str, Mapping]] = (),
     seeds: int = 1,
-    chance: float = 0.0,
+    classes: Sequence[str] = (),
 ) -> str:
     """What is known so far. `lines`: as `nearl.runs.scores`; `head`: HTML of where it stands; `about`: which images;
     `at_work`: the method that is being taught and `step` how far it is; `answers`: what a part of NEARL buys."""
@@ -82,10 +83,10 @@ def comparison(
         f"<thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
     notes = _notes(done, seeds, going_on)
-    charts = f'<div class="charts">{bars(done, chance)}{scatter(done)}</div>' if done else ""
+    charts = f'<div class="charts">{bars(done, 1 / len(classes))}{scatter(done)}</div>' if done else ""
     return (
         f'<section class="progress done compared">{head}{quiet(about)}{_answers(answers)}{table}{notes}{charts}'
-        "</section>"
+        f"{spaces(done, classes)}</section>"
     )
 
 

@@ -116,6 +116,8 @@ def start(engine: Engine, workspace: Workspace, choice: Choice) -> ComparisonVie
         raise NearlError(
             f"{len(methods)} methods with {choice.seeds} draws each are too many; choose at most {MOST_RUNS} in all."
         )
+    if choice.seeds < 1 or choice.shots < 0:
+        raise NearlError("Comparing needs at least one draw, and one image of each class or more.")
     if workspace.comparison is not None and not workspace.comparison.finished:
         raise NearlError("A comparison of yours is going on; cancel it first or wait until it is done.")
     data, test, split = sets(workspace, choice.source)

@@ -23,14 +23,18 @@ class ComparisonView(View):
 
         return ComparisonFolder(path)
 
-    def work(self) -> None:
+    def work(self) -> bool:
+        """As of any run; after each method, others that wait have their turn first."""
         from nearl.runs import comparison
 
+        rows = len(self.folder.rows)
+        if self.notes.get("rows") != rows:  # it got on since it was last started
+            self.note(rows=rows, starts=0)
         self.count_start()
         if comparison.ON_ZERO_GPU:
             comparison.work_on_zero_gpu(self.folder)
-        else:
-            comparison.work(self.folder)
+            return False
+        return comparison.work(self.folder, lambda: self.queue.others_wait)
 
     @property
     def state(self) -> str:

@@ -69,8 +69,9 @@ class View:
 
         return RunFolder(path)
 
-    def work(self) -> None:
-        """Do it, in the queue's own thread, until it has ended. NearlError where it cannot be done."""
+    def work(self) -> bool:
+        """Do it, in the queue's own thread, until it has ended; True where it gave way to others and is to be queued
+        again. NearlError where it cannot be done."""
         raise NotImplementedError
 
     @property
@@ -217,7 +218,7 @@ class RunView(View):
         word, _, number = file.rpartition(" ")
         return self.notes["data" if word == "image" else "test"][int(number) - 1]
 
-    def work(self) -> None:
+    def work(self) -> bool:
         from nearl.runs import zero_gpu
 
         if self.folder.status["state"] not in (DONE, CANCELLED):
@@ -228,6 +229,7 @@ class RunView(View):
                 _work_in_process(self.folder)
         if self.folder.status["state"] in (DONE, CANCELLED):
             self._shelve()
+        return False
 
     def _shelve(self) -> None:
         """Put the adapter on the visitor's shelf; one that was taught to the end goes into use."""
@@ -242,7 +244,7 @@ class RunView(View):
 
 
 class Queue:
-    """One run at a time, in the order in which they came: there is one device."""
+    """One run at a time, in the order in which they came: there is one device. A comparison lets others in between."""
 
     def __init__(self) -> None:
         self._waiting: deque[View] = deque()
@@ -268,6 +270,11 @@ class Queue:
         with self._turn:
             self._waiting.append(view)
             self._turn.notify_all()
+
+    @property
+    def others_wait(self) -> bool:
+        """Whether anything waits for what is going on."""
+        return bool(self._waiting)
 
     def place(self, view: View) -> int:
         with self._turn:
@@ -304,16 +311,20 @@ class Queue:
                 while not self._waiting:
                     self._turn.wait()
                 self.running = self._waiting.popleft()
+            again = False
             try:
-                self.running.work()
+                again = self.running.work()
             except NearlError as error:
                 self.running.note(error=str(error))
             except Exception:
                 log.exception("teaching")
                 self.running.note(error=FAULT)
             finally:
-                self.running.folder.forget_images()  # the run has ended; the set itself is kept as long as they like
                 with self._turn:
+                    if again:
+                        self._waiting.append(self.running)
+                    else:  # it has ended; the set itself is kept as long as they like
+                        self.running.folder.forget_images()
                     self.running = None
 
 

@@ -106,6 +106,19 @@ def test_cancel_from_a_program(server, task):
     assert client.predict(api_name="/download_adapter") is None
 
 
+def test_methods_are_compared_on_a_zip(server, task):
+    client = client_of(server)
+    asked = [handle_file(task[1]), "", "linear-probe, zero-shot", 2, 1, "quick"]
+    job = client.submit(*asked, api_name="/compare")
+    compared = job.result(300)
+    assert compared["state"] == "done"
+    assert [line["method"] for line in compared["methods"]] == ["zero-shot", "linear-probe"]
+    assert [line["taught"] for line in compared["methods"]] == [4, 4]
+    assert all(line["n"] == 8 and line["done"] == 1 and not line["error"] for line in compared["methods"])
+    assert "no method called 'magic'" in client.predict(None, "", "magic", 2, 1, "quick", api_name="/compare")["error"]
+    assert "no such kind" in client.predict(None, "moon", "zero-shot", 2, 1, "quick", api_name="/compare")["error"]
+
+
 @pytest.mark.parametrize(
     ("prompts", "words"),
     [
@@ -133,5 +146,5 @@ def test_nothing_went_wrong_on_the_server(server):
     """Runs last in this file: what the visitors above did left no traceback on the console."""
     assert "Traceback" not in server.console()
     names = {name for name in client_of(server).view_api(return_format="dict")["named_endpoints"]}
-    work = {"/predict", "/explain", "/teach", "/cancel", "/run", "/results"}
+    work = {"/predict", "/explain", "/teach", "/compare", "/cancel", "/run", "/results"}
     assert names == work | {"/use_adapter", "/download_adapter", "/shelf", "/use", "/rename", "/delete"}

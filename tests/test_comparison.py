@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from test_app_jobs import engine, processes, registry, until, visitor  # noqa: F
 
 from app import comparing, reading, shelf
 from app.comparing import OWN, Choice
-from app.jobs import CANCELLED, DONE, WAITING
+from app.jobs import CANCELLED, DONE
 from nearl.data.phantoms import phantom_set
 from nearl.errors import NearlError
 from nearl.methods import METHODS, names
@@ -42,7 +44,7 @@ def test_every_method_has_the_same_images_and_none_is_measured_on_what_it_learnt
     seen = []
     monkeypatch.setattr(
         "nearl.runs.comparison.measuring",
-        lambda task, test, name, recipe: seen.append((task, test, name, recipe)) or iter(()),
+        lambda task, test, name, recipe, repeats: seen.append((task, test, name, recipe)) or iter(()),
     )
     assert all("error" in event["row"] for event in compare(job, backbone=engine.backbone()) if "row" in event)
     assert [(name, recipe.seed) for _, _, name, recipe in seen] == [
@@ -133,29 +135,47 @@ def test_every_method_has_its_card():
     assert set(comparing.QUESTIONS) == set(comparing.PARTS) <= set(names())
 
 
-def test_a_process_that_dies_takes_one_method_with_it_and_what_is_finished_stays_and_reads(engine, registry):  # noqa: F811
+class InThread:
+    """A worker that is a thread of this process: quick to start, and killed between two events."""
+
+    done: ClassVar[list] = []
+
+    def __init__(self, run: ComparisonFolder, backbone):
+        self.killed, self.run = False, run
+        self.thread = threading.Thread(target=self.work, args=(backbone,), daemon=True)
+        self.thread.start()
+
+    def work(self, backbone) -> None:
+        for event in self.run.record(compare(self.run.job(), self.run.todo, self.run.cancel_requested, backbone)):
+            self.done += [(self.run.path.name, event["row"]["method"])] if "row" in event else []
+            if self.killed:
+                return
+
+    def wait(self, timeout: float) -> bool:
+        self.thread.join(timeout)
+        return self.thread.is_alive()
+
+    def kill(self) -> None:
+        self.killed = True
+        self.thread.join()
+
+
+def test_two_visitors_take_turns_and_a_winner_reads(engine, registry, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("nearl.runs.comparison.start", lambda run: InThread(run, engine.backbone()))
+    monkeypatch.setattr("nearl.runs.comparison.EVERY", 0.001)
     first, second = visitor(registry), visitor(registry)
-    ours = begin(engine, first, ("zero-shot", "linear-probe", "nearl", "nearl:vision-only"))
-    theirs = begin(engine, second, CHEAP)
+    ours = begin(engine, first, ("zero-shot", "linear-probe", "nearl"))
     with pytest.raises(NearlError, match="is going on"):
         begin(engine, first, CHEAP)
-    until(lambda: ours.at_work == "nearl")
-    assert (theirs.state, theirs.place) == (WAITING, 1)
-    theirs.cancel()
-    assert (theirs.state, theirs.folder.rows) == (CANCELLED, [])
+    theirs = begin(engine, second, CHEAP)
+    until(lambda: ours.finished and theirs.finished)
+    assert (ours.state, theirs.state) == (DONE, DONE)
+    turns = [name for name, _ in InThread.done]
+    assert turns.index(theirs.path.name) < len(turns) - turns[::-1].index(ours.path.name) - 1  # before ours had ended
+    assert not list(registry.root.path.rglob("comparisons/*/job.safetensors"))  # the images are gone
 
-    (worker,) = processes(str(ours.path))
-    os.kill(worker, signal.SIGKILL)
-    until(lambda: ours.at_work == "nearl:vision-only")
-    ours.cancel()
-    until(lambda: ours.finished)
-    assert ours.state == CANCELLED and not processes(str(ours.path))
-    assert not list(registry.root.path.rglob("comparisons/*/job.safetensors"))  # its images are gone
     first.comparison = None  # as after a restart of the server
-    lines = {line["method"]: line for line in comparing.lines(comparing.current(first))}
-    assert [name for name, line in lines.items() if line["done"]] == ["zero-shot", "linear-probe"]
-    assert "memory" in lines["nearl"]["error"]  # what the system kills for
-
+    assert all(line["done"] for line in comparing.lines(comparing.current(first)))
     comparing.use(engine, first, "linear-probe")
     comparing.use(engine, first, "linear-probe")
     (item,) = shelf.items(first)  # once, however often it is pressed
@@ -163,7 +183,26 @@ def test_a_process_that_dies_takes_one_method_with_it_and_what_is_finished_stays
     reading.bring(first, [("image 1", next((first.path / "set" / "images").glob("*.png")))])
     reading.read(engine, first, first.prompt_set.to_dict())
     assert first.prediction.adapted is not None
+    comparing.use(engine, first, "nearl")
+    assert {item.method for item in shelf.items(first)} == {"linear-probe", "nearl"}
     comparing.use(engine, first, "zero-shot")
     assert first.adapter is None
+    begin(engine, first, CHEAP).cancel()
+    assert not list((first.path / "comparisons").glob(ours.path.name))  # the latest alone is kept
     with pytest.raises(NearlError, match="not been taught yet"):
         comparing.use(engine, first, "nearl")
+
+
+def test_a_process_that_dies_takes_one_method_with_it_and_a_deaf_one_is_ended(engine, registry, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("nearl.runs.comparison.PATIENCE", 0.0)
+    ours = begin(engine, visitor(registry), ("zero-shot", "nearl", "nearl:vision-only"))
+    until(lambda: ours.at_work == "nearl")
+    (worker,) = processes(str(ours.path))
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: ours.at_work == "nearl:vision-only")
+    ours.cancel()
+    until(lambda: ours.finished)
+    assert ours.state == CANCELLED and not processes(str(ours.path))
+    lines = {line["method"]: line for line in comparing.lines(ours)}
+    assert [name for name, line in lines.items() if line["done"]] == ["zero-shot"]
+    assert "memory" in lines["nearl"]["error"]  # what the system kills for

@@ -24,6 +24,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from nearl import gap
 from nearl.backbones import Backbone
 from nearl.compare import Measured, measuring
 from nearl.data.labelled import LabelledSet
@@ -31,7 +32,8 @@ from nearl.data.records import ImageRecord
 from nearl.data.splits import draw_support
 from nearl.errors import NearlError
 from nearl.evaluate import study
-from nearl.methods import METHODS, Frozen, Task, card, make
+from nearl.interaction import interaction
+from nearl.methods import METHODS, Frozen, Method, Task, card, make
 from nearl.prompts import PromptSet
 from nearl.runs.__main__ import _end_with_parent, _step_back
 from nearl.runs.folder import CANCELLED, DONE, FAILED, STARTING, WAITING, RunFolder, why
@@ -43,6 +45,7 @@ from nearl.store import Adapter, load_adapter, save_adapter
 from nearl.trust import fit_trust
 
 EVERY = 0.25  # seconds between two looks at the steps of a method
+DRAWN = 32  # images, at most, whose places are drawn
 PATIENCE = 4.0  # seconds in which a worker that was asked to stop may do so by itself
 UNTAUGHT = "zero-shot"  # learns nothing, so chance has no part in it and there is no adapter
 
@@ -127,12 +130,23 @@ class _Bench:
         task = Task(self.backbone, self.prompt_set, self._support(seed), self.frozen)
         method = METHODS[name.partition(":")[0]]
         recipe = method.recipe(**({} if method.card.features else self.job.recipe), seed=seed)
-        for found in measuring(task, self.test, name, recipe):
+        for found in measuring(task, self.test, name, recipe, repeats=1):
             if not isinstance(found, Measured):
                 yield found
         said = found.probabilities.argmax(1).tolist()
         row = {"method": name, "seed": seed, **found.row, "taught": len(task.support), "said": said}
+        if not seed:
+            row["space"] = self._space(task, found.method)
         yield {"row": row, "adapter": None if seed or name == UNTAUGHT else self._adapter(task, found)}
+
+    def _space(self, task: Task, method: Method) -> dict:
+        """Where some of the images and the classes lie before and after, and how much of the answer is of both together
+        (`nearl.gap`, `nearl.interaction`)."""
+        some = self.test.subset(range(0, len(self.test), -(-len(self.test) // DRAWN)))
+        methods = {"before": make(UNTAUGHT, task), "after": method}
+        found = {one.pop("name"): one for one in gap.study(methods, some.records, some.labels)}
+        together = {name: interaction(one, some.records)["score"] for name, one in methods.items()}
+        return {**found, "labels": some.labels, "together": together}
 
     def _support(self, seed: int) -> LabelledSet:
         shots = self.job.shots or len(self.train)
@@ -223,27 +237,38 @@ class ComparisonFolder(RunFolder):
         return self.path / "adapters" / name.replace(":", "-")
 
 
-def work(run: ComparisonFolder) -> None:
-    """Compare until the run has ended; its status says how. A process that dies takes one method with it."""
+def work(run: ComparisonFolder, give_way: Callable[[], bool] = lambda: False) -> bool:
+    """Compare until the run has ended; its status says how. A process that dies takes one method with it.
+
+    ``give_way`` is asked once a method is finished; where it says so the rest is left for another call, and True
+    returned.
+    """
     while True:
         worker = start(run)
         try:
-            _wait(worker, run)
+            others = _wait(worker, run, give_way)
         finally:
             worker.kill()
+        if not run.finished and others and not run.cancel_requested():
+            run.wait()
+            return True
         if not run.finished:  # killed, because it did not stop by itself
             run.end(CANCELLED)
         if not run.skip():
-            return
+            return False
 
 
-def _wait(worker: Worker, run: ComparisonFolder) -> None:
-    asked = None
+def _wait(worker: Worker, run: ComparisonFolder, give_way: Callable[[], bool]) -> bool:
+    """Until the process has ended or is to be ended; whether that is to give way."""
+    asked, rows = None, len(run.rows)
     while worker.wait(EVERY):
         if run.cancel_requested():
             asked = asked or time.monotonic()
             if time.monotonic() - asked > PATIENCE:
-                return
+                return False
+        elif len(run.rows) > rows and give_way():
+            return True
+    return False
 
 
 def start(run: ComparisonFolder) -> Worker:

@@ -17,7 +17,7 @@ COSTS = ("fit_seconds", "predict_ms", "parameters", "taught")
 def scores(about: Mapping, rows: Sequence[Mapping]) -> list[dict]:
     """A dict for each method of the job ``about``, in its order: "method", "title", "error" (a sentence or ""), "done"
     (how many draws), and where there is one "n", the means "balanced_accuracy", "auroc", "ece", "interval" and the
-    medians of the costs.
+    medians of the costs, and "space" (where images and words lie, see `nearl.runs.comparison`) or None.
 
     "interval" [low, high]: 95 %, over the images measured on where there is one draw, else over the draws; None where
     the draws do not differ. A balanced accuracy whose interval over images is wider than 0.5 is None.
@@ -45,6 +45,7 @@ def _score(name: str, rows: list[Mapping]) -> dict:
     for key in ("auroc", "ece"):
         values = [m[key] for m in metrics if m[key] is not None]
         found[key] = statistics.fmean(values) if values and not too_wide else None
+    found["space"] = next((row["space"] for row in done if "space" in row), None)
     found |= {key: statistics.median(row[key] for row in done) for key in COSTS}
     return found | {"n": metrics[0]["n"], "balanced_accuracy": None if too_wide else mean, "interval": spread}
 

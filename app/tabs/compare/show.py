@@ -57,7 +57,7 @@ def result(view: ComparisonView) -> str:
         busy,
         comparing.answers(view),
         about["seeds"],
-        1 / len(about["classes"]),
+        about["classes"],
     )
 
 
@@ -65,7 +65,9 @@ def _ended(view: ComparisonView, done: int) -> str:
     if view.state == FAILED:
         return views.message(view.error, "error")
     if view.state == CANCELLED:
-        kept = f"{views.plural(done, 'result')} that were finished are kept." if done else "Nothing was finished yet."
+        kept = "Nothing was finished yet."
+        if done:
+            kept = f"{views.plural(done, 'finished result')} {'is' if done == 1 else 'are'} kept."
         return views.message(f"Cancelled. {kept}")
     return compare_views.headline(f"{views.plural(len(view.folder.about['methods']), 'method')} compared.")
 
