@@ -42,6 +42,16 @@ def teach(page: Page, kind: str, preset: str) -> None:
     page.wait_for_selector("#shelf .in-use")
 
 
+def compare(page: Page) -> None:
+    """The Compare tab as it stands when it opens, to the end."""
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#compare-source").get_by_text("Chest CT, drawn").click()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.wait_for_selector("#comparison-result .headline:has-text('5 methods compared')", timeout=20 * MINUTES)
+    page.evaluate("document.getElementById('comparison-result').scrollIntoView()")
+    page.wait_for_timeout(500)
+
+
 def explain(page: Page, view: str) -> None:
     """The Explain tab: relevance of the lesion, with the words that carried it."""
     page.get_by_role("tab", name="Explain").click()
@@ -79,6 +89,8 @@ def main() -> None:
         page.evaluate("window.scrollTo(0, 0)")
         page.wait_for_timeout(500)
         save(page, "predict.png")
+        compare(page)
+        save(page, "compare.png")
         for theme in ("dark", "light"):
             page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
             explain(page, "Before and after" if theme == "light" else "This map")

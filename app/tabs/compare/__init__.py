@@ -11,6 +11,7 @@ import gradio as gr
 
 from app import comparing, reading, views
 from app.comparing import QUESTIONS, USUAL, WHOLE, Choice
+from app.comparison_run import ComparisonView
 from app.context import Context
 from app.tabs import predict
 from app.tabs.compare import parts, show
@@ -101,21 +102,27 @@ def _wire_use(ctx: Context, part: parts.ComparePart, predict_tab: predict.Predic
 def _wire_return(ctx: Context, part: parts.ComparePart, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
     """A page that is loaded again, or a second one, shows the comparison as it is and goes on watching it."""
 
+    def methods(view: ComparisonView | None, cards: dict | None = None) -> dict:
+        """The cards: in sight until there is something to compare, with the ticks they have, or had."""
+        had = view.folder.about["methods"] if view is not None else USUAL
+        return {part.methods: show.methods((cards or {}).get("ticked", had)), part.folded: gr.update(open=view is None)}
+
     def on_open(key: str) -> Iterator[dict]:
         workspace = ctx.registry.get(key)
         view = comparing.current(workspace)
-        yield {**show.sources(part, workspace), part.folded: gr.update(open=view is None)}
-        yield {part.methods: show.methods(view.folder.about["methods"] if view is not None else USUAL)}
+        yield {**show.sources(part, workspace), **methods(view)}
         yield from _follow(part, workspace)
 
-    def on_select(key: str, source: str) -> Iterator[dict]:
+    def on_select(key: str, source: str, cards: dict | None) -> Iterator[dict]:
+        """As the tab is only now in the page, it shows again what it was given before."""
         workspace = ctx.registry.get(key)
-        yield {**show.sources(part, workspace, source), **show.all_of(part, workspace)}
         view = comparing.current(workspace)
+        yield {**show.sources(part, workspace, source), **show.all_of(part, workspace), **methods(view, cards)}
         if view is not None and not view.finished:
             yield from _follow(part, workspace)
 
     opened.then(on_open, ctx.session, part.outputs, concurrency_limit=None, **QUIET)
     tab_item.select(
-        on_select, [ctx.session, part.source], part.outputs, concurrency_limit=None, trigger_mode="once", **QUIET
-    )
+        on_select, [ctx.session, part.source, part.methods], part.outputs, concurrency_limit=None, trigger_mode="once",
+        **QUIET,
+    )  # fmt: skip

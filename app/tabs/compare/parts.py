@@ -57,7 +57,7 @@ def choice_of(methods: list[str], values: tuple) -> Choice:
 
 def build() -> ComparePart:
     gr.HTML(f'<h2 class="section">The same images, taught in different ways</h2>{INTRO}', js_on_load=None)
-    source = gr.Radio(DRAWN, value=Choice.source, label="Images", elem_id="compare-source")
+    source = gr.Radio(DRAWN, value=None, label="Images", elem_id="compare-source")
     plan = gr.HTML("", js_on_load=None, elem_id="compare-plan")
     with gr.Row(elem_classes="compare-row"):
         shots = gr.Radio(SHOTS, value=Choice.shots, label="Images of each class to learn from", elem_id="compare-shots")
