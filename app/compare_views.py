@@ -16,8 +16,8 @@ HEADS = [
     ("Tells classes apart", "AUROC, 50 % is chance"),
     ("Off in its certainty", "calibration error, lower is better"),
     ("Numbers learnt", "trained parameters"),
-    ("To teach", "seconds, alone on this machine"),
-    ("To read an image", "milliseconds"),
+    ("To teach", "as if alone on this machine"),
+    ("To read an image", "not seen before"),
     ("", ""),
 ]
 
@@ -109,8 +109,8 @@ def _row(line: Mapping, at_work: bool, step: str, going_on: bool, seeds: int) ->
         _share(line["auroc"]),
         _share(line["ece"]),
         _count(line["parameters"]),
-        seconds(line["fit_seconds"]),
-        f"{line['predict_ms']:.0f}",
+        f"{seconds(line['fit_seconds'])}\u202fs",
+        f"{line['predict_ms']:.0f}\u202fms",
         act("Use in Predict", "use", "small", f"Use {line['title']} in Predict", method=line["place"]),
     ]
     shown = zip(cells, HEADS[1:], strict=True)

@@ -176,11 +176,8 @@ def measure(
     return found.row
 
 
-def measuring(
-    task: Task, test: LabelledSet, name: str, recipe, repeats: int = REPEATS
-) -> Iterator[Progress | Measured]:
-    """As ``measure``, but yields after every step, and last what came of it. Stop iterating to cancel. ``repeats``: of
-    the timed prediction."""
+def measuring(task: Task, test: LabelledSet, name: str, recipe) -> Iterator[Progress | Measured]:
+    """As ``measure``, but yields after every step, and last what came of it. Stop iterating to cancel."""
     frozen, times, away = task.frozen, [], 0.0
     with PeakMemory(task.backbone.device) as peak:
         frozen.start_clock(peak.so_far)
@@ -197,7 +194,7 @@ def measuring(
     probabilities = method.predict(test.records)
     metrics = evaluate(probabilities, np.array(test.labels))
     sample, spent = test.records[:TIMED], []
-    for _ in range(repeats):
+    for _ in range(REPEATS):
         frozen.forget(sample)
         at = time.perf_counter()
         method.predict(sample)

@@ -44,7 +44,7 @@ def test_every_method_has_the_same_images_and_none_is_measured_on_what_it_learnt
     seen = []
     monkeypatch.setattr(
         "nearl.runs.comparison.measuring",
-        lambda task, test, name, recipe, repeats: seen.append((task, test, name, recipe)) or iter(()),
+        lambda task, test, name, recipe: seen.append((task, test, name, recipe)) or iter(()),
     )
     assert all("error" in event["row"] for event in compare(job, backbone=engine.backbone()) if "row" in event)
     assert [(name, recipe.seed) for _, _, name, recipe in seen] == [

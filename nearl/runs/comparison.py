@@ -130,7 +130,7 @@ class _Bench:
         task = Task(self.backbone, self.prompt_set, self._support(seed), self.frozen)
         method = METHODS[name.partition(":")[0]]
         recipe = method.recipe(**({} if method.card.features else self.job.recipe), seed=seed)
-        for found in measuring(task, self.test, name, recipe, repeats=1):
+        for found in measuring(task, self.test, name, recipe):
             if not isinstance(found, Measured):
                 yield found
         said = found.probabilities.argmax(1).tolist()
