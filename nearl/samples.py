@@ -117,7 +117,8 @@ class Views:
     @torch.no_grad()
     def draw(self, index: np.ndarray, rng: np.random.Generator) -> Tensor:
         """Embedded patches [B, n, d] of a random view of each image in ``index``."""
-        tokens = [self._view(int(i), int(v)) for i, v in zip(index, rng.integers(self.count, size=len(index)))]
+        chosen = zip(index, rng.integers(self.count, size=len(index)), strict=True)
+        tokens = [self._view(int(i), int(v)) for i, v in chosen]
         return some_patches(torch.stack(tokens), self.keep, self.backbone.vision.prefix_tokens, rng)
 
     def _view(self, i: int, v: int) -> Tensor:
@@ -147,7 +148,7 @@ class Kept:
 
 
 def some_patches(tokens: Tensor, share: float, prefix: int, rng: np.random.Generator) -> Tensor:
-    """A random ``share`` of each image's patch tokens, in their order, behind its prefix tokens: [B, N, d] -> [B, n, d].
+    """A random ``share`` of an image's patch tokens, in their order, behind its prefix tokens: [B, N, d] -> [B, n, d].
 
     Positions are in the tokens already, so a tower reads what is left as a picture with gaps (Li et al., FLIP,
     arXiv 2212.00794): a step costs about that share, and no patch can be relied on.
