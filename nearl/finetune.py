@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nearl.anchor import Anchor
 from nearl.backbones import Backbone
 from nearl.clock import Clock
 from nearl.data.labelled import LabelledSet
@@ -26,6 +27,7 @@ from nearl.store import Adapter, new_adapter
 
 SMOOTHING = 0.9  # of the loss that says which weights are the best: this much of the earlier value (our choice)
 FEWEST_STEPS = 5  # before which there are no best weights
+ANCHOR_IMAGES = 64  # at most, to find out how well the frozen model reads
 PATIENCE = 20  # steps; a good value for those who want early stopping
 
 
@@ -34,7 +36,7 @@ class Recipe:
     """How to train; the paper publishes none of it, so every value is our choice.
 
     ``steps`` of AdamW at ``lr`` (linear ``warmup`` then cosine to zero), ``batch_size`` images drawn with every class
-    equally likely, ``weight_decay``, gradients clipped to norm ``clip``, ``label_smoothing``, ``augment`` ("none",
+    equally likely, ``weight_decay``, gradients clipped to norm ``clip``, ``label_smoothing``, ``pull`` (strength of `nearl.anchor.Anchor`; 0: none), ``augment`` ("none",
     "gentle" or "strong": crop, rotation, brightness and contrast) in up to ``views`` ways per image, ``flip`` (half of
     those ways with left and right swapped; never by default), ``keep`` (the share of an image's patches that a step
     sees, other ones each time), at most ``prompts_per_class`` prompts per class and step,
@@ -42,18 +44,19 @@ class Recipe:
     loss has not fallen for so many steps; 0: never), ``seed``.
     """
 
-    steps: int = 60
+    steps: int = 40
     batch_size: int = 16
     lr: float = 3e-3
     warmup: int = 5
     weight_decay: float = 0.01
     clip: float = 1.0
     label_smoothing: float = 0.1
+    pull: float = 1.0
     augment: str = "gentle"
     flip: bool = False
     views: int = 8
     keep: float = 0.5
-    prompts_per_class: int = 4
+    prompts_per_class: int = 2
     precision: str = "auto"
     patience: int = 0
     seed: int = 0
@@ -71,7 +74,7 @@ class Recipe:
     @classmethod
     def preset(cls, name: str, **changes) -> Recipe:
         """ "quick", "balanced" or "thorough": the same recipe with fewer or more steps."""
-        steps = {"quick": 30, "balanced": 60, "thorough": 200}
+        steps = {"quick": 20, "balanced": 40, "thorough": 150}
         if name not in steps:
             raise NearlError(f"There is no preset called '{name}'; choose one of {', '.join(steps)}.")
         return replace(cls(steps=steps[name]), **changes)
@@ -142,6 +145,8 @@ class Finetuning:
         self.optimizer = torch.optim.AdamW(groups(self.model, recipe.weight_decay), lr=recipe.lr)
         self.views = views or Views(backbone, support, recipe)
         self.texts = [backbone.tokenize(group) for group in prompt_set.texts()]
+        with backbone.lock, self._autocast():
+            self.anchor = self._anchor() if recipe.pull else None
         held = None if held is None else Samples.of(backbone, held)
         self.curve = Curve(self.model, held, self.texts, recipe) if held else None
         self.rng = np.random.default_rng(recipe.seed)
@@ -179,9 +184,12 @@ class Finetuning:
             with self.backbone.lock:
                 with clock("forward"), self._autocast():
                     prompts = draw_prompts(self.texts, recipe.prompts_per_class, self.rng)
-                    logits = model.forward_tokens(self.views.draw(index, self.rng), prompts).float()
+                    tokens = self.views.draw(index, self.rng)
+                    logits = model.forward_tokens(tokens, prompts).float()
                     target = labels[index].to(self.backbone.device)
                     loss = F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
+                    if self.anchor is not None:
+                        loss = loss + self.anchor.loss(tokens, logits)
                 with clock("backward"):
                     self.optimizer.zero_grad()
                     loss.backward()
@@ -205,6 +213,17 @@ class Finetuning:
             if last:
                 adapter = self.best() if stopped else self._adapter(model.state_dict(), self.step)
             yield Progress(self.step, recipe.steps, value, lr, left, held_out, stopped, adapter)
+
+    def _anchor(self) -> Anchor | None:
+        """None where the frozen model reads the support images too badly to be followed."""
+        rng = np.random.default_rng(self.recipe.seed)
+        index = balanced_batch(self.support.labels, min(len(self.support), ANCHOR_IMAGES), rng)
+        tokens, labels = (
+            self.views.draw(index, rng),
+            torch.tensor(self.support.labels, device=self.backbone.device)[index],
+        )
+        anchor = Anchor(self.backbone, self.texts, tokens, labels, self.recipe.pull)
+        return anchor if anchor.weight > 0 else None
 
     def best(self) -> Adapter | None:
         """The adapter after the step with the lowest smoothed training loss so far; None before `FEWEST_STEPS`."""

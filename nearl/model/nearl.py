@@ -28,6 +28,7 @@ from nearl.model.oca import OCA, token_norm
 from nearl.model.useformer import StaticQueries, USEformer
 
 WIDE = 1400  # vision + text width above which one smaller shared block keeps the total at 1.46 M parameters
+NARROW = 512  # and below which one shared block does, since a USEformer of width 128 outweighs such towers
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,10 @@ class NearlConfig:
 
     @classmethod
     def for_backbone(cls, backbone: Backbone, **changes) -> NearlConfig:
-        """The defaults, with the smaller USEformer where the towers are wide (BiomedCLIP)."""
-        wide = backbone.vision.width + backbone.text.width > WIDE
-        return cls(**({"blocks": 1, "mlp_ratio": 1.5} if wide else {}) | changes)
+        """The defaults, with a smaller USEformer where the towers are wide (BiomedCLIP) or narrow (embedded)."""
+        width = backbone.vision.width + backbone.text.width
+        sizes = {"blocks": 1, "mlp_ratio": 1.5} if width > WIDE else {"blocks": 1} if width < NARROW else {}
+        return cls(**sizes | changes)
 
     def to_dict(self) -> dict:
         return asdict(self)
