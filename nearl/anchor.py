@@ -10,8 +10,6 @@ from torch import Tensor
 
 from nearl.backbones import Backbone
 
-BATCH = 16
-
 
 class Anchor:
     """A pull of an adapted model's predictions towards the frozen model's, stronger the better the frozen one reads.
@@ -21,25 +19,23 @@ class Anchor:
     reads them well is left only where the labels insist. A few images can tell these two apart where they cannot choose
     a strength by themselves (our choice; the paper states no such term).
 
-    ``texts``: tokens [P, L] of every class's prompts. ``tokens``: embedded patches [N, n, d] of the support images,
-    ``labels`` int64 [N].
+    ``texts``: tokens [P, L] of every class's prompts. ``embeddings``: the frozen model's, unit, [N, E], of support
+    images with ``labels`` int64 [N].
     """
 
-    def __init__(self, backbone: Backbone, texts: list[Tensor], tokens: Tensor, labels: Tensor, strength: float):
-        self.backbone = backbone
-        with torch.no_grad():
-            embeddings = backbone.encode_text(torch.cat(texts)).float().split([len(text) for text in texts])
-            self.classes = F.normalize(torch.stack([part.mean(0) for part in embeddings]), dim=-1)
-            logits = torch.cat([self.logits(part) for part in tokens.split(BATCH)])
-        loss = F.cross_entropy(logits, labels, weight=1 / torch.bincount(labels).float()).item()
+    @torch.no_grad()
+    def __init__(self, backbone: Backbone, texts: list[Tensor], embeddings: Tensor, labels: Tensor, strength: float):
+        each = backbone.encode_text(torch.cat(texts)).float().split([len(text) for text in texts])
+        self.classes = F.normalize(torch.stack([part.mean(0) for part in each]), dim=-1)
+        self.scale = backbone.logit_scale
+        loss = F.cross_entropy(self.logits(embeddings), labels, weight=1 / torch.bincount(labels).float()).item()
         self.weight = strength * max(0.0, math.log(len(texts)) / max(loss, 1e-6) - 1)
 
-    @torch.no_grad()
-    def logits(self, tokens: Tensor) -> Tensor:
-        """The frozen model's logits [B, C] for embedded patches [B, n, d]."""
-        return self.backbone.logit_scale * self.backbone.encode_tokens(tokens).float() @ self.classes.T
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """The frozen model's logits [B, C] for its unit image embeddings [B, E]."""
+        return self.scale * embeddings.float() @ self.classes.T
 
-    def loss(self, tokens: Tensor, logits: Tensor) -> Tensor:
-        """``weight`` x KL(frozen || adapted) of the adapted model's logits [B, C] for these patches, a scalar."""
-        frozen = self.logits(tokens).log_softmax(-1)
+    def loss(self, embeddings: Tensor, logits: Tensor) -> Tensor:
+        """``weight`` x KL(frozen || adapted), a scalar, for the frozen embeddings [B, E] and adapted logits [B, C]."""
+        frozen = self.logits(embeddings).log_softmax(-1)
         return self.weight * F.kl_div(logits.log_softmax(-1), frozen, log_target=True, reduction="batchmean")

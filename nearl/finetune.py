@@ -27,6 +27,7 @@ from nearl.store import Adapter, new_adapter
 
 SMOOTHING = 0.9  # of the loss that says which weights are the best: this much of the earlier value (our choice)
 FEWEST_STEPS = 5  # before which there are no best weights
+FULL_STEP = 4.0  # steps of the warm start that one through both towers takes, about
 ANCHOR_IMAGES = 64  # at most, to find out how well the frozen model reads
 PATIENCE = 20  # steps; a good value for those who want early stopping
 
@@ -35,16 +36,20 @@ PATIENCE = 20  # steps; a good value for those who want early stopping
 class Recipe:
     """How to train; the paper publishes none of it, so every value is our choice.
 
-    ``steps`` of AdamW at ``lr`` (linear ``warmup`` then cosine to zero), ``batch_size`` images drawn with every class
-    equally likely, ``weight_decay``, gradients clipped to norm ``clip``, ``label_smoothing``, ``pull`` (strength of `nearl.anchor.Anchor`; 0: none), ``augment`` ("none",
-    "gentle" or "strong": crop, rotation, brightness and contrast) in up to ``views`` ways per image, ``flip`` (half of
-    those ways with left and right swapped; never by default), ``keep`` (the share of an image's patches that a step
-    sees, other ones each time), at most ``prompts_per_class`` prompts per class and step,
-    ``precision`` ("auto": bf16 autocast where it is faster, "float32"), ``patience`` (stop when the smoothed training
-    loss has not fallen for so many steps; 0: never), ``seed``.
+    ``steps`` of AdamW. The first ``warm_start`` share of them teaches the text side alone, on the frozen model's image
+    embeddings, which cost little once they are there; the others go through both towers. In each of the two phases
+    ``lr`` has a linear ``warmup`` and falls to zero on a cosine. ``batch_size`` images (twice as many in the warm
+    start) are drawn with every class equally likely. ``weight_decay``; gradients clipped to norm ``clip``;
+    ``label_smoothing``; ``pull`` towards the frozen model (strength of `nearl.anchor.Anchor`; 0: none).
+    ``augment`` ("none", "gentle" or "strong": crop, rotation, brightness and contrast) in up to ``views`` ways per
+    image; ``flip`` (half of those ways with left and right swapped; never by default); ``keep`` (the share of an
+    image's patches that a step through the towers sees, other ones each time). At most ``prompts_per_class`` prompts
+    per class and step. ``precision`` ("auto": bf16 autocast where it is faster, "float32"), ``patience`` (stop when the
+    smoothed training loss has not fallen for so many steps; 0: never), ``seed``.
     """
 
-    steps: int = 40
+    steps: int = 60
+    warm_start: float = 2 / 3
     batch_size: int = 16
     lr: float = 3e-3
     warmup: int = 5
@@ -54,7 +59,7 @@ class Recipe:
     pull: float = 1.0
     augment: str = "gentle"
     flip: bool = False
-    views: int = 8
+    views: int = 4
     keep: float = 0.5
     prompts_per_class: int = 2
     precision: str = "auto"
@@ -66,15 +71,15 @@ class Recipe:
             raise NearlError("Training needs at least one step, one image per batch and a learning rate above zero.")
         if self.augment not in ("none", *STRENGTHS) or self.precision not in ("auto", "float32"):
             raise NearlError("augment must be 'none', 'gentle' or 'strong', and precision 'auto' or 'float32'.")
-        if not 0 < self.keep <= 1:
-            raise NearlError("keep, the share of patches that a step sees, must be above 0 and at most 1.")
+        if not 0 < self.keep <= 1 or not 0 <= self.warm_start < 1:
+            raise NearlError("keep must be above 0 and at most 1, and warm_start at least 0 and below 1.")
         if self.patience < 0 or (self.flip and self.augment == "none"):
             raise NearlError("patience must be 0 or more, and flip needs augment 'gentle' or 'strong'.")
 
     @classmethod
     def preset(cls, name: str, **changes) -> Recipe:
         """ "quick", "balanced" or "thorough": the same recipe with fewer or more steps."""
-        steps = {"quick": 20, "balanced": 40, "thorough": 150}
+        steps = {"quick": 30, "balanced": 60, "thorough": 200}
         if name not in steps:
             raise NearlError(f"There is no preset called '{name}'; choose one of {', '.join(steps)}.")
         return replace(cls(steps=steps[name]), **changes)
@@ -142,6 +147,9 @@ class Finetuning:
         with backbone.lock, torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
             self.model = NearlCLIP(backbone, config)
+        reads_alone = self.model.config.text_context == "support" and len(self.model.oca_text) > 0
+        warm = round(recipe.warm_start * recipe.steps)
+        self.warm, self.steps = (warm, recipe.steps) if reads_alone else (0, recipe.steps - warm)
         self.optimizer = torch.optim.AdamW(groups(self.model, recipe.weight_decay), lr=recipe.lr)
         self.views = views or Views(backbone, support, recipe)
         self.texts = [backbone.tokenize(group) for group in prompt_set.texts()]
@@ -173,23 +181,16 @@ class Finetuning:
 
     def _run(self) -> Iterator[Progress]:
         model, recipe, clock = self.model, self.recipe, self.clock
-        labels = torch.tensor(self.support.labels)
-        started, first = time.monotonic(), self.step
-        stopped = ""
-        while self.step < recipe.steps and not stopped:
-            lr = recipe.lr * learning_rate(self.step, recipe)
+        began, first, stopped = time.monotonic(), self.step, ""
+        while self.step < self.steps and not stopped:
+            if self.step == self.warm:  # steps of another pace
+                began, first = time.monotonic(), self.step
+            lr = recipe.lr * learning_rate(*self._phase(), recipe.warmup)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            index = balanced_batch(self.support.labels, recipe.batch_size, self.rng)
             with self.backbone.lock:
                 with clock("forward"), self._autocast():
-                    prompts = draw_prompts(self.texts, recipe.prompts_per_class, self.rng)
-                    tokens = self.views.draw(index, self.rng)
-                    logits = model.forward_tokens(tokens, prompts).float()
-                    target = labels[index].to(self.backbone.device)
-                    loss = F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
-                    if self.anchor is not None:
-                        loss = loss + self.anchor.loss(tokens, logits)
+                    loss = self._loss()
                 with clock("backward"):
                     self.optimizer.zero_grad()
                     loss.backward()
@@ -201,28 +202,55 @@ class Finetuning:
             if not math.isfinite(value):
                 raise NearlError(f"Training broke down at step {self.step} (the loss is {value}); try a smaller lr.")
             self._keep_the_best(value)
-            if recipe.patience and self._best[2] and self.step - self._best[1] >= recipe.patience:
-                stopped = "early" if self.step < recipe.steps else ""
-            last = self.step == recipe.steps or bool(stopped)
+            if recipe.patience and self._best[2] and self.step - max(self._best[1], self.warm) >= recipe.patience:
+                stopped = "early" if self.step < self.steps else ""
+            last = self.step == self.steps or bool(stopped)
             held_out = None
             if self.curve is not None and (self.curve.due(self.step) or last):
                 with self.backbone.lock, self._autocast(), clock("evaluate"):
                     held_out = self.curve.measure()
-            left = 0.0 if last else (time.monotonic() - started) / (self.step - first) * (recipe.steps - self.step)
+            left = 0.0 if last else self._seconds_left((time.monotonic() - began) / (self.step - first))
             adapter = None
             if last:
                 adapter = self.best() if stopped else self._adapter(model.state_dict(), self.step)
-            yield Progress(self.step, recipe.steps, value, lr, left, held_out, stopped, adapter)
+            yield Progress(self.step, self.steps, value, lr, left, held_out, stopped, adapter)
+
+    def _phase(self) -> tuple[int, int]:
+        """The step within its phase, from 0, and the number of steps in that phase."""
+        return (self.step, self.warm) if self.step < self.warm else (self.step - self.warm, self.steps - self.warm)
+
+    def _seconds_left(self, each: float) -> float:
+        """From the seconds that each step of this phase took."""
+        if self.step <= self.warm:
+            return each * (self.warm - self.step + FULL_STEP * (self.steps - self.warm))
+        return each * (self.steps - self.step)
+
+    def _loss(self) -> Tensor:
+        """The loss of one step: on the frozen model's image embeddings in the warm start, through both towers after."""
+        recipe, model, warm = self.recipe, self.model, self.step < self.warm
+        index = balanced_batch(self.support.labels, recipe.batch_size * (2 if warm else 1), self.rng)
+        prompts = draw_prompts(self.texts, recipe.prompts_per_class, self.rng)
+        if warm:
+            frozen = self.views.draw_embeddings(index, self.rng).float()
+            logits = self.backbone.logit_scale * frozen @ model.encode_text(prompts).embeddings.T
+        else:
+            tokens = self.views.draw(index, self.rng)
+            logits = model.forward_tokens(tokens, prompts).float()
+        target = torch.tensor(self.support.labels, device=self.backbone.device)[index]
+        loss = F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
+        if self.anchor is None:
+            return loss
+        if not warm:
+            with torch.no_grad():
+                frozen = self.backbone.encode_tokens(tokens)
+        return loss + self.anchor.loss(frozen, logits)
 
     def _anchor(self) -> Anchor | None:
         """None where the frozen model reads the support images too badly to be followed."""
         rng = np.random.default_rng(self.recipe.seed)
         index = balanced_batch(self.support.labels, min(len(self.support), ANCHOR_IMAGES), rng)
-        tokens, labels = (
-            self.views.draw(index, rng),
-            torch.tensor(self.support.labels, device=self.backbone.device)[index],
-        )
-        anchor = Anchor(self.backbone, self.texts, tokens, labels, self.recipe.pull)
+        labels = torch.tensor(self.support.labels, device=self.backbone.device)[index]
+        anchor = Anchor(self.backbone, self.texts, self.views.draw_embeddings(index, rng), labels, self.recipe.pull)
         return anchor if anchor.weight > 0 else None
 
     def best(self) -> Adapter | None:
@@ -279,6 +307,8 @@ class Finetuning:
         return json.loads(json.dumps(identity))
 
     def _keep_the_best(self, loss: float) -> None:
+        if self.step == self.warm + 1:  # another loss, which the one of the warm start says nothing of
+            self._smoothed, self._best = math.nan, (math.inf, *self._best[1:])
         before = loss if math.isnan(self._smoothed) else self._smoothed
         self._smoothed = SMOOTHING * before + (1 - SMOOTHING) * loss
         if self.step >= FEWEST_STEPS and self._smoothed < self._best[0]:
@@ -301,11 +331,11 @@ class Finetuning:
         )
 
 
-def learning_rate(step: int, recipe: Recipe) -> float:
+def learning_rate(step: int, steps: int, warmup: int) -> float:
     """Linear warm-up, then half a cosine to zero; a factor in 0..1."""
-    if step < recipe.warmup:
-        return (step + 1) / recipe.warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1)))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
 
 def balanced_batch(labels: list[int], size: int, rng: np.random.Generator) -> np.ndarray:

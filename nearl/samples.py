@@ -121,10 +121,23 @@ class Views:
         tokens = [self._view(int(i), int(v)) for i, v in chosen]
         return some_patches(torch.stack(tokens), self.keep, self.backbone.vision.prefix_tokens, rng)
 
-    def _view(self, i: int, v: int) -> Tensor:
+    @torch.no_grad()
+    def draw_embeddings(self, index: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """The frozen model's unit embeddings [B, E] of a random view, with all patches, of each image in ``index``."""
+        chosen = zip(index, rng.integers(self.count, size=len(index)), strict=True)
+        return torch.stack([self._embedding(int(i), int(v)) for i, v in chosen])
+
+    def _key(self, what: str, i: int, v: int) -> tuple:
         precision = torch.is_autocast_enabled(self.backbone.device.type)
         kind = (self.strength, self.flip, self.seed, v) if self.strength != "none" else ()
-        return self.kept.get(("tokens", self._names[i], precision, *kind), lambda: self._embed(i, v))
+        return (what, self._names[i], precision, *kind)
+
+    def _embedding(self, i: int, v: int) -> Tensor:
+        encode = lambda: self.backbone.encode_tokens(self._view(i, v)[None])[0]  # noqa: E731
+        return self.kept.get(self._key("embedding", i, v), encode)
+
+    def _view(self, i: int, v: int) -> Tensor:
+        return self.kept.get(self._key("tokens", i, v), lambda: self._embed(i, v))
 
     def _embed(self, i: int, v: int) -> Tensor:
         image = self.images[i]

@@ -113,8 +113,7 @@ def test_divergence_is_said_in_a_sentence(tiny):
 
 
 def test_schedule_warms_up_and_ends_near_zero():
-    recipe = Recipe(steps=50, warmup=5)
-    factors = [learning_rate(step, recipe) for step in range(50)]
+    factors = [learning_rate(step, 50, 5) for step in range(50)]
     assert factors[0] == 0.2 and factors[4] == factors[5] == 1.0
     assert factors[5:] == sorted(factors[5:], reverse=True) and 0 < factors[-1] < 0.01
 

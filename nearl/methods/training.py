@@ -33,7 +33,7 @@ def descend(
     bf16 = recipe.precision == "auto" and not method.card.features and has_fast_bf16(task.backbone)
     started = time.monotonic()
     for step in range(recipe.steps):
-        lr = recipe.lr * learning_rate(step, recipe)
+        lr = recipe.lr * learning_rate(step, recipe.steps, recipe.warmup)
         for group in optimizer.param_groups:
             group["lr"] = lr
         index = balanced_batch(task.support.labels, recipe.batch_size, rng)
