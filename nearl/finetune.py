@@ -49,7 +49,7 @@ class Recipe:
     """
 
     steps: int = 60
-    warm_start: float = 2 / 3
+    warm_start: float = 0.5
     batch_size: int = 16
     lr: float = 3e-3
     warmup: int = 5
