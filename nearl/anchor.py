@@ -10,14 +10,16 @@ from torch import Tensor
 
 from nearl.backbones import Backbone
 
+MOST = 100.0  # times the strength, where the frozen model makes no mistake at all
+
 
 class Anchor:
     """A pull of an adapted model's predictions towards the frozen model's, stronger the better the frozen one reads.
 
-    ``weight = strength x max(0, log C / L - 1)``, L the frozen model's cross-entropy on the support images, the C
-    classes counting alike: a model that reads them no better than a guess (L >= log C) is not followed at all, one that
-    reads them well is left only where the labels insist. A few images can tell these two apart where they cannot choose
-    a strength by themselves (our choice; the paper states no such term).
+    ``weight = strength x max(0, log C / L - 1)``, at most ``MOST`` times the strength; L is the frozen model's
+    cross-entropy on the support images, the C classes counting alike. A model that reads them no better than a guess
+    (L >= log C) is not followed at all, one that reads them well is left only where the labels insist. A few images can
+    tell these two apart where they cannot choose a strength by themselves (our choice; the paper states no such term).
 
     ``texts``: tokens [P, L] of every class's prompts. ``embeddings``: the frozen model's, unit, [N, E], of support
     images with ``labels`` int64 [N].
@@ -29,7 +31,7 @@ class Anchor:
         self.classes = F.normalize(torch.stack([part.mean(0) for part in each]), dim=-1)
         self.scale = backbone.logit_scale
         loss = F.cross_entropy(self.logits(embeddings), labels, weight=1 / torch.bincount(labels).float()).item()
-        self.weight = strength * max(0.0, math.log(len(texts)) / max(loss, 1e-6) - 1)
+        self.weight = strength * min(max(0.0, math.log(len(texts)) / max(loss, 1e-6) - 1), MOST)
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """The frozen model's logits [B, C] for its unit image embeddings [B, E]."""

@@ -1,11 +1,14 @@
 """Teaching: it learns, it is deterministic, it can be stopped and gone on with, and refuses what cannot be taught."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from nearl.anchor import MOST, Anchor
 from nearl.classifier import Classifier
 from nearl.data.images import ImageRecord
 from nearl.data.labelled import LabelledSet
@@ -206,6 +209,8 @@ def test_cancelling_keeps_the_weights_of_the_lowest_smoothed_training_loss(tiny)
     history = []
     for progress in run:
         losses = progress.loss
+        if progress.step == run.warm + 1:  # both towers from here on: another loss
+            smoothed, history = None, []
         smoothed = losses if smoothed is None else 0.9 * smoothed + 0.1 * losses
         if progress.step < FEWEST_STEPS:
             assert run.best() is None
@@ -257,3 +262,35 @@ def test_the_learning_curve_of_many_images_looks_at_some_of_every_class(tiny):
         45,
         60,
     ]  # 4 x 48 images, a tenth of 60 x 2 x 16
+
+
+def test_the_anchor_holds_as_far_as_the_frozen_model_reads(tiny):
+    backbone = tiny("clip")
+    texts, labels = [backbone.tokenize([name]) for name in CLASSES], torch.tensor([0, 1, 0, 1])
+    own = Anchor(backbone, texts, torch.eye(backbone.embed_dim)[:2], torch.tensor([0, 1]), 1.0).classes
+    assert Anchor(backbone, texts, own.repeat(2, 1), labels, 2.0).weight == 2 * MOST
+    unsure = F.normalize(1.02 * own + own.flip(0), dim=-1).repeat(2, 1)
+    anchor = Anchor(backbone, texts, unsure, labels, 2.0)
+    loss = F.cross_entropy(anchor.logits(unsure), labels).item()
+    assert 0 < loss < math.log(2) and anchor.weight == pytest.approx(2 * (math.log(2) / loss - 1), rel=1e-4)
+    assert Anchor(backbone, texts, unsure, 1 - labels, 2.0).weight == 0.0  # worse than a guess: not followed
+    assert anchor.loss(unsure, anchor.logits(unsure)).item() == pytest.approx(0.0, abs=1e-5)
+    other = anchor.logits(unsure.flip(0))
+    p, q = anchor.logits(unsure).softmax(-1), other.softmax(-1)
+    divergence = (p * (p / q).log()).sum(-1).mean()
+    assert anchor.loss(unsure, other).item() == pytest.approx((anchor.weight * divergence).item(), rel=1e-3)
+
+
+def test_the_warm_start_teaches_the_text_side_alone(tiny):
+    backbone = tiny("clip")
+    recipe = Recipe(steps=8, batch_size=4, warm_start=0.5, augment="none", precision="float32")
+    run = finetune(backbone, shades(), default_prompts(CLASSES), recipe=recipe)
+    assert run.warm == 4
+    for _ in range(run.warm):
+        next(run)
+    assert all(oca.w_o.weight.abs().max() == 0 for oca in run.model.oca_vision.values())
+    assert all(oca.w_o.weight.abs().max() > 0 for oca in run.model.oca_text.values())
+    next(run)
+    assert all(oca.w_o.weight.abs().max() > 0 for oca in run.model.oca_vision.values())
+    sides = NearlConfig.for_backbone(backbone, text_layers=())  # nothing to teach alone: the steps through both stay
+    assert last(finetune(backbone, shades(), default_prompts(CLASSES), sides, recipe)).steps == 4
