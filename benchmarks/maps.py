@@ -71,7 +71,7 @@ def ratios(name: str, weights: str, rounds: int) -> dict:
         frozen_forward, frozen_prediction, adapted_prediction, gradcam, attention, attention_and_novelty,
         every_quick_map_of_one_class, every_quick_map_of_both_classes, redraw,
     )  # fmt: skip
-    t = medians(tasks, rounds)
+    t = medians({task.__name__: task for task in tasks}, rounds)
     ratio = lambda task, base: round(t[task] / t[base], 2)  # noqa: E731
     return {
         "backbone": name,

@@ -13,7 +13,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from nearl.classifier import Classifier
 from nearl.data.labelled import LabelledSet
 from nearl.data.phantoms import phantom_set
 from nearl.finetune import has_fast_bf16
+from nearl.methods import Task, make, recipe
 from nearl.model import NearlCLIP, PromptTokens
 from nearl.prompts import PromptSet, default_prompts
 from nearl.store import Adapter, new_adapter
@@ -44,15 +45,15 @@ def taught(backbone: Backbone, per_class: int) -> tuple[LabelledSet, NearlCLIP, 
     return data, model, adapter, Classifier(backbone, prompt_set, adapter)
 
 
-def medians(tasks: Sequence[Callable], rounds: int) -> dict[str, float]:
+def medians(tasks: Mapping[str, Callable], rounds: int) -> dict[str, float]:
     """Median seconds of each task by its name, over rounds in which they take turns; one round more warms up."""
-    seconds = {task.__name__: [] for task in tasks}
+    seconds = {name: [] for name in tasks}
     for i in range(rounds + 1):
-        for task in tasks:
+        for name, task in tasks.items():
             started = time.perf_counter()
             task()
             if i:
-                seconds[task.__name__].append(time.perf_counter() - started)
+                seconds[name].append(time.perf_counter() - started)
     return {key: statistics.median(values) for key, values in seconds.items()}
 
 
@@ -92,6 +93,15 @@ def ratios(name: str, weights: str, batch: int, rounds: int) -> dict:
         loss.backward()
         optimizer.step()
 
+    def taking_steps(method: str, **changes) -> Callable:
+        """One real step of a method at a time, on the same images at the same batch."""
+        settings = recipe(method, steps=10**6, batch_size=batch, augment="none", **changes)
+        steps = make(method, Task(backbone, prompt_set, data)).fit(settings)
+        return lambda: next(steps)
+
+    nearl_step, nearl_warm_step = taking_steps("nearl", warm_start=0.0), taking_steps("nearl", warm_start=0.9)
+    lora_step, alta_step, maple_step = (taking_steps(name) for name in ("lora", "alta", "maple"))
+
     def full_prediction():
         Classifier(backbone, prompt_set, adapter).predict(data.records)
 
@@ -103,7 +113,10 @@ def ratios(name: str, weights: str, batch: int, rounds: int) -> dict:
         classifier.set_prompts(PromptSet("edited", (first, second), ((text,), prompt_set.prompts[1])))
         classifier.predict(data.records)
 
-    tasks = (frozen_forward, adapted_forward, step, step_from_pixels_float32, full_prediction, prompt_edit)
+    named = (frozen_forward, adapted_forward, step, step_from_pixels_float32, full_prediction, prompt_edit)
+    tasks = {task.__name__: task for task in named} | {
+        "nearl": nearl_step, "nearl_warm": nearl_warm_step, "lora": lora_step, "alta": alta_step, "maple": maple_step,
+    }  # fmt: skip
     t = medians(tasks, rounds)
     return {
         "backbone": name,
@@ -115,6 +128,10 @@ def ratios(name: str, weights: str, batch: int, rounds: int) -> dict:
         "adapted_over_frozen_forward": round(t["adapted_forward"] / t["frozen_forward"], 3),
         "step_over_frozen_forward": round(t["step"] / t["frozen_forward"], 3),
         "float32_step_from_pixels_over_frozen_forward": round(t["step_from_pixels_float32"] / t["frozen_forward"], 3),
+        "nearl_step_over_lora_step": round(t["nearl"] / t["lora"], 3),
+        "nearl_step_over_alta_step": round(t["nearl"] / t["alta"], 3),
+        "nearl_step_over_maple_step": round(t["nearl"] / t["maple"], 3),
+        "nearl_warm_start_step_over_its_full_step": round(t["nearl_warm"] / t["nearl"], 3),
         "prompt_edit_over_full_prediction": round(t["prompt_edit"] / t["full_prediction"], 4),
     }
 

@@ -17,7 +17,7 @@ def gap(args) -> tuple[dict, list[str]]:
     from nearl.gap import study
     from nearl.gap_report import draw, lines
     from nearl.interaction import interaction
-    from nearl.methods import Task, card, make
+    from nearl.methods import Task, card, make, recipe
     from nearl.report.charts import drawing
 
     names = list(dict.fromkeys(name.strip() for name in args.methods.split(",")))
@@ -34,7 +34,7 @@ def gap(args) -> tuple[dict, list[str]]:
         print(f"{name}: teaching on {len(support)} images", file=sys.stderr, flush=True)
         fitted[name] = make(name, task)
         changes = {} if args.steps is None else {"steps": args.steps}
-        for _ in fitted[name].fit(fitted[name].recipe(seed=args.seed, **changes)):
+        for _ in fitted[name].fit(recipe(name, seed=args.seed, **changes)):
             pass
     rows = study(fitted, test.records, test.labels)
     for row in rows:

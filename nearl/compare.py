@@ -33,7 +33,7 @@ from nearl.data.splits import draw_support, hold_out
 from nearl.errors import NearlError
 from nearl.evaluate import evaluate
 from nearl.finetune import Progress
-from nearl.methods import METHODS, Frozen, Method, Task, card, make
+from nearl.methods import Frozen, Method, Task, card, make, recipe
 from nearl.prompts import PromptSet, default_prompts, ready_sets
 from nearl.store import public_name
 
@@ -62,7 +62,7 @@ class Run:
 
     def settings(self):
         """The whole recipe of this run."""
-        return METHODS[self.method.partition(":")[0]].recipe(**{**dict(self.recipe), "seed": self.seed})
+        return recipe(self.method, **{**dict(self.recipe), "seed": self.seed})
 
 
 @dataclass

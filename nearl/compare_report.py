@@ -14,7 +14,7 @@ from scipy import stats
 from nearl import NOTICE
 
 METRICS = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC", "ece": "ECE"}
-COSTS = {"parameters": "parameters", "fit_seconds": "fit s", "step_ms": "step ms", "peak_mb": "peak MiB",
+COSTS = {"parameters": "parameters", "fit_seconds": "fit s", "peak_mb": "peak MiB",
          "predict_ms": "predict ms / image"}  # fmt: skip
 MARKS = "osD^vP*Xh<>d"
 SLATE, TEAL = "#64748b", "#0f766e"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from nearl.errors import NearlError
+from nearl.finetune import Recipe
 from nearl.methods.alta import Alta
 from nearl.methods.base import Card, Method
 from nearl.methods.clip_adapter import ClipAdapter
@@ -30,11 +31,12 @@ METHODS: dict[str, type[Method]] = {
 
 @dataclass(frozen=True)
 class Ablation:
-    """NEARL without one of its parts: the question it answers, and the changes to ``NearlConfig``."""
+    """NEARL without one of its parts: the question it answers, and the changes to ``NearlConfig`` and ``Recipe``."""
 
     title: str
     idea: str
     changes: dict
+    recipe: dict = field(default_factory=dict)
 
 
 ABLATIONS: dict[str, Ablation] = {
@@ -59,6 +61,13 @@ ABLATIONS: dict[str, Ablation] = {
         "Only the text tower is adapted. The image features are the frozen model's.",
         {"vision_layers": ()},
     ),
+    "no-anchor": Ablation(
+        "NEARL, not held back",
+        "Nothing pulls the adapted model towards what the frozen one says. The difference to NEARL is what that pull "
+        "buys.",
+        {},
+        {"pull": 0.0},
+    ),
     "image-context": Ablation(
         "NEARL, words by image",
         "Every image conditions the words anew, as the paper draws it. This costs a pass of the text tower for every "
@@ -81,6 +90,13 @@ def card(name: str) -> Card:
         return METHODS[base].card
     found = ABLATIONS[ablation]
     return replace(METHODS[base].card, name=name, title=found.title, idea=found.idea)
+
+
+def recipe(name: str, **changes) -> Recipe:
+    """The default recipe of a method or ablation, with changes. NearlError for a name or value that is not there."""
+    check_name(name)
+    base, _, ablation = name.partition(":")
+    return METHODS[base].recipe(**{**(ABLATIONS[ablation].recipe if ablation else {}), **changes})
 
 
 def make(name: str, task: Task) -> Method:

@@ -33,7 +33,7 @@ from nearl.data.splits import draw_support
 from nearl.errors import NearlError
 from nearl.evaluate import study
 from nearl.interaction import interaction
-from nearl.methods import METHODS, Frozen, Method, Task, card, make
+from nearl.methods import METHODS, Frozen, Method, Task, card, make, recipe
 from nearl.prompts import PromptSet
 from nearl.runs.__main__ import _end_with_parent, _step_back
 from nearl.runs.folder import CANCELLED, DONE, FAILED, STARTING, WAITING, RunFolder, why
@@ -129,8 +129,8 @@ class _Bench:
         """The method's steps as `nearl.finetune.Progress`, then the dict of its row and adapter."""
         task = Task(self.backbone, self.prompt_set, self._support(seed), self.frozen)
         method = METHODS[name.partition(":")[0]]
-        recipe = method.recipe(**({} if method.card.features else self.job.recipe), seed=seed)
-        for found in measuring(task, self.test, name, recipe):
+        settings = recipe(name, **({} if method.card.features else self.job.recipe), seed=seed)
+        for found in measuring(task, self.test, name, settings):
             if not isinstance(found, Measured):
                 yield found
         said = found.probabilities.argmax(1).tolist()

@@ -1,0 +1,112 @@
+"""RESULTS.md from the rows of `nearl compare`: NEARL among its peers, and without its parts, on the real sets.
+
+The rows: ``python -m nearl compare SET ... --methods all --shots 1,2,4,8,16 --seeds 5 --out benchmarks/runs``, with
+the folders of the fourteen sets for SET. It passes over what is there already and can be stopped at any time.
+The tables: ``PYTHONPATH=. python benchmarks/results.py``
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from backbone import KEPT_OUT, LEARNED
+
+from nearl.compare import Results
+from nearl.compare_report import interval, markdown
+from nearl.methods import names
+
+HERE = Path(__file__).parent
+OURS = "nearl"
+GROUPS = {
+    "all sets": (*LEARNED, *KEPT_OUT),
+    "sets the backbone was pretrained on": LEARNED,
+    "sets it has never seen": KEPT_OUT,
+}
+
+
+def cells(rows: Sequence[dict]) -> dict[tuple[str, int], dict[str, dict[int, float]]]:
+    """(method, shots) -> set -> seed -> balanced accuracy. Zero-shot's one run stands for every seed and shots."""
+    found: dict = defaultdict(lambda: defaultdict(dict))
+    drawn = {(row["shots"], row["seed"]) for row in rows}
+    for row in rows:
+        value = row["metrics"]["balanced_accuracy"]
+        for shots, seed in drawn if row["method"] == "zero-shot" else [(row["shots"], row["seed"])]:
+            found[row["method"], shots][row["set"]][seed] = value
+    return found
+
+
+def mean_table(found: dict, methods: list[str], shots: list[int], title: str, sets: Sequence[str]) -> str:
+    lines = [f"### {title}\n", f"| method | {' | '.join(f'{s} shots' for s in shots)} |", "|---|" + "---|" * len(shots)]
+    for method in methods:
+        row = []
+        for count in shots:
+            of = found.get((method, count), {})
+            seeds = set.intersection(*(set(of.get(name, {})) for name in sets))
+            values = [statistics.fmean(of[name][seed] for name in sets) for seed in sorted(seeds)]
+            if not values:
+                row.append("–")
+                continue
+            mean, half = interval(values if method != "zero-shot" else values[:1])
+            row.append(f"{mean:.3f}" + ("" if half is None else f" ± {half:.3f}") + f" ({len(values)})")
+        lines.append(f"| {method} | {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def difference_table(found: dict, methods: list[str], shots: list[int], title: str, sets: Sequence[str]) -> str:
+    lines = [
+        f"### {title}\n",
+        f"| {OURS} minus | {' | '.join(f'{s} shots' for s in shots)} |",
+        "|---|" + "---|" * len(shots),
+    ]
+    for method in methods:
+        row = []
+        for count in shots:
+            ours, theirs = found.get((OURS, count), {}), found.get((method, count), {})
+            each = []
+            for name in sets:
+                seeds = set(ours.get(name, {})) & set(theirs.get(name, {}))
+                if seeds:
+                    each.append(statistics.fmean(100 * (ours[name][s] - theirs[name][s]) for s in seeds))
+            if len(each) < len(sets):
+                row.append("–")
+                continue
+            mean, half = interval(each)
+            row.append(f"{mean:+.1f} ± {half:.1f}")
+        lines.append(f"| {method} | {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def report(rows: Sequence[dict]) -> str:
+    """The whole of RESULTS.md."""
+    found = cells(rows)
+    there = {row["method"] for row in rows}
+    methods = [name for name in names() if name in there]
+    shots = sorted({row["shots"] for row in rows})
+    others = [name for name in methods if name != OURS]
+    counts = ", ".join(f"{sum(row['shots'] == s for row in rows)} at {s} shots" for s in shots)
+    parts = [
+        "# NEARL among its peers\n\nMade by `PYTHONPATH=. python benchmarks/results.py` from "
+        f"{len(rows)} runs ({counts}) in `benchmarks/runs`; the command that makes the runs, and goes on with them, is "
+        "at the head of that script. Embedded backbone, balanced accuracy on the `test` splits, support sets drawn from "
+        "`train` by seed; every method has the same support images, prompts and augmentation, and its own default "
+        "recipe, chosen without a look at any test image. For teaching and research. Not for diagnosis.\n",
+        "## Balanced accuracy, mean over sets\n\n± half of the 95 % interval over seeds, the sets taken as fixed; in "
+        "brackets how many seeds there are for every set. With two seeds an interval is very wide; – means not run.\n",
+        *(mean_table(found, methods, shots, title, sets) for title, sets in GROUPS.items()),
+        "## NEARL minus each other method, in points\n\nOn the same support sets; ± half of the 95 % interval over "
+        "sets, seeds averaged. A row of a NEARL ablation says what the part that it lacks contributes.\n",
+        *(difference_table(found, others, shots, title, sets) for title, sets in GROUPS.items()),
+        markdown(sorted(rows, key=lambda row: methods.index(row["method"]))).replace(
+            "# Comparison", "## Everything", 1
+        ),
+    ]
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    rows = Results(HERE / "runs").rows()
+    (HERE / "RESULTS.md").write_text(report(rows), encoding="utf-8")
+    print(f"{len(rows)} runs, benchmarks/RESULTS.md")
