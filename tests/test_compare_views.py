@@ -98,7 +98,7 @@ def test_what_moves_nothing_shares_a_card_and_the_rest_is_before_and_after():
         line("linear-probe", space=still),
         line(),
         line("x", space=space([], [], "It lies elsewhere.")),
-    ]  # noqa: E501
+    ]
     html = gap_views.spaces(lines, ["a", "b"])
     assert html.count('<article class="space">') == 3 and html.count("<svg") == 1 + 2 + 1
     assert "0.80 apart, closer than before (1.00)" in html and "It lies elsewhere." in html

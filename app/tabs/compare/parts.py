@@ -66,9 +66,7 @@ def build() -> ComparePart:
     gr.HTML('<h2 class="section">Ask a question about NEARL</h2>', js_on_load=None)
     with gr.Row(elem_classes="questions"):
         questions = [gr.Button(words, size="md") for words in QUESTIONS.values()]
-    with gr.Accordion(
-        "Or choose methods yourself", open=True, elem_classes="folded", elem_id="compare-methods"
-    ) as folded:
+    with gr.Accordion("Or choose methods yourself", open=True, elem_classes="folded", elem_id="choose") as folded:
         methods = gr.HTML(
             None, html_template='<div class="methods-root"></div>', js_on_load=asset_text("methods.js"),
             apply_default_css=False, elem_id="method-cards",
