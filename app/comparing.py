@@ -36,12 +36,14 @@ QUESTIONS = {
     "nearl:static-queries": "What do the queries (USEformer) buy here?",
     "nearl:text-only": "What does the image side buy here?",
     "nearl:vision-only": "What does the text side buy here?",
+    "nearl:no-anchor": "What does holding on to the old model buy here?",
 }
 PARTS = {
     "nearl:no-orthogonality": "orthogonality",
     "nearl:static-queries": "the queries' reading of image and words",
     "nearl:text-only": "the image side",
     "nearl:vision-only": "the text side",
+    "nearl:no-anchor": "holding on to the old model",
 }
 
 
