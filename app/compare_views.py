@@ -16,7 +16,7 @@ HEADS = [
     ("Tells classes apart", "AUROC, 50 % is chance"),
     ("Off in its certainty", "calibration error, lower is better"),
     ("Numbers learnt", "trained parameters"),
-    ("To teach", "as if alone on this machine"),
+    ("To teach", "slower while the machine is busy"),
     ("To read an image", "not seen before"),
     ("", ""),
 ]
