@@ -90,8 +90,8 @@ def report(rows: Sequence[dict]) -> str:
     parts = [
         "# NEARL among its peers\n\nMade by `PYTHONPATH=. python benchmarks/results.py` from "
         f"{len(rows)} runs ({counts}) in `benchmarks/runs`; the command that makes the runs, and goes on with them, is "
-        "at the head of that script. Embedded backbone, balanced accuracy on the `test` splits, support sets drawn from "
-        "`train` by seed; every method has the same support images, prompts and augmentation, and its own default "
+        "at the head of that script. Embedded backbone, balanced accuracy on the `test` splits, support sets drawn "
+        "from `train` by seed; every method has the same support images, prompts and augmentation, and its own default "
         "recipe, chosen without a look at any test image. For teaching and research. Not for diagnosis.\n",
         "## Balanced accuracy, mean over sets\n\n± half of the 95 % interval over seeds, the sets taken as fixed; in "
         "brackets how many seeds there are for every set. With two seeds an interval is very wide; – means not run.\n",

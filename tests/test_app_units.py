@@ -260,6 +260,7 @@ def test_reading_needs_an_image_and_a_class(engine, workspace, images):
 
 
 def test_unexpected_errors_are_logged_and_told_in_one_sentence(caplog):
+    caplog.set_level("ERROR")  # the command line quietens the root logger
     assert reading.sentence(NearlError("Say this.")) == "Say this."
     text = reading.sentence(RuntimeError("secret path /root"))
     assert "secret" not in text
