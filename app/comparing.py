@@ -56,7 +56,7 @@ class Choice:
     methods: Sequence[str] = tuple(USUAL)
     shots: int = 8
     seeds: int = 1
-    preset: str = "quick"
+    preset: str = "balanced"
 
     @property
     def recipe(self) -> dict:

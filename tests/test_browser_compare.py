@@ -66,3 +66,6 @@ def test_a_question_is_one_click_and_cancelling_keeps_what_is_finished(visitor):
     assert 1 <= _finished(page).count() <= 2
     assert "NEARL, whole update" in _result(page).inner_text()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    row, table = (page.locator(f"#comparison-result .scores {part}").first for part in ("tbody tr", "table"))
+    assert row.evaluate("e => getComputedStyle(e).display") == "grid"  # the figures of a method below each other
+    assert table.evaluate("e => e.scrollWidth <= e.parentElement.clientWidth")
