@@ -248,7 +248,8 @@ class Finetuning:
     def _anchor(self) -> Anchor | None:
         """None where the frozen model reads the support images too badly to be followed."""
         rng = np.random.default_rng(self.recipe.seed)
-        index = balanced_batch(self.support.labels, min(len(self.support), ANCHOR_IMAGES), rng)
+        some = max(ANCHOR_IMAGES, len(self.support.classes))  # one of every class at least
+        index = balanced_batch(self.support.labels, min(len(self.support), some), rng)
         labels = torch.tensor(self.support.labels, device=self.backbone.device)[index]
         anchor = Anchor(self.backbone, self.texts, self.views.draw_embeddings(index, rng), labels, self.recipe.pull)
         return anchor if anchor.weight > 0 else None

@@ -133,8 +133,8 @@ class Views:
         return (what, self._names[i], precision, *kind)
 
     def _embedding(self, i: int, v: int) -> Tensor:
-        encode = lambda: self.backbone.encode_tokens(self._view(i, v)[None])[0]  # noqa: E731
-        return self.kept.get(self._key("embedding", i, v), encode)
+        tokens = self._view(i, v)  # before, so that its time is not counted as the embedding's too
+        return self.kept.get(self._key("embedding", i, v), lambda: self.backbone.encode_tokens(tokens[None])[0])
 
     def _view(self, i: int, v: int) -> Tensor:
         return self.kept.get(self._key("tokens", i, v), lambda: self._embed(i, v))

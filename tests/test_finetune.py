@@ -281,6 +281,12 @@ def test_the_anchor_holds_as_far_as_the_frozen_model_reads(tiny):
     assert anchor.loss(unsure, other).item() == pytest.approx((anchor.weight * divergence).item(), rel=1e-3)
 
 
+def test_the_anchor_sees_every_class_however_many_there_are(tiny, monkeypatch):
+    monkeypatch.setattr("nearl.finetune.ANCHOR_IMAGES", 1)
+    recipe = Recipe(steps=2, batch_size=2, augment="none", precision="float32")
+    assert last(finetune(tiny("clip"), shades(), default_prompts(CLASSES), recipe=recipe)).step == 2
+
+
 def test_the_warm_start_teaches_the_text_side_alone(tiny):
     backbone = tiny("clip")
     recipe = Recipe(steps=8, batch_size=4, warm_start=0.5, augment="none", precision="float32")
