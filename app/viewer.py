@@ -6,7 +6,6 @@ What is drawn is the record itself, so the model sees exactly what is shown.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from app import views
 from app.engine import Engine
@@ -14,24 +13,13 @@ from app.views import esc, per_cent
 from app.workspace import Workspace
 from nearl.data.images import ImageRecord
 from nearl.data.volume import ACQUIRED, Scan
-from nearl.data.windows import THREE_CT, Window
+from nearl.data.windows import THREE_CT
 from nearl.volumes import METHODS, VolumeReading, iter_volume
 
 THREE = "three"
 COLOURS = ("red", "green", "blue")
 MOST_SLICES = 120  # that are read for the curve; of more, every second, third... (our choice)
 TOGETHER = {"top-k": "Best five slices", "mean": "Mean", "max": "Best slice"}
-
-
-@dataclass(frozen=True)
-class ScanChoice:
-    """What the visitor chose: a window by its key, and slice and moment counted from 1."""
-
-    window: str | None
-    invert: bool
-    plane: str | None
-    number: int
-    moment: int
 
 
 def selected(workspace: Workspace) -> ImageRecord | None:
@@ -64,24 +52,26 @@ def is_film(record: ImageRecord) -> bool:
     return record.scan.slices(record.view.plane) == 1
 
 
-def look(workspace: Workspace, choice: ScanChoice) -> None:
-    """Draw the selected scan as chosen; a new plane begins at its middle slice."""
+def look(workspace: Workspace, what: str, value: str | bool | int | None) -> None:
+    """Change one thing of how the selected scan is drawn: window (by key), invert, plane, number or moment (from 1).
+
+    A new plane begins at its middle slice.
+    """
     with workspace.lock:
         record = selected(workspace)
-        if record is None:
+        if record is None or value is None:
             return
-        window: Window | tuple | None = record.view.window
-        if choice.window == THREE:
-            window = THREE_CT
-        elif choice.window is not None:
-            window = next((w for w in record.scan.presets() if w.name == choice.window), window)
-        changes = {"window": window, "invert": choice.invert}
-        if choice.plane in record.scan.planes and choice.plane != record.view.plane:
-            changes |= {"plane": choice.plane, "index": record.scan.slices(choice.plane) // 2}
-        elif not is_film(record):
-            changes |= {"index": choice.number - 1, "frame": choice.moment - 1}
+        if what == "window":
+            found = THREE_CT if value == THREE else next((w for w in record.scan.presets() if w.name == value), None)
+            changes = {"window": found or record.view.window}
+        elif what == "invert":
+            changes = {"invert": bool(value)}
+        elif what == "plane":
+            if value not in record.scan.planes or value == record.view.plane:
+                return
+            changes = {"plane": value, "index": record.scan.slices(value) // 2}
         else:
-            changes["frame"] = choice.number - 1
+            changes = {"frame" if what == "moment" or is_film(record) else "index": int(value) - 1}
         workspace.records[workspace.selected] = record.at(**changes)
 
 

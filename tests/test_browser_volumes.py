@@ -102,6 +102,25 @@ def test_a_series_with_windows_slices_planes_and_letters(page, study):
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+def test_a_control_moved_while_another_is_answered_is_obeyed(page, study):
+    (record,), _ = decode_many(study)
+    _upload(page, "#upload", study)
+    wait_for(page, record.pixels)
+    page.evaluate(
+        """() => {
+            const coronal = document.querySelector("#scan-plane input[value='coronal']");
+            const once = new MutationObserver(() => { once.disconnect(); coronal.click(); });
+            once.observe(document.querySelector("#viewer"), {subtree: true, childList: true, attributes: true});
+            document.querySelector("#scan-invert input").click();
+            document.querySelector("#scan-window input[value='Lung']").click();
+        }"""
+    )
+    lung = record.at(window=next(w for w in record.scan.presets() if w.name == "Lung"))
+    wait_for(page, lung.at(plane="coronal", index=28, invert=True).pixels)
+    for checked in ("#scan-window input[value='Lung']", "#scan-plane input[value='coronal']", "#scan-invert input"):
+        expect(page.locator(checked)).to_be_checked()
+
+
 def test_reading_a_volume_and_going_to_a_slice(page, study):
     _upload(page, "#upload", study)
     expect(page.locator("#viewer")).to_contain_text("Axial slice")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -11,7 +12,7 @@ import gradio as gr
 from app import reading, viewer, views
 from app.context import Context, asset_text
 from app.reading import OFF, MapChoice
-from app.viewer import TOGETHER, ScanChoice
+from app.viewer import TOGETHER
 from app.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -41,13 +42,16 @@ class ScanControls:
     curve: gr.HTML
 
     @property
-    def choices(self) -> list:
-        """What a ScanChoice is made of, in its order."""
-        return [self.window, self.invert, self.plane, self.number, self.moment]
+    def choices(self) -> dict:
+        """What viewer.look can change."""
+        return {
+            "window": self.window, "invert": self.invert, "plane": self.plane, "number": self.number,
+            "moment": self.moment,
+        }  # fmt: skip
 
     @property
     def outputs(self) -> list:
-        return [self.group, *self.choices, self.all_slices, self.together, self.curve]
+        return [self.group, *self.choices.values(), self.all_slices, self.together, self.curve]
 
 
 def build() -> ScanControls:
@@ -100,34 +104,40 @@ def wire(ctx: Context, tab: PredictTab) -> None:
     """Draw, read and map anew what the controls change."""
     controls, chosen = tab.scan, [tab.when, tab.about, tab.scan.together]
 
-    def redraw(workspace: Workspace, choice: MapChoice, together: str, settled: bool) -> Iterator[dict]:
-        """First the picture, then what the model says of it, then the map. settled: the controls have to follow."""
-        follow = show(controls, workspace, choice.class_name, together) if settled else {}
-        yield {tab.viewer: reading.viewer_html(workspace), **follow}
-        if workspace.prediction is None:
-            return
-        try:
-            reading.read(ctx.engine, workspace, workspace.prompt_set.to_dict())
-            yield {
-                tab.reading: reading.reading_html(workspace),
-                tab.table: reading.table_html(workspace),
-                controls.curve: viewer.volume_html(workspace, choice.class_name, together),
-            }
-            if choice.when != OFF:
-                yield {tab.viewer: reading.viewer_html(workspace, reading.map_layer(ctx.engine, workspace, choice))}
-        except Exception as error:
-            yield {tab.message: views.message(reading.sentence(error), "error")}
+    def redraw(workspace: Workspace, choice: MapChoice, together: str, follow: list) -> Iterator[dict]:
+        """First the picture and the controls that follow, then what the model says of it, then the map.
 
-    def on_look(key: str, when: str, about: str, together: str, *values) -> Iterator[dict]:
+        Again where the scan was changed meanwhile: what two events draw may reach the page in either order.
+        """
+        drawn = None
+        while drawn is not viewer.selected(workspace):
+            drawn = viewer.selected(workspace)
+            now = show(controls, workspace, choice.class_name, together)
+            yield {tab.viewer: reading.viewer_html(workspace), **{c: now[c] for c in follow if c in now}}
+            if workspace.prediction is None:
+                continue
+            try:
+                reading.read(ctx.engine, workspace, workspace.prompt_set.to_dict())
+                yield {
+                    tab.reading: reading.reading_html(workspace),
+                    tab.table: reading.table_html(workspace),
+                    controls.curve: viewer.volume_html(workspace, choice.class_name, together),
+                }
+                if choice.when != OFF:
+                    yield {tab.viewer: reading.viewer_html(workspace, reading.map_layer(ctx.engine, workspace, choice))}
+            except Exception as error:
+                yield {tab.message: views.message(reading.sentence(error), "error")}
+
+    def on_look(key: str, when: str, about: str, together: str, value, what: str) -> Iterator[dict]:
+        """One control moves alone and is not answered, so that a second one moved meanwhile is not set back."""
         workspace = ctx.registry.get(key)
-        before = viewer.selected(workspace)
-        if before is None:
+        if viewer.selected(workspace) is None:
             return
-        window, invert, plane, number, moment = values
-        viewer.look(workspace, ScanChoice(window, bool(invert), plane, int(number), int(moment)))
-        after = viewer.selected(workspace)
-        moved = replace(after.view, index=before.view.index, frame=before.view.frame) == before.view
-        yield from redraw(workspace, MapChoice(when, about), together, not moved)
+        viewer.look(workspace, what, value)
+        follow = [] if what in ("number", "moment") else [controls.all_slices, controls.together, controls.curve]
+        if what == "plane":
+            follow += [controls.number, controls.moment]
+        yield from redraw(workspace, MapChoice(when, about), together, follow)
 
     def on_column(key: str, when: str, about: str, together: str, event: gr.EventData) -> Iterator[dict]:
         workspace = ctx.registry.get(key)
@@ -136,7 +146,7 @@ def wire(ctx: Context, tab: PredictTab) -> None:
             return
         with workspace.lock:
             workspace.records[workspace.selected] = record.slice_at(int(event.index))
-        yield from redraw(workspace, MapChoice(when, about), together, True)
+        yield from redraw(workspace, MapChoice(when, about), together, controls.outputs)
 
     def on_all(key: str, about: str, together: str) -> Iterator[dict]:
         workspace = ctx.registry.get(key)
@@ -162,9 +172,8 @@ def wire(ctx: Context, tab: PredictTab) -> None:
 
     quiet = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
     device = {"concurrency_id": "device", "concurrency_limit": 4, **quiet}
-    for control in controls.choices:
-        inputs = [ctx.session, *chosen, *controls.choices]
-        control.input(on_look, inputs, tab.outputs, **device)
+    for what, control in controls.choices.items():
+        control.input(partial(on_look, what=what), [ctx.session, *chosen, control], tab.outputs, **device)
     controls.curve.click(on_column, [ctx.session, *chosen], tab.outputs, **device)
     controls.all_slices.click(on_all, [ctx.session, tab.about, controls.together], tab.outputs, **device)
     for trigger in (controls.together.input, tab.about.input):
