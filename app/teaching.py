@@ -229,10 +229,6 @@ def labelled(workspace: Workspace) -> LabelledSet | None:
     return workspace.teaching_set
 
 
-def test_set(workspace: Workspace) -> LabelledSet | None:
-    return workspace.held_out
-
-
 def check(workspace: Workspace) -> SetCheck:
     """The check before teaching, made once for the images that are there. `problems`: all since they were brought."""
     from nearl.data import checks

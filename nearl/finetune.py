@@ -230,20 +230,15 @@ class Finetuning:
         recipe, model, warm = self.recipe, self.model, self.step < self.warm
         index = balanced_batch(self.support.labels, recipe.batch_size * (2 if warm else 1), self.rng)
         prompts = draw_prompts(self.texts, recipe.prompts_per_class, self.rng)
+        picked = self.views.pick(index, self.rng)
+        frozen = self.views.embeddings(picked) if warm or self.anchor is not None else None
         if warm:
-            frozen = self.views.draw_embeddings(index, self.rng).float()
             logits = self.backbone.logit_scale * frozen @ model.encode_text(prompts).embeddings.T
         else:
-            tokens = self.views.draw(index, self.rng)
-            logits = model.forward_tokens(tokens, prompts).float()
+            logits = model.forward_tokens(self.views.tokens(picked, self.rng), prompts).float()
         target = torch.tensor(self.support.labels, device=self.backbone.device)[index]
         loss = F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
-        if self.anchor is None:
-            return loss
-        if not warm:
-            with torch.no_grad():
-                frozen = self.backbone.encode_tokens(tokens)
-        return loss + self.anchor.loss(frozen, logits)
+        return loss if self.anchor is None else loss + self.anchor.loss(frozen, logits)
 
     def _anchor(self) -> Anchor | None:
         """None where the frozen model reads the support images too badly to be followed."""
@@ -251,7 +246,9 @@ class Finetuning:
         some = max(ANCHOR_IMAGES, len(self.support.classes))  # one of every class at least
         index = balanced_batch(self.support.labels, min(len(self.support), some), rng)
         labels = torch.tensor(self.support.labels, device=self.backbone.device)[index]
-        anchor = Anchor(self.backbone, self.texts, self.views.draw_embeddings(index, rng), labels, self.recipe.pull)
+        anchor = Anchor(
+            self.backbone, self.texts, self.views.embeddings(self.views.pick(index, rng)), labels, self.recipe.pull
+        )
         return anchor if anchor.weight > 0 else None
 
     def best(self) -> Adapter | None:

@@ -175,30 +175,6 @@ def default_prompts(class_names: Iterable[str]) -> PromptSet:
     return PromptSet("class names", names, prompts, description="Made from the class names.")
 
 
-def parse_table(rows: Iterable[Sequence[object]], name: str = "edited prompts") -> PromptSet:
-    """The app's editable table -> PromptSet: each row is [class, prompts], prompts separated by ";" or a new line.
-
-    Rows that are empty altogether are skipped. NearlError for a prompt without a class, else as for PromptSet.
-    """
-    classes: list[str] = []
-    prompts: list[tuple[str, ...]] = []
-    for number, row in enumerate(rows, start=1):
-        cells = ["" if cell is None else str(cell).strip() for cell in row]
-        label, text = (*cells, "", "")[:2]
-        if not label and not text:
-            continue
-        if not label:
-            raise NearlError(f"Row {number} has a prompt but no class name; fill in the class.")
-        classes.append(label)
-        prompts.append(tuple(part.strip() for part in text.replace("\n", ";").split(";") if part.strip()))
-    return PromptSet(name, tuple(classes), tuple(prompts))
-
-
-def table_rows(prompt_set: PromptSet) -> list[list[str]]:
-    """[[class, "prompt; prompt"], ...] for the app's table, with the templates already filled in."""
-    return [[name, "; ".join(texts)] for name, texts in zip(prompt_set.classes, prompt_set.texts(), strict=True)]
-
-
 def ready_sets() -> dict[str, Path]:
     """The prompt sets that come with the project: {name: file}, sorted by name."""
     return {path.stem: path for path in sorted(ASSETS.glob("*.json"))}

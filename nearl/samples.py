@@ -114,18 +114,24 @@ class Views:
         self.kept = Kept() if kept is None else kept
         self._names = [hashlib.sha256(image.numpy()).hexdigest() for image in self.images]
 
-    @torch.no_grad()
     def draw(self, index: np.ndarray, rng: np.random.Generator) -> Tensor:
         """Embedded patches [B, n, d] of a random view of each image in ``index``."""
-        chosen = zip(index, rng.integers(self.count, size=len(index)), strict=True)
-        tokens = [self._view(int(i), int(v)) for i, v in chosen]
-        return some_patches(torch.stack(tokens), self.keep, self.backbone.vision.prefix_tokens, rng)
+        return self.tokens(self.pick(index, rng), rng)
+
+    def pick(self, index: np.ndarray, rng: np.random.Generator) -> list[tuple[int, int]]:
+        """A random view of each image in ``index``: (image, number of the view)."""
+        return [(int(i), int(v)) for i, v in zip(index, rng.integers(self.count, size=len(index)), strict=True)]
 
     @torch.no_grad()
-    def draw_embeddings(self, index: np.ndarray, rng: np.random.Generator) -> Tensor:
-        """The frozen model's unit embeddings [B, E] of a random view, with all patches, of each image in ``index``."""
-        chosen = zip(index, rng.integers(self.count, size=len(index)), strict=True)
-        return torch.stack([self._embedding(int(i), int(v)) for i, v in chosen])
+    def tokens(self, picked: list[tuple[int, int]], rng: np.random.Generator) -> Tensor:
+        """Embedded patches [B, n, d] of the picked views; of each the share ``keep``, other ones every time."""
+        tokens = torch.stack([self._view(i, v) for i, v in picked])
+        return some_patches(tokens, self.keep, self.backbone.vision.prefix_tokens, rng)
+
+    @torch.no_grad()
+    def embeddings(self, picked: list[tuple[int, int]]) -> Tensor:
+        """The frozen model's unit embeddings [B, E], float32, of the picked views, with all their patches."""
+        return torch.stack([self._embedding(i, v) for i, v in picked]).float()
 
     def _key(self, what: str, i: int, v: int) -> tuple:
         precision = torch.is_autocast_enabled(self.backbone.device.type)

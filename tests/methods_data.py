@@ -1,4 +1,4 @@
-"""A task for the tests of methods: two classes that anything can tell apart, and three that words name."""
+"""A task for the tests: two classes of images, and the words for them."""
 
 import numpy as np
 
@@ -10,7 +10,8 @@ from nearl.prompts import PromptSet
 PROMPTS = PromptSet("two", ("one", "two"), (("a scan of one", "one"), ("medical image of the two",)))
 
 
-def shades(per_class=4, seed=0):
+def shades(per_class=6, seed=0):
+    """Two classes that anything can tell apart."""
     rng = np.random.default_rng(seed)
     records, labels = [], []
     for label, level in enumerate((60, 190)):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from methods_data import shades
 
 from nearl.anchor import MOST, Anchor
 from nearl.classifier import Classifier
-from nearl.data.images import ImageRecord
 from nearl.data.labelled import LabelledSet
 from nearl.errors import NearlError
 from nearl.evaluate import measure
@@ -29,18 +29,6 @@ from nearl.prompts import default_prompts
 from nearl.samples import MAX_VIEWS, STRENGTHS, Change, Kept, Samples, Views, as_uint8, some_patches
 
 CLASSES = ["one", "two"]
-
-
-def shades(per_class=6, seed=0):
-    """Two classes that anything can tell apart."""
-    rng = np.random.default_rng(seed)
-    records, labels = [], []
-    for label, level in enumerate((60, 190)):
-        for i in range(per_class):
-            pixels = np.clip(level + rng.normal(0, 25, (32, 32, 3)), 0, 255).astype(np.uint8)
-            records.append(ImageRecord.from_pixels(f"{label}-{i}.png", pixels))
-            labels.append(label)
-    return LabelledSet(list(CLASSES), records, labels)
 
 
 def last(iterator):

@@ -14,9 +14,7 @@ from nearl.prompts import (
     PromptSet,
     coverage,
     default_prompts,
-    parse_table,
     ready_sets,
-    table_rows,
     unknown_words,
     words,
 )
@@ -109,24 +107,6 @@ def test_missing_and_binary_files(tmp_path):
     (tmp_path / "picture.json").write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(NearlError, match=r"picture\.json"):
         PromptSet.load(tmp_path / "picture.json")
-
-
-def test_the_table_there_and_back():
-    assert table_rows(BRAIN) == [["glioma", "a glioma; glioma tumour"], ["other", "something, else"]]
-    assert parse_table(table_rows(BRAIN)).texts() == BRAIN.texts()
-    framed = PromptSet("x", ("a", "b"), (("one",), ("two",)), ("an MRI of {}",))
-    assert parse_table(table_rows(framed)).digest == framed.digest
-
-
-def test_the_table_forgives_blanks_and_names_gaps():
-    rows = [["a", "x;\n ;y;"], ["", ""], [None, None], ["b", "z"]]
-    assert parse_table(rows).texts() == [["x", "y"], ["z"]]
-    with pytest.raises(NearlError, match="Row 2"):
-        parse_table([["a", "x"], ["", "y"]])
-    with pytest.raises(NearlError, match="“b”"):
-        parse_table([["a", "x"], ["b", " ; "]])
-    with pytest.raises(NearlError, match="no class"):
-        parse_table([["", ""]])
 
 
 def test_default_prompts_read_like_words():

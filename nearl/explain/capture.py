@@ -1,9 +1,9 @@
 """Looking into a forward pass without changing the model.
 
 Attention is mostly computed by fused kernels that never form the matrix of weights. Here the call itself is caught on
-its way to the kernel (a ``TorchFunctionMode``, which holds for this thread alone) and done step by step; where timm
-does it step by step itself, its softmax is caught. Forward hooks say which module is asking. Parameters, flags and
-modules are not touched, and the hooks are gone at the end, also after an error.
+its way to the kernel (a ``TorchFunctionMode``, which holds for this thread alone) and done step by step; where timm or
+the USEformer does it step by step itself, its softmax is caught. Forward hooks say which module is asking. Parameters,
+flags and modules are not touched, and the hooks are gone at the end, also after an error.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Capture(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._place and func is F.scaled_dot_product_attention:
             return self._attend(*args, **kwargs)
-        if self._place and func is torch.Tensor.softmax and args[0].ndim == 4:  # timm's attention without the kernel
+        if self._place and func is torch.Tensor.softmax:  # timm's attention without the kernel, and the USEformer's
             weights = func(*args, **kwargs)
             self.attention[self._place[-1]].append(weights)
             return weights

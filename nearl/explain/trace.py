@@ -77,7 +77,7 @@ class Trace:
             taken = [ends.get(s) for s in range(self.model.total_steps) if s in ends or s in texts]
         else:
             taken = self._adapted()
-        weights = {k: w.detach()[:, 0].unflatten(1, (heads, -1)) for k, w in zip(taken, steps, strict=True)}
+        weights = {k: w.detach().unflatten(1, (heads, -1)) for k, w in zip(taken, steps, strict=True)}
         return {k: w.mean(1) for k, w in weights.items() if k is not None}
 
     def grad(self, score: Score, *keys: Hashable) -> list[Tensor]:

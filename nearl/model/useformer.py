@@ -7,7 +7,6 @@ other. The paper gives no sizes; those here are our choice, made to land on its 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -26,12 +25,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
         """x [B, M, u] attends to context [B, T, u]; mask bool [B, T], False hides a context token."""
         w_k, w_v = (layer.weight.unflatten(0, (self.heads, -1)) for layer in (self.k, self.v))  # [H, u / H, u]
-        q = torch.einsum("bmhd,hdu->bhmu", self.q(x).unflatten(-1, (self.heads, -1)), w_k)
-        mask = None if mask is None else mask[:, None, None, :]
-        keys = context.to(q.dtype)[:, None]  # one "head" that all H x M queries share
-        gathered = F.scaled_dot_product_attention(
-            q.flatten(1, 2)[:, None], keys, keys, attn_mask=mask, scale=w_k.shape[1] ** -0.5
-        ).unflatten(2, (self.heads, -1))[:, 0]
+        q = torch.einsum("bmhd,hdu->bhmu", self.q(x).unflatten(-1, (self.heads, -1)), w_k).flatten(1, 2)
+        context = context.to(q.dtype)  # one "head" that all H x M queries share
+        scores = q @ context.mT * w_k.shape[1] ** -0.5  # [B, H M, T]: few queries, so a fused kernel does not pay
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None], -torch.inf)
+        gathered = (scores.softmax(-1).to(q.dtype) @ context).unflatten(1, (self.heads, -1))
         return self.out(torch.einsum("bhmu,hdu->bmhd", gathered, w_v).flatten(2))
 
 
