@@ -48,8 +48,8 @@ class Recipe:
     smoothed training loss has not fallen for so many steps; 0: never), ``seed``.
     """
 
-    steps: int = 60
-    warm_start: float = 0.5
+    steps: int = 75
+    warm_start: float = 0.6
     batch_size: int = 16
     lr: float = 3e-3
     warmup: int = 5
@@ -79,7 +79,7 @@ class Recipe:
     @classmethod
     def preset(cls, name: str, **changes) -> Recipe:
         """ "quick", "balanced" or "thorough": the same recipe with fewer or more steps."""
-        steps = {"quick": 30, "balanced": 60, "thorough": 200}
+        steps = {"quick": 30, "balanced": 75, "thorough": 200}
         if name not in steps:
             raise NearlError(f"There is no preset called '{name}'; choose one of {', '.join(steps)}.")
         return replace(cls(steps=steps[name]), **changes)
