@@ -5,26 +5,24 @@ Events go to stdout as JSON lines. It ends when its stdin does, which is when th
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 
 from nearl.errors import NearlError
+from nearl.runs.within import settle
 
 
 def main(path: str, every: float) -> int:
     """Work on the run in the folder ``path``; a snapshot every ``every`` seconds. 0, or 2 where the run failed."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    settle()
     outward = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print must not mix with the events
     logging.getLogger().setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore")
-    _step_back()
     from nearl.runs.folder import RunFolder
     from nearl.runs.job import teach
 
@@ -39,20 +37,6 @@ def main(path: str, every: float) -> int:
     except NearlError:
         return 2  # the run's status has the sentence
     return 0
-
-
-def _end_with_parent() -> None:
-    while os.read(0, 1024):
-        pass
-    os._exit(3)
-
-
-def _step_back() -> None:
-    """The page comes first: let it have the processor, and let the system take this process where memory runs out."""
-    if hasattr(os, "nice"):
-        os.nice(5)
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
-        score.write("1000")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,11 +33,11 @@ from nearl.evaluate import study
 from nearl.interaction import interaction
 from nearl.methods import METHODS, Frozen, Method, Task, card, make, recipe
 from nearl.prompts import PromptSet
-from nearl.runs.__main__ import _end_with_parent, _step_back
 from nearl.runs.folder import CANCELLED, DONE, FAILED, STARTING, WAITING, RunFolder, why
-from nearl.runs.job import TEACHING, Job, _load
+from nearl.runs.job import TEACHING, Job, backbone_of
 from nearl.runs.lock import hold
-from nearl.runs.process import ROOT, Worker
+from nearl.runs.process import Worker, launch
+from nearl.runs.within import settle
 from nearl.runs.zero_gpu import ON_ZERO_GPU, SECONDS
 from nearl.store import Adapter, load_adapter, save_adapter
 from nearl.trust import fit_trust
@@ -94,7 +92,7 @@ def compare(
     The adapter has the figures and the trust that a run gives it; None after the first draw. ``stop`` is asked at every
     step; what a method has learnt until then is let go.
     """
-    bench = _Bench(job, backbone or _load(job))
+    bench = _Bench(job, backbone or backbone_of(job))
     for name, seed in pairs_of(job.methods, job.seeds) if pairs is None else pairs:
         yield {"method": name, "seed": seed, "step": 0, "steps": 0, "seconds_left": None}
         if stop():
@@ -273,15 +271,7 @@ def _wait(worker: Worker, run: ComparisonFolder, give_way: Callable[[], bool]) -
 
 def start(run: ComparisonFolder) -> Worker:
     """A process that works on what is still to be done. NearlError if none can be started."""
-    run.wait(STARTING)
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", "nearl.runs.comparison", str(run.path)]
-    pipe, environment = subprocess.PIPE, {**os.environ, "PYTHONPATH": path}
-    try:
-        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, start_new_session=True)
-    except OSError as error:
-        raise NearlError("No process could be started for this comparison; try again later.") from error
-    return Worker(run, process, None)
+    return Worker(run, launch(run, "nearl.runs.comparison"), None)
 
 
 if ON_ZERO_GPU:
@@ -303,9 +293,8 @@ def work_on_zero_gpu(run: ComparisonFolder) -> None:
 
 
 def main(path: str) -> int:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    settle()
     os.dup2(2, 1)  # nothing is told but through the folder
-    _step_back()
     run = ComparisonFolder(path).load()
     job = run.job()
     try:

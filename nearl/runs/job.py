@@ -155,7 +155,7 @@ def teach(
     the best weights of the adapter so far (`nearl.finetune.Finetuning`), which are then not measured. ``backbone``: one
     that is loaded already, else the job's is loaded.
     """
-    yield from _Teaching(job, backbone or _load(job), state, stop, every).run()
+    yield from _Teaching(job, backbone or backbone_of(job), state, stop, every).run()
 
 
 class _Cancelled(Exception):
@@ -330,7 +330,8 @@ def _ablated(backbone: Backbone, method: str) -> NearlConfig:
     return NearlConfig.for_backbone(backbone, **ABLATIONS[name].changes)
 
 
-def _load(job: Job) -> Backbone:
+def backbone_of(job: Job) -> Backbone:
+    """The backbone that a job was made with. NearlError if its weights are others now."""
     about = job.backbone
     backbone = load_backbone(about["name"], about["device"], about["weights"])
     if backbone.identity["weights"] != about["fingerprint"]:

@@ -78,11 +78,16 @@ def start(run: RunFolder, on_event: Callable[[dict], None] | None = None, every:
     """
     if run.load().status["state"] in (DONE, CANCELLED):
         raise NearlError("This run is finished; start a new one.")
+    return Worker(run, launch(run, "nearl.runs", str(every)), on_event)
+
+
+def launch(run: RunFolder, module: str, *arguments: str) -> subprocess.Popen:
+    """``python -m module RUN arguments``, which can import what this process can. NearlError if none can be started."""
     run.wait(STARTING)
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", "nearl.runs", str(run.path), str(every)]
+    command = [sys.executable, "-m", module, str(run.path), *arguments]
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,  # its end tells the worker that this process is gone
             stdout=subprocess.PIPE,
@@ -91,7 +96,6 @@ def start(run: RunFolder, on_event: Callable[[dict], None] | None = None, every:
         )
     except OSError as error:
         raise NearlError("No process could be started for this run; try again later.") from error
-    return Worker(run, process, on_event)
 
 
 def _why(code: int) -> str:
