@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -42,12 +43,20 @@ def load_ready_prompts() -> dict[str, dict]:
     return {name: PromptSet.load(ready_sets()[name]).to_dict() for name in names}
 
 
+def set_title(name: str) -> str:
+    """A ready set's name as it is shown: "knee_xray_oa" -> "Knee X-ray OA"."""
+    words = re.sub("^phantom_", "synthetic ", name).replace("_", " ").replace("xray", "X-ray")
+    words = re.sub(r"\b(aml|ct|mri|oa|wbc)\b", lambda found: found[0].upper(), words)
+    return words[:1].upper() + words[1:]
+
+
 def prompt_editor(uid: str, value: dict | None, sets: dict[str, dict], fixed: bool = False) -> gr.HTML:
     """The editable table of classes and prompts. Its value is a prompt set in the layout of the JSON file.
 
     `sets`: ready ones to start from. `fixed`: the classes are given, only their prompts can be edited.
     """
-    config = json.dumps({"uid": uid, "sets": sets, "fixed": fixed})
+    titles = {name: set_title(name) for name in sets}
+    config = json.dumps({"uid": uid, "sets": sets, "titles": titles, "fixed": fixed})
     return gr.HTML(
         value,
         html_template='<div class="pe-root"></div>',

@@ -10,8 +10,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from nearl.errors import NearlError
+from nearl.prompts import PromptSet, ready_sets
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from app.jobs import Queue
     from nearl.backbones import Backbone
 
@@ -62,6 +65,8 @@ class Engine:
         self._ready = threading.Event()
         self._backbone: Backbone | None = None
         self._error = self.notice = ""
+        self._ready_classes: dict[str, Tensor] = {}
+        self._ready_lock = threading.Lock()
 
     def start(self) -> None:
         threading.Thread(target=self._load, name="load-backbone", daemon=True).start()
@@ -83,6 +88,8 @@ class Engine:
         self._ready.set()
         if self._backbone is not None:
             import pytorch_grad_cam  # noqa: F401  slow to import: do it before the first map is asked for
+
+            self.ready_classes()  # before a visitor waits for it
 
     def _load_one(self, name: str) -> Backbone:
         """The model of that name. NearlError for whatever goes wrong; what is unexpected is logged in full."""
@@ -109,6 +116,19 @@ class Engine:
         from app.jobs import Queue
 
         return Queue()
+
+    def ready_classes(self) -> dict[str, Tensor]:
+        """Class embeddings [C, E] of the ready prompt sets but those of drawings, by name; computed once. Takes the
+        device lock."""
+        from nearl.methods import Frozen
+
+        frozen = Frozen(self.backbone())
+        with self._ready_lock:
+            for name, path in ready_sets().items():
+                if name not in self._ready_classes and not name.startswith("phantom_"):
+                    with self.device_lock:
+                        self._ready_classes[name] = frozen.classes(PromptSet.load(path))
+        return self._ready_classes
 
     @property
     def label(self) -> str:

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app import viewer, views
+from app.context import set_title
 from app.engine import Engine
 from app.workspace import Workspace
 from nearl.data.images import decode_many
 from nearl.errors import NearlError
-from nearl.prompts import PromptSet
+from nearl.prompts import PromptSet, ready_sets
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nearl.classifier import Prediction
 
 log = logging.getLogger("nearl.app")
@@ -69,6 +72,7 @@ def read(engine: Engine, workspace: Workspace, value: dict | None) -> None:
     backbone = engine.backbone()
     from nearl.classifier import Classifier
 
+    ready = engine.ready_classes() if workspace.adapter is None else {}
     with workspace.lock:
         if workspace.classifier is None:
             workspace.classifier = Classifier(backbone, prompt_set, workspace.adapter)
@@ -78,6 +82,17 @@ def read(engine: Engine, workspace: Workspace, value: dict | None) -> None:
         workspace.prompt_set = prompt_set
         with engine.device_lock:
             workspace.prediction = workspace.classifier.predict(workspace.records)
+            workspace.closer = _closer(workspace, ready)
+
+
+def _closer(workspace: Workspace, ready: dict[str, Tensor]) -> list[list[str]]:
+    """For each image the ready sets whose words are clearly closer to it; what was taught is not questioned."""
+    from nearl.familiar import closer_sets
+
+    classifier = workspace.classifier
+    images = classifier.image_features(workspace.records, adapted=False)
+    sets = {} if workspace.adapter is not None else ready
+    return closer_sets(images, classifier.class_embeddings(), sets, classifier.backbone.logit_scale)
 
 
 def closest(workspace: Workspace) -> str:
@@ -149,7 +164,9 @@ def reading_html(workspace: Workspace) -> str:
     after = None if prediction.adapted is None else prediction.adapted[i]
     untaught = workspace.classifier.untaught() if after is not None else []
     unknown = workspace.classifier.unknown_words()
-    return views.reading(prediction.classes, prediction.frozen[i], after, untaught, unknown, trust_html(prediction, i))
+    closer = [(list(ready_sets()).index(name), set_title(name)) for name in workspace.closer[i]]
+    trust = trust_html(prediction, i)
+    return views.reading(prediction.classes, prediction.frozen[i], after, untaught, unknown, trust, closer)
 
 
 def trust_html(prediction: Prediction, i: int) -> str:

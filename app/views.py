@@ -207,11 +207,12 @@ def reading(
     untaught: Iterable[str] = (),
     unknown: Sequence[str] = (),
     trusted: str = "",
+    closer: Sequence[tuple[int, str]] = (),
 ) -> str:
     """One image's reading: the sentence, the bars and what they mean.
 
     untaught: classes that teaching did not cover. unknown: words of the prompts that the model was never trained on.
-    trusted: from `trust`.
+    trusted: from `trust`. closer: (number, title) of ready sets whose words are closer to the image, to choose from.
     """
     missing = [c for c in classes if c in set(untaught)] if after is not None else []
     notes = ""
@@ -228,9 +229,19 @@ def reading(
         )
     return (
         '<section class="reading" aria-live="polite"><h2 class="sr-only">Reading</h2>'
-        f"{headline(classes, before, after)}{bars(classes, before, after, set(missing))}"
+        f"{headline(classes, before, after)}{_closer(closer)}{bars(classes, before, after, set(missing))}"
         '<p class="quiet">Shares are relative to your prompts: they add up to 100 % over the classes you wrote, '
         f"and say nothing about what you left out.</p>{trusted}{notes}</section>"
+    )
+
+
+def _closer(sets: Sequence[tuple[int, str]]) -> str:
+    if not sets:
+        return ""
+    buttons = " ".join(f'<button type="button" data-pick="{i}">Use “{esc(title)}”</button>' for i, title in sets)
+    return (
+        '<div class="note caution"><strong>Note:</strong> To the model this picture is closer to the words of another '
+        f"ready set than to these. {buttons}</div>"
     )
 
 

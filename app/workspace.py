@@ -64,6 +64,7 @@ class Workspace:
         self.selected = 0
         self.classifier: Classifier | None = None
         self.prediction: Prediction | None = None
+        self.closer: list[list[str]] = []  # ready sets whose words are closer to an image than those that were asked
         self.heatmaps: dict[tuple, Heatmap] = {}
         self.volume: tuple[tuple, VolumeReading] | None = None  # of the scan on show, and what it depends on
         self.teaching_problems: list[Problem] = []

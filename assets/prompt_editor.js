@@ -1,6 +1,6 @@
 // The editable table of classes and prompts. `props.value` is a prompt set as nearl.prompts writes it:
 // {name, description, templates: [..], classes: [{name, prompts: [..]}]}. app/context.py puts `config` before this text:
-// {uid, sets, fixed}, where `sets` are the ready ones and `fixed` means that only the prompts can be edited. (Gradio
+// {uid, sets, titles, fixed}, where `sets` are the ready ones, `titles` their names to show, and `fixed` means that only the prompts can be edited. (Gradio
 // forgets a component's own props when it is hidden and shown again, but not its script.)
 // User text only ever enters the page through `value` and `textContent`, never as HTML.
 const uid = config.uid;
@@ -90,16 +90,13 @@ const row = (entry, index) => {
   ]);
 };
 
-const pretty = (name) => name.replace(/^phantom_/, "synthetic ").replaceAll("_", " ").replace("xray", "X-ray")
-  .replace(/\b(aml|ct|mri|oa|wbc)\b/g, (word) => word.toUpperCase()).replace(/^./, (letter) => letter.toUpperCase());
-
 const chooser = () => {
   const keys = Object.keys(config.sets);
   if (!keys.length) return [];
   const current = keys.find((key) => config.sets[key].name === props.value?.name);
   const select = make("select", { id: `${uid}-set` });
-  if (!current) select.append(make("option", { value: "", text: pretty(props.value?.name || "Your own") }));
-  keys.forEach((key) => select.append(make("option", { value: key, text: pretty(config.sets[key].name) })));
+  if (!current) select.append(make("option", { value: "", text: props.value?.name || "Your own" }));
+  keys.forEach((key) => select.append(make("option", { value: key, text: config.titles[key] })));
   select.value = current ?? "";
   select.addEventListener("change", () => {
     if (!select.value) return;

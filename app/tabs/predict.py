@@ -16,6 +16,7 @@ from app.reading import AFTER, BEFORE, OFF, MapChoice
 from app.tabs import scan
 from app.workspace import Workspace
 from nearl.errors import NearlError
+from nearl.prompts import ready_sets
 
 MARK_STALE = "() => document.getElementById('reading')?.classList.add('stale')"
 MARK_FRESH = """() => {
@@ -88,7 +89,7 @@ def build(ctx: Context) -> PredictTab:
                 confirmed = gr.Checkbox(label=CONFIRM, value=not public, visible=public, elem_id="upload-confirm")
                 upload = gr.File(label=ACCEPTED, file_count="multiple", elem_id="upload", height=120)
         with gr.Column(elem_classes="right", min_width=280, scale=9):
-            result = gr.HTML(views.reading_empty(False), js_on_load=None, elem_id="reading")
+            result = gr.HTML(views.reading_empty(False), js_on_load=asset_text("pick.js"), elem_id="reading")
             table = gr.HTML("", js_on_load=None, elem_id="reading-table")
             gr.HTML('<h2 class="section">Classes, in your words</h2>', js_on_load=None)
             editor = prompt_editor("predict", ctx.default_prompts, ctx.ready_prompts)
@@ -209,6 +210,13 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.
         yield {session: workspace.id}
         yield from read_and_show(ctx, tab, workspace, value, choice)
 
+    def on_closer(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
+        """Read with the ready set that the note beside the reading offered."""
+        names = list(ready_sets())
+        value = ctx.ready_prompts[names[int(event.index) % len(names)]]
+        yield {tab.editor: value}
+        yield from read_and_show(ctx, tab, ctx.registry.get(key), value, MapChoice(when))
+
     def on_pick(key: str, when: str, about: str, event: gr.EventData) -> Iterator[dict]:
         workspace = ctx.registry.get(key)
         workspace.selected = int(event.index) % max(len(workspace.records), 1)
@@ -239,6 +247,7 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.
         event.then(None, js=SHOW_READING, api_visibility="private")
     for trigger in (tab.examples.click, tab.upload.upload):
         trigger(None, js=SHOW_VIEWER, api_visibility="private")
+    wire(tab.reading.click, on_closer, [tab.when]).then(None, js=MARK_FRESH, api_visibility="private")
     wire(tab.filmstrip.click, on_pick, chosen)
     wire(tab.when.input, on_map, chosen)
     wire(tab.about.input, on_map, chosen)

@@ -1,0 +1,61 @@
+"""Whether other words than the visitor's are closer to an image."""
+
+import torch
+import torch.nn.functional as F
+
+from app.context import set_title
+from nearl.backbones import load_backbone
+from nearl.classifier import Classifier
+from nearl.data.phantoms import phantom_set
+from nearl.familiar import BESIDE, MARGIN, closer_sets
+from nearl.methods import Frozen
+from nearl.prompts import PromptSet, ready_sets
+
+AXES = torch.eye(4)
+SCALE = 10.0
+
+
+def rows(*cosines):
+    """Classes [C, 4] with these cosines to the first axis."""
+    return torch.stack([torch.tensor([c, (1 - c * c) ** 0.5, 0.0, 0.0]) for c in cosines])
+
+
+def test_a_set_is_named_where_its_closest_class_leads_clearly():
+    own = rows(0.1, -0.5)  # one logit at most
+    lead = 0.1 + MARGIN / SCALE
+    sets = {"below": rows(lead - 0.01, -1.0), "above": rows(-1.0, lead + 0.01)}
+    assert closer_sets(AXES[:1], own, sets, SCALE) == [["above"]]
+    assert closer_sets(AXES[:1], own, {"below": sets["below"]}, SCALE) == [[]]
+    assert closer_sets(AXES[2:3], own, sets, SCALE) == [[]]  # an image that nothing describes
+    assert closer_sets(AXES[:2], own, {}, SCALE) == [[], []] and closer_sets(AXES[:0], own, sets, SCALE) == []
+
+
+def test_sets_beside_the_best_are_named_too_the_closest_first():
+    near, far = 0.95 - 0.9 * BESIDE / SCALE, 0.95 - 1.1 * BESIDE / SCALE
+    sets = {"far": rows(far), "near": rows(near), "best": rows(0.95)}
+    assert closer_sets(AXES[:1], rows(0.0), sets, SCALE) == [["best", "near"]]
+    many = {str(i): rows(0.95 - i / 1000) for i in range(5)}
+    assert closer_sets(AXES[:1], rows(0.0), many, SCALE) == [["0", "1", "2"]]
+    alone = closer_sets(F.normalize(torch.tensor([[1.0, 1.0, 0.0, 0.0]]), dim=-1), rows(0.0), many, SCALE)
+    together = closer_sets(torch.stack([AXES[0], AXES[3]]), rows(0.0), many, SCALE)
+    assert together == [["0", "1", "2"], []] and len(alone) == 1  # each image for itself
+
+
+def test_the_embedded_model_tells_a_chest_from_a_brain():
+    embedded = load_backbone("embedded")
+    sets = {name: PromptSet.load(path) for name, path in ready_sets().items()}
+    frozen, scale = Frozen(embedded), embedded.logit_scale
+    classes = {name: frozen.classes(s) for name, s in sets.items() if not name.startswith("phantom_")}
+    for kind, expected in (("ct_slice", "lung_ct"), ("chest_xray", "chest_xray_pneumonia")):
+        records = phantom_set(kind, 3, seed=3).records
+        reader = Classifier(embedded, sets["brain_mri_tumor"])
+        images = reader.image_features(records, adapted=False)
+        found = closer_sets(images, reader.class_embeddings(), classes, scale)
+        assert sum(expected in names for names in found) >= len(records) // 2
+        reader.set_prompts(sets[f"phantom_{kind}"])
+        assert not any(closer_sets(images, reader.class_embeddings(), classes, scale))
+
+
+def test_titles_are_words():
+    assert set_title("knee_xray_oa") == "Knee X-ray OA" and set_title("phantom_ct_slice") == "Synthetic CT slice"
+    assert [set_title(n) for n in ("leukocytes_aml", "blood_wbc")] == ["Leukocytes AML", "Blood WBC"]
