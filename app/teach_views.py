@@ -249,7 +249,8 @@ def progress(
 ) -> str:
     """What is being done, how far it is, how long is left, and the curve so far."""
     share = 0 if not steps else min(100 * step / steps, 100)
-    done = f"Step {step} of {steps}" if steps else "Loading the model and the images"
+    unit = "Image" if phase == "checking" else "Step"
+    done = f"{unit} {step} of {steps}" if steps else "Loading the model and the images"
     why = ""
     if phase.startswith("fold"):
         why = quiet("The set is small, so it is taught several times, each time with another part kept aside.")

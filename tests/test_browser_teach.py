@@ -81,7 +81,10 @@ def _bring(page, archive) -> None:
 def _teach(page, steps: str = "") -> None:
     if steps:
         page.locator("#advanced").get_by_role("button", name="Advanced").click()
-        page.get_by_label("Steps (0: as").fill(steps)
+        box = page.get_by_label("Steps (0: as")
+        expect(box).to_be_visible()
+        page.wait_for_timeout(500)  # Gradio sets the value again right after it has opened the section
+        box.fill(steps)
         page.get_by_label("Stop early").uncheck()
     page.get_by_text("Quick", exact=True).click()
     page.get_by_role("button", name="Teach", exact=True).click()
