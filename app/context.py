@@ -40,7 +40,9 @@ def asset_text(name: str) -> str:
 def load_ready_prompts() -> dict[str, dict]:
     """Every ready prompt set as the editor takes it, real ones first, then those of the synthetic examples."""
     names = sorted(ready_sets(), key=lambda name: (name.startswith("phantom"), name))
-    return {name: PromptSet.load(ready_sets()[name]).to_dict() for name in names}
+    found = {name: PromptSet.load(ready_sets()[name]) for name in names}
+    shown = {name: [c.replace("_", " ") for c in ready.classes] for name, ready in found.items()}
+    return {name: ready.for_classes(shown[name]).to_dict() for name, ready in found.items()}
 
 
 def set_title(name: str) -> str:

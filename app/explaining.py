@@ -279,6 +279,7 @@ def figure_of(workspace: Workspace, shown: Sequence[Panel], opacity: float, how:
     lines = caption(shown[0].heatmap, workspace.classifier)
     synthetic = ["Synthetic picture."] if workspace.synthetic else []
     if len(shown) == 1:
+        lines += filter(None, [shown[0].heatmap.caution(shown[0].record.image())])
         picture = figure(shown[0].record.image(), shown[0].heatmap, [*lines, *synthetic], opacity, **how)
     else:
         pictures = []

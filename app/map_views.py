@@ -49,9 +49,11 @@ def stage(shown: Sequence[Panel], view: str, synthetic: bool, how: dict) -> str:
     name = "" if view == IMAGES else f'<span class="file">{esc(record.name)}</span>'
     words = f"{esc(heatmap.name)}{about}{against}{_place(heatmap)}"
     kind = "several" if several else "one"
+    empty = "" if view == IMAGES or heatmap.blank else heatmap.caution(record.image())
+    caution = f"<p>{esc(empty)}</p>" if empty else ""
     return (
         f'<div class="viewer maps {kind}"><div class="panels" data-count="{min(len(shown), 4)}">{figures}</div>'
-        f'<div class="map-caption">{name}<span>{words}</span>{tag}</div></div>'
+        f'<div class="map-caption">{name}<span>{words}</span>{tag}</div>{caution}</div>'
     )
 
 

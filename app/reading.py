@@ -103,7 +103,7 @@ def closest(workspace: Workspace) -> str:
 
 
 def map_layer(engine: Engine, workspace: Workspace, choice: MapChoice) -> tuple[str | None, str]:
-    """(data address of the map's layer, what it shows in words) for the selected image.
+    """(data address of the map's layer, what it shows and what to beware of in words) for the selected image.
 
     Without a layer the address is None: no map was asked for (and no words are said), or there is nothing on it.
     """
@@ -129,7 +129,8 @@ def map_layer(engine: Engine, workspace: Workspace, choice: MapChoice) -> tuple[
     moment = f"{AFTER if adapted else BEFORE} teaching"
     if not heatmap.values.any():
         return None, f"No part of the image speaks for “{name}”, {moment}: the map is empty"
-    words = f"Where it looked for “{name}”, {moment}"
+    caution = heatmap.caution(record.image())
+    words = f"Where it looked for “{name}”, {moment}" + (f". {caution}" if caution else "")
     return views.data_uri(heat_layer(heatmap)), words
 
 
@@ -187,4 +188,4 @@ def table_html(workspace: Workspace) -> str:
         return ""
     names = [r.name for r in workspace.records]
     unlike = prediction.trust["unlike"] if prediction.trust else None
-    return views.table(names, prediction.classes, prediction.frozen, prediction.adapted, unlike)
+    return views.table(names, prediction.classes, prediction.frozen, prediction.adapted, unlike, workspace.closer)

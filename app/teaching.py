@@ -22,7 +22,7 @@ from nearl.data import labelled as sets
 from nearl.data.images import Problem, base_name
 from nearl.data.labelled import LabelledSet
 from nearl.errors import NearlError
-from nearl.prompts import PromptSet, default_prompts, ready_sets
+from nearl.prompts import PromptSet, class_key, default_prompts, ready_sets
 
 if TYPE_CHECKING:
     from app.jobs import RunView
@@ -143,17 +143,13 @@ def _with_labels(paths: Sequence[Path]) -> tuple[LabelledSet, LabelledSet | None
 
 def _aligned(test: LabelledSet, classes: Sequence[str]) -> LabelledSet:
     """Test images with the classes that are taught, in their order; those of other classes are left out and named."""
-    index = {_plain(name): i for i, name in enumerate(classes)}
-    kept = [i for i, label in enumerate(test.labels) if _plain(test.classes[label]) in index]
-    missing = [name for name in test.classes if _plain(name) not in index]
+    index = {class_key(name): i for i, name in enumerate(classes)}
+    kept = [i for i, label in enumerate(test.labels) if class_key(test.classes[label]) in index]
+    missing = [name for name in test.classes if class_key(name) not in index]
     problems = [Problem(n, f"The test images of “{n}” were left out: no such class is taught.") for n in missing]
     part = test.subset(kept)
-    labels = [index[_plain(test.classes[test.labels[i]])] for i in kept]
+    labels = [index[class_key(test.classes[test.labels[i]])] for i in kept]
     return replace(part, classes=list(classes), labels=labels, problems=[*test.problems, *problems])
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.split()).casefold()
 
 
 def _keep(workspace: Workspace, data: LabelledSet, test: LabelledSet | None, problems: Sequence[Problem]) -> None:
@@ -292,13 +288,13 @@ def prompts_for(workspace: Workspace | LabelledSet) -> PromptSet:
     made = default_prompts(data.classes)
     try:
         own = PromptSet.from_dict(data.prompts or {})
-        texts = {_plain(name): tuple(group) for name, group in zip(own.classes, own.texts(), strict=True)}
-        if not any(_plain(name) in texts for name in data.classes):
+        texts = {class_key(name): tuple(group) for name, group in zip(own.classes, own.texts(), strict=True)}
+        if not any(class_key(name) in texts for name in data.classes):
             return made
-        if all(_plain(name) in texts for name in data.classes) and len(own.classes) == len(data.classes):
+        if all(class_key(name) in texts for name in data.classes) and len(own.classes) == len(data.classes):
             return own.for_classes(data.classes)
         prompts = zip(data.classes, made.prompts, strict=True)
-        return replace(made, prompts=tuple(texts.get(_plain(name), text) for name, text in prompts))
+        return replace(made, prompts=tuple(texts.get(class_key(name), text) for name, text in prompts))
     except NearlError:  # unusable prompts are no reason to refuse the images
         return made
 

@@ -14,6 +14,7 @@ from nearl import NOTICE
 
 VIEW_SIDE = 1024  # longer side, in pixels, of the picture sent to the page
 THUMB_SIDE = 128
+UNLIKE_SHORT = "unlike those taught on"
 MAX_WORDS = 6  # unknown words named in one note
 UNLIKE = (
     "This image is unlike those it was taught on; do not rely on what it says. "
@@ -285,19 +286,24 @@ def table(
     before: np.ndarray,
     after: np.ndarray | None,
     unlike: Sequence[bool] | None = None,
+    closer: Sequence[Sequence[str]] = (),
 ) -> str:
-    """All images at a glance: the closest class before and after; `unlike`: which are unlike those taught with."""
+    """All images at a glance: the closest class before and after.
 
-    def cell(p: Sequence[float], mark: bool = False) -> str:
+    `unlike`: which are unlike those taught with; `closer`: for each the ready sets that fit it better.
+    """
+
+    def cell(p: Sequence[float], mark: str = "") -> str:
         top = int(np.argmax(p))
-        odd = ' <span class="untaught">unlike those taught on</span>' if mark else ""
+        odd = f' <span class="untaught">{mark}</span>' if mark else ""
         return f"<td>{esc(classes[top])} <span class='value'>{per_cent(float(p[top]))}</span>{odd}</td>"
 
     head = "<th scope='col'>Image</th><th scope='col'>Before teaching</th>"
     head += "<th scope='col'>After teaching</th>" if after is not None else ""
     rows = "".join(
-        f"<tr><th scope='row'>{esc(name)}</th>{cell(before[i])}"
-        f"{cell(after[i], bool(unlike and unlike[i])) if after is not None else ''}</tr>"
+        f"<tr><th scope='row'>{esc(name)}</th>"
+        f"{cell(before[i], 'other words fit better' if closer and closer[i] else '')}"
+        f"{cell(after[i], UNLIKE_SHORT if unlike and unlike[i] else '') if after is not None else ''}</tr>"
         for i, name in enumerate(files)
     )
     return (

@@ -16,7 +16,7 @@ from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
 from nearl.methods import Frozen, Method, build, is_nearl, restore
 from nearl.model import ClassFeatures, NearlCLIP, PromptTokens
-from nearl.prompts import PromptSet, unknown_words
+from nearl.prompts import PromptSet, class_key, unknown_words
 from nearl.store import Adapter
 from nearl.trust import Trust
 
@@ -93,8 +93,8 @@ class Classifier:
         """Classes of the prompt set that the adapter was never taught."""
         if self.adapter is None:
             return []
-        taught = {name.casefold() for name in self.adapter.meta["classes"]}
-        return [name for name in self.prompt_set.classes if name.casefold() not in taught]
+        taught = {class_key(name) for name in self.adapter.meta["classes"]}
+        return [name for name in self.prompt_set.classes if class_key(name) not in taught]
 
     def unknown_words(self) -> list[str]:
         """Words of the prompts that the text tower was never trained on: they do not steer it."""

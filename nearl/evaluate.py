@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from nearl.classifier import Classifier
 from nearl.data.labelled import LabelledSet
 from nearl.errors import NearlError
+from nearl.prompts import class_key
 
 ECE_BINS = 15
 SHOWN_BINS = 10  # of the reliability diagram
@@ -310,11 +311,11 @@ def measure(classifier: Classifier, data: LabelledSet) -> dict:
     The classes of ``data`` are found among those of the prompt set by name; the prompt set may have more.
     Raises NearlError for a class that the prompts do not name.
     """
-    index = {name.casefold(): i for i, name in enumerate(classifier.prompt_set.classes)}
-    unknown = [name for name in data.classes if name.casefold() not in index]
+    index = {class_key(name): i for i, name in enumerate(classifier.prompt_set.classes)}
+    unknown = [name for name in data.classes if class_key(name) not in index]
     if unknown:
         raise NearlError(f"The prompts do not name the class '{unknown[0]}' of the images; add prompts for it.")
-    labels = np.array([index[data.classes[label].casefold()] for label in data.labels])
+    labels = np.array([index[class_key(data.classes[label])] for label in data.labels])
     prediction = classifier.predict(data.records)
     frozen, adapted, classes = prediction.frozen, prediction.adapted, prediction.classes
     return {

@@ -36,8 +36,8 @@ class PromptSet:
     one "{}" each, into which every prompt is put; none leaves the prompts as they are. Runs of white space become one
     space; a semicolon in a prompt or template, which would split it in the app's table, becomes a comma.
 
-    Raises NearlError, one sentence, for no class, class names that differ only in case, a class without a prompt, and
-    for more or longer texts than the limits above.
+    Raises NearlError, one sentence, for no class, class names that are the same by `class_key`, a class without a
+    prompt, and for more or longer texts than the limits above.
     """
 
     name: str
@@ -70,11 +70,11 @@ class PromptSet:
         for number, name in enumerate(self.classes, start=1):
             if not name:
                 raise NearlError(f"Class {number} has no name; give it one.")
-            if name.casefold() in seen:
+            if class_key(name) in seen:
                 raise NearlError(
-                    f"The class name “{name}” is there twice (“{seen[name.casefold()]}”); rename one of them."
+                    f"The class name “{name}” is there twice (“{seen[class_key(name)]}”); rename one of them."
                 )
-            seen[name.casefold()] = name
+            seen[class_key(name)] = name
         if len(self.templates) > MAX_TEMPLATES:
             raise NearlError(f"There are {len(self.templates)} templates; at most {MAX_TEMPLATES} are allowed.")
         for template in self.templates:
@@ -92,14 +92,14 @@ class PromptSet:
     def for_classes(self, classes: Iterable[str]) -> PromptSet:
         """The same prompts for the classes of a labelled set, in its order and under its spelling of the names.
 
-        Raises NearlError unless both name the same classes (capitals aside).
+        Raises NearlError unless both name the same classes (`class_key`).
         """
-        prompts = {name.casefold(): texts for name, texts in zip(self.classes, self.prompts, strict=True)}
+        prompts = {class_key(name): texts for name, texts in zip(self.classes, self.prompts, strict=True)}
         names = tuple(classes)
         for name in names:
-            if name.casefold() not in prompts:
+            if class_key(name) not in prompts:
                 raise NearlError(f"The prompts do not name the class “{name}” of the images; add prompts for it.")
-        chosen = tuple(prompts.pop(name.casefold()) for name in names)
+        chosen = tuple(prompts.pop(class_key(name)) for name in names)
         if prompts:
             raise NearlError(
                 f"There are prompts for “{next(iter(prompts))}” but no images of it; add images or remove its prompts."
@@ -166,6 +166,11 @@ class PromptSet:
         else:
             text = json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n"
         path.write_text(text, encoding="utf-8")
+
+
+def class_key(name: str) -> str:
+    """What two names of one class have in common: capitals, underscores and runs of spaces do not count."""
+    return " ".join(name.replace("_", " ").split()).casefold()
 
 
 def default_prompts(class_names: Iterable[str]) -> PromptSet:

@@ -17,6 +17,7 @@ import pytest
 from gradio.helpers import special_args
 
 from app import reading, shelf, teaching, views
+from app.context import load_ready_prompts
 from app.disk import Root
 from app.engine import DeviceLock, Engine
 from app.reading import AFTER, BEFORE, MapChoice
@@ -29,7 +30,7 @@ from nearl.data.images import Problem
 from nearl.data.phantoms import phantom_set, write_phantom_folder
 from nearl.errors import NearlError
 from nearl.finetune import Recipe, finetune
-from nearl.prompts import default_prompts
+from nearl.prompts import PromptSet, default_prompts, ready_sets
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = '<script>alert("1")</script>'
@@ -479,3 +480,11 @@ def test_the_page_does_not_wait_for_the_libraries_of_the_model():
     code = "import sys, app.ui; sys.exit(', '.join({'torch', 'sklearn', 'matplotlib', 'open_clip'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr.strip() == ""
+
+
+def test_ready_sets_are_shown_in_words_that_teaching_still_recognises():
+    shown = load_ready_prompts()["brain_mri_tumor"]
+    assert [entry["name"] for entry in shown["classes"]] == ["glioma", "meningioma", "pituitary tumor"]
+    kept = PromptSet.load(ready_sets()["brain_mri_tumor"])
+    assert PromptSet.from_dict(shown).texts() == kept.texts()
+    assert PromptSet.from_dict(shown).for_classes(kept.classes) == kept

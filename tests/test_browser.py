@@ -242,23 +242,28 @@ def test_the_page_is_up_within_15_seconds(browser, tmp_path):
 
 
 def test_other_words_are_offered_where_they_fit_better(browser, tmp_path):
-    """A chest CT is brought while the editor still asks about brain tumours."""
+    """A chest CT and a head MRI are brought while the editor still asks about brain tumours."""
     if not (ROOT / "assets" / "backbone").is_dir():
         pytest.skip("the embedded backbone is not in this checkout")
-    picture = tmp_path / "mine.png"
-    phantom_set("ct_slice", 1, seed=3).records[0].image().save(picture)
+    pictures = [tmp_path / "chest.png", tmp_path / "head.png"]
+    for picture, kind in zip(pictures, ("ct_slice", "head_mri"), strict=True):
+        phantom_set(kind, 1, seed=3).records[0].image().save(picture)
     with serve("embedded", tmp_path / "app.log") as server:
         page = browser.new_page(viewport={"width": 400, "height": 850})
         page.goto(server.url)
         expect(page.locator("#header .model")).to_have_text("Model: embedded", timeout=60_000)
-        _upload(page, "#upload", [picture])
+        _upload(page, "#upload", pictures)
         expect(page.locator("#viewer img.base")).to_be_visible()
         page.get_by_role("button", name="Read the image").click()
         note = page.locator("#reading .note", has_text="closer to the words of another ready set")
         expect(note).to_be_visible(timeout=60_000)
+        marked = page.locator("tr", has_text="other words fit better")
+        expect(marked).to_have_count(1)
+        expect(marked).to_contain_text("chest.png")
         note.get_by_role("button", name="Use “Lung CT”").click()
         expect(page.locator("#predict-prompts select")).to_have_value("lung_ct")
         expect(page.locator("#reading .bars")).to_contain_text("malignant")
         expect(page.locator("#reading .note", has_text="closer to the words")).to_have_count(0)
+        expect(marked.filter(has_text="chest.png")).to_have_count(0)
         page.close()
         assert "Traceback" not in server.console()

@@ -48,6 +48,22 @@ def test_a_bright_corner_is_drawn_over_that_corner(tiny, monkeypatch, mode, size
     assert drawn[y + h // 2, x + w // 2] > 0.8
 
 
+@pytest.mark.parametrize(
+    ("box", "share"),
+    [((0, 0, 40, 40), 1 / 2), ((0, -40, 40, 80), 5 / 6), ((20, 0, 40, 40), 0)],  # whole, padded above and below, right
+)
+def test_what_lies_on_nothing_is_said(box, share):
+    """A picture that is empty, but for a little noise, on its left half; the padding is empty too."""
+    pixels = np.random.default_rng(0).integers(0, 5, (40, 40)).astype(np.uint8)
+    pixels[:, 20:] = np.random.default_rng(1).integers(0, 255, (40, 20))
+    image, values = Image.fromarray(pixels), np.ones((12, 4))
+    heatmap = heatmap_of(values, box, image.size)
+    assert heatmap.on_empty(image) == pytest.approx(share)
+    assert bool(heatmap.caution(image)) == (heatmap.on_empty(image) > 0.5)
+    assert heatmap_of(-values, box, image.size, signed=True).on_empty(image) == heatmap.on_empty(image)
+    assert heatmap_of(0 * values, box, image.size).caution(image) == ""
+
+
 def ramp(size=(50, 30), **changes):
     return heatmap_of(np.arange(12).reshape(3, 4), (0, 0, *size), size, **changes)
 

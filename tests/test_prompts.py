@@ -144,6 +144,8 @@ def test_for_classes_reorders_and_refuses_what_does_not_match():
     turned = both.for_classes(["b", "A"])
     assert turned.classes == ("b", "A") and turned.prompts == (("second",), ("first",))
     assert turned.templates == both.templates
+    spaced = PromptSet("p", ("no lesion",), (("x",),))
+    assert spaced.for_classes(["No_lesion"]).classes == ("No_lesion",)
     with pytest.raises(NearlError, match="do not name the class “c”"):
         both.for_classes(["a", "b", "c"])
     with pytest.raises(NearlError, match="prompts for “b” but no images"):

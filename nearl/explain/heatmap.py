@@ -5,8 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from PIL import Image
 
 from nearl.backbones import Backbone
+
+EMPTY = 8  # grey levels of 255 that 90 % of a patch's pixels stay within where there is nothing on it (our choice)
+ON_EMPTY = (
+    "Most of this map lies where the picture is empty. The model may read the outline there, or keep what it saw "
+    "elsewhere; it is not a place to look at."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +66,23 @@ class Heatmap:
         rows, columns = self.values.shape
         x, y = left + (column + 0.5) * (right - left) / columns, top + (row + 0.5) * (bottom - top) / rows
         return round(x), round(y)
+
+    def on_empty(self, image: Image.Image) -> float:
+        """Share of the map's absolute values, 0..1, that lies on patches of its ``image`` without any content.
+
+        Vision Transformers are known to keep facts about the whole image in such patches (arXiv 2309.16588).
+        """
+        (rows, columns), side = self.values.shape, 16
+        seen = image.convert("L").crop(tuple(round(edge) for edge in self.box))
+        seen = np.asarray(seen.resize((columns * side, rows * side), Image.Resampling.BOX), dtype=np.float32)
+        patches = seen.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(rows, columns, -1)
+        low, high = np.percentile(patches, [5, 95], axis=2)
+        weight = np.abs(self.values)
+        return float(weight[high - low < EMPTY].sum() / max(weight.sum(), 1e-30))
+
+    def caution(self, image: Image.Image) -> str:
+        """`ON_EMPTY` where more than half of the map lies on nothing, else ""."""
+        return ON_EMPTY if self.on_empty(image) > 0.5 else ""
 
     def scaled(self, span: tuple[float, float] | None = None) -> np.ndarray:
         """Values as shares of ``span`` (default: ``range``): 0..1, or -1..1 if signed."""

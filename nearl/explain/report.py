@@ -17,16 +17,17 @@ from nearl.explain.render import figure, overlay, save_figure
 from nearl.explain.score import OTHERS, Score, Scorer
 from nearl.explain.trace import Trace
 from nearl.explain.words import words
+from nearl.prompts import class_key
 
 ALL = "all"
 
 
 def class_index(classes: Sequence[str], name: str) -> int:
-    """The place of a class by name, capitals aside. Raises NearlError if it is not there."""
-    names = [c.casefold() for c in classes]
-    if name.casefold() not in names:
+    """The place of a class by name, by `class_key`. Raises NearlError if it is not there."""
+    names = [class_key(c) for c in classes]
+    if class_key(name) not in names:
         raise NearlError(f"There is no class '{name}' among the prompts; they name {', '.join(classes)}.")
-    return names.index(name.casefold())
+    return names.index(class_key(name))
 
 
 def caption(heatmap: Heatmap, classifier: Classifier, when: datetime.date | None = None) -> list[str]:
@@ -110,7 +111,7 @@ def write_maps(
 def _write(classifier: Classifier, record: ImageRecord, heatmap: Heatmap, out: Path, opacity: float, how: dict) -> dict:
     kind = {None: "difference", False: "frozen", True: "adapted"}[heatmap.adapted]
     stem = f"{heatmap.method.replace('+', 'p')}-{kind}"  # not the file's own name, which may hold a person's
-    lines = caption(heatmap, classifier)
+    lines = [*caption(heatmap, classifier), *filter(None, [heatmap.caution(record.image())])]
     png, page = out / f"{stem}.png", out / f"{stem}-figure.png"
     save_figure(overlay(record.image(), heatmap, opacity, **how), png, lines)
     save_figure(figure(record.image(), heatmap, lines, opacity, **how), page, lines)

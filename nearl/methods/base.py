@@ -15,7 +15,7 @@ from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
 from nearl.finetune import Progress, Recipe
 from nearl.methods.frozen import BATCH, Task
-from nearl.prompts import PromptSet
+from nearl.prompts import PromptSet, class_key
 from nearl.store import Adapter, new_adapter
 
 
@@ -82,17 +82,17 @@ class Method(nn.Module):
     def ask(self, prompt_set: PromptSet) -> None:
         """Answer for these prompts from now on, without what is needed for teaching. NearlError, and nothing changed,
         where a class was not fitted and the method cannot do without (``any_classes``); then some of the classes, in
-        any order, may be asked about, under their names (capitals aside)."""
+        any order, may be asked about, under their names (`class_key`)."""
         if not self.card.any_classes:
-            fitted = [name.casefold() for name in self._fitted]
-            strange = [name for name in prompt_set.classes if name.casefold() not in fitted]
+            fitted = [class_key(name) for name in self._fitted]
+            strange = [name for name in prompt_set.classes if class_key(name) not in fitted]
             if strange:
                 raise NearlError(
                     f"{self.card.title} answers only for the classes it was fitted to ({', '.join(self._fitted)}), and "
                     f"“{strange[0]}” is not one of them; ask about those, or use an adapter of a method that reads the "
                     "words, such as NEARL."
                 )
-            self.rows = [fitted.index(name.casefold()) for name in prompt_set.classes]
+            self.rows = [fitted.index(class_key(name)) for name in prompt_set.classes]
         self.task, self._text = replace(self.task, prompt_set=prompt_set, support=None), None
 
     @property

@@ -23,7 +23,7 @@ from nearl.errors import NearlError
 from nearl.evaluate import rows, study
 from nearl.finetune import Progress, Recipe, Snapshot, finetune
 from nearl.model import NearlConfig
-from nearl.prompts import PromptSet
+from nearl.prompts import PromptSet, class_key
 from nearl.samples import Samples, as_uint8
 from nearl.store import Adapter
 from nearl.trust import fit_trust
@@ -106,14 +106,14 @@ def make_job(
     if method != "nearl":
         config = _ablated(backbone, method)
     prompt_set = prompt_set.for_classes(data.classes)
-    index = {name.casefold(): number for number, name in enumerate(data.classes)}
+    index = {class_key(name): number for number, name in enumerate(data.classes)}
     images, labels, files = [as_uint8(backbone, data)], list(data.labels), [r.name for r in data.records]
     if test is not None:
-        unknown = [name for name in test.classes if name.casefold() not in index]
+        unknown = [name for name in test.classes if class_key(name) not in index]
         if unknown:
             raise NearlError(f"The test images have a class “{unknown[0]}” that is not taught; add images of it.")
         images.append(as_uint8(backbone, test))
-        labels += [index[test.classes[label].casefold()] for label in test.labels]
+        labels += [index[class_key(test.classes[label])] for label in test.labels]
         files += [record.name for record in test.records]
     return Job(
         backbone={
