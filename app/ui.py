@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app import api, guard, views
-from app.context import ASSETS, Context, load_ready_prompts
+from app.context import ASSETS, Context, asset_text, load_ready_prompts
 from app.disk import Root, default_root, remove_old_files
 from app.engine import ZERO_GPU, Engine
 from app.tabs import about, compare, explain, learn, predict, teach
@@ -154,7 +154,7 @@ def launch_options() -> dict:
     return {
         "theme": build_theme(),
         "css_paths": ASSETS / "style.css",
-        "head": HEAD,
+        "head": f"{HEAD}<script>{asset_text('drop.js')}</script>",
         "i18n": gr.I18n(en=WORDS),
         "favicon_path": ASSETS / "favicon.png",
         "footer_links": [],

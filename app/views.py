@@ -96,7 +96,7 @@ def model_line(name: str, state: str) -> str:
 
 def viewer_empty() -> str:
     return (
-        '<div class="viewer empty"><p>Choose an example below,<br>or bring an image of your own.</p>'
+        '<div class="viewer empty"><p>Drop an image here, or paste one,<br>or choose an example below.</p>'
         "<p class='quiet'>Images stay in this session and are forgotten afterwards.</p></div>"
     )
 

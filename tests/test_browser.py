@@ -178,6 +178,41 @@ def test_read_edit_teach_and_read_again(page, task, tmp_path):
     expect(page.locator("#reading .bar-line.after")).to_have_count(2)
 
 
+def test_on_a_phone_images_come_before_their_reading(browser, server):
+    page = browser.new_page(viewport={"width": 400, "height": 850})
+    page.goto(server.url)
+    top = lambda where: page.locator(where).bounding_box()["y"]  # noqa: E731
+    expect(page.locator("#upload input[type=file]")).to_be_attached()
+    assert top("#viewer") < top("#upload") < top("#examples") < top("#reading")
+    page.locator("#examples button").first.click()
+    expect(page.locator("#viewer img.base")).to_be_visible()
+    assert top("#viewer") < top("#reading") < top("#predict-prompts") < top("#upload")
+    page.close()
+
+
+def test_images_are_dropped_and_pasted_anywhere(page, tmp_path):
+    transfer = """(name) => new Promise((done) => document.createElement("canvas").toBlob((blob) => {
+      const data = new DataTransfer();
+      data.items.add(new File([blob], name, { type: "image/png" }));
+      window.carried = data;
+      done();
+    }))"""
+    page.evaluate(transfer, "dropped.png")
+    drop = """(where) => !document.querySelector(where).dispatchEvent(
+      new DragEvent("drop", { dataTransfer: window.carried, bubbles: true, cancelable: true }))"""
+    _open(page, "Learn")
+    assert page.evaluate(drop, ".page")  # the browser does not leave the page for the file
+    _open(page, "Predict")
+    expect(page.locator("#viewer .empty")).to_contain_text("Drop an image here")
+    assert page.evaluate(drop, "#viewer")
+    expect(page.locator("#viewer figure")).to_contain_text("dropped.png")
+    page.evaluate(transfer, "pasted.png")
+    page.evaluate(
+        "document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData: window.carried, bubbles: true }))"
+    )
+    expect(page.locator("#viewer figure")).to_contain_text("pasted.png")
+
+
 def test_errors_stand_where_their_cause_is(page, tmp_path):
     page.get_by_role("button", name="Read the image").click()
     expect(page.locator("#predict-message [role=alert]")).to_contain_text("no image yet")

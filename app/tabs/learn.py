@@ -51,7 +51,8 @@ is wide, believe it.</p>
 <h3>Where it looked</h3>
 <p>The map shows which parts of the image would change the answer for one class most, a technique called
 <dfn>Grad-CAM</dfn>. It is coarse. It tells where the evidence was found, not whether the evidence is sound: a model can
-look at the right place for the wrong reason.</p>
+look at the right place for the wrong reason. Where the picture is empty a map may light up all the same: such models
+keep there what they saw elsewhere.</p>
 
 <h3>What to try</h3>
 <ul>

@@ -78,16 +78,16 @@ def build(ctx: Context) -> PredictTab:
                 filmstrip = gr.HTML("", js_on_load=asset_text("pick.js"), elem_id="filmstrip")
             problems = gr.HTML("", js_on_load=None, elem_id="predict-problems")
             with gr.Column(elem_classes="sources"):
+                public = bool(os.environ.get("SPACE_ID"))
+                confirmed = gr.Checkbox(label=CONFIRM, value=not public, visible=public, elem_id="upload-confirm")
+                upload = gr.File(label=ACCEPTED, file_count="multiple", elem_id="upload", height=120)
+                gr.HTML(scan.CHECK_LIST, js_on_load=None)
                 thumbs = [(e.thumb, e.label) for e in examples]
                 gr.HTML('<h2 class="section">Examples <span class="tag">Synthetic</span></h2>', js_on_load=None)
                 shelf = gr.HTML(
                     views.strip(thumbs, -1, "Examples, made up by a program"),
                     js_on_load=asset_text("pick.js"), elem_id="examples",
                 )  # fmt: skip
-                gr.HTML(scan.CHECK_LIST, js_on_load=None)
-                public = bool(os.environ.get("SPACE_ID"))
-                confirmed = gr.Checkbox(label=CONFIRM, value=not public, visible=public, elem_id="upload-confirm")
-                upload = gr.File(label=ACCEPTED, file_count="multiple", elem_id="upload", height=120)
         with gr.Column(elem_classes="right", min_width=280, scale=9):
             result = gr.HTML(views.reading_empty(False), js_on_load=asset_text("pick.js"), elem_id="reading")
             table = gr.HTML("", js_on_load=None, elem_id="reading-table")

@@ -12,7 +12,7 @@ from nearl.backbones import Backbone
 EMPTY = 8  # grey levels of 255 that 90 % of a patch's pixels stay within where there is nothing on it (our choice)
 ON_EMPTY = (
     "Most of this map lies where the picture is empty. The model may read the outline there, or keep what it saw "
-    "elsewhere; it is not a place to look at."
+    "elsewhere; do not read it as the place of a finding."
 )
 
 
