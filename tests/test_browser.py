@@ -250,6 +250,13 @@ def test_every_tab_fits_and_keeps_the_notice_in_sight(page):
         page.evaluate("window.scrollTo(0, 0)")
 
 
+def test_the_correction_on_the_learn_tab_can_be_turned(page):
+    _open(page, "Learn")
+    for angle, words in ((90, "100\u202f% is new and added"), (0, "100\u202f% repeats"), (135, "50\u202f% takes back")):
+        page.get_by_label("Turn the correction").fill(str(angle))
+        expect(page.locator("#turned")).to_contain_text(words)
+
+
 def test_every_control_has_a_name(page):
     page.locator("#examples button").first.click()
     expect(page.locator("#viewer figure")).to_contain_text(MAP_WORDS)

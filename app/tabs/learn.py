@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gradio as gr
 
-PAGE = """
+from app.context import asset_text
+
+PAGE = f"""
 <article class="page">
 <h2>What happens here</h2>
 
@@ -38,6 +40,13 @@ merely repeats what the layer already says is removed, so that only the part at 
 <dfn>orthogonal</dfn> part, is added. This is the Orthogonal Cross-Attention Adapter. The old knowledge is not
 overwritten; something is put beside it.</li>
 </ol>
+<div class="drawings">
+<figure>{asset_text("towers.svg")}<figcaption>The two halves stay as they are. The queries read every layer of both, and
+the adapters (⊥) add what is new.</figcaption></figure>
+<figure>{asset_text("orthogonal.svg")}<label for="turn">Turn the correction</label>
+<input type="range" id="turn" min="0" max="180" value="48">
+<figcaption id="turned" aria-live="polite"></figcaption></figure>
+</div>
 <p>At the first step of teaching the correction is zero, so the taught model begins exactly where the frozen one is.
 Teaching then lowers the <dfn>loss</dfn>: how surprised the model is by the right labels. That is the line you see
 while it learns.</p>
@@ -72,4 +81,4 @@ choices.</p>
 
 
 def build() -> None:
-    gr.HTML(PAGE, js_on_load=None, elem_id="learn-page")
+    gr.HTML(PAGE, js_on_load=asset_text("orthogonal.js"), elem_id="learn-page")
