@@ -24,6 +24,6 @@
     bring(event.dataTransfer.files);
   });
   document.addEventListener("paste", (event) => {
-    if (bring(event.clipboardData.files)) event.preventDefault();
+    if (!event.target.closest?.("input, textarea") && bring(event.clipboardData.files)) event.preventDefault();
   });
 }
