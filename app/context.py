@@ -11,7 +11,7 @@ from pathlib import Path
 import gradio as gr
 
 from app.engine import Engine
-from app.workspace import Registry
+from app.workspace import Registry, Workspace
 from nearl.prompts import PromptSet, ready_sets
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -26,6 +26,12 @@ class Context:
     registry: Registry
     session: gr.State
     ready_prompts: dict[str, dict] = field(default_factory=dict)
+
+    def workspace(self, key: str | None) -> Workspace:
+        """The visitor's workspace. Waits, while the server starts, until the engine has imported what the tabs use:
+        two threads that import the same large packages at once can both fail."""
+        self.engine.imported.wait()
+        return self.registry.get(key)
 
     @property
     def default_prompts(self) -> dict | None:

@@ -55,14 +55,15 @@ class Engine:
     """Loads the backbone and says how far that is.
 
     A model that cannot be loaded, for want of a network say, is replaced by the embedded one; `notice` then says why.
-    `device_lock`: hold it around every pass through the model. `start` returns at once; `backbone` waits for the model
-    and raises NearlError with one sentence if there is none at all.
+    `start` returns at once; `backbone` waits for the model and raises NearlError with one sentence if there is none at
+    all. `imported`: set once the packages that the tabs use are there. `device_lock`: hold it around every pass through
+    the model.
     """
 
     def __init__(self, name: str = "embedded", device: str = "auto", weights: str = "pretrained"):
         self.name, self.device, self.weights = name, device, weights
         self.device_lock = DeviceLock()
-        self._ready = threading.Event()
+        self.imported, self._ready = threading.Event(), threading.Event()
         self._backbone: Backbone | None = None
         self._error = self.notice = ""
         self._ready_classes: dict[str, Tensor] = {}
@@ -72,6 +73,7 @@ class Engine:
         threading.Thread(target=self._load, name="load-backbone", daemon=True).start()
 
     def _load(self) -> None:
+        self._import()
         try:
             self._backbone = self._load_one(self.name)
         except NearlError as error:
@@ -87,14 +89,27 @@ class Engine:
             log.error("%s", self._error)
         self._ready.set()
         if self._backbone is not None:
-            import pytorch_grad_cam  # noqa: F401  slow to import: do it before the first map is asked for
-
             self.ready_classes()  # before a visitor waits for it
+
+    def _import(self) -> None:
+        """What the tabs need of `nearl`, and with it torch: in seconds, so not before the page is up; in one thread."""
+        try:
+            import pytorch_grad_cam  # noqa: F401
+
+            import nearl.classifier
+            import nearl.data.checks
+            import nearl.data.phantoms
+            import nearl.explain
+            import nearl.runs.comparison  # noqa: F401
+        except Exception:  # loading the model says it in words
+            log.exception("importing")
+        finally:
+            self.imported.set()
 
     def _load_one(self, name: str) -> Backbone:
         """The model of that name. NearlError for whatever goes wrong; what is unexpected is logged in full."""
         try:
-            import torch  # takes seconds: not before the page is up
+            import torch
 
             from nearl.backbones import load_backbone
 

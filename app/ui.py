@@ -44,7 +44,7 @@ document.addEventListener("focusin", (event) => {
 
 # The id of the workspace is kept by the browser, so that a reload, a second tab and a restarted server find it again.
 # Where the browser keeps nothing, a reload begins anew.
-RECALL = "() => { try { return localStorage.getItem('nearl-workspace'); } catch { return null; } }"
+RECALL = "() => { try { return [localStorage.getItem('nearl-workspace'), null]; } catch { return [null, null]; } }"
 REMEMBER = "(key) => { try { localStorage.setItem('nearl-workspace', key); } catch {} return []; }"
 
 WORDS = {"common": {"upload": "Add files"}}  # the name of a button that Gradio leaves without one
@@ -127,8 +127,9 @@ def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Depende
     pages: dict[str, str] = {}
     kept = gr.Textbox(visible=False)
 
-    def opened(key: str | None, request: gr.Request) -> tuple[str, str, str]:
-        pages[request.session_hash] = found = ctx.registry.get(key).id
+    def opened(key: str | None, begun: str | None, request: gr.Request) -> tuple[str, str, str]:
+        # `begun`: the workspace of what was clicked before this event came
+        pages[request.session_hash] = found = ctx.registry.get(key or begun).id
         return found, _header(ctx.engine), found
 
     def closed(request: gr.Request) -> None:
@@ -143,7 +144,7 @@ def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Depende
     timer = gr.Timer(1.0)
     quiet = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
     timer.tick(model_state, None, [header, timer], **quiet)
-    loaded = app.load(opened, kept, [ctx.session, header, kept], js=RECALL, **quiet)
+    loaded = app.load(opened, [kept, ctx.session], [ctx.session, header, kept], js=RECALL, **quiet)
     loaded.then(None, kept, None, js=REMEMBER, api_visibility="private")
     app.unload(closed)
     return loaded

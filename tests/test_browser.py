@@ -190,6 +190,25 @@ def test_on_a_phone_images_come_before_their_reading(browser, server):
     page.close()
 
 
+def test_a_click_before_the_page_has_its_workspace_is_not_lost(browser, server):
+    page, held = browser.new_page(viewport={"width": 1400, "height": 900}), []
+    # the request for a workspace waits
+    page.route("**/gradio_api/run/**", lambda route: route.continue_() if held is None else held.append(route))
+    page.goto(server.url)
+    page.locator("#examples button").first.click()
+    expect(page.locator("#viewer img.base")).to_be_visible(timeout=60_000)
+    assert held
+    waiting, held = held, None
+    for route in waiting:
+        route.continue_()
+    page.wait_for_function("() => localStorage.getItem('nearl-workspace')")
+    page.get_by_label("Ready sets").select_option("brain_mri_tumor")
+    page.get_by_role("button", name="Read the image").click()
+    expect(page.locator("#reading .bar-line.before")).to_have_count(3)
+    expect(page.locator("#viewer img.base")).to_be_visible()
+    page.close()
+
+
 def test_images_are_dropped_and_pasted_anywhere(page, tmp_path):
     transfer = """(name) => new Promise((done) => document.createElement("canvas").toBlob((blob) => {
       const data = new DataTransfer();

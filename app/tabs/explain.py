@@ -161,7 +161,7 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
 
     def show(key: str, *given) -> Iterator[dict]:
         """The whole tab, for what is chosen; the model is asked only for what has not been drawn yet."""
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         yield {session: workspace.id}
         try:
             if workspace.prediction is None and workspace.records and workspace.prompt_set is not None:
@@ -193,7 +193,7 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
 
     def redraw(key: str, *given) -> dict:
         """The same maps in another look."""
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         if workspace.prediction is None:
             return {tab.message: ""}
         count = len(tab.choices)
@@ -223,7 +223,7 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
         return map_views.busy(METHODS[choice.method].slow)
 
     def on_pick(key: str, event: gr.EventData, *given) -> Iterator[dict]:
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         workspace.selected = int(event.index) % max(len(workspace.records), 1)
         yield from show(key, *given)
 

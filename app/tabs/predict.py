@@ -168,7 +168,7 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.
     chosen = [tab.when, tab.about]
 
     def on_upload(key: str, paths: list[str] | None, sure: bool, value: dict, when: str, about: str) -> Iterator[dict]:
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         try:
             for update in _bring(workspace, paths or [], False, value, MapChoice(when, about), sure):
                 yield {tab.upload: None, **update}
@@ -176,13 +176,13 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.
             uploads.forget(paths or [])
 
     def on_example(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         example = examples[int(event.index) % len(examples)]
         value = example.prompts
         if workspace.adapter is not None and workspace.prompt_set is not None:
             value = workspace.prompt_set.to_dict()
-        for update in _bring(workspace, [example.path], True, value, MapChoice(BEFORE if when == OFF else when)):
-            yield {tab.editor: value, tab.upload: None, **update}
+        yield {tab.editor: value, tab.upload: None}  # once, so that an edit made while it is read stays
+        yield from _bring(workspace, [example.path], True, value, MapChoice(BEFORE if when == OFF else when))
 
     def _bring(
         workspace: Workspace,
@@ -204,7 +204,7 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.
             yield from read_and_show(ctx, tab, workspace, value, choice)
 
     def on_read(key: str, value: dict, when: str, about: str) -> Iterator[dict]:
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         first = workspace.prediction is None
         choice = MapChoice(BEFORE if first and when == OFF else when, about)
         yield {session: workspace.id}
@@ -215,16 +215,16 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.
         names = list(ready_sets())
         value = ctx.ready_prompts[names[int(event.index) % len(names)]]
         yield {tab.editor: value}
-        yield from read_and_show(ctx, tab, ctx.registry.get(key), value, MapChoice(when))
+        yield from read_and_show(ctx, tab, ctx.workspace(key), value, MapChoice(when))
 
     def on_pick(key: str, when: str, about: str, event: gr.EventData) -> Iterator[dict]:
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         workspace.selected = int(event.index) % max(len(workspace.records), 1)
         yield show(tab, workspace)
         yield from on_map(key, when, about)
 
     def on_map(key: str, when: str, about: str) -> Iterator[dict]:
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         try:
             layer = reading.map_layer(ctx.engine, workspace, MapChoice(when, about))
             yield {tab.viewer: reading.viewer_html(workspace, layer)}

@@ -130,7 +130,7 @@ def wire(ctx: Context, tab: PredictTab) -> None:
 
     def on_look(key: str, when: str, about: str, together: str, value, what: str) -> Iterator[dict]:
         """One control moves alone and is not answered, so that a second one moved meanwhile is not set back."""
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         if viewer.selected(workspace) is None:
             return
         viewer.look(workspace, what, value)
@@ -140,7 +140,7 @@ def wire(ctx: Context, tab: PredictTab) -> None:
         yield from redraw(workspace, MapChoice(when, about), together, follow)
 
     def on_column(key: str, when: str, about: str, together: str, event: gr.EventData) -> Iterator[dict]:
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         record = viewer.selected(workspace)
         if record is None:
             return
@@ -149,7 +149,7 @@ def wire(ctx: Context, tab: PredictTab) -> None:
         yield from redraw(workspace, MapChoice(when, about), together, controls.outputs)
 
     def on_all(key: str, about: str, together: str) -> Iterator[dict]:
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         if viewer.selected(workspace) is None or workspace.prediction is None:
             return
         name = about or reading.closest(workspace)
@@ -168,7 +168,7 @@ def wire(ctx: Context, tab: PredictTab) -> None:
             }
 
     def on_together(key: str, about: str, together: str) -> str:
-        return viewer.volume_html(ctx.registry.get(key), about, together)
+        return viewer.volume_html(ctx.workspace(key), about, together)
 
     quiet = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
     device = {"concurrency_id": "device", "concurrency_limit": 4, **quiet}

@@ -43,7 +43,7 @@ def _wire_run(ctx: Context, part: parts.ComparePart) -> None:
     session = ctx.session
 
     def begin(key: str, choice: Choice) -> Iterator[dict]:
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         yield {session: workspace.id, part.message: "", part.compare: gr.update(interactive=False)}
         try:
             comparing.start(ctx.engine, workspace, choice)
@@ -66,13 +66,13 @@ def _wire_run(ctx: Context, part: parts.ComparePart) -> None:
         return on_question
 
     def on_cancel(key: str) -> dict:
-        going_on = comparing.current(ctx.registry.get(key))
+        going_on = comparing.current(ctx.workspace(key))
         if going_on is not None:
             going_on.cancel()
         return {part.cancel: gr.update(visible=False)}
 
     def on_source(key: str, source: str) -> dict:
-        return {part.plan: show.plan(ctx.registry.get(key), source), part.message: ""}
+        return {part.plan: show.plan(ctx.workspace(key), source), part.message: ""}
 
     inputs, outputs = [session, part.methods, *part.controls], [session, *part.outputs]
     part.compare.click(on_compare, inputs, outputs, concurrency_limit=None, **QUIET)
@@ -86,7 +86,7 @@ def _wire_run(ctx: Context, part: parts.ComparePart) -> None:
 
 def _wire_use(ctx: Context, part: parts.ComparePart, predict_tab: predict.PredictTab) -> None:
     def on_use(key: str, event: gr.EventData) -> Iterator[dict]:
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         try:
             name = Pressed.of(event).pick("method", comparing.current(workspace).folder.about["methods"])
             comparing.use(ctx.engine, workspace, name)
@@ -108,14 +108,14 @@ def _wire_return(ctx: Context, part: parts.ComparePart, tab_item: gr.Tab, opened
         return {part.methods: show.methods((cards or {}).get("ticked", had)), part.folded: gr.update(open=view is None)}
 
     def on_open(key: str) -> Iterator[dict]:
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         view = comparing.current(workspace)
         yield {**show.sources(part, workspace), **methods(view)}
         yield from _follow(part, workspace)
 
     def on_select(key: str, source: str, cards: dict | None) -> Iterator[dict]:
         """As the tab is only now in the page, it shows again what it was given before."""
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         view = comparing.current(workspace)
         yield {**show.sources(part, workspace, source), **show.all_of(part, workspace), **methods(view, cards)}
         if view is not None and not view.finished:

@@ -72,7 +72,7 @@ def _wire_run(ctx: Context, tab: TeachTab, predict_tab: predict.PredictTab) -> N
     outputs = [session, *tab.outputs, *predict_tab.outputs]
 
     def on_teach(key: str, value: dict, *values) -> Iterator[dict]:
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         before = workspace.state.get("in_use")
         yield {session: workspace.id}
         yield from run.start(ctx, part, workspace, value, values)
@@ -81,17 +81,17 @@ def _wire_run(ctx: Context, tab: TeachTab, predict_tab: predict.PredictTab) -> N
             yield from predict.show_adapter(ctx, predict_tab, workspace)
 
     def on_cancel(key: str) -> dict:
-        going_on = ctx.registry.get(key).run
+        going_on = ctx.workspace(key).run
         if going_on is not None:
             going_on.cancel()
         return {part.cancel: gr.update(visible=False)}
 
     def on_cell(key: str, event: gr.EventData) -> dict:
-        return run.cell(ctx, part, ctx.registry.get(key), Pressed.of(event))
+        return run.cell(ctx, part, ctx.workspace(key), Pressed.of(event))
 
     def on_report(key: str, event: gr.EventData) -> dict:
         try:
-            return {part.slot: run.report(ctx.registry.get(key), Pressed.of(event))}
+            return {part.slot: run.report(ctx.workspace(key), Pressed.of(event))}
         except Exception as error:
             return {part.cell: views.message(reading.sentence(error), "error"), part.slot: None}
 
@@ -117,7 +117,7 @@ def _wire_shelf(ctx: Context, tab: TeachTab, predict_tab: predict.PredictTab) ->
         return {**adapters.show(part, workspace, message), **run.show(tab.run, workspace)}
 
     def on_shelf(key: str, event: gr.EventData) -> Iterator[dict]:
-        workspace, pressed = ctx.registry.get(key), Pressed.of(event)
+        workspace, pressed = ctx.workspace(key), Pressed.of(event)
         try:
             if pressed.act == "compare":
                 yield {part.comparison: adapters.compare(ctx, workspace, pressed), part.message: ""}
@@ -136,7 +136,7 @@ def _wire_shelf(ctx: Context, tab: TeachTab, predict_tab: predict.PredictTab) ->
             yield from predict.show_adapter(ctx, predict_tab, workspace)
 
     def on_upload(key: str, path: str | None) -> Iterator[dict]:
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         try:
             shelf.use(ctx.engine, workspace, shelf.add(ctx.engine, workspace, path))
         except Exception as error:
@@ -173,7 +173,7 @@ def _wire_return(
     outputs = [*tab.outputs, *predict_tab.outputs]
 
     def on_open(key: str, *values) -> Iterator[dict]:
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         before = workspace.state.get("in_use")
         yield {**images.show(tab.images, workspace, values), **adapters.show(tab.shelf, workspace)}
         if before:
@@ -181,7 +181,7 @@ def _wire_return(
         yield from follow(workspace, before)
 
     def on_select(key: str) -> Iterator[dict]:
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         yield {**run.show(tab.run, workspace), **adapters.show(tab.shelf, workspace)}
         if workspace.busy:
             yield from follow(workspace, workspace.state.get("in_use"))

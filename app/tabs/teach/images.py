@@ -151,7 +151,7 @@ def wire(ctx: Context, part: ImagesPart, sources: Sources, controls: Controls) -
 
     def changed(key: str, value: dict | None, given: tuple, change, opened: int | None = None, page: int = 0) -> dict:
         """Do `change` with the workspace and show what is there then, or why it could not be done."""
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         message = ""
         try:
             _keep_words(workspace, value)
@@ -207,7 +207,7 @@ def wire(ctx: Context, part: ImagesPart, sources: Sources, controls: Controls) -
         return changed(key, value, given, lambda workspace: _tidy(workspace, pressed))
 
     def on_plan(key: str, *given) -> dict:
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         if teaching.labelled(workspace) is None:
             return {part.message: ""}
         return {part.check: check_html(workspace, given)}

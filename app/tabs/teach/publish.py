@@ -73,10 +73,10 @@ def wire(
     """`fetched`: what to show, in `outputs`, once an adapter from the Hub is in use. `opened`: the page's opening."""
 
     def on_push(key: str, repo: str, private: bool, token: gr.OAuthToken | None = None) -> str:
-        return push(ctx.registry.get(key), repo, private, token)
+        return push(ctx.workspace(key), repo, private, token)
 
     def on_pull(key: str, repo: str, token: gr.OAuthToken | None = None) -> Iterator[dict]:
-        workspace = ctx.registry.get(key)
+        workspace = ctx.workspace(key)
         try:
             found = shelf.pull(ctx.engine, workspace, repo, token.token if token else None)
             shelf.use(ctx.engine, workspace, found)
