@@ -38,6 +38,20 @@ class Context:
         return self.ready_prompts.get(FIRST_SET)
 
 
+def away(*classes: str) -> list[str]:
+    """The CSS classes of a component that is not to be seen.
+
+    Gradio's `visible` is lost where it changes while the tab is being built, which takes a second on a phone, and is
+    handed on to what is inside; `elem_classes` is neither.
+    """
+    return [*classes, "away"]
+
+
+def seen(yes: object, *classes: str) -> dict:
+    """The update that shows or hides a component, with its other CSS classes."""
+    return gr.update(elem_classes=list(classes) if yes else away(*classes))
+
+
 def asset_text(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 

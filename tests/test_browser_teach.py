@@ -212,8 +212,9 @@ def test_a_killed_server_loses_nothing(browser, checkpoints, archive, tmp_path):
         first.process.wait(30)
     page.close()
     with serve(backbone, tmp_path / "second.log", port=port) as second:
-        page = _goto(context.new_page(), second.url)
-        _open(page, "Teach")
+        page = context.new_page()
+        context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": 6})  # as on a phone
+        _open(_goto(page, second.url), "Teach")
         expect(page.locator("#set h3").first).to_have_text("12 images in 2 classes")
         expect(page.locator("#progress .curve").first).to_be_visible(timeout=LONG)  # it goes on by itself
         page.get_by_role("button", name="Cancel").click()

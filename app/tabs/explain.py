@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app import explaining, map_views, views
-from app.context import Context, asset_text
+from app.context import Context, asset_text, away, seen
 from app.explaining import CLASSES, COMPARE, IMAGES, ONE, Choice
 from app.reading import AFTER, BEFORE, filmstrip_html, read, sentence
 from app.tabs.predict import SET_STRENGTH
 from app.workspace import Workspace
 
+CONTROLS, SIDE = "map-controls", ("right", "plain-controls")
 VIEW_NAMES = {ONE: "This map", COMPARE: "Before and after", CLASSES: "All classes", IMAGES: "All images"}
 COLOURS = [("Fire", "inferno"), ("Green", "viridis"), ("Blue to yellow", "cividis")]
 CONTOURS = [("None", 0.0), ("Highest tenth", 0.9), ("Highest quarter", 0.75)]
@@ -66,7 +67,7 @@ def build(ctx: Context, tab_item: gr.Tab) -> ExplainTab:
         with gr.Column(elem_classes="left", min_width=280, scale=12):
             with gr.Column(elem_classes="lightbox"):
                 stage = gr.HTML(map_views.empty(), js_on_load=None, elem_id="maps")
-                with gr.Column(elem_classes="map-controls", visible=False) as controls:
+                with gr.Column(elem_classes=away(CONTROLS)) as controls:
                     view = gr.Radio([(VIEW_NAMES[ONE], ONE)], value=ONE, label="Show", elem_id="explain-view")
                     with gr.Row():
                         when = gr.Radio(
@@ -80,7 +81,7 @@ def build(ctx: Context, tab_item: gr.Tab) -> ExplainTab:
                 filmstrip = gr.HTML("", js_on_load=asset_text("pick.js"), elem_id="explain-filmstrip")
             message = gr.HTML("", js_on_load=None, elem_id="explain-message")
             gr.HTML(f'<p class="quiet">{map_views.CAN_TELL}</p>', js_on_load=None)
-        with gr.Column(elem_classes="right plain-controls", min_width=280, scale=8, visible=False) as side:
+        with gr.Column(elem_classes=away(*SIDE), min_width=280, scale=8) as side:
             method = gr.Radio([], label="Kind of map", elem_id="explain-method")
             card = gr.HTML("", js_on_load=None, elem_id="explain-card")
             layer = gr.Slider(0, 8, 0, step=1, label="Layer (0: its own choice)", elem_id="explain-layer", buttons=[])
@@ -132,8 +133,8 @@ def _controls(tab: ExplainTab, workspace: Workspace, asked: Choice, choice: Choi
         return gr.update(**more, **({"value": getattr(choice, name)} if changed else {}))
 
     return {
-        tab.controls: gr.update(visible=True),
-        tab.side: gr.update(visible=True),
+        tab.controls: seen(True, CONTROLS),
+        tab.side: seen(True, *SIDE),
         tab.view: update("view", choices=shown),
         tab.when: update("when", choices=whens, visible=choice.view != COMPARE),
         tab.about: update(
@@ -169,7 +170,7 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
         except Exception as error:
             yield {tab.message: views.message(sentence(error), "error")}
         if workspace.prediction is None:
-            hidden = {part: gr.update(visible=False) for part in (tab.controls, tab.side)}
+            hidden = {tab.controls: seen(False, CONTROLS), tab.side: seen(False, *SIDE)}
             yield {tab.stage: map_views.empty(), tab.message: "", tab.filmstrip: "", **hidden}
             return
         count = len(tab.choices)

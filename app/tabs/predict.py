@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 
 import gradio as gr
 
 from app import reading, uploads, views
-from app.context import ASSETS, Context, asset_text, prompt_editor
+from app.context import ASSETS, Context, asset_text, away, prompt_editor, seen
 from app.examples import Example, example_list
 from app.reading import AFTER, BEFORE, OFF, MapChoice
 from app.tabs import scan
@@ -18,6 +19,7 @@ from app.workspace import Workspace
 from nearl.errors import NearlError
 from nearl.prompts import ready_sets
 
+CONTROLS = "map-controls"
 MARK_STALE = "() => document.getElementById('reading')?.classList.add('stale')"
 MARK_FRESH = """() => {
   if (!document.querySelector("#predict-message .error")) document.getElementById("reading")?.classList.remove("stale");
@@ -66,7 +68,7 @@ def build(ctx: Context) -> PredictTab:
             with gr.Column(elem_classes="lightbox"):
                 viewer = gr.HTML(views.viewer_empty(), js_on_load=None, elem_id="viewer")
                 scan_controls = scan.build()
-                with gr.Column(elem_classes="map-controls", visible=False) as controls:
+                with gr.Column(elem_classes=away(CONTROLS)) as controls:
                     with gr.Row():
                         when = gr.Radio(
                             [("No map", OFF)], value=OFF, label="Where it looked", scale=3, elem_id="map-when"
@@ -111,7 +113,7 @@ def show(tab: PredictTab, workspace: Workspace, layer: tuple[str | None, str] = 
     ready = workspace.prediction is not None
     return {
         tab.viewer: reading.viewer_html(workspace, layer),
-        tab.controls: gr.update(visible=ready),
+        tab.controls: seen(ready, CONTROLS),
         tab.filmstrip: reading.filmstrip_html(workspace),
         tab.problems: views.problem_list(workspace.problems),
         tab.message: views.message(error, "error"),
@@ -147,7 +149,10 @@ def read_and_show(
             yield {tab.reading: views.reading_busy(ctx.engine.state == "loading")}
         reading.read(ctx.engine, workspace, value)
         choice, updates = map_choices(tab, workspace, choice)
-        yield {**show(tab, workspace), **updates}
+        shown = show(tab, workspace)
+        for control in tab.scan.choices.values():  # moved meanwhile, it is not set back
+            shown.pop(control, None)
+        yield {**shown, **updates}
         if choice.when != OFF:
             yield {tab.viewer: reading.viewer_html(workspace, reading.map_layer(ctx.engine, workspace, choice))}
     except Exception as error:
@@ -234,8 +239,13 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.
     outputs = [session, *tab.outputs]
 
     def wire(trigger: Callable, fn: Callable, inputs: list) -> gr.events.Dependency:
+        @wraps(fn)
+        def run(*given) -> Iterator[dict]:
+            yield from fn(*given)
+            yield {session: gr.skip()}  # Gradio repeats the last answer at the end, over what was changed since
+
         return trigger(
-            fn, [session, *inputs], outputs, concurrency_id="device", concurrency_limit=4, show_progress="hidden",
+            run, [session, *inputs], outputs, concurrency_id="device", concurrency_limit=4, show_progress="hidden",
             trigger_mode="always_last", api_visibility="private",
         )  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from app import reading, viewer, views
-from app.context import Context, asset_text
+from app.context import Context, asset_text, away, seen
 from app.reading import OFF, MapChoice
 from app.viewer import TOGETHER
 from app.workspace import Workspace
@@ -18,6 +18,7 @@ from app.workspace import Workspace
 if TYPE_CHECKING:
     from app.tabs.predict import PredictTab
 
+GROUP = ("map-controls", "scan-controls")
 CHECK_LIST = """<details class="check-list"><summary>Before you bring a scan of a person</summary><ul>
 <li>Export it without names: most viewers offer “anonymise”.</li>
 <li>Look for text burned into the picture, also at its edges.</li>
@@ -56,7 +57,7 @@ class ScanControls:
 
 def build() -> ScanControls:
     """The controls under the viewer, hidden until there is a scan."""
-    with gr.Column(elem_classes="map-controls scan-controls", visible=False) as group:
+    with gr.Column(elem_classes=away(*GROUP)) as group:
         number = gr.Slider(1, 2, 1, step=1, label="Slice", elem_id="scan-slice", buttons=[])
         moment = gr.Slider(1, 2, 1, step=1, label="Moment", elem_id="scan-moment", buttons=[])
         curve = gr.HTML("", js_on_load=asset_text("pick.js"), elem_id="scan-curve")
@@ -77,7 +78,7 @@ def show(controls: ScanControls, workspace: Workspace, class_name: str | None = 
     """The controls of the scan on show, or none for a picture."""
     record = viewer.selected(workspace)
     if record is None:
-        return {controls.group: gr.update(visible=False)}
+        return {controls.group: seen(False, *GROUP)}
     windows, planes, count = viewer.windows(record.scan), viewer.planes(record.scan), record.slices()
     film = viewer.is_film(record)
     moments = 1 if film else record.scan.frames
@@ -86,7 +87,7 @@ def show(controls: ScanControls, workspace: Workspace, class_name: str | None = 
     which = "all" if step == 1 else f"one in {step} of the"
     curve = viewer.volume_html(workspace, class_name, together)
     return {
-        controls.group: gr.update(visible=True),
+        controls.group: seen(True, *GROUP),
         controls.window: gr.update(choices=windows, value=viewer.window_key(record), visible=len(windows) > 1),
         controls.invert: gr.update(value=record.view.invert),
         controls.plane: gr.update(choices=planes, value=record.view.plane, visible=len(planes) > 1),

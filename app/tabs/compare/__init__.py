@@ -12,7 +12,7 @@ import gradio as gr
 from app import comparing, reading, views
 from app.comparing import QUESTIONS, USUAL, WHOLE, Choice
 from app.comparison_run import ComparisonView
-from app.context import Context
+from app.context import Context, seen
 from app.tabs import predict
 from app.tabs.compare import parts, show
 from app.tabs.teach.parts import DEVICE, QUIET, Pressed
@@ -69,7 +69,7 @@ def _wire_run(ctx: Context, part: parts.ComparePart) -> None:
         going_on = comparing.current(ctx.workspace(key))
         if going_on is not None:
             going_on.cancel()
-        return {part.cancel: gr.update(visible=False)}
+        return {part.cancel: seen(False)}
 
     def on_source(key: str, source: str) -> dict:
         return {part.plan: show.plan(ctx.workspace(key), source), part.message: ""}

@@ -8,7 +8,7 @@ import gradio as gr
 
 from app import compare_views
 from app.comparing import QUESTIONS, Choice
-from app.context import asset_text
+from app.context import asset_text, away
 from app.examples import KIND_NAMES
 
 SHOTS = [("4", 4), ("8", 8), ("16", 16), ("All", 0)]
@@ -74,7 +74,7 @@ def build() -> ComparePart:
     message = gr.HTML("", js_on_load=None, elem_id="compare-message")
     with gr.Row(elem_classes="action"):
         compare = gr.Button("Compare", variant="primary", elem_id="compare")
-        cancel = gr.Button("Cancel", visible=False, elem_id="compare-cancel")
+        cancel = gr.Button("Cancel", elem_classes=away(), elem_id="compare-cancel")
     used = gr.HTML("", js_on_load=None, elem_id="compare-used")
     result = gr.HTML(compare_views.empty(), js_on_load=asset_text("act.js"), elem_id="comparison-result")
     return ComparePart(

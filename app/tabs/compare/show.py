@@ -10,6 +10,7 @@ import gradio as gr
 from app import compare_views, comparing, views
 from app.comparing import OWN, USUAL
 from app.comparison_run import ComparisonView
+from app.context import seen
 from app.jobs import CANCELLED, FAILED
 from app.tabs.compare.parts import DRAWN, ComparePart
 from app.workspace import Workspace
@@ -27,7 +28,7 @@ def buttons(part: ComparePart, workspace: Workspace) -> dict:
     view = comparing.current(workspace)
     busy = view is not None and not view.finished
     idle = {button: gr.update(interactive=not busy) for button in (part.compare, *part.questions)}
-    return {**idle, part.cancel: gr.update(visible=busy)}
+    return {**idle, part.cancel: seen(busy)}
 
 
 def methods(ticked: Sequence[str] = USUAL) -> dict:

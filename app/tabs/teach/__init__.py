@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app import reading, shelf, uploads, views
-from app.context import Context
+from app.context import Context, away, seen
 from app.tabs import predict
 from app.tabs.teach import adapters, images, publish, run
 from app.tabs.teach.parts import DEVICE, QUIET, Controls, Pressed
@@ -44,7 +44,7 @@ def build(ctx: Context, predict_tab: predict.PredictTab, tab_item: gr.Tab, opene
         with gr.Column(elem_classes="left", min_width=280, scale=1):
             gr.HTML('<h2 class="section">1. Images to learn from</h2>', js_on_load=None)
             sources, found = images.build_sources()
-            with gr.Column(visible=False) as words:
+            with gr.Column(elem_classes=away()) as words:
                 gr.HTML('<h2 class="section">2. The classes, in your words</h2>', js_on_load=None)
                 editor = images.build_editor()
                 gr.HTML('<h2 class="section">3. Teach</h2>', js_on_load=None)
@@ -84,7 +84,7 @@ def _wire_run(ctx: Context, tab: TeachTab, predict_tab: predict.PredictTab) -> N
         going_on = ctx.workspace(key).run
         if going_on is not None:
             going_on.cancel()
-        return {part.cancel: gr.update(visible=False)}
+        return {part.cancel: seen(False)}
 
     def on_cell(key: str, event: gr.EventData) -> dict:
         return run.cell(ctx, part, ctx.workspace(key), Pressed.of(event))

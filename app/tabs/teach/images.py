@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app import reading, teach_views, teaching, views
-from app.context import Context, asset_text, prompt_editor
+from app.context import Context, asset_text, prompt_editor, seen
 from app.examples import KIND_NAMES
 from app.tabs.teach.parts import QUIET, Controls, Parts, Pressed, choice_of
 from app.teach_views import PAGE, Thumb
@@ -91,7 +91,7 @@ def show(
     """The labelled set as it is, with the class `opened` and its page of thumbnails, as updates by component."""
     data = teaching.labelled(workspace)
     if data is None:
-        return {part.message: message, part.set: "", part.check: "", part.words: gr.update(visible=False)}
+        return {part.message: message, part.set: "", part.check: "", part.words: seen(False)}
     opened = opened if opened is not None and opened < len(data.classes) else None
     indices = [] if opened is None else [i for i, label in enumerate(data.labels) if label == opened]
     page = max(0, min(page, (len(indices) - 1) // PAGE))
@@ -102,7 +102,7 @@ def show(
         part.set: teach_views.labelled_set(found.counts, opened, page, thumbs),
         part.check: check_html(workspace, values),
         part.editor: teaching.prompts_for(workspace).to_dict(),
-        part.words: gr.update(visible=not found.blocking),
+        part.words: seen(not found.blocking),
     }
 
 

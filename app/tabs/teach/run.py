@@ -9,7 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from app import outcome, reading, result_views, shelf, teach_views, teaching, views
-from app.context import Context, asset_text
+from app.context import Context, asset_text, away, seen
 from app.tabs.teach.images import is_example
 from app.tabs.teach.parts import Controls, Parts, Pressed, choice_of
 from app.teach_views import Thumb
@@ -70,7 +70,7 @@ def build_buttons() -> dict:
     message = gr.HTML("", js_on_load=None, elem_id="teach-message")
     with gr.Row(elem_classes="action"):
         teach = gr.Button("Teach", variant="primary", elem_id="teach")
-        cancel = gr.Button("Cancel", visible=False, elem_id="cancel")
+        cancel = gr.Button("Cancel", elem_classes=away(), elem_id="cancel")
     return {"teach": teach, "cancel": cancel, "message": message}
 
 
@@ -110,7 +110,7 @@ def show(part: RunPart, workspace: Workspace) -> dict:
 
 
 def _buttons(part: RunPart, busy: bool) -> dict:
-    return {part.teach: gr.update(interactive=not busy), part.cancel: gr.update(visible=busy), part.message: ""}
+    return {part.teach: gr.update(interactive=not busy), part.cancel: seen(busy), part.message: ""}
 
 
 def _going_on(run) -> str:
