@@ -129,7 +129,9 @@ def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Depende
 
     def opened(key: str | None, begun: str | None, request: gr.Request) -> tuple[str, str, str]:
         # `begun`: the workspace of what was clicked before this event came
-        pages[request.session_hash] = found = ctx.registry.get(key or begun).id
+        workspace = ctx.registry.get(key or begun)
+        workspace.returning = begun is None and bool(workspace.records)
+        pages[request.session_hash] = found = workspace.id
         return found, _header(ctx.engine), found
 
     def closed(request: gr.Request) -> None:

@@ -60,6 +60,7 @@ class Workspace:
         self.lock = threading.RLock()
         self.records: list[ImageRecord] = []
         self.synthetic = False
+        self.returning = False  # a page has been opened to which the images are still to be shown
         self.problems: list[Problem] = []
         self.selected = 0
         self.classifier: Classifier | None = None
@@ -95,6 +96,7 @@ class Workspace:
         """Replace the images; what was read from the earlier ones goes with them."""
         with self.lock:
             self.records, self.problems, self.synthetic, self.selected = records, problems, synthetic, 0
+            self.returning = False
             self.prediction = self.volume = None
             self.heatmaps.clear()
 

@@ -22,7 +22,6 @@ ROOT = Path(__file__).resolve().parents[1]
 class Server:
     url: str
     log: Path
-    seconds: float  # until the page answered
     process: subprocess.Popen
 
     def console(self) -> str:
@@ -37,8 +36,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serve(backbone: str, log: Path, *arguments: str, port: int | None = None) -> Iterator[Server]:
-    """The app as a visitor would start it, with its workspaces beside `log`. Raises if the page is not up within a
-    minute."""
+    """The app as a visitor would start it, with its workspaces beside `log`. RuntimeError if it does not come up."""
     port = port or free_port()
     folder = {"NEARL_WORKSPACES": str(log.parent / "workspaces")}
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **folder}
@@ -54,7 +52,7 @@ def serve(backbone: str, log: Path, *arguments: str, port: int | None = None) ->
             if process.poll() is not None or time.monotonic() - started > 240:
                 raise RuntimeError(f"The app did not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.1)
-        yield Server(url, log, time.monotonic() - started, process)
+        yield Server(url, log, process)
     finally:
         process.terminate()
         try:

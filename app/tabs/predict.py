@@ -161,10 +161,10 @@ def read_and_show(
 
 
 def show_adapter(ctx: Context, tab: PredictTab, workspace: Workspace) -> Iterator[dict]:
-    """Show what the adapter in use, or its absence, does to the images that are there."""
+    """Show the images that are there, and what the adapter in use, or its absence, does to them."""
     value = workspace.prompt_set.to_dict() if workspace.prompt_set else ctx.default_prompts
     yield {tab.editor: value, **show(tab, workspace)}
-    if workspace.records:
+    if workspace.records and workspace.prompt_set is not None:
         yield from read_and_show(ctx, tab, workspace, value, MapChoice(AFTER))
 
 

@@ -176,7 +176,8 @@ def _wire_return(
         workspace = ctx.workspace(key)
         before = workspace.state.get("in_use")
         yield {**images.show(tab.images, workspace, values), **adapters.show(tab.shelf, workspace)}
-        if before:
+        if before or workspace.returning:
+            workspace.returning = False
             yield from predict.show_adapter(ctx, predict_tab, workspace)
         yield from follow(workspace, before)
 
