@@ -67,6 +67,7 @@ class Workspace:
         self.prediction: Prediction | None = None
         self.closer: list[list[str]] = []  # ready sets whose words are closer to an image than those that were asked
         self.heatmaps: dict[tuple, Heatmap] = {}
+        self.maps_asked: object = None  # stands for what the Explain tab was asked for last
         self.volume: tuple[tuple, VolumeReading] | None = None  # of the scan on show, and what it depends on
         self.teaching_problems: list[Problem] = []
         self.names: dict[str, str] = {}  # digest -> the visitor's own name of that image, never written to disk

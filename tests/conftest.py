@@ -16,9 +16,6 @@ from timm.models.vision_transformer import VisionTransformer
 from nearl.backbones import load_backbone
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ["OMP_NUM_THREADS"] = "1"  # two processes share the cores; for the processes that they start
-    torch.set_num_threads(1)
 
 
 @register_model

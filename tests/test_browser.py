@@ -136,6 +136,7 @@ def test_read_edit_teach_and_read_again(page, task, tmp_path):
         expect(page.locator("#viewer figure")).to_contain_text(re.compile(f"“{name}”"))
         if page.locator("#viewer img.map").count():
             break
+    page.wait_for_timeout(500)  # what the class asked for has been sent
     asked = []
     page.on("request", lambda r: asked.append(r.url) if r.method == "POST" else None)  # a stream may still be opening
     page.locator("#map-strength input[type=range]").fill("10")

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 from PIL import Image
 from test_classifier import PROMPTS, Counter, adapter_for, record
@@ -10,6 +11,7 @@ from app import api, explaining, map_views
 from app.engine import DeviceLock
 from app.explaining import CLASSES, COMPARE, IMAGES, ONE, Choice
 from app.reading import AFTER, BEFORE
+from app.tabs import explain
 from app.workspace import Workspace
 from nearl.classifier import Classifier
 from nearl.errors import NearlError
@@ -132,6 +134,21 @@ def test_a_map_that_is_no_better_than_chance_or_its_control_is_called_so(workspa
     assert "Checked" in words["gradcam"] and "note" not in words["gradcam"]
     monkeypatch.setattr(explaining, "_measured", lambda: study | {"backbone": {"weights": "others"}})
     assert explaining.measured(workspace, "attention") is None
+
+
+def test_an_older_question_does_not_overwrite_a_newer_one(workspace):
+    ctx = SimpleNamespace(engine=ENGINE, workspace=lambda key: workspace)
+    with gr.Blocks() as page, gr.Tabs(), gr.Tab("Explain") as item:
+        ctx.session = gr.State(None)
+        tab = explain.build(ctx, item)
+    show = next(f.fn for f in page.fns.values() if f.name == "show")
+    given = lambda view: ("w", view, AFTER, "glioma", "gradcam", 0, 0, False, 55, "inferno", True, 0.0)  # noqa: E731
+    older = show(*given(ONE))
+    assert tab.stage not in next(older) and tab.stage not in next(older)
+    *_, newer = show(*given(COMPARE))
+    assert "what teaching changed" in newer[tab.stage]
+    rest = list(older)
+    assert rest and not any(tab.stage in answer or tab.message in answer for answer in rest)
 
 
 def test_programs_get_the_numbers(workspace):

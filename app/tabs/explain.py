@@ -163,6 +163,7 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
     def show(key: str, *given) -> Iterator[dict]:
         """The whole tab, for what is chosen; the model is asked only for what has not been drawn yet."""
         workspace = ctx.workspace(key)
+        workspace.maps_asked = mine = object()
         yield {session: workspace.id}
         try:
             if workspace.prediction is None and workspace.records and workspace.prompt_set is not None:
@@ -183,7 +184,10 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
                 tab.message: _wait(choice),
             }
             drawn = _draw(workspace, choice, given[count:])
-            yield {**drawn, tab.details: _details(ctx, workspace, choice), tab.message: ""}
+            if workspace.maps_asked is mine:
+                yield {**drawn, tab.details: _details(ctx, workspace, choice), tab.message: ""}
+            else:  # what was asked for later has been drawn, and Gradio repeats the last answer at the end
+                yield {session: workspace.id}
         except Exception as error:
             yield {tab.message: views.message(sentence(error), "error")}
 
