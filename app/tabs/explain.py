@@ -11,10 +11,10 @@ from app import explaining, map_views, views
 from app.context import Context, asset_text, away, seen
 from app.explaining import CLASSES, COMPARE, IMAGES, ONE, Choice
 from app.reading import AFTER, BEFORE, filmstrip_html, read, sentence
-from app.tabs.predict import SET_STRENGTH
+from app.tabs.predict import CONTROLS, SET_STRENGTH
 from app.workspace import Workspace
 
-CONTROLS, SIDE = "map-controls", ("right", "plain-controls")
+SIDE = ("right", "plain-controls")
 VIEW_NAMES = {ONE: "This map", COMPARE: "Before and after", CLASSES: "All classes", IMAGES: "All images"}
 COLOURS = [("Fire", "inferno"), ("Green", "viridis"), ("Blue to yellow", "cividis")]
 CONTOURS = [("None", 0.0), ("Highest tenth", 0.9), ("Highest quarter", 0.75)]
