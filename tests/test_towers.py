@@ -2,6 +2,7 @@
 
 import shutil
 
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,23 @@ def test_stepping_trimmed_text_equals_encode_text(backbone):
     torch.testing.assert_close(backbone.encode_text(tokens), expected, atol=1e-5, rtol=0)
     alone = torch.cat([backbone.encode_text(row[None]) for row in tokens])
     torch.testing.assert_close(alone, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_attention_in_place_of_torchs_own_gives_the_same_and_the_same_gradients(checkpoints, fused):
+    backbone = load_backbone(f"local-dir:{checkpoints('clip')}")
+    original = open_clip.create_model(backbone.name).eval()
+    images, tokens = torch.randn(3, 3, *backbone.image_size), backbone.tokenize(TEXTS)
+    for block in (*backbone.vision.blocks, *backbone.text.blocks):
+        assert not isinstance(block.attn, torch.nn.MultiheadAttention)
+        block.attn.fused_attn = fused
+    found = []
+    for model in (original, backbone.model):
+        seen = images.clone().requires_grad_()
+        model.encode_image(seen).square().sum().backward()
+        found.append((model.encode_image(images), seen.grad, model.encode_text(tokens)))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
 def test_padding_is_cut_where_that_is_exact(tiny):

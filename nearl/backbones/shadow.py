@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearl.backbones.registry import Backbone
@@ -30,8 +29,8 @@ def shadow(backbone: Backbone) -> Backbone:
 def split_attention(tower: VisionTower | TextTower) -> list[nn.Linear]:
     """Give every block of a shadow's tower a linear layer each for queries, keys and values; returns those layers.
 
-    ``nn.MultiheadAttention`` and timm hold all three in one fused weight; here they become views of its thirds. Raises
-    NearlError for an attention that is neither, nor BERT's.
+    CLIP's and timm's attention hold all three in one fused weight; here they become views of its thirds. Raises
+    NearlError for an attention that does neither, nor is BERT's.
     """
     found: list[nn.Linear] = []
     for block in tower.blocks:
@@ -39,12 +38,9 @@ def split_attention(tower: VisionTower | TextTower) -> list[nn.Linear]:
             own = block.attention.self
             found += [own.query, own.key, own.value]
             continue
-        if isinstance(block.attn, nn.MultiheadAttention) and block.attn.batch_first:
-            block.attn = split = _SplitAttention(block.attn)
-        elif isinstance(getattr(block.attn, "qkv", None), nn.Linear):
-            block.attn.qkv = split = _SplitLinear(block.attn.qkv)
-        else:
+        if not isinstance(getattr(block.attn, "qkv", None), nn.Linear):
             raise NearlError(f"The attention '{type(block.attn).__name__}' of this model cannot be given LoRA layers.")
+        block.attn.qkv = split = _SplitLinear(block.attn.qkv)
         found += [split.q, split.k, split.v]
     return found
 
@@ -71,27 +67,6 @@ class _SplitLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
-
-
-class _SplitAttention(nn.Module):
-    """``nn.MultiheadAttention`` (batch first, no dropout) as open_clip's blocks call it."""
-
-    def __init__(self, fused: nn.MultiheadAttention):
-        super().__init__()
-        self.num_heads, self.out_proj = fused.num_heads, fused.out_proj
-        self.q, self.k, self.v = _thirds(fused.in_proj_weight, fused.in_proj_bias)
-
-    def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
-    ) -> tuple[Tensor, None]:
-        """Tokens [B, L, d] each; ``attn_mask`` [L, L] is added. Weights are never given."""
-        q, k, v = (
-            layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for layer, x in ((self.q, q), (self.k, k), (self.v, v))
-        )
-        mask = None if attn_mask is None else attn_mask.to(q.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out_proj(out.transpose(1, 2).flatten(2)), None
 
 
 def _thirds(weight: Tensor, bias: Tensor | None) -> list[nn.Linear]:

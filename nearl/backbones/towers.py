@@ -20,6 +20,7 @@ from timm.models.vision_transformer import VisionTransformer as TimmVisionTransf
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from nearl.backbones.attention import prepare
 from nearl.errors import NearlError
 
 
@@ -29,6 +30,7 @@ class OpenClipVision:
     def __init__(self, visual: VisionTransformer):
         self.visual = visual
         self.blocks = visual.transformer.resblocks
+        prepare(self.blocks)
         self.depth, self.width = len(self.blocks), visual.conv1.out_channels
         self.grid, self.prefix_tokens = tuple(visual.grid_size), 1
 
@@ -69,9 +71,7 @@ class TimmVision:
         self.blocks = self.trunk.blocks
         self.depth, self.width = len(self.blocks), self.trunk.embed_dim
         self.grid, self.prefix_tokens = tuple(self.trunk.patch_embed.grid_size), self.trunk.num_prefix_tokens
-        if next(visual.parameters()).device.type == "cpu":
-            for block in self.blocks:  # the fused kernel's backward pass is the slower one there, in bf16 by half
-                block.attn.fused_attn = False
+        prepare(self.blocks)
         last = getattr(visual.head, "proj", self.trunk.head)
         self.linear = last if isinstance(last, nn.Linear) else None
 
@@ -131,6 +131,7 @@ class OpenClipText:
     def __init__(self, text: TextTransformer | CLIP):
         self.text = text
         self.blocks = text.transformer.resblocks
+        prepare(self.blocks)
         self.depth, self.width = len(self.blocks), text.transformer.width
         self.token_table = text.token_embedding.weight
         self.pool_type = text.text_pool_type if isinstance(text, CLIP) else text.pool_type

@@ -1,9 +1,9 @@
 """Looking into a forward pass without changing the model.
 
 Attention is mostly computed by fused kernels that never form the matrix of weights. Here the call itself is caught on
-its way to the kernel (a ``TorchFunctionMode``, which holds for this thread alone) and done step by step; where timm or
-the USEformer does it step by step itself, its softmax is caught. Forward hooks say which module is asking. Parameters,
-flags and modules are not touched, and the hooks are gone at the end, also after an error.
+its way to the kernel (a ``TorchFunctionMode``, which holds for this thread alone) and done step by step; where a block
+or the USEformer does it step by step itself, its softmax is caught. Forward hooks say which module is asking.
+Parameters, flags and modules are not touched, and the hooks are gone at the end, also after an error.
 """
 
 from __future__ import annotations
@@ -76,13 +76,10 @@ class Capture(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._place and func is F.scaled_dot_product_attention:
             return self._attend(*args, **kwargs)
-        if self._place and func is torch.Tensor.softmax:  # timm's attention without the kernel, and the USEformer's
+        if self._place and func is torch.Tensor.softmax:  # attention without the kernel, and the USEformer's
             weights = func(*args, **kwargs)
             self.attention[self._place[-1]].append(weights)
             return weights
-        plain = kwargs.get("q_proj_weight") is None and kwargs.get("key_padding_mask") is None
-        if self._place and func is F.multi_head_attention_forward and plain:
-            return self._multi_head(*args, **kwargs)
         return func(*args, **kwargs)
 
     def _attend(self, q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
@@ -96,34 +93,6 @@ class Capture(TorchFunctionMode):
         weights = weights.softmax(-1)
         self.attention[self._place[-1]].append(weights)
         return weights @ v
-
-    def _multi_head(
-        self,
-        query,
-        key,
-        value,
-        width,
-        heads,
-        w_in,
-        b_in,
-        bias_k,
-        bias_v,
-        add_zero,
-        dropout,
-        w_out,
-        b_out,
-        *_,
-        **options,
-    ) -> tuple[Tensor, None]:
-        """``nn.MultiheadAttention``, whose tensors come with the sequence first: [L, B, d]."""
-        biases = (None,) * 3 if b_in is None else b_in.chunk(3)
-        split = lambda x: x.unflatten(-1, (heads, -1)).permute(1, 2, 0, 3)  # noqa: E731  [B, heads, L, d / heads]
-        q, k, v = (split(F.linear(x, w, b)) for x, w, b in zip((query, key, value), w_in.chunk(3), biases, strict=True))
-        mask = options.get("attn_mask")
-        if mask is not None and mask.dtype == torch.bool:
-            mask = ~mask  # there, True hides
-        out = self._attend(q, k, v, attn_mask=mask)
-        return F.linear(out.permute(2, 0, 1, 3).flatten(2), w_out, b_out), None
 
 
 def _begin(module: nn.Module, args: tuple) -> tuple:
