@@ -1,8 +1,9 @@
-"""RESULTS.md from the rows of `nearl compare`: NEARL among its peers, and without its parts, on the real sets.
+"""RESULTS.md and its figures from the rows of `nearl compare`: NEARL among its peers, and without its parts, on the
+real sets.
 
 The rows: ``python -m nearl compare SET ... --methods all --shots 1,2,4,8,16 --seeds 5 --out benchmarks/runs``, with
 the folders of the fourteen sets for SET. It passes over what is there already and can be stopped at any time.
-The tables: ``PYTHONPATH=. python benchmarks/results.py``
+The tables and figures: ``PYTHONPATH=. python benchmarks/results.py``
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from pathlib import Path
 from backbone import KEPT_OUT, LEARNED
 
 from nearl.compare import Results
-from nearl.compare_report import interval, markdown
+from nearl.compare_report import curves, interval, markdown, ranks
 from nearl.methods import names
 
 HERE = Path(__file__).parent
+FIGURES = {"few_shot.png": curves, "ranks.png": ranks}
 OURS = "nearl"
 GROUPS = {
     "all sets": (*LEARNED, *KEPT_OUT),
@@ -93,6 +95,8 @@ def report(rows: Sequence[dict]) -> str:
         "at the head of that script. Embedded backbone, balanced accuracy on the `test` splits, support sets drawn "
         "from `train` by seed; every method has the same support images, prompts and augmentation, and its own default "
         "recipe, chosen without a look at any test image. For teaching and research. Not for diagnosis.\n",
+        "![Balanced accuracy against labelled images per class](few_shot.png)\n",
+        "![Average ranks over sets and shots](ranks.png)\n",
         "## Balanced accuracy, mean over sets\n\n± half of the 95 % interval over seeds, the sets taken as fixed; in "
         "brackets how many seeds there are for every set. With two seeds an interval is very wide; – means not run.\n",
         *(mean_table(found, methods, shots, title, sets) for title, sets in GROUPS.items()),
@@ -109,4 +113,7 @@ def report(rows: Sequence[dict]) -> str:
 if __name__ == "__main__":
     rows = Results(HERE / "runs").rows()
     (HERE / "RESULTS.md").write_text(report(rows), encoding="utf-8")
+    whole = [row for row in rows if ":" not in row["method"]]
+    for name, draw in FIGURES.items():
+        draw(sorted(whole, key=lambda row: names().index(row["method"]))).savefig(HERE / name, dpi=110)
     print(f"{len(rows)} runs, benchmarks/RESULTS.md")

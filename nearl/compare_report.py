@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import stats
+from sklearn.isotonic import isotonic_regression
 
 from nearl import NOTICE
 
@@ -18,6 +19,7 @@ COSTS = {"parameters": "parameters", "fit_seconds": "fit s", "peak_mb": "peak Mi
          "predict_ms": "predict ms / image"}  # fmt: skip
 MARKS = "osD^vP*Xh<>d"
 SLATE, TEAL = "#64748b", "#0f766e"
+COLORS = "#64748b", "#b45309", "#1d4ed8", "#be123c", "#6d28d9", "#0284c7", "#854d0e"
 
 
 def write(rows: Sequence[dict], folder: str | Path) -> list[Path]:
@@ -93,30 +95,41 @@ def as_csv(rows: Sequence[dict]) -> str:
 
 
 def curves(rows: Sequence[dict]):
-    """Balanced accuracy against shots, mean over sets with intervals, every line named at its end. None without."""
+    """Balanced accuracy against shots, mean over sets with intervals, every line named at its end. None without.
+
+    The lines are set apart a little at every number of shots, so that their intervals can be told from each other; an
+    interval that is far wider than all means together (two seeds) runs out of the picture.
+    """
     from matplotlib.figure import Figure
 
     methods, shots, sets = _axes(rows)
     figure = Figure(figsize=(9, 6), layout="constrained")
-    axes, ends = figure.subplots(), []
-    at = {count: i for i, count in enumerate(shots)}
+    axes, ends, means = figure.subplots(), [], []
     for number, method in enumerate(methods):
-        points = [(at[s], *interval(v)) for s in shots if (v := summary(rows, "balanced_accuracy", method, s, sets))]
+        ours, aside = method == "nearl", (number - (len(methods) - 1) / 2) * 0.4 / len(methods)
+        points = [
+            (i + aside, *interval(v))
+            for i, s in enumerate(shots)
+            if (v := summary(rows, "balanced_accuracy", method, s, sets))
+        ]
         if not points:
             continue
         x, mean, half = zip(*points, strict=True)
-        ours = method == "nearl"
-        axes.errorbar(
-            x, mean, [h or 0 for h in half], color=TEAL if ours else SLATE, marker=MARKS[number % len(MARKS)],
-            linewidth=2.5 if ours else 1, linestyle="-" if ours else ("--", "-.", ":")[number % 3], capsize=2,
-            markersize=7 if ours else 5,
+        color = TEAL if ours else COLORS[number % len(COLORS)]
+        _, _, bars = axes.errorbar(
+            x, mean, [h or 0 for h in half], color=color, marker=MARKS[number % len(MARKS)], elinewidth=1,
+            linewidth=3 if ours else 1.2, markersize=8 if ours else 5, zorder=3 if ours else 2,
         )  # fmt: skip
-        ends.append((mean[-1], x[-1], method, ours))
+        bars[0].set_alpha(0.45)
+        ends.append((mean[-1], x[-1], method, color))
+        means += mean
     if not ends:
         return None
+    margin = max(max(means) - min(means), 0.05) * 0.25
+    axes.set_ylim(max(min(means) - margin, 0), min(max(means) + margin, 1))
     _label(axes, sorted(ends), len(shots))
     axes.set_xticks(range(len(shots)), [str(s) for s in shots])
-    axes.set_xlim(-0.2, len(shots) - 1 + 0.35 * len(shots))
+    axes.set_xlim(-0.3, len(shots) - 1 + 0.3 * len(shots))
     axes.set_xlabel(f"labelled images per class\n{NOTICE}")
     axes.set_ylabel("balanced accuracy")
     axes.set_title(f"Mean over {len(sets)} set{'s' * (len(sets) > 1)}, 95 % intervals over seeds", loc="left")
@@ -216,12 +229,13 @@ def _number(value: float | None) -> str:
 
 
 def _label(axes, ends: list[tuple], count: int) -> None:
-    """Names at the right of the last points, lowest first, moved apart where they would cover each other."""
+    """Names at the right of the last points, lowest first, moved apart no more than keeps them from touching."""
     low, high = axes.get_ylim()
-    gap, y = 0.032 * (high - low), -np.inf
-    for value, x, method, ours in ends:
-        y = max(value, y + gap)
+    apart = np.arange(len(ends)) * 0.036 * (high - low)
+    heights = isotonic_regression(np.array([value for value, *_ in ends]) - apart) + apart
+    for (value, x, method, color), y in zip(ends, heights, strict=True):
         axes.annotate(
-            method, (x, value), (count - 1 + 0.12, y), va="center", color=TEAL if ours else "black", fontsize=9,
-            weight="bold" if ours else "normal", arrowprops={"arrowstyle": "-", "color": SLATE, "linewidth": 0.5},
+            method, (x, value), (count - 1 + 0.5, y), va="center", color=color, fontsize=10,
+            weight="bold" if method == "nearl" else "normal",
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "relpos": (0, 0.5), "shrinkB": 4},
         )  # fmt: skip
