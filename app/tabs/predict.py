@@ -25,9 +25,11 @@ MARK_FRESH = """() => {
   if (!document.querySelector("#predict-message .error")) document.getElementById("reading")?.classList.remove("stale");
 }"""
 SHOW_VIEWER = "() => { if (window.innerWidth <= 720) window.scrollTo(0, 0); }"  # there the shelf moves below it
-SHOW_READING = """() => {
-  if (!document.querySelector("#predict-message .error"))
-    document.getElementById("reading").scrollIntoView({ block: "nearest" });
+SHOW_READING = """() => {  // unless it is looked at already: then somebody may be about to press something there
+  const reading = document.getElementById("reading"), { top, bottom } = reading.getBoundingClientRect();
+  const seen = Math.min(bottom, innerHeight) - Math.max(top, 0);
+  if (!document.querySelector("#predict-message .error") && seen < Math.min(bottom - top, innerHeight / 3))
+    reading.scrollIntoView({ block: "nearest" });
 }"""
 ACCEPTED = "Your images: PNG, JPEG, TIFF, DICOM, NIfTI, or a zip"
 CONFIRM = "These images show no names, dates or faces, and I may share them"
@@ -180,14 +182,17 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.
         finally:
             uploads.forget(paths or [])
 
+    def example_words(key: str | None, event: gr.EventData) -> dict:
+        workspace = ctx.workspace(key) if key else None
+        if workspace and workspace.adapter is not None and workspace.prompt_set is not None:
+            return workspace.prompt_set.to_dict()
+        return examples[int(event.index) % len(examples)].prompts
+
     def on_example(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
-        workspace = ctx.workspace(key)
-        example = examples[int(event.index) % len(examples)]
-        value = example.prompts
-        if workspace.adapter is not None and workspace.prompt_set is not None:
-            value = workspace.prompt_set.to_dict()
-        yield {tab.editor: value, tab.upload: None}  # once, so that an edit made while it is read stays
-        yield from _bring(workspace, [example.path], True, value, MapChoice(BEFORE if when == OFF else when))
+        workspace, example = ctx.workspace(key), examples[int(event.index) % len(examples)]
+        yield {tab.upload: None}
+        value, choice = example_words(workspace.id, event), MapChoice(BEFORE if when == OFF else when)
+        yield from _bring(workspace, [example.path], True, value, choice)
 
     def _bring(
         workspace: Workspace,
@@ -215,12 +220,13 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.
         yield {session: workspace.id}
         yield from read_and_show(ctx, tab, workspace, value, choice)
 
-    def on_closer(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
-        """Read with the ready set that the note beside the reading offered."""
+    def closer_words(event: gr.EventData) -> dict:
+        """The ready set that the note beside the reading offered."""
         names = list(ready_sets())
-        value = ctx.ready_prompts[names[int(event.index) % len(names)]]
-        yield {tab.editor: value}
-        yield from read_and_show(ctx, tab, ctx.workspace(key), value, MapChoice(when))
+        return ctx.ready_prompts[names[int(event.index) % len(names)]]
+
+    def on_closer(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
+        yield from read_and_show(ctx, tab, ctx.workspace(key), closer_words(event), MapChoice(when))
 
     def on_pick(key: str, when: str, about: str, event: gr.EventData) -> Iterator[dict]:
         workspace = ctx.workspace(key)
@@ -236,7 +242,12 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.
         except Exception as error:
             yield {tab.message: views.message(reading.sentence(error), "error")}
 
-    outputs = [session, *tab.outputs]
+    # Not the editor: of two answers that reach the page at once Gradio keeps the later one's word on each output, which
+    # may be that there is none. Its words come in an answer of their own, once, so that an edit made meanwhile stays.
+    outputs = [session, *(part for part in tab.outputs if part is not tab.editor)]
+    apart = {"concurrency_limit": 4, "show_progress": "hidden", "api_visibility": "private"}
+    tab.examples.click(example_words, session, tab.editor, **apart)
+    tab.reading.click(closer_words, None, tab.editor, **apart)
 
     def wire(trigger: Callable, fn: Callable, inputs: list) -> gr.events.Dependency:
         @wraps(fn)
