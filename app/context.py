@@ -38,6 +38,13 @@ class Context:
         return self.ready_prompts.get(FIRST_SET)
 
 
+# What every event of the page has in common. `show_progress_on`: Gradio tells each of these components, and each of an
+# event's outputs where it is not given, that an answer has come, and runs a clock in it until the last one has; with
+# dozens of outputs and two answers a second a phone then does nothing else.
+QUIET = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
+DEVICE = {**QUIET, "concurrency_id": "device", "concurrency_limit": 4}
+
+
 def away(*classes: str) -> list[str]:
     """The CSS classes of a component that is not to be seen.
 

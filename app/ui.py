@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app import api, guard, views
-from app.context import ASSETS, Context, asset_text, load_ready_prompts
+from app.context import ASSETS, QUIET, Context, asset_text, load_ready_prompts
 from app.disk import Root, default_root, remove_old_files
 from app.engine import ZERO_GPU, Engine
 from app.tabs import about, compare, explain, learn, predict, teach
@@ -60,6 +60,27 @@ class Settings:
     workspaces: str | None = None
 
 
+class Page(gr.Blocks):
+    """Blocks of which every answer reaches the page as it was given, and once.
+
+    Gradio sends what is new since the answer before, and the page writes that into the one before, which it may not
+    have shown yet: of two answers that arrive together the first is lost. At the end of an event Gradio sends the last
+    answer again, over what was changed since. Here each answer is whole, and nothing follows the last, except for a
+    program, which asks for it.
+    """
+
+    def handle_streaming_diffs(self, block_fn, data, session_hash, run, final, simple_format=False):
+        if session_hash is None or run is None:
+            return data
+        before = list(self.pending_diff_streams[session_hash].get(run, []))
+        data = super().handle_streaming_diffs(block_fn, data, session_hash, run, final, simple_format=True)
+        if final:
+            return [gr.skip() for _ in data] if block_fn.api_visibility == "private" else data
+        if simple_format or not before:
+            return data
+        return [[] if new == old else [["replace", [], new]] for old, new in zip(before, data, strict=True)]
+
+
 def build_app(settings: Settings) -> gr.Blocks:
     """The whole app. The model starts loading in the background; the page is there before it is.
 
@@ -74,7 +95,7 @@ def build_app(settings: Settings) -> gr.Blocks:
     registry = Registry(root)
     registry.sweep_regularly()
     threading.Thread(target=_recover, args=(engine, registry), name="recover", daemon=True).start()
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS) as app:
+    with Page(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS) as app:
         session = gr.State(None)
         ctx = Context(engine, registry, session, load_ready_prompts())
         header = gr.HTML(_header(engine), js_on_load=None, elem_id="header")
@@ -144,7 +165,7 @@ def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Depende
         return _header(ctx.engine), gr.Timer(active=loading)
 
     timer = gr.Timer(1.0)
-    quiet = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+    quiet = {**QUIET, "queue": False}
     timer.tick(model_state, None, [header, timer], **quiet)
     loaded = app.load(opened, [kept, ctx.session], [ctx.session, header, kept], js=RECALL, **quiet)
     loaded.then(None, kept, None, js=REMEMBER, api_visibility="private")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from urllib.parse import urlparse
 
+import gradio as gr
 import pytest
 from app_server import ROOT, serve
 from PIL import Image
 
+from app.context import QUIET
+from app.ui import Page
 from nearl.data.phantoms import phantom_set, write_phantom_folder
 
 REQUIRED = os.environ.get("NEARL_REQUIRE_BROWSER") == "1"
@@ -313,6 +317,41 @@ def test_every_control_has_a_name(page):
             .map((c) => c.outerHTML.slice(0, 200))"""
     )
     assert nameless == []
+
+
+def test_no_answer_is_lost_on_a_busy_page_and_none_comes_twice(browser):
+    def answers():
+        time.sleep(0.5)
+        yield {box: gr.update(visible=True)}  # Gradio takes a while for this one
+        yield {first: gr.update(value="kept")}
+        yield {last: gr.update(value="said")}
+        time.sleep(2)
+
+    with Page() as app:
+        first = gr.Textbox(elem_id="first", interactive=True)
+        last = gr.Textbox(elem_id="last", interactive=True)
+        with gr.Column(visible=False) as box:
+            gr.Slider()
+        gr.Button("Go", elem_id="go").click(answers, None, [box, first, last], **QUIET)
+    _, url, _ = app.launch(prevent_thread_lock=True, quiet=True)
+    page = browser.new_page()
+    try:
+        page.goto(url)
+        page.get_by_role("button", name="Go").wait_for()
+        page.evaluate(
+            """() => {
+              document.querySelector("#go").click();
+              setTimeout(() => { for (const end = performance.now() + 1500; performance.now() < end; ); }, 20);
+            }"""
+        )
+        expect(page.locator("#last textarea")).to_have_value("said")
+        expect(page.locator("#first textarea")).to_have_value("kept")
+        page.locator("#last textarea").fill("changed since")
+        page.wait_for_timeout(2500)
+        expect(page.locator("#last textarea")).to_have_value("changed since")
+    finally:
+        page.close()
+        app.close()
 
 
 def test_other_words_are_offered_where_they_fit_better(browser, tmp_path):

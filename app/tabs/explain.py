@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app import explaining, map_views, views
-from app.context import Context, asset_text, away, seen
+from app.context import DEVICE, QUIET, Context, asset_text, away, seen
 from app.explaining import CLASSES, COMPARE, IMAGES, ONE, Choice
 from app.reading import AFTER, BEFORE, filmstrip_html, read, sentence
 from app.tabs.predict import CONTROLS, SET_STRENGTH
@@ -184,10 +184,8 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
                 tab.message: _wait(choice),
             }
             drawn = _draw(workspace, choice, given[count:])
-            if workspace.maps_asked is mine:
+            if workspace.maps_asked is mine:  # else what was asked for later has been drawn
                 yield {**drawn, tab.details: _details(ctx, workspace, choice), tab.message: ""}
-            else:  # what was asked for later has been drawn, and Gradio repeats the last answer at the end
-                yield {session: workspace.id}
         except Exception as error:
             yield {tab.message: views.message(sentence(error), "error")}
 
@@ -234,8 +232,8 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
 
     def wire(trigger: Callable, fn: Callable, **queue) -> None:
         trigger(
-            fn, [session, *values], [session, *tab.outputs], show_progress="hidden", trigger_mode="always_last",
-            api_visibility="private", **(queue or {"concurrency_id": "device", "concurrency_limit": 4}),
+            fn, [session, *values], [session, *tab.outputs], trigger_mode="always_last",
+            **(QUIET | queue if queue else DEVICE),
         )  # fmt: skip
 
     wire(tab_item.select, show)

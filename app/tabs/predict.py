@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 
 import gradio as gr
 
 from app import reading, uploads, views
-from app.context import ASSETS, Context, asset_text, away, prompt_editor, seen
+from app.context import ASSETS, DEVICE, Context, asset_text, away, prompt_editor, seen
 from app.examples import Example, example_list
 from app.reading import AFTER, BEFORE, OFF, MapChoice
 from app.tabs import scan
@@ -182,17 +181,14 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.
         finally:
             uploads.forget(paths or [])
 
-    def example_words(key: str | None, event: gr.EventData) -> dict:
-        workspace = ctx.workspace(key) if key else None
-        if workspace and workspace.adapter is not None and workspace.prompt_set is not None:
-            return workspace.prompt_set.to_dict()
-        return examples[int(event.index) % len(examples)].prompts
-
     def on_example(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
-        workspace, example = ctx.workspace(key), examples[int(event.index) % len(examples)]
-        yield {tab.upload: None}
-        value, choice = example_words(workspace.id, event), MapChoice(BEFORE if when == OFF else when)
-        yield from _bring(workspace, [example.path], True, value, choice)
+        workspace = ctx.workspace(key)
+        example = examples[int(event.index) % len(examples)]
+        value = example.prompts
+        if workspace.adapter is not None and workspace.prompt_set is not None:
+            value = workspace.prompt_set.to_dict()
+        yield {tab.editor: value, tab.upload: None}  # once, so that an edit made while it is read stays
+        yield from _bring(workspace, [example.path], True, value, MapChoice(BEFORE if when == OFF else when))
 
     def _bring(
         workspace: Workspace,
@@ -220,13 +216,12 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.
         yield {session: workspace.id}
         yield from read_and_show(ctx, tab, workspace, value, choice)
 
-    def closer_words(event: gr.EventData) -> dict:
-        """The ready set that the note beside the reading offered."""
-        names = list(ready_sets())
-        return ctx.ready_prompts[names[int(event.index) % len(names)]]
-
     def on_closer(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
-        yield from read_and_show(ctx, tab, ctx.workspace(key), closer_words(event), MapChoice(when))
+        """Read with the ready set that the note beside the reading offered."""
+        names = list(ready_sets())
+        value = ctx.ready_prompts[names[int(event.index) % len(names)]]
+        yield {tab.editor: value}
+        yield from read_and_show(ctx, tab, ctx.workspace(key), value, MapChoice(when))
 
     def on_pick(key: str, when: str, about: str, event: gr.EventData) -> Iterator[dict]:
         workspace = ctx.workspace(key)
@@ -242,23 +237,10 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.
         except Exception as error:
             yield {tab.message: views.message(reading.sentence(error), "error")}
 
-    # Not the editor: of two answers that reach the page at once Gradio keeps the later one's word on each output, which
-    # may be that there is none. Its words come in an answer of their own, once, so that an edit made meanwhile stays.
-    outputs = [session, *(part for part in tab.outputs if part is not tab.editor)]
-    apart = {"concurrency_limit": 4, "show_progress": "hidden", "api_visibility": "private"}
-    tab.examples.click(example_words, session, tab.editor, **apart)
-    tab.reading.click(closer_words, None, tab.editor, **apart)
+    outputs = [session, *tab.outputs]
 
     def wire(trigger: Callable, fn: Callable, inputs: list) -> gr.events.Dependency:
-        @wraps(fn)
-        def run(*given) -> Iterator[dict]:
-            yield from fn(*given)
-            yield {session: gr.skip()}  # Gradio repeats the last answer at the end, over what was changed since
-
-        return trigger(
-            run, [session, *inputs], outputs, concurrency_id="device", concurrency_limit=4, show_progress="hidden",
-            trigger_mode="always_last", api_visibility="private",
-        )  # fmt: skip
+        return trigger(fn, [session, *inputs], outputs, trigger_mode="always_last", **DEVICE)
 
     bring = wire(tab.upload.upload, on_upload, [tab.upload, confirmed, tab.editor, *chosen])
     bring.then(None, js=MARK_FRESH, api_visibility="private")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from app import reading, viewer, views
-from app.context import Context, asset_text, away, seen
+from app.context import DEVICE, QUIET, Context, asset_text, away, seen
 from app.reading import OFF, MapChoice
 from app.viewer import TOGETHER
 from app.workspace import Workspace
@@ -171,11 +171,10 @@ def wire(ctx: Context, tab: PredictTab) -> None:
     def on_together(key: str, about: str, together: str) -> str:
         return viewer.volume_html(ctx.workspace(key), about, together)
 
-    quiet = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
-    device = {"concurrency_id": "device", "concurrency_limit": 4, **quiet}
+    last, device = ({**what, "trigger_mode": "always_last"} for what in (QUIET, DEVICE))
     for what, control in controls.choices.items():
         control.input(partial(on_look, what=what), [ctx.session, *chosen, control], tab.outputs, **device)
     controls.curve.click(on_column, [ctx.session, *chosen], tab.outputs, **device)
     controls.all_slices.click(on_all, [ctx.session, tab.about, controls.together], tab.outputs, **device)
     for trigger in (controls.together.input, tab.about.input):
-        trigger(on_together, [ctx.session, tab.about, controls.together], controls.curve, **quiet)
+        trigger(on_together, [ctx.session, tab.about, controls.together], controls.curve, **last)

@@ -12,10 +12,10 @@ import gradio as gr
 from app import comparing, reading, views
 from app.comparing import QUESTIONS, USUAL, WHOLE, Choice
 from app.comparison_run import ComparisonView
-from app.context import Context, seen
+from app.context import DEVICE, QUIET, Context, seen
 from app.tabs import predict
 from app.tabs.compare import parts, show
-from app.tabs.teach.parts import DEVICE, QUIET, Pressed
+from app.tabs.teach.parts import Pressed
 from app.workspace import Workspace
 
 SHOW = "() => { document.getElementById('comparison-result').scrollIntoView({ block: 'start' }); }"

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app import reading, shelf, uploads, views
-from app.context import Context, away, seen
+from app.context import DEVICE, QUIET, Context, away, seen
 from app.tabs import predict
 from app.tabs.teach import adapters, images, publish, run
-from app.tabs.teach.parts import DEVICE, QUIET, Controls, Pressed
+from app.tabs.teach.parts import Controls, Pressed
 from app.workspace import Workspace
 
 # After a file was put into the hidden button, press it.

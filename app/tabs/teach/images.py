@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app import reading, teach_views, teaching, views
-from app.context import Context, asset_text, prompt_editor, seen
+from app.context import QUIET, Context, asset_text, prompt_editor, seen
 from app.examples import KIND_NAMES
-from app.tabs.teach.parts import QUIET, Controls, Parts, Pressed, choice_of
+from app.tabs.teach.parts import Controls, Parts, Pressed, choice_of
 from app.teach_views import PAGE, Thumb
 from app.workspace import Workspace
 from nearl.data.labelled import LabelledSet

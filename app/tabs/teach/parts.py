@@ -9,9 +9,6 @@ import gradio as gr
 from app.teaching import Choice
 from nearl.errors import NearlError
 
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
-DEVICE = {**QUIET, "concurrency_id": "device", "concurrency_limit": 4}
-
 
 class Parts:
     """Base of the dataclasses of components; `outputs` are all of them."""

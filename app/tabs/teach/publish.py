@@ -11,8 +11,7 @@ import gradio as gr
 from gradio.utils import get_space
 
 from app import reading, shelf, views
-from app.context import Context
-from app.tabs.teach.parts import QUIET
+from app.context import QUIET, Context
 from app.workspace import Workspace
 
 WORDS = """<p class="quiet">Sign in with Hugging Face to publish under your own name. What becomes public, unless you
