@@ -16,6 +16,8 @@ from timm.models.vision_transformer import VisionTransformer
 from nearl.backbones import load_backbone
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two tests at a time, on two cores
+torch.set_num_threads(1)
 
 
 @register_model

@@ -332,18 +332,14 @@ def test_no_answer_is_lost_on_a_busy_page_and_none_comes_twice(browser):
         last = gr.Textbox(elem_id="last", interactive=True)
         with gr.Column(visible=False) as box:
             gr.Slider()
-        gr.Button("Go", elem_id="go").click(answers, None, [box, first, last], **QUIET)
+        go = gr.Button("Go")
+        go.click(answers, None, [box, first, last], **QUIET)
+        go.click(None, js="() => { setTimeout(() => { for (const end = Date.now() + 1500; Date.now() < end; ); }, 20); }")
     _, url, _ = app.launch(prevent_thread_lock=True, quiet=True)
     page = browser.new_page()
     try:
         page.goto(url)
-        page.get_by_role("button", name="Go").wait_for()
-        page.evaluate(
-            """() => {
-              document.querySelector("#go").click();
-              setTimeout(() => { for (const end = performance.now() + 1500; performance.now() < end; ); }, 20);
-            }"""
-        )
+        page.get_by_role("button", name="Go", exact=True).click()
         expect(page.locator("#last textarea")).to_have_value("said")
         expect(page.locator("#first textarea")).to_have_value("kept")
         page.locator("#last textarea").fill("changed since")
