@@ -3,9 +3,11 @@
 ``PYTHONPATH=. python benchmarks/backbone.py --out runs/backbone.json``
 
 zero-shot: balanced accuracy on the pretraining sets with the prompt ensembles of assets/prompts. modality: which kind
-of picture, over all sets. rewordings, negations: ``rewordings.yaml``. transfer: a linear probe on 16 images per class
-of the sets that were kept out of pretraining, on the pooled patch tokens before the projection, on the same of a
-randomly initialised copy, and on histograms of oriented gradients and of colours.
+of picture, over all sets; and the same read without words, by a logistic regression on the pooled patch tokens of the
+pretraining images and of drawn skin: what the image tower itself knows of it. rewordings, negations:
+``rewordings.yaml``. transfer: a linear probe on 16 images per class of the sets that were kept out of pretraining, on
+the pooled patch tokens before the projection, on the same of a randomly initialised copy, and on histograms of oriented
+gradients and of colours.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ import torch
 import yaml
 from few_shot import T_95, probe
 from skimage.feature import hog
+from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from nearl.backbones import Backbone, load_backbone
 from nearl.classifier import Classifier
 from nearl.data.labelled import LabelledSet, resolve_splits
+from nearl.data.phantoms import phantom_set
 from nearl.data.splits import draw_support
 from nearl.evaluate import evaluate
 from nearl.prompts import PromptSet, ready_sets
@@ -65,6 +69,23 @@ def modality(classifier: Classifier, tests: dict[str, LabelledSet]) -> dict:
             right[folder] = float((read(classifier, prompts, tests[folder]).argmax(1) == index).mean())
     learned = [right[name] for name in LEARNED]
     return {"sets": right, "mean": float(np.mean([*right.values()])), "mean_of_learned": float(np.mean(learned))}
+
+
+def modality_without_words(data: Path, backbone: Backbone, tests: dict[str, LabelledSet], most: int = 200) -> dict:
+    """As `modality`, from the features of at most `most` train images of each pretraining set and as many phantoms of
+    skin, of which no pretraining set has any."""
+    features, rng = pooled_tokens(backbone), np.random.default_rng(0)
+    number = {folder: i for i, entry in enumerate(ASKED["modalities"].values()) for folder in entry["sets"]}
+    x, y = [features(phantom_set("skin", most // 2))], [number["skin_lesion_clinical"]] * most
+    for name in LEARNED:
+        train, _ = resolve_splits(data / name)
+        x.append(features(train.subset(rng.permutation(len(train))[:most].tolist())))
+        y += [number[name]] * len(x[-1])
+    scale = StandardScaler().fit(np.concatenate(x))
+    regression = LogisticRegression(C=0.01, class_weight="balanced", max_iter=2000)
+    regression.fit(scale.transform(np.concatenate(x)), y)
+    right = {s: float(regression.score(scale.transform(features(t)), [number[s]] * len(t))) for s, t in tests.items()}
+    return {"sets": right, "mean": float(np.mean([*right.values()]))}
 
 
 def rewordings(classifier: Classifier, tests: dict[str, LabelledSet], ensembles: dict[str, dict]) -> list[dict]:
@@ -130,11 +151,17 @@ def hog_and_colours(data: LabelledSet) -> np.ndarray:
     return np.stack(rows)
 
 
-def transfer(data: Path, backbone: Backbone, shots: int, seeds: range) -> dict[str, dict]:
+def random_copy(seed: int) -> Backbone:
+    torch.manual_seed(seed)
+    return load_backbone("embedded", weights="random")
+
+
+def transfer(data: Path, backbone: Backbone, shots: int, seeds: range, copies: int = 5) -> dict[str, dict]:
+    """Balanced accuracy per set and kind of features: of each support set, the mean over `copies` of random copies."""
     kinds = {
-        "embedded": pooled_tokens(backbone),
-        "random copy": pooled_tokens(load_backbone("embedded", weights="random")),
-        "HOG + colours": hog_and_colours,
+        "embedded": [pooled_tokens(backbone)],
+        "random copy": [pooled_tokens(random_copy(seed)) for seed in range(copies)],
+        "HOG + colours": [hog_and_colours],
     }
     results: dict[str, dict] = {}
     for name in KEPT_OUT:
@@ -143,18 +170,21 @@ def transfer(data: Path, backbone: Backbone, shots: int, seeds: range) -> dict[s
         used = sorted({i for support in supports for i in support})
         row_of = {i: row for row, i in enumerate(used)}
         results[name] = {}
-        for kind, features in kinds.items():
-            x, x_test = features(train.subset(used)), features(test)
-            found = []
-            for support in supports:
-                rows = [row_of[i] for i in support]
-                scale = StandardScaler().fit(x[rows])
-                labels = [train.labels[i] for i in support]
-                found.append(probe(scale.transform(x[rows]), labels, scale.transform(x_test), test.labels))
-            values = [f["balanced_accuracy"] for f in found]
-            half = T_95[len(values)] * float(np.std(values, ddof=1)) / len(values) ** 0.5
-            results[name][kind] = {"mean": float(np.mean(values)), "half_interval": half, "runs": values}
-            print(f"{name:24} {kind:14} {np.mean(values):.3f} ± {half:.3f}", flush=True)
+        for kind, networks in kinds.items():
+            found = np.zeros((len(networks), len(supports)))
+            for n, features in enumerate(networks):
+                x, x_test = features(train.subset(used)), features(test)
+                for s, support in enumerate(supports):
+                    rows = [row_of[i] for i in support]
+                    scale = StandardScaler().fit(x[rows])
+                    labels = [train.labels[i] for i in support]
+                    said = probe(scale.transform(x[rows]), labels, scale.transform(x_test), test.labels)
+                    found[n, s] = said["balanced_accuracy"]
+            values, each = found.mean(0), found.mean(1)
+            half = T_95[len(values)] * float(values.std(ddof=1)) / len(values) ** 0.5
+            results[name][kind] = {"mean": float(values.mean()), "half_interval": half, "runs": values.tolist()}
+            print(f"{name:24} {kind:14} {values.mean():.3f} ± {half:.3f}", end="  ", flush=True)
+            print(f"copies {each.min():.2f} to {each.max():.2f}" if len(each) > 1 else "", flush=True)
     return results
 
 
@@ -175,6 +205,8 @@ def main() -> None:
         print(f"{name:24} {row['balanced_accuracy']:.3f} ({low:.2f}-{high:.2f})  AUROC {row['auroc']:.3f}", flush=True)
     result["modality"] = modality(classifier, tests)
     print("modality", json.dumps(result["modality"]), flush=True)
+    result["modality_without_words"] = modality_without_words(Path(args.data), backbone, tests)
+    print("without words", json.dumps(result["modality_without_words"]), flush=True)
     result["rewordings"] = rewordings(classifier, tests, result["zero_shot"])
     for row in result["rewordings"]:
         print(f"{row['set']:22} {row['kind']:9} {row['balanced_accuracy']:.3f}  drop {row['drop']:+.3f}")

@@ -334,7 +334,9 @@ def test_no_answer_is_lost_on_a_busy_page_and_none_comes_twice(browser):
             gr.Slider()
         go = gr.Button("Go")
         go.click(answers, None, [box, first, last], **QUIET)
-        go.click(None, js="() => { setTimeout(() => { for (const end = Date.now() + 1500; Date.now() < end; ); }, 20); }")
+        go.click(
+            None, js="() => { setTimeout(() => { for (const end = Date.now() + 1500; Date.now() < end; ); }, 20); }"
+        )
     _, url, _ = app.launch(prevent_thread_lock=True, quiet=True)
     page = browser.new_page()
     try:
