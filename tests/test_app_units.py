@@ -399,6 +399,15 @@ class Request:
         self.session = {"oauth_info": about}
 
 
+def test_components_are_not_told_of_every_answer(tmp_path, monkeypatch):
+    """Else a phone does nothing else while a run is going on."""
+    monkeypatch.setattr("app.engine.FALLBACK", "neither-this-one")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    page = build_app(Settings("no-such-model", "cpu", workspaces=str(tmp_path)))
+    events = [d for d in page.config["dependencies"] if d["api_visibility"] == "private" and d["outputs"]]
+    assert len(events) > 30 and all(d["show_progress_on"] == [] for d in events if d["backend_fn"])
+
+
 def test_signing_in_is_offered_on_a_space_alone_and_hands_the_visitors_own_token_on(tmp_path, monkeypatch):
     pytest.importorskip("authlib")
     monkeypatch.setattr("app.engine.FALLBACK", "neither-this-one")
