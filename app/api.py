@@ -166,7 +166,8 @@ def _predict(ctx: Context, workspace: Workspace, paths: list[str], value: dict |
         for i, name in enumerate(map(_number, p.files, range(1, len(p.files) + 1))):
             before = dict(zip(p.classes, map(float, p.frozen[i]), strict=True))
             after = None if p.adapted is None else dict(zip(p.classes, map(float, p.adapted[i]), strict=True))
-            answers.append({"file": name, "frozen": before, "adapted": after, "error": None})
+            row = {"file": name, "frozen": before, "adapted": after, "error": None}
+            answers.append(row if p.unfamiliar is None else {**row, "unfamiliar": p.unfamiliar[i]})
     for name, reason in (_unnamed(*problem) for problem in workspace.problems):
         answers.append({"file": name, "frozen": None, "adapted": None, "error": reason})
     classifier = workspace.classifier

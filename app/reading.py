@@ -167,7 +167,8 @@ def reading_html(workspace: Workspace) -> str:
     unknown = workspace.classifier.unknown_words()
     closer = [(list(ready_sets()).index(name), set_title(name)) for name in workspace.closer[i]]
     trust = trust_html(prediction, i)
-    return views.reading(prediction.classes, prediction.frozen[i], after, untaught, unknown, trust, closer)
+    odd = prediction.unfamiliar is not None and prediction.unfamiliar[i] and not workspace.synthetic
+    return views.reading(prediction.classes, prediction.frozen[i], after, untaught, unknown, trust, closer, odd)
 
 
 def trust_html(prediction: Prediction, i: int) -> str:
@@ -188,4 +189,5 @@ def table_html(workspace: Workspace) -> str:
         return ""
     names = [r.name for r in workspace.records]
     unlike = prediction.trust["unlike"] if prediction.trust else None
-    return views.table(names, prediction.classes, prediction.frozen, prediction.adapted, unlike, workspace.closer)
+    odd = None if workspace.synthetic else prediction.unfamiliar
+    return views.table(names, prediction.classes, prediction.frozen, prediction.adapted, unlike, workspace.closer, odd)

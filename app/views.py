@@ -21,6 +21,12 @@ UNLIKE = (
     "One in twenty images like them is called so too."
 )
 
+UNFAMILIAR = (
+    "This picture is unlike those that the model has learned from, so until you teach it, its answer is little more "
+    "than a guess. A few ordinary pictures are called so too."
+)
+UNFAMILIAR_SHORT = "unlike what the model knows"
+
 
 def esc(text: object) -> str:
     """Text made safe for HTML, in elements and in quoted attributes."""
@@ -209,14 +215,17 @@ def reading(
     unknown: Sequence[str] = (),
     trusted: str = "",
     closer: Sequence[tuple[int, str]] = (),
+    unfamiliar: bool = False,
 ) -> str:
     """One image's reading: the sentence, the bars and what they mean.
 
     untaught: classes that teaching did not cover. unknown: words of the prompts that the model was never trained on.
     trusted: from `trust`. closer: (number, title) of ready sets whose words are closer to the image, to choose from.
+    unfamiliar: the image is unlike those that the model has learned from.
     """
     missing = [c for c in classes if c in set(untaught)] if after is not None else []
     notes = ""
+    odd = message(UNFAMILIAR, "caution") if unfamiliar and after is None else ""
     if unknown:
         listed = ", ".join(f"“{word}”" for word in unknown[:MAX_WORDS]) + (" and others" * (len(unknown) > MAX_WORDS))
         notes += message(f"The model does not know {listed} and reads past it; use other words or a larger model.")
@@ -230,7 +239,7 @@ def reading(
         )
     return (
         '<section class="reading" aria-live="polite"><h2 class="sr-only">Reading</h2>'
-        f"{headline(classes, before, after)}{_closer(closer)}{bars(classes, before, after, set(missing))}"
+        f"{headline(classes, before, after)}{odd}{_closer(closer)}{bars(classes, before, after, set(missing))}"
         '<p class="quiet">Shares are relative to your prompts: they add up to 100 % over the classes you wrote, '
         f"and say nothing about what you left out.</p>{trusted}{notes}</section>"
     )
@@ -287,10 +296,12 @@ def table(
     after: np.ndarray | None,
     unlike: Sequence[bool] | None = None,
     closer: Sequence[Sequence[str]] = (),
+    unfamiliar: Sequence[bool] | None = None,
 ) -> str:
     """All images at a glance: the closest class before and after.
 
-    `unlike`: which are unlike those taught with; `closer`: for each the ready sets that fit it better.
+    `unlike`: which are unlike those taught with; `closer`: for each the ready sets that fit it better; `unfamiliar`:
+    which are unlike those that the model has learned from.
     """
 
     def cell(p: Sequence[float], mark: str = "") -> str:
@@ -300,9 +311,14 @@ def table(
 
     head = "<th scope='col'>Image</th><th scope='col'>Before teaching</th>"
     head += "<th scope='col'>After teaching</th>" if after is not None else ""
+
+    def doubt(i: int) -> str:
+        if unfamiliar and unfamiliar[i] and after is None:
+            return UNFAMILIAR_SHORT
+        return "other words fit better" if closer and closer[i] else ""
+
     rows = "".join(
-        f"<tr><th scope='row'>{esc(name)}</th>"
-        f"{cell(before[i], 'other words fit better' if closer and closer[i] else '')}"
+        f"<tr><th scope='row'>{esc(name)}</th>{cell(before[i], doubt(i))}"
         f"{cell(after[i], UNLIKE_SHORT if unlike and unlike[i] else '') if after is not None else ''}</tr>"
         for i, name in enumerate(files)
     )

@@ -4,10 +4,10 @@
 
 zero-shot: balanced accuracy on the pretraining sets with the prompt ensembles of assets/prompts. modality: which kind
 of picture, over all sets; and the same read without words, by a logistic regression on the pooled patch tokens of the
-pretraining images and of drawn skin: what the image tower itself knows of it. rewordings, negations:
-``rewordings.yaml``. transfer: a linear probe on 16 images per class of the sets that were kept out of pretraining, on
-the pooled patch tokens before the projection, on the same of a randomly initialised copy, and on histograms of oriented
-gradients and of colours.
+pretraining images and of drawn skin: what the image tower itself knows of it. unfamiliar: which images are called
+unlike those learned from. rewordings, negations: ``rewordings.yaml``. transfer: a linear probe on 16 images per class
+of the sets that were kept out of pretraining, on the pooled patch tokens before the projection, on the same of randomly
+initialised copies, and on histograms of oriented gradients and of colours.
 """
 
 from __future__ import annotations
@@ -86,6 +86,11 @@ def modality_without_words(data: Path, backbone: Backbone, tests: dict[str, Labe
     regression.fit(scale.transform(np.concatenate(x)), y)
     right = {s: float(regression.score(scale.transform(features(t)), [number[s]] * len(t))) for s, t in tests.items()}
     return {"sets": right, "mean": float(np.mean([*right.values()]))}
+
+
+def unfamiliar(classifier: Classifier, tests: dict[str, LabelledSet]) -> dict[str, float]:
+    """Share of each set's images that are called unlike those learned from."""
+    return {name: float(np.mean(classifier.predict(test.records).unfamiliar)) for name, test in tests.items()}
 
 
 def rewordings(classifier: Classifier, tests: dict[str, LabelledSet], ensembles: dict[str, dict]) -> list[dict]:
@@ -207,6 +212,8 @@ def main() -> None:
     print("modality", json.dumps(result["modality"]), flush=True)
     result["modality_without_words"] = modality_without_words(Path(args.data), backbone, tests)
     print("without words", json.dumps(result["modality_without_words"]), flush=True)
+    result["unfamiliar"] = unfamiliar(classifier, tests)
+    print("unfamiliar", json.dumps(result["unfamiliar"]), flush=True)
     result["rewordings"] = rewordings(classifier, tests, result["zero_shot"])
     for row in result["rewordings"]:
         print(f"{row['set']:22} {row['kind']:9} {row['balanced_accuracy']:.3f}  drop {row['drop']:+.3f}")

@@ -31,7 +31,8 @@ class Prediction:
     ``adapted`` is None without an adapter. ``trust`` is None unless the adapter brings one (`nearl.trust.Trust`), else
     "calibrated" (whether ``adapted`` is), "coverage" (of the sets, float or None), "sets" (per image the names of the
     classes that hold the true one that often, likeliest first; or None), "unlike" (per image whether it is unlike those
-    taught with; or None), "notes" (sentences on what is missing and why).
+    taught with; or None), "notes" (sentences on what is missing and why). ``unfamiliar``: per image whether it is
+    unlike those that the frozen model was pretrained on (`nearl.familiar.Familiar`); None where that is not known.
     """
 
     files: list[str]
@@ -39,6 +40,7 @@ class Prediction:
     frozen: np.ndarray
     adapted: np.ndarray | None
     trust: dict | None = None
+    unfamiliar: list[bool] | None = None
 
 
 class Classifier:
@@ -122,7 +124,9 @@ class Classifier:
         trust = None
         if self.trust is not None:
             adapted, trust = self.trust.read(adapted, embeddings.float().cpu().numpy(), self.prompt_set)
-        return Prediction(files, classes, frozen, adapted, trust)
+        familiar = self.backbone.familiar
+        unfamiliar = None if familiar is None else familiar.unlike(embeddings).tolist()
+        return Prediction(files, classes, frozen, adapted, trust, unfamiliar)
 
     def pixels(self, records: Sequence[ImageRecord]) -> Tensor:
         """Normalised model input [B, 3, H, W] on the backbone's device."""

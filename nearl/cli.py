@@ -172,6 +172,14 @@ def pretrain(args) -> tuple[dict, list[str]]:
     return result, [f"The backbone is in {args.out}."]
 
 
+def familiar(args) -> tuple[dict, list[str]]:
+    from nearl.pretrain.familiar import note_familiar
+
+    found = note_familiar(args.config, args.folder, args.data_root, lambda line: print(line, file=sys.stderr))
+    sets = list(found.names)
+    return {"sets": sets, "far": found.far}, [f"{args.folder} now says which images it has learned from."]
+
+
 def phantoms(args) -> tuple[dict, list[str]]:
     from nearl.data.phantoms import write_phantom_folder
 
@@ -254,6 +262,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--data-root", metavar="DIR")
     sub.add_argument("--max-minutes", type=float)
     sub.add_argument("--restart", action="store_true", help="do not go on from a checkpoint in DIR")
+
+    sub = command(familiar, "Note beside a pretrained backbone which images it has learned from.", model=False)
+    sub.add_argument("config", metavar="CONFIG")
+    sub.add_argument("folder", metavar="DIR")
+    sub.add_argument("--data-root", metavar="DIR")
 
     sub = command(phantoms, "Write a labelled folder of synthetic images.", model=False)
     sub.add_argument("kind")

@@ -59,6 +59,8 @@ def read_part(classifier, record: ImageRecord, args) -> dict:
         prediction = classifier.predict([record])
         row = {"frozen": named(prediction.frozen[0])}
         row["adapted"] = None if prediction.adapted is None else named(prediction.adapted[0])
+        if prediction.unfamiliar is not None:
+            row["unfamiliar"] = prediction.unfamiliar[0]
         return row | ({"slice": record.slice_number + 1, "of": record.slices()} if record.slices() > 1 else {})
     show = lambda done, total: print(f"slice {done}/{total}", file=sys.stderr, flush=True)  # noqa: E731
     reading = read_volume(classifier, record, args.every, show)
@@ -83,4 +85,8 @@ def prediction_lines(row: dict) -> list[str]:
     for name, share in row["frozen"].items():
         after = "" if row["adapted"] is None else f"   after teaching {row['adapted'][name]:4.0%}"
         lines.append(f"  {name:32} before teaching {share:4.0%}{after}")
+    if row.get("unfamiliar") and row["adapted"] is None:
+        lines.append(
+            "  unlike the pictures that the model has learned from: little more than a guess until it is taught"
+        )
     return lines

@@ -70,6 +70,15 @@ def test_reading_without_an_adapter_points_to_teach():
     assert "never taught" not in html
 
 
+def test_a_picture_unlike_those_learned_from_is_said_until_something_is_taught():
+    before, after = np.array([[0.5, 0.5]] * 2), np.array([[0.4, 0.6]] * 2)
+    assert views.UNFAMILIAR in views.reading(["a", "b"], before[0], None, unfamiliar=True)
+    assert views.UNFAMILIAR not in views.reading(["a", "b"], before[0], after[0], unfamiliar=True)
+    mark = lambda *given: views.table(["x", "y"], ["a", "b"], *given).count(views.UNFAMILIAR_SHORT)  # noqa: E731
+    assert mark(before, None, None, (), [True, False]) == 1 and mark(before, after, None, (), [True, False]) == 0
+    assert mark(before, None, None, [["z"], []], [True, False]) == 1
+
+
 def test_classes_that_were_never_taught_are_named_in_words():
     html = views.reading(["a", "b"], [0.5, 0.5], [0.4, 0.6], ["b"])
     assert "was never taught b;" in html

@@ -1,13 +1,17 @@
-"""Whether other words than the visitor's are closer to an image."""
+"""Whether an image is like those learned from, and whether other words than the visitor's are closer to it."""
 
+import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
 from app.context import set_title
 from nearl.backbones import load_backbone
 from nearl.classifier import Classifier
-from nearl.data.phantoms import phantom_set
-from nearl.familiar import BESIDE, MARGIN, closer_sets
+from nearl.data.images import ImageRecord
+from nearl.data.phantoms import KINDS, phantom_set
+from nearl.errors import NearlError
+from nearl.familiar import BESIDE, FILE, MARGIN, Familiar, closer_sets
 from nearl.methods import Frozen
 from nearl.prompts import PromptSet, ready_sets
 
@@ -54,6 +58,46 @@ def test_the_embedded_model_tells_a_chest_from_a_brain():
         assert sum(expected in names for names in found) >= len(records) // 2
         reader.set_prompts(sets[f"phantom_{kind}"])
         assert not any(closer_sets(images, reader.class_embeddings(), classes, scale))
+
+
+def cluster(centre, count, seed, width=6):
+    noise = 0.1 * torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+    noise[:, 0] *= 5  # the direction in which images of one set differ
+    return F.normalize(3 * torch.eye(width)[centre] + noise, dim=-1)
+
+
+def test_images_unlike_those_learned_from_are_told(tmp_path):
+    found = Familiar.fit(
+        {"one": cluster(1, 60, 0), "two": cluster(2, 60, 1)}, torch.cat([cluster(1, 20, 2), cluster(2, 20, 3)])
+    )
+    assert found.names == ("one", "two")
+    assert found.unlike(torch.cat([cluster(1, 100, 4), cluster(2, 100, 5)])).mean() < 0.15
+    assert found.unlike(cluster(3, 50, 6)).all()
+    assert found.unlike(F.normalize(cluster(1, 50, 7) + cluster(2, 50, 8), dim=-1)).all()  # between the two
+    together, alone = found.distances(cluster(1, 3, 9)), found.distances(cluster(1, 3, 9)[:1])
+    assert torch.allclose(together[:1], alone, atol=1e-5)
+
+    found.save(tmp_path, "these")
+    again = Familiar.load(tmp_path, "these", 6)
+    assert (again.names, again.far) == (found.names, found.far) and torch.equal(again.whiten, found.whiten)
+    assert Familiar.load(tmp_path, "others", 6) is None and Familiar.load(tmp_path / "nowhere", "these", 6) is None
+    with pytest.raises(NearlError, match="of another model"):
+        Familiar.load(tmp_path, "these", 7)
+    (tmp_path / FILE).write_bytes(b"broken")
+    with pytest.raises(NearlError, match="cannot be read"):
+        Familiar.load(tmp_path, "these", 6)
+
+
+def test_the_embedded_model_knows_its_own_pictures_from_others():
+    reader = Classifier(load_backbone("embedded"), PromptSet("any", ("a", "b"), (("a",), ("b",))))
+    own = [record for kind in KINDS for record in phantom_set(kind, 2, seed=3).records]
+    assert np.mean(reader.predict(own).unfamiliar) < 0.2
+    noise = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8)
+    strange = [ImageRecord.from_pixels(f"{i}", pixels) for i, pixels in enumerate(noise)]
+    assert all(reader.predict(strange).unfamiliar)
+    assert (
+        Classifier(load_backbone("embedded", weights="random"), reader.prompt_set).predict(own[:1]).unfamiliar is None
+    )
 
 
 def test_titles_are_words():

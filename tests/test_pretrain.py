@@ -16,12 +16,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from timm.models import register_model
 
-from nearl.backbones import embedded
+from nearl.backbones import embedded, load_backbone
 from nearl.data.phantoms import KINDS
 from nearl.errors import NearlError
 from nearl.pretrain import pretrain
 from nearl.pretrain.captions import CaptionGrammar, CompactVocabulary
 from nearl.pretrain.config import concepts_of, data_location, manifest_lines, read_config, train_files, twins
+from nearl.pretrain.familiar import note_familiar
 from nearl.pretrain.images import Pool, augment, draw, load_pool, sampling_weights, see
 from nearl.pretrain.losses import contrastive_loss, pairs, place_loss, view_loss
 from nearl.pretrain.model import Pretraining
@@ -126,6 +127,17 @@ def test_it_trains_and_open_clip_loads_the_result(config, data, tmp_path):
     assert image.shape == (3, 32, 32)
     assert image[0].min() == 1.0 and image[1].max() == -1.0, "squashed without padding, normalised to -1..1"
     assert features.shape == (1, 2) and features.isfinite().all()
+
+
+def test_it_can_be_noted_which_images_were_learned_from(config, data, tmp_path):
+    out = tmp_path / "out"
+    pretrain(config(), out, data_root=data, progress=str)
+    with pytest.raises(NearlError, match="held-out ones; there are 4"):
+        note_familiar(config(), out, data, progress=str)
+    assert load_backbone(f"local-dir:{out}").familiar is None
+    found = note_familiar(config(hold_out=0.8), out, data, progress=str)
+    assert found.names == ("squares", "discs", "made_up") and found.means.shape == (3, 16)
+    assert load_backbone(f"local-dir:{out}").familiar.far == found.far
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(config, data, tmp_path):

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 import nearl.backbones.embedded  # noqa: F401  registers the embedded vision tower with timm
 from nearl.backbones.towers import TextTower, VisionTower, is_dual_encoder, text_tower, vision_tower
 from nearl.errors import NearlError
+from nearl.familiar import Familiar
 
 ASSETS = Path(__file__).parents[2] / "assets"
 
@@ -144,6 +145,12 @@ class Backbone:
         fixed = set(self.tokenize([""]).unique().tolist())
         tokens = [token for token in self.tokenize([word])[0].tolist() if token not in fixed]
         return bool(self.text.token_table[tokens].abs().sum(-1).all())
+
+    @cached_property
+    def familiar(self) -> Familiar | None:
+        """Which images it was pretrained on, where its folder says so. NearlError for a broken file."""
+        schema, folder = parse_model_name(self.tokenizer_source)
+        return Familiar.load(folder, self.identity["weights"], self.embed_dim) if schema == "local-dir" else None
 
     @property
     def logit_scale(self) -> Tensor:
