@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from few_shot import T_95, probe
+from few_shot import T_95, regression
 from skimage.feature import hog
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -162,7 +162,10 @@ def random_copy(seed: int) -> Backbone:
 
 
 def transfer(data: Path, backbone: Backbone, shots: int, seeds: range, copies: int = 5) -> dict[str, dict]:
-    """Balanced accuracy per set and kind of features: of each support set, the mean over `copies` of random copies."""
+    """Balanced accuracy per set and kind of features: of each support set, the mean over `copies` of random copies.
+
+    Also how much better the backbone is than the copies, with the 95 % interval for the sampling of test images.
+    """
     kinds = {
         "embedded": [pooled_tokens(backbone)],
         "random copy": [pooled_tokens(random_copy(seed)) for seed in range(copies)],
@@ -174,23 +177,35 @@ def transfer(data: Path, backbone: Backbone, shots: int, seeds: range, copies: i
         supports = [draw_support(train.labels, shots, seed) for seed in seeds]
         used = sorted({i for support in supports for i in support})
         row_of = {i: row for row, i in enumerate(used)}
-        results[name] = {}
+        results[name], y = {}, np.array(test.labels)
+        right = {kind: np.zeros((len(networks), len(supports), len(y))) for kind, networks in kinds.items()}
         for kind, networks in kinds.items():
-            found = np.zeros((len(networks), len(supports)))
             for n, features in enumerate(networks):
                 x, x_test = features(train.subset(used)), features(test)
                 for s, support in enumerate(supports):
                     rows = [row_of[i] for i in support]
                     scale = StandardScaler().fit(x[rows])
                     labels = [train.labels[i] for i in support]
-                    said = probe(scale.transform(x[rows]), labels, scale.transform(x_test), test.labels)
-                    found[n, s] = said["balanced_accuracy"]
-            values, each = found.mean(0), found.mean(1)
+                    said = regression(scale.transform(x[rows]), labels).predict(scale.transform(x_test))
+                    right[kind][n, s] = said == y
+            balanced = np.mean([right[kind][..., y == c].mean(-1) for c in np.unique(y)], 0)
+            values, each = balanced.mean(0), balanced.mean(1)
             half = T_95[len(values)] * float(values.std(ddof=1)) / len(values) ** 0.5
             results[name][kind] = {"mean": float(values.mean()), "half_interval": half, "runs": values.tolist()}
             print(f"{name:24} {kind:14} {values.mean():.3f} ± {half:.3f}", end="  ", flush=True)
             print(f"copies {each.min():.2f} to {each.max():.2f}" if len(each) > 1 else "", flush=True)
+        lead = right["embedded"].mean((0, 1)) - right["random copy"].mean((0, 1))
+        results[name]["lead"] = found = _mean_over_classes(lead, y)
+        print(f"{name:24} embedded minus random copy {found[0]:+.3f} ({found[1]:+.3f} to {found[2]:+.3f})", flush=True)
     return results
+
+
+def _mean_over_classes(values: np.ndarray, y: np.ndarray, draws: int = 5000) -> list[float]:
+    """The mean over classes of values [N] of images with classes y [N], and its bootstrap interval, drawn per class."""
+    rng = np.random.default_rng(0)
+    groups = [values[y == c] for c in np.unique(y)]
+    drawn = np.mean([rng.choice(group, (draws, len(group))).mean(1) for group in groups], 0)
+    return [float(np.mean([group.mean() for group in groups])), *np.quantile(drawn, [0.025, 0.975]).tolist()]
 
 
 def main() -> None:

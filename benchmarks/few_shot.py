@@ -34,10 +34,10 @@ METRICS = ("balanced_accuracy", "auroc", "ece")
 T_95 = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided 95 % quantile of Student's t for this many seeds
 
 
-def probe(x: np.ndarray, labels: list[int], x_test: np.ndarray, test_labels: list[int]) -> dict:
-    """Logistic regression, L2 strength chosen inside the support set; what `evaluate` says of it on the test set."""
+def regression(x: np.ndarray, labels: list[int]) -> LogisticRegressionCV:
+    """Logistic regression, L2 strength chosen inside the support set."""
     folds = max(2, min(4, int(np.bincount(labels).min())))
-    regression = LogisticRegressionCV(
+    found = LogisticRegressionCV(
         Cs=np.logspace(-1, 5, 7),
         l1_ratios=(0,),
         cv=folds,
@@ -46,8 +46,12 @@ def probe(x: np.ndarray, labels: list[int], x_test: np.ndarray, test_labels: lis
         max_iter=2000,
         use_legacy_attributes=False,
     )
-    regression.fit(x, labels)
-    return evaluate(regression.predict_proba(x_test), np.array(test_labels))
+    return found.fit(x, labels)
+
+
+def probe(x: np.ndarray, labels: list[int], x_test: np.ndarray, test_labels: list[int]) -> dict:
+    """What `evaluate` says of the regression on the test set."""
+    return evaluate(regression(x, labels).predict_proba(x_test), np.array(test_labels))
 
 
 def linear_probe(classifier: Classifier, support: LabelledSet, test: LabelledSet) -> dict:
