@@ -11,7 +11,6 @@ import gradio as gr
 
 from app import comparing, reading, views
 from app.comparing import QUESTIONS, USUAL, WHOLE, Choice
-from app.comparison_run import ComparisonView
 from app.context import DEVICE, QUIET, Context, seen
 from app.tabs import predict
 from app.tabs.compare import parts, show
@@ -102,27 +101,25 @@ def _wire_use(ctx: Context, part: parts.ComparePart, predict_tab: predict.Predic
 def _wire_return(ctx: Context, part: parts.ComparePart, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
     """A page that is loaded again, or a second one, shows the comparison as it is and goes on watching it."""
 
-    def methods(view: ComparisonView | None, cards: dict | None = None) -> dict:
-        """The cards: in sight until there is something to compare, with the ticks they have, or had."""
-        had = view.folder.about["methods"] if view is not None else USUAL
-        return {part.methods: show.methods((cards or {}).get("ticked", had)), part.folded: gr.update(open=view is None)}
-
     def on_open(key: str) -> Iterator[dict]:
+        """The cards of methods are in sight until there is a comparison; then they are folded, ticked as they were."""
         workspace = ctx.workspace(key)
         view = comparing.current(workspace)
-        yield {**show.sources(part, workspace), **methods(view)}
+        had = view.folder.about["methods"] if view is not None else USUAL
+        cards = {part.methods: show.methods(had), part.folded: gr.update(open=view is None)}
+        yield {**show.sources(part, workspace), **cards}
         yield from _follow(part, workspace)
 
-    def on_select(key: str, source: str, cards: dict | None) -> Iterator[dict]:
-        """As the tab is only now in the page, it shows again what it was given before."""
+    def on_select(key: str, source: str) -> Iterator[dict]:
+        """What may have changed in other tabs; nothing that a visitor may be about to change in this one."""
         workspace = ctx.workspace(key)
         view = comparing.current(workspace)
-        yield {**show.sources(part, workspace, source), **show.all_of(part, workspace), **methods(view, cards)}
+        yield {**show.sources(part, workspace, source), **show.all_of(part, workspace)}
         if view is not None and not view.finished:
             yield from _follow(part, workspace)
 
     opened.then(on_open, ctx.session, part.outputs, concurrency_limit=None, **QUIET)
     tab_item.select(
-        on_select, [ctx.session, part.source, part.methods], part.outputs, concurrency_limit=None, trigger_mode="once",
+        on_select, [ctx.session, part.source], part.outputs, concurrency_limit=None, trigger_mode="once",
         **QUIET,
     )  # fmt: skip
