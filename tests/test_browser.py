@@ -324,7 +324,8 @@ def test_no_answer_is_lost_on_a_busy_page_and_none_comes_twice(browser):
         time.sleep(0.5)
         yield {box: gr.update(visible=True)}  # Gradio takes a while for this one
         yield {first: gr.update(value="kept")}
-        yield {last: gr.update(value="said")}
+        for word in ("once", "twice", "said"):
+            yield {last: gr.update(value=word)}
         time.sleep(2)
 
     with Page() as app:

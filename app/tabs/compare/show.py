@@ -100,14 +100,19 @@ def plan(workspace: Workspace, source: str) -> str:
 
 
 def sources(part: ComparePart, workspace: Workspace, chosen: str | None = None) -> dict:
-    """The images that can be chosen; those in Teach first, if there are any, and then taken unless another is."""
+    """The images that can be chosen; those in Teach first, if there are any, and then taken unless another is.
+
+    A choice that still stands is left alone: a visitor may be about to change it.
+    """
     data = workspace.teaching_set
     choices = DRAWN
     if data is not None:
         own = f"{data.name.split(', ')[-1]}, as in Teach" if data.name.startswith("Synthetic") else "Mine, from Teach"
         choices = [(own, OWN), *DRAWN]
-    value = chosen if chosen in [kind for _, kind in choices] else choices[0][1]
-    return {part.source: gr.update(choices=choices, value=value), part.plan: plan(workspace, value)}
+    if chosen in [kind for _, kind in choices]:
+        return {part.source: gr.update(choices=choices), part.plan: plan(workspace, chosen)}
+    first = choices[0][1]
+    return {part.source: gr.update(choices=choices, value=first), part.plan: plan(workspace, first)}
 
 
 def used(name: str) -> str:
