@@ -219,6 +219,7 @@ def test_a_page_that_is_loaded_again_shows_the_same_images_and_words(browser, se
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     page = context.new_page()
     page.goto(server.url)
+    expect(page.locator("#header .model")).to_have_text("Model: clip", timeout=60_000)  # the page has its workspace
     page.locator("#examples button").first.click()
     expect(page.locator("#reading .bar-line.before")).to_have_count(2, timeout=60_000)
     page.locator("#predict-prompts input").first.fill("odd")
