@@ -2,6 +2,9 @@
 
 A workspace's folder is called after a hash of its id, so that the id itself, which opens the workspace, stands in no
 path, log or list of processes. All folders are readable by the server's user alone.
+
+Old folders are deleted, so the server works only in a folder that carries its marker, and deletes in it only what has
+a name that it makes itself. A folder that somebody else keeps files in is refused.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from nearl.errors import NearlError
@@ -21,6 +26,11 @@ except ImportError:  # Windows: two servers on one folder are not noticed there
     fcntl = None
 
 ENVIRONMENT = "NEARL_WORKSPACES"
+MARKER = ".nearl-clip"
+MARK = "The NEARL-CLIP app keeps its visitors' workspaces in this folder and deletes old ones.\n"
+LOCK, WORKSPACES, UPLOADS = ".lock", "workspaces", "uploads"
+NAMES = {WORKSPACES: re.compile(r"[0-9a-f]{40}"), UPLOADS: re.compile(r"[0-9a-f]{64}|out-[0-9a-f]{32}")}
+"""The names of the folders that the server makes: `folder_name`, Gradio's digests and `Workspace.folder`."""
 
 
 def default_root() -> Path:
@@ -31,20 +41,24 @@ def default_root() -> Path:
 
 
 class Root:
-    """The folder of one server. Raises NearlError if it cannot be made, or if another server uses it.
+    """The folder of one server: a new one, an empty one, or one that carries the marker of an earlier server.
 
-    `path` None: a temporary folder, which goes with this object or with the process.
+    `path` None: a temporary folder, which goes with this object or with the process. Raises NearlError if the folder
+    cannot be made, if another server uses it, or if it may hold somebody else's files: a link, or a folder without a
+    marker that is not empty.
     """
 
     def __init__(self, path: Path | str | None = None):
         self._temporary = tempfile.TemporaryDirectory(prefix="nearl-") if path is None else None
         self.path = Path(path or self._temporary.name).absolute()
+        self._refuse_foreign()
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             for folder in (self.workspaces, self.uploads):
                 folder.mkdir(exist_ok=True)
                 folder.chmod(0o700)
-            self._lock = (self.path / ".lock").open("w")
+            (self.path / MARKER).write_text(MARK, encoding="utf-8")
+            self._lock = (self.path / LOCK).open("w")
         except OSError as error:
             raise NearlError(f"The folder {self.path} cannot be written to; name another with --workspaces.") from error
         try:
@@ -56,15 +70,42 @@ class Root:
                 f"Another server keeps its workspaces in {self.path}; name another folder with --workspaces."
             ) from error
 
+    def _refuse_foreign(self) -> None:
+        for path in (self.path, self.workspaces, self.uploads, self.path / MARKER):
+            if path.is_symlink():
+                raise NearlError(
+                    f"{path} is a link, and old files are deleted from the folder for workspaces; "
+                    "name the folder itself with --workspaces."
+                )
+        try:
+            ours = self._is_ours()
+        except OSError as error:
+            raise NearlError(f"The folder {self.path} cannot be read; name another with --workspaces.") from error
+        if not ours:
+            raise NearlError(
+                f"The folder {self.path} holds files that are not this app's, and old files are deleted from the "
+                "folder for workspaces; name a new or an empty one with --workspaces."
+            )
+
+    def _is_ours(self) -> bool:
+        """Whether the folder is missing, empty or marked. One of a version that wrote no marker is recognised by its
+        names: nothing in it may have another."""
+        if not self.path.exists() or (self.path / MARKER).is_file():
+            return True
+        if any(entry.name not in (LOCK, WORKSPACES, UPLOADS) for entry in self.path.iterdir()):
+            return False
+        folders = [path for path in (self.workspaces, self.uploads) if path.exists()]
+        return all(sum(1 for _ in path.iterdir()) == sum(1 for _ in made_here(path)) for path in folders)
+
     @property
     def workspaces(self) -> Path:
-        return self.path / "workspaces"
+        return self.path / WORKSPACES
 
     @property
     def uploads(self) -> Path:
         """For Gradio's uploads and downloads, which it serves to whoever knows their long random names: nothing in it
         outlives the server or its hour."""
-        return self.path / "uploads"
+        return self.path / UPLOADS
 
     def folder(self, key: str) -> Path:
         """The folder that belongs to a workspace's id; it need not exist."""
@@ -105,11 +146,32 @@ def folder_bytes(folder: Path) -> int:
     return total
 
 
-def remove_old_files(folder: Path, before: float) -> None:
-    """Delete files last written before that time (seconds since the epoch), and folders that are left empty."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        with contextlib.suppress(OSError):
-            if path.is_dir():
-                path.rmdir()
-            elif path.stat().st_mtime < before:
-                path.unlink()
+def made_here(folder: Path) -> Iterator[Path]:
+    """The folders in `workspaces` or `uploads` that have a name as the server makes them; links never count."""
+    for path in folder.iterdir():
+        if NAMES[folder.name].fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            yield path
+
+
+def remove_old_uploads(uploads: Path, before: float) -> None:
+    """Delete uploads and downloads last written before that time (seconds since the epoch), and folders that are as
+    old and empty. Folders with other names, and what another thread removes meanwhile, are passed over."""
+    with contextlib.suppress(OSError):
+        for folder in list(made_here(uploads)):
+            found = [(Path(path), files) for path, _, files in os.walk(folder, topdown=False)]
+            written = {path: _last_written(path) for path, _ in found}  # deleting from a folder counts as writing to it
+            for path, files in found:
+                for file in (path / name for name in files):
+                    if _last_written(file) < before:
+                        file.unlink(missing_ok=True)
+                if written[path] < before:
+                    with contextlib.suppress(OSError):
+                        path.rmdir()
+
+
+def _last_written(path: Path) -> float:
+    """Seconds since the epoch; infinity for what is gone."""
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return float("inf")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app import shelf
-from app.disk import read_json, write_json
+from app.disk import made_here, read_json, write_json
 from nearl.errors import NearlError
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ class Queue:
         """Queue again what an earlier server left unfinished, and shelve what it had not shelved yet."""
         from app.comparison_run import ComparisonView
 
-        for path in registry.root.workspaces.iterdir():
+        for path in made_here(registry.root.workspaces):
             state = read_json(path / "state.json")
             for kind in (RunView, ComparisonView):
                 folder = path / kind.home / str(state.get(kind.kind))

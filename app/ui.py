@@ -12,7 +12,7 @@ import gradio as gr
 
 from app import api, guard, views
 from app.context import ASSETS, QUIET, Context, asset_text, load_ready_prompts
-from app.disk import Root, default_root, remove_old_files
+from app.disk import Root, default_root, remove_old_uploads
 from app.engine import ZERO_GPU, Engine
 from app.tabs import about, compare, explain, learn, predict, teach
 from app.theme import build_theme
@@ -126,7 +126,7 @@ def _root(settings: Settings) -> Root:
             raise
         log.warning("%s Until then, workspaces are kept in a temporary folder.", error)
         root = Root()
-    remove_old_files(root.uploads, float("inf"))  # what a server that was killed had not deleted yet
+    remove_old_uploads(root.uploads, float("inf"))  # what a server that was killed had not deleted yet
     os.environ.setdefault("GRADIO_TEMP_DIR", str(root.uploads))
     return root
 

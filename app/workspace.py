@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app import kept_set, uploads
-from app.disk import Root, folder_bytes, folder_name, read_json, remove_old_files, write_json
+from app.disk import Root, folder_bytes, folder_name, made_here, read_json, remove_old_uploads, write_json
 from nearl.data.images import ImageRecord, Problem
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet
@@ -295,7 +295,7 @@ class Registry:
         now = self._clock()
         with self._guard:
             idle = []
-            for path in self.root.workspaces.iterdir():
+            for path in made_here(self.root.workspaces):
                 workspace = self._all.get(path.name)
                 if workspace is not None and (workspace.busy or not workspace.expired(now)):
                     continue
@@ -308,4 +308,4 @@ class Registry:
                     if path.name in self._all:
                         self._all.pop(path.name).close()
                     shutil.rmtree(path, ignore_errors=True)
-        remove_old_files(self.root.uploads, now - UPLOAD_SECONDS)
+        remove_old_uploads(self.root.uploads, now - UPLOAD_SECONDS)

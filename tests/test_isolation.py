@@ -37,7 +37,7 @@ pytestmark = pytest.mark.timeout(3 * PATIENCE)
 @pytest.fixture(scope="module")
 def server(checkpoints, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
-    left_over = folder / "workspaces" / "uploads" / "0123" / f"{MARK}.png"  # by a server that was killed
+    left_over = folder / "workspaces" / "uploads" / ("0123" * 16) / f"{MARK}.png"  # by a server that was killed
     left_over.parent.mkdir(parents=True)
     left_over.write_bytes(b"an image")
     with serve(f"local-dir:{checkpoints('clip')}", folder / "app.log") as running:
@@ -223,10 +223,11 @@ def test_the_sweeper_also_clears_up_after_an_earlier_server(registry, now):
     for each in (old, young, busy):
         each.keep_sets(phantom_set("smear", 1, size=64))
         each.stamp(now[0])
-    upload = registry.root.uploads / "0123" / f"{MARK}.png"
+    upload = registry.root.uploads / ("0123" * 16) / f"{MARK}.png"
     upload.parent.mkdir()
     upload.write_bytes(b"an image")
-    os.utime(upload, (now[0], now[0]))
+    for path in (upload, upload.parent):
+        os.utime(path, (now[0], now[0]))
     later = Registry(registry.root, clock=lambda: now[0])  # a server that starts on the same folder
     now[0] += KEEP_SECONDS - 60
     later.get(young.id)
@@ -258,3 +259,64 @@ def test_there_are_never_more_workspaces_on_disk_than_allowed(registry, now, mon
 def test_two_servers_do_not_share_a_folder(registry):
     with pytest.raises(NearlError, match="Another server"):
         Root(registry.root.path)
+
+
+@pytest.mark.parametrize(
+    "theirs", ["notes.txt", "uploads/notes.txt", "uploads/2019/scan.dcm", "workspaces/thesis/main.tex"]
+)
+def test_a_folder_with_somebody_elses_files_is_refused_and_left_as_it_was(tmp_path, theirs):
+    file = tmp_path / "mine" / theirs
+    file.parent.mkdir(parents=True)
+    file.write_text("years of work")
+    for path in (file, *file.parents[: len(Path(theirs).parts)]):
+        os.utime(path, (0, 0))
+    with pytest.raises(NearlError, match="not this app's"):
+        Root(tmp_path / "mine")
+    assert file.read_text() == "years of work"
+    assert [path for path in (tmp_path / "mine").rglob("*") if path.is_file()] == [file]
+
+
+@pytest.mark.parametrize("place", ["", "uploads", "workspaces"])
+def test_a_link_to_a_folder_is_refused(tmp_path, place):
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    theirs.mkdir()
+    (theirs / "scan.dcm").write_bytes(b"a scan")
+    if place:
+        Root(ours)  # a folder of ours, in which somebody then put a link
+        (ours / place).rmdir()
+    (ours / place).symlink_to(theirs)
+    with pytest.raises(NearlError, match="is a link"):
+        Root(ours)
+    assert (theirs / "scan.dcm").read_bytes() == b"a scan"
+
+
+def test_only_what_the_server_made_is_deleted_from_its_own_folder(registry, now):
+    workspaces, uploads = registry.root.workspaces, registry.root.uploads
+    ours = [
+        workspaces / ("ab" * 20) / "set" / "a.png",
+        uploads / ("cd" * 32) / "a.png",
+        uploads / f"out-{'e' * 32}" / "b",
+    ]
+    outside = registry.root.path.parent / "outside.dcm"
+    theirs = [outside, workspaces / "thesis" / "main.tex", uploads / "notes.txt", uploads / "2019" / "scan.dcm"]
+    for path in (*ours, *theirs):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("content")
+        for each in (path, path.parent, path.parent.parent):
+            os.utime(each, (0, 0))
+    for folder in (workspaces, uploads):
+        (folder / ("f" * (40 if folder is workspaces else 64))).symlink_to(outside.parent, target_is_directory=True)
+    os.utime(ours[0].parents[1], (0, 0))
+    fresh = uploads / ("9" * 64)
+    fresh.mkdir()
+    now[0] = fresh.stat().st_mtime + 1
+    registry.sweep_disk()
+    assert [path.exists() for path in ours] == [False] * 3
+    assert all(path.exists() for path in theirs) and fresh.exists()
+
+
+def test_a_folder_of_a_version_without_a_marker_is_taken_over(tmp_path):
+    (tmp_path / "old" / "workspaces" / ("ab" * 20)).mkdir(parents=True)
+    (tmp_path / "old" / "uploads" / ("cd" * 32)).mkdir(parents=True)
+    (tmp_path / "old" / ".lock").touch()
+    assert Root(tmp_path / "old").folder("key").parent == tmp_path / "old" / "workspaces"
