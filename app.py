@@ -47,7 +47,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    from app.ui import Settings, build_app, launch_options
+    from app.page import Settings, build_app, launch_options
     from nearl.errors import NearlError
 
     try:

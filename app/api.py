@@ -22,15 +22,19 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from app import comparing, explaining, reading, shelf, teaching, uploads
+from app.compare import actions as comparing
 from app.context import Context
-from app.jobs import DONE, RunView
-from app.workspace import Workspace
+from app.explain import actions as explaining
+from app.predict import actions as reading
+from app.teach import actions as teaching
+from app.visitor import shelf, uploads
+from app.visitor.workspace import Workspace
+from app.work.queue import DONE, RunView
 from nearl import NOTICE
 from nearl.errors import NearlError
 
 if TYPE_CHECKING:
-    from app.comparison_run import ComparisonView
+    from app.work.comparison_view import ComparisonView
 
 NUMBERED = re.compile(r"image \d+( and \d+ more)?")
 

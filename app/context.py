@@ -6,15 +6,16 @@ import json
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 
 import gradio as gr
 
 from app.engine import Engine
-from app.workspace import Registry, Workspace
+from app.visitor.workspace import Registry, Workspace
 from nearl.prompts import PromptSet, ready_sets
+from nearl.resources import ASSETS
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
+PAGE = ASSETS / "page"
+
 FIRST_SET = "brain_mri_tumor"  # in the editor when the page opens
 
 
@@ -60,7 +61,7 @@ def seen(yes: object, *classes: str) -> dict:
 
 
 def asset_text(name: str) -> str:
-    return (ASSETS / name).read_text(encoding="utf-8")
+    return (PAGE / name).read_text(encoding="utf-8")
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,7 @@ from nearl.prompts import PromptSet, ready_sets
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from app.jobs import Queue
+    from app.work.queue import Queue
     from nearl.backbones import Backbone
 
 log = logging.getLogger("nearl.app")
@@ -96,10 +96,10 @@ class Engine:
         try:
             import pytorch_grad_cam  # noqa: F401
 
-            import nearl.classifier
             import nearl.data.checks
-            import nearl.data.phantoms
+            import nearl.data.phantoms.kinds
             import nearl.explain
+            import nearl.reading.classifier
             import nearl.runs.comparison  # noqa: F401
         except Exception:  # loading the model says it in words
             log.exception("importing")
@@ -128,7 +128,7 @@ class Engine:
     @cached_property
     def queue(self) -> Queue:
         """The teaching runs of all visitors, one at a time."""
-        from app.jobs import Queue
+        from app.work.queue import Queue
 
         return Queue()
 

@@ -1,4 +1,4 @@
-"""The example images that are one click away: the list in `assets/examples`, made by `nearl.data.phantoms`."""
+"""The example images that are one click away: the list in `assets/examples`, made by `nearl.data.phantoms.kinds`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from app import views
+from app.html import views
 from nearl.data.images import decode_picture
 from nearl.prompts import PromptSet, ready_sets
 

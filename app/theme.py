@@ -1,4 +1,4 @@
-"""The colours, type and spacing of the app, in one place. `assets/style.css` builds on the variables set here."""
+"""The colours, type and spacing of the app, in one place. `assets/page/style.css` builds on the variables set here."""
 
 from __future__ import annotations
 

@@ -28,12 +28,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from nearl.backbones import Backbone, load_backbone
-from nearl.classifier import Classifier
-from nearl.data.labelled import LabelledSet, resolve_splits
-from nearl.data.phantoms import phantom_set
+from nearl.data.phantoms.kinds import phantom_set
+from nearl.data.sets.labelled import LabelledSet, resolve_splits
 from nearl.data.splits import draw_support
-from nearl.evaluate import evaluate
+from nearl.measure.evaluate import evaluate
 from nearl.prompts import PromptSet, ready_sets
+from nearl.reading.classifier import Classifier
 
 LEARNED = (
     "brain_mri_tumor", "chest_xray_pneumonia", "lung_ct", "breast_ultrasound", "blood_wbc", "knee_xray_oa",

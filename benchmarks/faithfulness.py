@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from nearl.backbones import load_backbone
-from nearl.data.phantoms import KINDS
+from nearl.data.phantoms.kinds import KINDS
 from nearl.explain.faithfulness import study, table
 
 ASSET = Path(__file__).resolve().parents[1] / "assets" / "faithfulness.json"

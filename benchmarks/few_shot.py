@@ -23,12 +23,12 @@ import numpy as np
 from sklearn.linear_model import LogisticRegressionCV
 
 from nearl.backbones import load_backbone
-from nearl.classifier import Classifier
-from nearl.data.labelled import LabelledSet, resolve_splits
+from nearl.data.sets.labelled import LabelledSet, resolve_splits
 from nearl.data.splits import draw_support
-from nearl.evaluate import evaluate, measure
-from nearl.finetune import Recipe, finetune
+from nearl.measure.evaluate import evaluate, measure
+from nearl.methods.nearl.finetune import Recipe, finetune
 from nearl.prompts import PromptSet, ready_sets
+from nearl.reading.classifier import Classifier
 
 METRICS = ("balanced_accuracy", "auroc", "ece")
 T_95 = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided 95 % quantile of Student's t for this many seeds

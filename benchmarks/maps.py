@@ -19,7 +19,7 @@ from speed import medians, taught
 
 from nearl.backbones import load_backbone
 from nearl.explain import Score, Scorer, Trace, available, draw
-from nearl.explain.occlusion import windows
+from nearl.explain.maps.occlusion import windows
 from nearl.explain.render import heat_layer
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from backbone import KEPT_OUT, LEARNED
 
-from nearl.compare import Results
-from nearl.compare_report import curves, interval, markdown, ranks
+from nearl.measure.compare import Results
+from nearl.measure.compare_report import curves, interval, markdown, ranks
 from nearl.methods import names
 
 HERE = Path(__file__).parent

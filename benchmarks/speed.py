@@ -18,15 +18,15 @@ from collections.abc import Callable, Mapping
 import torch
 import torch.nn.functional as F
 
+from nearl.adapters.store import Adapter, new_adapter
 from nearl.backbones import Backbone, load_backbone
-from nearl.classifier import Classifier
-from nearl.data.labelled import LabelledSet
-from nearl.data.phantoms import phantom_set
-from nearl.finetune import has_fast_bf16
+from nearl.data.phantoms.kinds import phantom_set
+from nearl.data.sets.labelled import LabelledSet
 from nearl.methods import Task, make, recipe
-from nearl.model import NearlCLIP, PromptTokens
+from nearl.methods.nearl.finetune import has_fast_bf16
+from nearl.methods.nearl.network import NearlCLIP, PromptTokens
 from nearl.prompts import PromptSet, default_prompts
-from nearl.store import Adapter, new_adapter
+from nearl.reading.classifier import Classifier
 
 
 def taught(backbone: Backbone, per_class: int) -> tuple[LabelledSet, NearlCLIP, Adapter, Classifier]:
@@ -86,7 +86,8 @@ def ratios(name: str, weights: str, batch: int, rounds: int) -> dict:
         tokens = backbone.vision.embed(images)
 
     def step():
-        """As nearl.finetune does it: patches embedded once and for all, bf16 autocast where it is faster."""
+        """As nearl.methods.nearl.finetune does it: patches embedded once and for all, bf16 autocast where it is
+        faster."""
         optimizer.zero_grad()
         with torch.autocast(backbone.device.type, torch.bfloat16, enabled=has_fast_bf16(backbone)):
             loss = F.cross_entropy(model.forward_tokens(tokens, prompts).float(), labels)

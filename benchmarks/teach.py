@@ -24,11 +24,11 @@ from pathlib import Path
 import torch
 
 from nearl.backbones import Backbone, load_backbone
-from nearl.data.labelled import LabelledSet, from_files
-from nearl.data.phantoms import write_phantom_folder
+from nearl.data.phantoms.kinds import write_phantom_folder
+from nearl.data.sets.labelled import LabelledSet, from_files
 from nearl.data.splits import draw_support, plan
-from nearl.finetune import Recipe
 from nearl.methods import Frozen
+from nearl.methods.nearl.finetune import Recipe
 from nearl.prompts import PromptSet, default_prompts, ready_sets
 from nearl.runs import make_job, teach
 

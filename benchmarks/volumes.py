@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from nearl.data.images import decode_many, decode_one
-from nearl.data.sandbox import SHARED
+from nearl.data.sandbox.client import SHARED
 
 
 def write_series(folder: Path, slices: int, side: int) -> list[Path]:

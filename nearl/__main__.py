@@ -1,3 +1,3 @@
-from nearl.cli import main
+from nearl.cli.main import main
 
 main()

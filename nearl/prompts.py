@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from nearl.errors import NearlError
+from nearl.resources import ASSETS
 
 MAX_CLASSES = 64
 MAX_PROMPTS = 32  # of one class
@@ -25,7 +26,7 @@ MAX_TEXTS = 2048  # of one set, every prompt through every template
 MAX_CHARACTERS = 300  # of one prompt; CLIP reads about 77 tokens
 MAX_FILE_BYTES = 1_000_000
 DEFAULT_TEMPLATE = "a medical image of {}"
-ASSETS = Path(__file__).resolve().parents[1] / "assets" / "prompts"
+PROMPTS = ASSETS / "prompts"
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def default_prompts(class_names: Iterable[str]) -> PromptSet:
 
 def ready_sets() -> dict[str, Path]:
     """The prompt sets that come with the project: {name: file}, sorted by name."""
-    return {path.stem: path for path in sorted(ASSETS.glob("*.json"))}
+    return {path.stem: path for path in sorted(PROMPTS.glob("*.json"))}
 
 
 def words(text: str) -> list[str]:

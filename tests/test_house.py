@@ -38,7 +38,7 @@ def test_imports_run_one_way():
             assert "torch" not in tops, path
         if place in ("data", "prompts.py", "store.py"):
             inside = {name for name in imported(path) if name.startswith("nearl.")}
-            allowed = ("nearl.errors", "nearl.data", "nearl.prompts", "nearl.adapter_card")
+            allowed = ("nearl.errors", "nearl.data", "nearl.prompts", "nearl.adapters.card")
             assert all(name.startswith(allowed) for name in inside), path
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nearl.data.phantoms import CLASSES, KINDS
+from nearl.data.phantoms.kinds import CLASSES, KINDS
 from nearl.errors import NearlError
 from nearl.prompts import (
     PromptSet,

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from nearl.cli import main
-from nearl.data.labelled import resolve_splits
+from nearl.cli.main import main
+from nearl.data.sets.labelled import resolve_splits
 from nearl.prompts import PromptSet, ready_sets
 
 
@@ -34,9 +34,9 @@ def test_teaching_raises_balanced_accuracy_on_real_blood_smears(real_data, tmp_p
 @pytest.mark.parametrize(("folder", "chance"), [("chest_xray_pneumonia", 0.5)])
 def test_the_embedded_backbone_is_better_than_chance_on_what_it_was_trained_for(real_data, tmp_path, folder, chance):
     from nearl.backbones import load_backbone
-    from nearl.classifier import Classifier
     from nearl.data.splits import draw_support
-    from nearl.evaluate import measure
+    from nearl.measure.evaluate import measure
+    from nearl.reading.classifier import Classifier
 
     _, test = resolve_splits(real_data / folder)
     some = test.subset(draw_support(test.labels, 40, seed=0))

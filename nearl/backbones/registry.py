@@ -23,11 +23,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 import nearl.backbones.embedded  # noqa: F401  registers the embedded vision tower with timm
+from nearl.backbones.familiar import Familiar
 from nearl.backbones.towers import TextTower, VisionTower, is_dual_encoder, text_tower, vision_tower
 from nearl.errors import NearlError
-from nearl.familiar import Familiar
-
-ASSETS = Path(__file__).parents[2] / "assets"
+from nearl.resources import ASSETS
 
 
 @dataclass(frozen=True)

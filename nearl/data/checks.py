@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from nearl.data.labelled import LabelledSet
 from nearl.data.likeness import near_pairs
 from nearl.data.records import ImageRecord, Problem
+from nearl.data.sets.labelled import LabelledSet
 from nearl.data.splits import FEWEST, joined
 from nearl.prompts import MAX_CLASSES
 

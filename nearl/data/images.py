@@ -1,7 +1,7 @@
 """The one door: whatever is brought, by its content and never by its extension, becomes records with checked pixels.
 
 PNG, JPEG, TIFF, BMP, WebP and GIF, DICOM, NIfTI, and folders or zips of them. Everything is decoded in a process of
-its own (`nearl.data.sandbox`); `decode_picture` alone reads still pictures in this one, for files of our own.
+its own (`nearl.data.sandbox.client`); `decode_picture` alone reads still pictures in this one, for files of our own.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from nearl.data.pictures import MAX_BYTES, MAX_PIXELS, READABLE, decode_picture
+from nearl.data.formats.pictures import MAX_BYTES, MAX_PIXELS, READABLE, decode_picture
 from nearl.data.records import ImageRecord, Problem, base_name
-from nearl.data.sandbox import SHARED, Sandbox, Source
+from nearl.data.sandbox.client import SHARED, Sandbox, Source
 from nearl.errors import NearlError
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from nearl.data.volume import Scan, View
+from nearl.data.formats.volume import Scan, View
 
 
 class Problem(NamedTuple):

@@ -20,19 +20,19 @@ import torch
 from scipy.stats import beta, spearmanr
 from torch import Tensor
 
+from nearl.adapters.store import Adapter, load_adapter
 from nearl.backbones import Backbone
-from nearl.classifier import Classifier
 from nearl.data.images import ImageRecord
-from nearl.data.phantoms import CLASSES, make_phantom, phantom_set
+from nearl.data.phantoms.kinds import CLASSES, make_phantom, phantom_set
 from nearl.errors import NearlError
 from nearl.explain.heatmap import Heatmap
-from nearl.explain.occlusion import cover
+from nearl.explain.maps.occlusion import cover
 from nearl.explain.registry import METHODS, available, draw
 from nearl.explain.score import Score, Scorer, randomised
 from nearl.explain.trace import Trace
-from nearl.finetune import Recipe, finetune
+from nearl.methods.nearl.finetune import Recipe, finetune
 from nearl.prompts import PromptSet
-from nearl.store import Adapter, load_adapter
+from nearl.reading.classifier import Classifier
 
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of the patches; denser where the curves are steep (our choice)
 BATCH = 16

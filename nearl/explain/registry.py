@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nearl.backbones import Backbone
-from nearl.classifier import Classifier
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
-from nearl.explain import attention, cam, evidence, novelty, occlusion, relevance
 from nearl.explain.card import Method
 from nearl.explain.heatmap import Heatmap, seen_box
+from nearl.explain.maps import attention, cam, evidence, novelty, occlusion, relevance
 from nearl.explain.score import OTHERS, Score, Scorer
 from nearl.explain.trace import Trace
+from nearl.reading.classifier import Classifier
 
 METHODS: dict[str, Method] = {
     method.key: method

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from nearl.classifier import Classifier
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
 from nearl.explain.heatmap import Heatmap, difference
-from nearl.explain.novelty import profile
+from nearl.explain.maps.novelty import profile
 from nearl.explain.registry import METHODS, available, draw
 from nearl.explain.render import figure, overlay, save_figure
 from nearl.explain.score import OTHERS, Score, Scorer
 from nearl.explain.trace import Trace
 from nearl.explain.words import words
 from nearl.prompts import class_key
+from nearl.reading.classifier import Classifier
 
 ALL = "all"
 
@@ -53,7 +53,7 @@ def caption(heatmap: Heatmap, classifier: Classifier, when: datetime.date | None
     return [
         f"{heatmap.name}{place}, {moment(heatmap.adapted)}. Class: {heatmap.class_name}{against}.",
         f"Prompt: “{prompts[0]}”{more}.",
-        f"Model: {model}, {taught}. {when or datetime.datetime.now(datetime.UTC).date()}.",
+        f"Model: {model}, {taught}. {when or datetime.datetime.now(datetime.timezone.utc).date()}.",
     ]
 
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nearl.classifier import Classifier
 from nearl.errors import NearlError
+from nearl.reading.classifier import Classifier
 
 OTHERS, ALONE = "others", "alone"
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nearl.data.images import ImageRecord
 from nearl.explain.capture import Capture
-from nearl.explain.novelty import Update, update_parts
+from nearl.explain.maps.novelty import Update, update_parts
 from nearl.explain.score import Score, Scorer
 
 CAM, POOL, LAST, QUERIES = ("cam",), ("pool",), ("last",), ("queries",)

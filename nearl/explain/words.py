@@ -11,9 +11,9 @@ from torch import Tensor
 from nearl.backbones import Backbone
 from nearl.errors import NearlError
 from nearl.explain.capture import Capture
-from nearl.explain.relevance import carry
+from nearl.explain.maps.relevance import carry
 from nearl.explain.trace import Trace
-from nearl.model import PromptTokens
+from nearl.methods.nearl.network import PromptTokens
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from nearl.backbones import Backbone
 from nearl.backbones.shadow import hook_block, shadow
-from nearl.finetune import Progress, Recipe
 from nearl.methods.base import Card, InsideTower
 from nearl.methods.frozen import Task
+from nearl.methods.nearl.finetune import Progress, Recipe
 from nearl.methods.training import descend
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nearl.adapters.store import Adapter, new_adapter
 from nearl.backbones import Backbone
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
-from nearl.finetune import Progress, Recipe
 from nearl.methods.frozen import BATCH, Task
+from nearl.methods.nearl.finetune import Progress, Recipe
 from nearl.prompts import PromptSet, class_key
-from nearl.store import Adapter, new_adapter
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Method(nn.Module):
         return self._text
 
     def adapter(self) -> Adapter:
-        """The state as tensors and JSON, for ``nearl.store``."""
+        """The state as tensors and JSON, for ``nearl.adapters.store``."""
         task, counts = self.task, {} if self.task.support is None else self.task.support.counts()
         return new_adapter(
             self.state_dict(),

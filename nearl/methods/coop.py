@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearl.backbones import Backbone
-from nearl.finetune import Progress, Recipe, draw_prompts
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task, ensemble
+from nearl.methods.nearl.finetune import Progress, Recipe, draw_prompts
+from nearl.methods.nearl.network import PromptTokens
 from nearl.methods.training import descend, draw_view
-from nearl.model import PromptTokens
 
 
 class CoOp(Method):

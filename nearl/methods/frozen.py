@@ -14,11 +14,11 @@ from torch import Tensor
 
 from nearl.backbones import Backbone
 from nearl.data.images import ImageRecord
-from nearl.data.labelled import LabelledSet
-from nearl.finetune import Recipe, check
-from nearl.model import PromptTokens
+from nearl.data.sets.labelled import LabelledSet
+from nearl.methods.nearl.finetune import Recipe, check
+from nearl.methods.nearl.network import PromptTokens
 from nearl.prompts import PromptSet
-from nearl.samples import Change, Views
+from nearl.train.views import Change, Views
 
 BATCH = 16
 
@@ -83,7 +83,7 @@ class Frozen:
         )
 
     def get(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
-        """What ``key`` names, computed the first time; see `nearl.samples.Kept`."""
+        """What ``key`` names, computed the first time; see `nearl.train.views.Kept`."""
         return self._get([key], lambda keys: [compute()])[0]
 
     def peak_alone(self, mb: float | None) -> float | None:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nearl.finetune import Progress, Recipe
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task
+from nearl.methods.nearl.finetune import Progress, Recipe
 from nearl.methods.selection import choose_strength
 
 

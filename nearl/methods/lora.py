@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from nearl.backbones import Backbone
 from nearl.backbones.shadow import shadow, split_attention
 from nearl.errors import NearlError
-from nearl.finetune import Progress, Recipe, draw_prompts
 from nearl.methods.base import Card, InsideTower
 from nearl.methods.frozen import Task, ensemble
+from nearl.methods.nearl.finetune import Progress, Recipe, draw_prompts
+from nearl.methods.nearl.network import PromptTokens
 from nearl.methods.training import descend
-from nearl.model import PromptTokens
 
 
 class LoRA(InsideTower):

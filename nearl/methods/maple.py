@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nearl.finetune import Progress, Recipe, draw_prompts
 from nearl.methods.base import Card, InsideTower
 from nearl.methods.coop import gap, placed, spread
 from nearl.methods.frozen import Task, ensemble
+from nearl.methods.nearl.finetune import Progress, Recipe, draw_prompts
+from nearl.methods.nearl.network import PromptTokens
 from nearl.methods.training import descend
-from nearl.model import PromptTokens
 
 
 class MaPLe(InsideTower):

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nearl.finetune import Progress, Recipe
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task
+from nearl.methods.nearl.finetune import Progress, Recipe
 from nearl.methods.training import descend, draw_view
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from nearl.errors import NearlError
-from nearl.finetune import Recipe
 from nearl.methods.alta import Alta
 from nearl.methods.base import Card, Method
 from nearl.methods.clip_adapter import ClipAdapter
@@ -14,7 +13,8 @@ from nearl.methods.frozen import Task
 from nearl.methods.linear_probe import LinearProbe
 from nearl.methods.lora import LoRA
 from nearl.methods.maple import MaPLe
-from nearl.methods.nearl_clip import Nearl
+from nearl.methods.nearl.finetune import Recipe
+from nearl.methods.nearl.method import Nearl
 from nearl.methods.prolip import ProLIP
 from nearl.methods.text_probe import TextProbe
 from nearl.methods.tip_adapter import TipAdapter, TipAdapterF

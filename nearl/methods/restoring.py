@@ -8,14 +8,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from nearl.adapters.store import Adapter
 from nearl.backbones import Backbone
 from nearl.errors import NearlError
 from nearl.methods.base import Method
 from nearl.methods.frozen import Frozen, Task
+from nearl.methods.nearl.network import NearlCLIP, NearlConfig
 from nearl.methods.registry import METHODS, check_name
-from nearl.model import NearlCLIP, NearlConfig
 from nearl.prompts import PromptSet
-from nearl.store import Adapter
 
 DAMAGED = (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RuntimeError)
 META = torch.device("meta")  # sizes without memory

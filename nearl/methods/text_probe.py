@@ -11,9 +11,9 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
-from nearl.finetune import Progress, Recipe
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task
+from nearl.methods.nearl.finetune import Progress, Recipe
 from nearl.methods.selection import choose_strength
 
 

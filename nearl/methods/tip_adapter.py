@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nearl.finetune import Progress, Recipe
+from nearl.adapters.store import Adapter
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task
+from nearl.methods.nearl.finetune import Progress, Recipe
 from nearl.methods.training import descend, draw_view
-from nearl.store import Adapter
 
 ALPHA, BETA = 1.0, 5.5  # the paper's values before its search
 ALPHAS, BETAS = (0.3, 1.0, 3.0, 10.0), (1.0, 3.0, 5.5, 10.0, 20.0)

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nearl.errors import NearlError
-from nearl.finetune import Progress, Recipe, balanced_batch, groups, has_fast_bf16, learning_rate
 from nearl.methods.base import Method
+from nearl.methods.nearl.finetune import Progress, Recipe, balanced_batch, groups, has_fast_bf16, learning_rate
 
 
 def descend(

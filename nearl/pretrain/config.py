@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 
-from nearl.data.phantoms import CLASSES
+from nearl.data.phantoms.kinds import CLASSES
 from nearl.errors import NearlError
 
 PHANTOM_SEED = 7_000_000_000  # far from the seeds of the pictures that tests and examples show

@@ -10,13 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from nearl.backbones import load_backbone
+from nearl.backbones.familiar import Familiar
 from nearl.data.images import ImageRecord, decode_picture
-from nearl.data.phantoms import CLASSES, make_phantom
+from nearl.data.phantoms.kinds import CLASSES, make_phantom
 from nearl.errors import NearlError
-from nearl.familiar import Familiar
 from nearl.methods import Frozen
 from nearl.pretrain.config import concepts_of, data_location, read_config, train_files
-from nearl.trust import FEWEST_TO_COMPARE
+from nearl.reading.trust import FEWEST_TO_COMPARE
 
 MOST_DRAWN = 100  # phantoms of each class
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from nearl.backbones.embedded import MEAN, STD
 from nearl.data.images import decode_picture
-from nearl.data.phantoms import CLASSES, make_phantom, measure
+from nearl.data.phantoms.kinds import CLASSES, make_phantom, measure
 from nearl.pretrain.config import concepts_of
 
 

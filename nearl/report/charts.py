@@ -145,7 +145,7 @@ def confusion(figure: Figure, box: Box, counts: Sequence[Sequence[int]], when: s
 
 def reliability(figure: Figure, box: Box, bins: dict[str, Sequence[dict]]) -> None:
     """Share that is right against the top share, by bins, with Wilson intervals and, below, the images in each bin.
-    ``bins``: "before" and, where there is one, "after", as `nearl.evaluate.evaluate` gives them."""
+    ``bins``: "before" and, where there is one, "after", as `nearl.measure.evaluate.evaluate` gives them."""
     left, bottom, width, height = box
     below, lead = 0.16 * len(bins) + 0.34, 0.62
     ax = axes(figure, (left + lead, bottom + below, width - lead, height - below))

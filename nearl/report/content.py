@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from nearl.errors import NearlError
 from nearl.prompts import MAX_CLASSES
-from nearl.trust import Trust
+from nearl.reading.trust import Trust
 
 JOINERS = "\u200c\u200d"  # inside words of some scripts
-FIGURES = {  # key of `nearl.evaluate.evaluate` -> name, and whether it is a share
+FIGURES = {  # key of `nearl.measure.evaluate.evaluate` -> name, and whether it is a share
     "balanced_accuracy": ("Right, each class counted equally", True),
     "accuracy": ("Right, each image counted equally", True),
     "auroc": ("Area under the ROC curve", False),
@@ -36,8 +36,10 @@ LIMITS = (
 class Report:
     """A run to report on.
 
-    meta: of the Adapter. results: of `nearl.evaluate.study`, or None where nothing was measured; in any other layout
-    they are left out and a caution says so. rows: of `nearl.evaluate.rows`. curve: events of a run with "phase",
+    meta: of the Adapter. results: of `nearl.measure.evaluate.study`, or None where nothing was measured; in any
+    other layout
+    they are left out and a caution says so. rows: of `nearl.measure.evaluate.rows`. curve: events of a run with
+    "phase",
     "step", "loss", "held_out". Raises NearlError where the adapter's trust is unusable.
     """
 
@@ -235,7 +237,7 @@ def _recall(row: dict) -> dict:
 
 
 def readable(results: object) -> bool:
-    """Whether these are the results of `nearl.evaluate.study`, number for number in its range."""
+    """Whether these are the results of `nearl.measure.evaluate.study`, number for number in its range."""
     try:
         return _readable(results)
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError):

@@ -10,7 +10,7 @@ from html import escape
 from matplotlib.figure import Figure
 
 from nearl import NOTICE, __version__
-from nearl.evaluate import mistakes
+from nearl.measure.evaluate import mistakes
 from nearl.report import charts
 from nearl.report.content import Report, count, percent, plain
 

@@ -12,7 +12,7 @@ from matplotlib.ft2font import FT2Font
 from PIL import ImageFont
 
 from nearl import NOTICE, __version__
-from nearl.evaluate import mistakes
+from nearl.measure.evaluate import mistakes
 from nearl.report import charts
 from nearl.report.content import Report, percent, plain
 from nearl.report.page import image_name

@@ -13,7 +13,8 @@ FORMULAS = "=+-@|%＝＋－＠"  # what a spreadsheet takes for the beginning of
 
 
 def csv(rows: Sequence[dict], names: bool = False) -> str:
-    """Rows of `nearl.evaluate.rows` as comma-separated values with a heading line; encode it as "utf-8-sig", by which
+    """Rows of `nearl.measure.evaluate.rows` as comma-separated values with a heading line; encode it as "utf-8-sig",
+    by which
     spreadsheets know UTF-8. A row: image, truth, the likeliest class and its share before and after, then the share of
     every class before and after. ``names``: file names instead of "image 1", "image 2", ...
 

@@ -22,25 +22,25 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from nearl import gap
+from nearl.adapters.store import Adapter, load_adapter, save_adapter
 from nearl.backbones import Backbone
-from nearl.compare import Measured, measuring
-from nearl.data.labelled import LabelledSet
 from nearl.data.records import ImageRecord
+from nearl.data.sets.labelled import LabelledSet
 from nearl.data.splits import draw_support
 from nearl.errors import NearlError
-from nearl.evaluate import study
-from nearl.interaction import interaction
+from nearl.measure import gap
+from nearl.measure.compare import Measured, measuring
+from nearl.measure.evaluate import study
+from nearl.measure.interaction import interaction
 from nearl.methods import METHODS, Frozen, Method, Task, card, make, recipe
 from nearl.prompts import PromptSet
+from nearl.reading.trust import fit_trust
 from nearl.runs.folder import CANCELLED, DONE, FAILED, STARTING, WAITING, RunFolder, why
 from nearl.runs.job import TEACHING, Job, backbone_of
 from nearl.runs.lock import hold
 from nearl.runs.process import Worker, launch
 from nearl.runs.within import settle
 from nearl.runs.zero_gpu import ON_ZERO_GPU, SECONDS
-from nearl.store import Adapter, load_adapter, save_adapter
-from nearl.trust import fit_trust
 
 EVERY = 0.25  # seconds between two looks at the steps of a method
 DRAWN = 32  # images, at most, whose places are drawn
@@ -124,7 +124,7 @@ class _Bench:
         self.train, self.test = everything.subset(job.split.support), everything.subset(job.held)
 
     def measuring(self, name: str, seed: int) -> Iterator:
-        """The method's steps as `nearl.finetune.Progress`, then the dict of its row and adapter."""
+        """The method's steps as `nearl.methods.nearl.finetune.Progress`, then the dict of its row and adapter."""
         task = Task(self.backbone, self.prompt_set, self._support(seed), self.frozen)
         method = METHODS[name.partition(":")[0]]
         settings = recipe(name, **({} if method.card.features else self.job.recipe), seed=seed)
@@ -139,7 +139,7 @@ class _Bench:
 
     def _space(self, task: Task, method: Method) -> dict:
         """Where some of the images and the classes lie before and after, and how much of the answer is of both together
-        (`nearl.gap`, `nearl.interaction`)."""
+        (`nearl.measure.gap`, `nearl.measure.interaction`)."""
         some = self.test.subset(range(0, len(self.test), -(-len(self.test) // DRAWN)))
         methods = {"before": make(UNTAUGHT, task), "after": method}
         found = {one.pop("name"): one for one in gap.study(methods, some.records, some.labels)}

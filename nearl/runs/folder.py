@@ -5,7 +5,7 @@
     progress.jsonl              one event a line
     snapshot.safetensors        where to go on from, while the run is not finished
     cancel                      there when somebody asked the run to stop
-    adapter/                    the adapter, see `nearl.store`
+    adapter/                    the adapter, see `nearl.adapters.store`
     results.json, predictions.json   what was measured, and each held-out image
 
 States: "waiting" -> "teaching" -> "checking" -> "done" | "cancelled" | "failed"; a run in the middle that no living
@@ -23,11 +23,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from nearl.adapters.store import load_adapter, save_adapter
 from nearl.errors import NearlError
-from nearl.finetune import Snapshot
+from nearl.methods.nearl.finetune import Snapshot
 from nearl.runs.job import CHECKING, TEACHING, Job, Outcome
 from nearl.runs.lock import held, hold
-from nearl.store import load_adapter, save_adapter
 
 log = logging.getLogger("nearl.runs")
 

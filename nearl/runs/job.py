@@ -14,19 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nearl.adapters.store import Adapter
 from nearl.backbones import Backbone, load_backbone
-from nearl.classifier import Classifier
-from nearl.data.labelled import LabelledSet
 from nearl.data.records import ImageRecord
+from nearl.data.sets.labelled import LabelledSet
 from nearl.data.splits import Split
 from nearl.errors import NearlError
-from nearl.evaluate import rows, study
-from nearl.finetune import Progress, Recipe, Snapshot, finetune
-from nearl.model import NearlConfig
+from nearl.measure.evaluate import rows, study
+from nearl.methods.nearl.finetune import Progress, Recipe, Snapshot, finetune
+from nearl.methods.nearl.network import NearlConfig
 from nearl.prompts import PromptSet, class_key
-from nearl.samples import Samples, as_uint8
-from nearl.store import Adapter
-from nearl.trust import fit_trust
+from nearl.reading.classifier import Classifier
+from nearl.reading.trust import fit_trust
+from nearl.train.views import Samples, as_uint8
 
 SNAPSHOT_SECONDS = 10.0
 CHECK_BATCH = 16  # images between two looks at whether to stop, while checking
@@ -75,8 +75,10 @@ class Job:
 class Outcome:
     """What came of a run. adapter: None where the run was cancelled before there was anything to keep.
 
-    results: what `nearl.evaluate.study` says on held-out images, None where the run was cancelled. rows: each held-out
-    image as `nearl.evaluate.rows` tells it, with "image", its index in the job. stopped: "", "early" or "cancelled".
+    results: what `nearl.measure.evaluate.study` says on held-out images, None where the run was cancelled. rows:
+    each held-out
+    image as `nearl.measure.evaluate.rows` tells it, with "image", its index in the job. stopped: "", "early" or
+    "cancelled".
     seconds by phase: decode, forward, backward, optimiser, evaluate.
     """
 
@@ -152,7 +154,8 @@ def teach(
 
     Where the split is "folds", the adapter is taught on all images and then one more on each fold's support, for the
     figures alone: the held parts' predictions are pooled. ``stop`` is asked before every step: a cancelled run keeps
-    the best weights of the adapter so far (`nearl.finetune.Finetuning`), which are then not measured. ``backbone``: one
+    the best weights of the adapter so far (`nearl.methods.nearl.finetune.Finetuning`), which are then not measured.
+    ``backbone``: one
     that is loaded already, else the job's is loaded.
     """
     yield from _Teaching(job, backbone or backbone_of(job), state, stop, every).run()

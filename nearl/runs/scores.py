@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nearl.compare_report import interval
-from nearl.evaluate import FEW, WIDEST, study
+from nearl.measure.compare_report import interval
+from nearl.measure.evaluate import FEW, WIDEST, study
 from nearl.methods import card
 
 COSTS = ("fit_seconds", "predict_ms", "parameters", "taught")

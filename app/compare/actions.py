@@ -1,0 +1,182 @@
+"""What the Compare tab does with a workspace: say what would be compared, start it, look at it, use what was learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from app.engine import Engine
+from app.examples import KIND_NAMES
+from app.teach import actions as teaching
+from app.visitor import shelf
+from app.visitor.workspace import Workspace
+from nearl.errors import NearlError
+
+if TYPE_CHECKING:
+    from app.work.comparison_view import ComparisonView
+    from nearl.data.sets.labelled import LabelledSet
+    from nearl.data.splits import Split
+    from nearl.methods import Card
+
+OWN = "own"  # the images in Teach; other sources are kinds of drawn pictures
+LEARN, CHECK = 16, 32  # drawn pictures of each class
+MOST_RUNS = 24  # methods times draws
+
+STEPS, PARTS_OF = "Trained step by step", "NEARL, whole or without a part"
+GROUPS = {
+    "No training": ["zero-shot", "tip-adapter"],
+    "Probes and caches": ["linear-probe", "text-probe", "tip-adapter-f"],
+    STEPS: ["clip-adapter", "coop", "prolip", "lora", "alta"],
+    PARTS_OF: ["nearl", "nearl:no-orthogonality", "nearl:static-queries", "nearl:text-only", "nearl:vision-only"],
+}
+USUAL = ["zero-shot", "linear-probe", "tip-adapter", "lora", "nearl"]
+WHOLE = "nearl"
+QUESTIONS = {
+    "nearl:no-orthogonality": "What does orthogonality buy here?",
+    "nearl:static-queries": "What do the queries (USEformer) buy here?",
+    "nearl:text-only": "What does the image side buy here?",
+    "nearl:vision-only": "What does the text side buy here?",
+    "nearl:no-anchor": "What does holding on to the old model buy here?",
+}
+PARTS = {
+    "nearl:no-orthogonality": "orthogonality",
+    "nearl:static-queries": "the queries' reading of image and words",
+    "nearl:text-only": "the image side",
+    "nearl:vision-only": "the text side",
+    "nearl:no-anchor": "holding on to the old model",
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a visitor may choose. `source`: OWN or a kind of drawn picture. `shots`: images of each class, 0 for all;
+    `seeds`: how often they are drawn. `preset`: "balanced" takes each method's own recipe, "quick" fewer steps."""
+
+    source: str = "ct_slice"
+    methods: Sequence[str] = tuple(USUAL)
+    shots: int = 8
+    seeds: int = 1
+    preset: str = "balanced"
+
+    @property
+    def recipe(self) -> dict:
+        from nearl.methods.nearl.finetune import Recipe
+
+        return {} if self.preset == "balanced" else {"steps": Recipe.preset(self.preset).steps}
+
+
+def groups() -> dict[str, list[str]]:
+    """All methods by group; one that is in none of GROUPS is trained step by step, or is another part of NEARL."""
+    from nearl.methods import names
+
+    known = {name for found in GROUPS.values() for name in found}
+    more = [name for name in names() if name not in known]
+    parts = [name for name in more if name.startswith(f"{WHOLE}:")]
+    steps = [name for name in more if name not in parts]
+    return {title: [*found, *{STEPS: steps, PARTS_OF: parts}.get(title, [])] for title, found in GROUPS.items()}
+
+
+def cards() -> list[tuple[str, list[Card]]]:
+    """The cards of all methods by group."""
+    from nearl.methods import card
+
+    return [(title, [card(name) for name in names]) for title, names in groups().items()]
+
+
+def sets(workspace: Workspace, source: str) -> tuple[LabelledSet, LabelledSet | None, Split]:
+    """Images to teach with, separate ones to measure on where there are such, and which of them do what.
+
+    NearlError where no image could be kept aside."""
+    from nearl.data import splits
+
+    if source != OWN:
+        if source not in KIND_NAMES:
+            raise NearlError("There is no such kind of drawn picture; choose one of those offered.")
+        data, test = teaching.drawn(source, LEARN, CHECK)
+        return data, test, splits.plan(data.labels, given=len(test))
+    data = workspace.teaching_set
+    if data is None:
+        raise NearlError("There are no images of yours yet; bring some in Teach, or choose drawn pictures here.")
+    if blocking := teaching.check(workspace).blocking:
+        raise NearlError(blocking)
+    split = teaching.plan(workspace, teaching.Choice())
+    if split.kind not in ("given", "held-out"):
+        raise NearlError(
+            f"Every class needs at least {splits.FEWEST} images, so that some can be kept aside to measure on and some "
+            "are left to learn from; bring more in Teach."
+        )
+    return data, workspace.held_out, split
+
+
+def start(engine: Engine, workspace: Workspace, choice: Choice) -> ComparisonView:
+    """Queue a comparison. NearlError with one sentence where it cannot be done."""
+    known = [name for names in groups().values() for name in names]
+    methods = [name for name in known if name in choice.methods]
+    if not methods:
+        raise NearlError("No method is ticked; tick at least one.")
+    if len(methods) * choice.seeds > MOST_RUNS:
+        raise NearlError(
+            f"{len(methods)} methods with {choice.seeds} draws each are too many; choose at most {MOST_RUNS} in all."
+        )
+    if choice.seeds < 1 or choice.shots < 0:
+        raise NearlError("Comparing needs at least one draw, and one image of each class or more.")
+    if workspace.comparison is not None and not workspace.comparison.finished:
+        raise NearlError("A comparison of yours is going on; cancel it first or wait until it is done.")
+    data, test, split = sets(workspace, choice.source)
+    prompt_set, backbone = teaching.prompts_for(data), engine.backbone()
+    from app.work.comparison_view import ComparisonView
+    from nearl.methods.nearl.finetune import Recipe
+    from nearl.runs.comparison import ComparisonJob
+    from nearl.runs.job import make_job
+
+    images, held = teaching.numbered(data, "image"), teaching.numbered(test, "test image")
+    with engine.device_lock:
+        job = make_job(backbone, images, held, prompt_set, split, Recipe())
+    job = ComparisonJob.of(job, methods, choice.shots, choice.seeds, choice.recipe)
+    view = ComparisonView.new(workspace, engine.queue)
+    engine.queue.add(view, job, shelf={})
+    return view
+
+
+def current(workspace: Workspace) -> ComparisonView | None:
+    """The comparison that is going on, or the last one; also after a reload and after a restart of the server."""
+    from app.work.comparison_view import ComparisonView
+
+    return ComparisonView.found_again(workspace)
+
+
+def lines(view: ComparisonView) -> list[dict]:
+    """What came of each method so far, as `nearl.runs.scores` tells it."""
+    from nearl.runs.scores import scores
+
+    return scores(view.folder.about, view.folder.rows)
+
+
+def answers(view: ComparisonView) -> list[tuple[str, dict]]:
+    """(a part of NEARL, the gain by it) where NEARL was compared with and without it."""
+    from nearl.runs.scores import difference
+
+    about, rows = view.folder.about, view.folder.rows
+    found = [(words, difference(about, rows, WHOLE, name)) for name, words in PARTS.items() if name in about["methods"]]
+    return [(words, gain) for words, gain in found if gain is not None]
+
+
+def use(engine: Engine, workspace: Workspace, name: str) -> None:
+    """Put what a method of the last comparison learnt on the shelf, and read with it in Predict from now on."""
+    view = current(workspace)
+    if view is None or not any(row["method"] == name and "error" not in row for row in view.folder.rows):
+        raise NearlError("This method has not been taught yet; wait until it is done.")
+    if name == "zero-shot":
+        shelf.use(engine, workspace, None)
+        return
+    kept = view.notes["shelf"]
+    key = kept.get(name, "")
+    if shelf.entry(workspace, key) is None:
+        adapter = view.folder.adapter(name)
+        shelf.check_fits(engine, adapter)
+        from nearl.methods import card
+
+        key = shelf.put(workspace, adapter, f"{card(name).title}: {', '.join(adapter.meta['classes'])}")
+        view.note(shelf={**kept, name: key})
+    shelf.use(engine, workspace, key)

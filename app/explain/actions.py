@@ -1,0 +1,292 @@
+"""What the Explain tab does with a workspace: draw the maps that were asked for, once, and show them anew at no cost.
+
+A visit to the model draws every quick map of one image and class at once; what has been drawn stays in the workspace
+until its images, prompts or adapter change, so switching method, layer, colours or view asks the model nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from app.engine import Engine
+from app.predict.actions import AFTER, BEFORE, closest
+from app.visitor.workspace import Workspace
+from nearl.data.images import ImageRecord
+from nearl.errors import NearlError
+from nearl.resources import ASSETS
+
+if TYPE_CHECKING:
+    from nearl.explain import Heatmap, Trace
+    from nearl.explain.card import Method
+    from nearl.explain.maps.novelty import Profile
+    from nearl.explain.words import Words
+
+ONE, COMPARE, CLASSES, IMAGES = "one", "compare", "classes", "images"
+CONTROL_SEED = 0
+BATCH = 8
+MOMENTS = {False: "before teaching", True: "after teaching", None: "what teaching changed"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the visitor asks to see. ``layer`` and ``head`` count from 1, 0 is the method's own choice or the mean."""
+
+    view: str = ONE
+    when: str = BEFORE
+    class_name: str = ""
+    method: str = "gradcam"
+    layer: int = 0
+    head: int = 0
+    control: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a view: the image, its map, what stands below it, and the ends of its colour bar."""
+
+    record: ImageRecord
+    heatmap: Heatmap
+    title: str
+    span: tuple[float, float] | None = None
+
+
+def settle(workspace: Workspace, choice: Choice) -> Choice:
+    """The choice, as near as possible to the one asked for, that this workspace can show. NearlError without a
+    reading."""
+    from nearl.explain import METHODS
+
+    prediction = workspace.prediction
+    if prediction is None or not workspace.records:
+        raise NearlError("There is no reading yet; read an image in Predict first.")
+    taught = prediction.adapted is not None and workspace.classifier.mapped
+    choice = replace(choice, when=choice.when if taught else BEFORE)
+    if choice.class_name not in prediction.classes:
+        choice = replace(choice, class_name=closest(workspace))
+    if choice.method not in {card.key for card in offered(workspace)}:
+        choice = replace(choice, method="gradcam")
+    card = METHODS[choice.method]
+    if card.adapter:
+        choice = replace(choice, when=AFTER)
+    allowed = views_of(workspace, card)
+    tower = workspace.classifier.backbone.vision
+    return replace(
+        choice,
+        view=choice.view if choice.view in allowed else ONE,
+        layer=min(choice.layer, tower.depth) if card.layers else 0,
+        head=min(choice.head, heads(workspace)) if card.heads else 0,
+    )
+
+
+def offered(workspace: Workspace) -> list[Method]:
+    """The maps that can be drawn now."""
+    from nearl.explain import available
+
+    classifier = workspace.classifier
+    return available(classifier, classifier.model is not None)
+
+
+def heads(workspace: Workspace) -> int:
+    from nearl.explain.registry import head_count
+
+    return head_count(workspace.classifier.backbone)
+
+
+def views_of(workspace: Workspace, card: Method) -> list[str]:
+    """The views that make sense for a map of this workspace."""
+    views = [ONE]
+    if workspace.prediction.adapted is not None and workspace.classifier.mapped and not card.adapter:
+        views.append(COMPARE)
+    if card.by_class and len(workspace.prediction.classes) > 1:
+        views.append(CLASSES)
+    return views + ([IMAGES] if len(workspace.records) > 1 else [])
+
+
+def panels(engine: Engine, workspace: Workspace, choice: Choice) -> list[Panel]:
+    """The pictures of a settled choice; the model is asked for what has not been drawn yet."""
+    from nearl.explain import METHODS, difference
+
+    card = METHODS[choice.method]
+    record = workspace.records[workspace.selected]
+    adapted = choice.when == AFTER
+    ask = lambda records, classes, adapted=adapted, control=False: _maps(  # noqa: E731
+        engine, workspace, choice, records, classes, adapted, control
+    )
+    name = choice.class_name
+    if choice.view == COMPARE:
+        before, after = ask([record], [name], False)[0], ask([record], [name], True)[0]
+        span = _span([before, after]) if card.same_units else None
+        both = [Panel(record, m, MOMENTS[m.adapted], span) for m in (before, after)]
+        return [*both, Panel(record, difference(before, after, card.same_units), MOMENTS[None])]
+    if choice.view == CLASSES:
+        classes = list(workspace.prediction.classes)
+        maps = ask([record], classes)
+        return [Panel(record, m, m.class_name, _span(maps)) for m in maps]
+    if choice.view == IMAGES:
+        return [Panel(r, ask([r], [name])[0], r.name) for r in _prepared(ask, workspace, name)]
+    shown = [Panel(record, ask([record], [name])[0], MOMENTS[adapted])]
+    if choice.control:
+        shown.append(Panel(record, ask([record], [name], control=True)[0], "control: the same map, scrambled model"))
+    return shown
+
+
+def _prepared(ask, workspace: Workspace, name: str) -> Sequence[ImageRecord]:
+    """All images, asked for together so that they share batches."""
+    ask(workspace.records, [name])
+    return workspace.records
+
+
+def _span(maps: Sequence[Heatmap]) -> tuple[float, float]:
+    return min(m.range[0] for m in maps), max(m.range[1] for m in maps)
+
+
+def _maps(
+    engine: Engine,
+    workspace: Workspace,
+    choice: Choice,
+    records: Sequence[ImageRecord],
+    classes: Sequence[str],
+    adapted: bool,
+    control: bool,
+) -> list[Heatmap]:
+    """One map for each image and class, from the workspace or, together for what is missing, from the model."""
+    from nearl.explain import METHODS
+
+    card = METHODS[choice.method]
+    layer, head = (value - 1 if value else None for value in (choice.layer, choice.head))
+
+    def key(record: ImageRecord, name: str) -> tuple:
+        # one map serves every class where the class does not matter
+        return ("map", record.digest, adapted, control, name if card.by_class else "", card.key, layer, head)
+
+    with workspace.lock:
+        missing = [r for r in records if any(key(r, name) not in workspace.heatmaps for name in classes)]
+        for start in range(0, len(missing), BATCH):
+            batch = missing[start : start + BATCH]
+            with engine.device_lock:
+                trace = _trace(workspace, batch, adapted, control, card.gradient or len(batch) == 1)
+                wanted = classes if card.by_class else classes[:1]
+                for name in wanted:
+                    found = _bundle(trace, workspace, card, name, layer, head, whole=len(batch) == 1)
+                    for (method, by_class, at, of), maps in found.items():
+                        for record, heatmap in zip(batch, maps, strict=True):
+                            place = ("map", record.digest, adapted, control, name if by_class else "", method, at, of)
+                            workspace.heatmaps[place] = heatmap
+        return [
+            replace(workspace.heatmaps[key(record, name)], class_name=name) for record in records for name in classes
+        ]
+
+
+def _trace(workspace: Workspace, records: Sequence[ImageRecord], adapted: bool, control: bool, gradient: bool) -> Trace:
+    from nearl.explain import Scorer, Trace, randomised
+
+    classifier = randomised(workspace.classifier, CONTROL_SEED) if control and adapted else workspace.classifier
+    return Trace(Scorer(classifier, adapted, CONTROL_SEED if control else None), records, gradient)
+
+
+def _bundle(trace: Trace, workspace: Workspace, card: Method, name: str, layer, head, whole: bool) -> dict:
+    """{(method, by class, layer, head): maps}: the one asked for and, if ``whole``, what the same pass gives
+    besides."""
+    from nearl.explain import Score, available, draw
+
+    score = Score(list(workspace.prediction.classes).index(name))
+    wanted = {(card.key, card.by_class, layer, head)}
+    if whole and not card.slow:
+        for other in available(trace.scorer.classifier, trace.scorer.adapted, slow=False):
+            wanted.add((other.key, other.by_class, None, None))
+            if other.layers and (other.gradient or other.heads or other.adapter):
+                blocks = sorted(trace.updates) if other.adapter else range(trace.tower.depth)
+                wanted |= {(other.key, other.by_class, k, None) for k in blocks}
+                if other.heads:
+                    wanted |= {(other.key, other.by_class, k, h) for k in blocks for h in range(heads(workspace))}
+                    wanted |= {(other.key, other.by_class, None, h) for h in range(heads(workspace))}
+    return {place: draw(trace, place[0], score, *place[2:]) for place in wanted}
+
+
+def word_shares(engine: Engine, workspace: Workspace, choice: Choice) -> list[Words]:
+    """The words of the chosen class's prompts, for the selected image; empty where they cannot be told apart."""
+    from nearl.explain.words import words
+
+    record, adapted = workspace.records[workspace.selected], choice.when == AFTER
+    classifier = workspace.classifier
+    if adapted and (classifier.model is None or classifier.model.config.text_context == "image"):
+        return []
+    key = ("words", record.digest, adapted, choice.class_name)
+    with workspace.lock:
+        if key not in workspace.heatmaps:
+            index = list(workspace.prediction.classes).index(choice.class_name)
+            with engine.device_lock:
+                workspace.heatmaps[key] = words(_trace(workspace, [record], adapted, False, False), index)
+        return workspace.heatmaps[key]
+
+
+def layer_profile(engine: Engine, workspace: Workspace) -> Profile:
+    """How much teaching added in each layer, for the selected image."""
+    from nearl.explain.maps.novelty import profile
+
+    record = workspace.records[workspace.selected]
+    key = ("profile", record.digest)
+    with workspace.lock:
+        if key not in workspace.heatmaps:
+            with engine.device_lock:
+                workspace.heatmaps[key] = profile(_trace(workspace, [record], True, False, False))
+        return workspace.heatmaps[key]
+
+
+@lru_cache(maxsize=1)
+def _measured() -> dict:
+    path = ASSETS / "faithfulness.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """On phantoms: how often a map points at the lesion, how often chance does and how often the same map of a
+    randomised model does, and whether it is clearly better than either."""
+
+    hits: float
+    chance: float
+    control: float
+    beats_chance: bool
+    beats_control: bool
+
+
+def measured(workspace: Workspace, method: str) -> Measured | None:
+    """None where the map was not measured on the model in use."""
+    found = _measured()
+    identity = workspace.classifier.backbone.identity
+    if not found or found["backbone"]["weights"] != identity["weights"] or method not in found["beats_chance"]:
+        return None
+    hits = {row["which"]: row["pointing"]["mean"] for row in found["rows"] if row["method"] == method}
+    return Measured(
+        hits["map"],
+        found["chance"]["pointing"],
+        hits["randomised model"],
+        found["beats_chance"][method],
+        found["beats_control"][method],
+    )
+
+
+def figure_of(workspace: Workspace, shown: Sequence[Panel], opacity: float, how: dict) -> str:
+    """The view as a PNG with its caption, in the workspace's private folder; returns its path."""
+    from nearl.explain import overlay
+    from nearl.explain.render import figure, save_figure, sheet
+    from nearl.explain.report import caption
+
+    lines = caption(shown[0].heatmap, workspace.classifier)
+    synthetic = ["Synthetic picture."] if workspace.synthetic else []
+    if len(shown) == 1:
+        lines += filter(None, [shown[0].heatmap.caution(shown[0].record.image())])
+        picture = figure(shown[0].record.image(), shown[0].heatmap, [*lines, *synthetic], opacity, **how)
+    else:
+        pictures = []
+        for number, p in enumerate(shown, start=1):
+            title = f"image {number}" if p.title == p.record.name else p.title  # a file's name may be a person's
+            pictures.append((overlay(p.record.image(), p.heatmap, opacity, span=p.span, **how), title))
+        picture = sheet(pictures, columns=4, side=320, caption=[*lines, *synthetic])
+    path = workspace.folder / "map.png"
+    save_figure(picture, path, [*lines, *synthetic])
+    return str(path)

@@ -1,0 +1,202 @@
+"""The page: header, tabs and what belongs to all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from dataclasses import dataclass
+
+import gradio as gr
+
+from app import api
+from app.about import tab as about
+from app.compare import tab as compare
+from app.context import PAGE, QUIET, Context, asset_text, load_ready_prompts
+from app.engine import ZERO_GPU, Engine
+from app.explain import tab as explain
+from app.html import views
+from app.learn import tab as learn
+from app.predict import tab as predict
+from app.teach import tab as teach
+from app.theme import build_theme
+from app.visitor import guard
+from app.visitor.disk import Root, default_root, remove_old_uploads
+from app.visitor.workspace import Registry
+from nearl.errors import NearlError
+
+log = logging.getLogger("nearl.app")
+
+TITLE = "NEARL-CLIP"
+UPLOAD_LIMIT = "256mb"
+CACHE_SECONDS = (600, 3600)  # look every ten minutes for uploaded files older than an hour, and delete them
+
+# Links such as <a data-tab="Teach"> open a tab. A group of radio buttons gets its label as its name, which Gradio
+# leaves out, so that a screen reader says it.
+HEAD = """<meta name="referrer" content="no-referrer"><script>
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-tab]");
+  if (!link) return;
+  event.preventDefault();
+  [...document.querySelectorAll("button[role=tab]")].find((b) => b.textContent.trim() === link.dataset.tab)?.click();
+  window.scrollTo(0, 0);
+});
+document.addEventListener("focusin", (event) => {
+  const group = event.target.closest("fieldset:not([aria-label])");
+  const label = group?.querySelector("[data-testid=block-info]")?.textContent.trim();
+  if (label) group.setAttribute("aria-label", label);
+});
+</script>"""
+
+# The id of the workspace is kept by the browser, so that a reload, a second tab and a restarted server find it again.
+# Where the browser keeps nothing, a reload begins anew.
+RECALL = "() => { try { return [localStorage.getItem('nearl-workspace'), null]; } catch { return [null, null]; } }"
+REMEMBER = "(key) => { try { localStorage.setItem('nearl-workspace', key); } catch {} return []; }"
+
+WORDS = {"common": {"upload": "Add files"}}  # the name of a button that Gradio leaves without one
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line chose."""
+
+    backbone: str = "embedded"
+    device: str = "auto"
+    weights: str = "pretrained"
+    workspaces: str | None = None
+
+
+class Page(gr.Blocks):
+    """Blocks of which every answer reaches the page as it was given, and once.
+
+    Gradio sends what is new since the answer before, and the page writes that into the one before, which it may not
+    have shown yet: of two answers that arrive together the first is lost. At the end of an event Gradio sends the last
+    answer again, over what was changed since. Here each answer is whole, and nothing follows the last, except for a
+    program, which asks for it.
+    """
+
+    def handle_streaming_diffs(self, block_fn, data, session_hash, run, final, simple_format=False):
+        if session_hash is None or run is None:
+            return data
+        before = list(self.pending_diff_streams[session_hash].get(run, []))
+        data = super().handle_streaming_diffs(block_fn, data, session_hash, run, final, simple_format=True)
+        if final:
+            return [gr.skip() for _ in data] if block_fn.api_visibility == "private" else data
+        if simple_format or not before:
+            return data
+        return [[] if new == old else [["replace", [], new]] for old, new in zip(before, data, strict=True)]
+
+
+def build_app(settings: Settings) -> gr.Blocks:
+    """The whole app. The model starts loading in the background; the page is there before it is.
+
+    Raises NearlError if the folder for workspaces that the settings name cannot be used.
+    """
+    guard.keep_uploads_apart()
+    if ZERO_GPU in os.environ:
+        import nearl.runs.zero_gpu  # noqa: F401  the Space wants to see while it starts what needs the GPU
+    root = _root(settings)
+    engine = Engine(settings.backbone, settings.device, settings.weights)
+    engine.start()
+    registry = Registry(root)
+    registry.sweep_regularly()
+    threading.Thread(target=_recover, args=(engine, registry), name="recover", daemon=True).start()
+    with Page(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS) as app:
+        session = gr.State(None)
+        ctx = Context(engine, registry, session, load_ready_prompts())
+        header = gr.HTML(_header(engine), js_on_load=None, elem_id="header")
+        opened = _opening(app, ctx, header)  # outside the tabs: a timer in a tab that was never open does not tick
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
+            with gr.Tab("Predict", id="predict"):
+                predict_tab = predict.build(ctx)
+            with gr.Tab("Explain", id="explain") as explain_item:
+                explain.build(ctx, explain_item)
+            with gr.Tab("Teach", id="teach") as teach_item:
+                teach.build(ctx, predict_tab, teach_item, opened)
+            with gr.Tab("Compare", id="compare") as compare_item:
+                compare.build(ctx, predict_tab, compare_item, opened)
+            with gr.Tab("Learn", id="learn"):
+                learn.build()
+            with gr.Tab("About", id="about"):
+                about.build()
+        api.build(ctx)
+    return app
+
+
+def _root(settings: Settings) -> Root:
+    """The folder for workspaces; where the usual one is taken, a temporary one. Gradio's uploads are kept in it too."""
+    try:
+        root = Root(settings.workspaces or default_root())
+    except NearlError as error:
+        if settings.workspaces:
+            raise
+        log.warning("%s Until then, workspaces are kept in a temporary folder.", error)
+        root = Root()
+    remove_old_uploads(root.uploads, float("inf"))  # what a server that was killed had not deleted yet
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(root.uploads))
+    return root
+
+
+def _recover(engine: Engine, registry: Registry) -> None:
+    """Go on with the runs of an earlier server, once there is a model."""
+    with contextlib.suppress(NearlError):
+        engine.backbone()
+        engine.queue.recover(registry)
+
+
+def _header(engine: Engine) -> str:
+    return views.header(views.model_line(engine.label, engine.state), engine.notice)
+
+
+def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Dependency:
+    """A workspace for every page that opens; it is left behind when the page closes. The header follows the model.
+    Returns the event after which the page has its workspace."""
+    pages: dict[str, str] = {}
+    kept = gr.Textbox(visible=False)
+
+    def opened(key: str | None, begun: str | None, request: gr.Request) -> tuple[str, str, str]:
+        # `begun`: the workspace of what was clicked before this event came
+        workspace = ctx.registry.get(key or begun)
+        workspace.returning = begun is None and bool(workspace.records)
+        pages[request.session_hash] = found = workspace.id
+        return found, _header(ctx.engine), found
+
+    def closed(request: gr.Request) -> None:
+        key = pages.pop(request.session_hash, None)
+        if key not in pages.values():  # no other tab of the same browser
+            ctx.registry.leave(key)
+
+    def model_state() -> tuple[str, dict]:
+        loading = ctx.engine.state == "loading"
+        return _header(ctx.engine), gr.Timer(active=loading)
+
+    timer = gr.Timer(1.0)
+    quiet = {**QUIET, "queue": False}
+    timer.tick(model_state, None, [header, timer], **quiet)
+    loaded = app.load(opened, [kept, ctx.session], [ctx.session, header, kept], js=RECALL, **quiet)
+    loaded.then(None, kept, None, js=REMEMBER, api_visibility="private")
+    app.unload(closed)
+    return loaded
+
+
+def launch_options() -> dict:
+    """What every launch of the page has in common: our look, and nothing that leaves the machine or keeps images."""
+    return {
+        "theme": build_theme(),
+        "css_paths": PAGE / "style.css",
+        "head": f"{HEAD}<script>{asset_text('drop.js')}</script>",
+        "i18n": gr.I18n(en=WORDS),
+        "favicon_path": PAGE / "favicon.png",
+        "footer_links": [],
+        "run_history": False,
+        "enable_monitoring": False,
+        "ssr_mode": False,
+        "pwa": False,
+        "mcp_server": False,
+        "max_file_size": UPLOAD_LIMIT,
+        "show_error": False,
+        "quiet": True,
+        "allowed_paths": [],
+        "app_kwargs": {"middleware": guard.MIDDLEWARE},
+    }

@@ -1,0 +1,194 @@
+"""What the Predict tab does with a workspace: bring images, read them, look where the model looked."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.context import set_title
+from app.engine import Engine
+from app.html import views
+from app.predict import html as viewer
+from app.visitor.workspace import Workspace
+from nearl.data.images import decode_many
+from nearl.errors import NearlError
+from nearl.prompts import PromptSet, ready_sets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nearl.reading.classifier import Prediction
+
+log = logging.getLogger("nearl.app")
+
+MAX_IMAGES = 64
+MAX_FILES = 1200  # the slices of a series are one image
+VIEW_PIXELS = 1024  # longer side that is kept of an image to be read
+BEFORE, AFTER, OFF = "before", "after", "off"
+
+
+def sentence(error: Exception) -> str:
+    """What the visitor is told: a NearlError's own words, else one sentence, with the details on the console."""
+    if isinstance(error, NearlError):
+        return str(error)
+    where = "".join(traceback.format_tb(error.__traceback__))  # without its message, which may hold a file's name
+    log.error("unexpected %s\nTraceback:\n%s", type(error).__name__, where)
+    return "Something went wrong on the server; the details are on its console."
+
+
+@dataclass(frozen=True)
+class MapChoice:
+    """What the visitor wants to see over the image: a class by name (None: the closest) and off/before/after."""
+
+    when: str = OFF
+    class_name: str | None = None
+
+
+def bring(workspace: Workspace, paths: Sequence[str | Path | tuple[str, Path]], synthetic: bool = False) -> None:
+    """Decode the files into the workspace; unreadable ones are kept as problems. NearlError if none could be read."""
+    if len(paths) > MAX_FILES:
+        raise NearlError(f"These are {len(paths)} files; bring at most {MAX_FILES} at a time.")
+    records, problems = decode_many(paths, max_side=VIEW_PIXELS)
+    if len(records) > MAX_IMAGES:
+        raise NearlError(f"These are {len(records)} images; bring at most {MAX_IMAGES} at a time.")
+    workspace.set_images(records, problems, synthetic)
+
+
+def prompt_set_from(value: dict | None) -> PromptSet:
+    """The editor's content as a checked prompt set. NearlError if it is not one."""
+    if not value:
+        raise NearlError("There is no class yet; add a class with a prompt, or start from a ready set.")
+    return PromptSet.from_dict(value, name="Your own")
+
+
+def read(engine: Engine, workspace: Workspace, value: dict | None) -> None:
+    """Read all images with these prompts, before and after teaching; the result is workspace.prediction."""
+    if not workspace.records:
+        raise NearlError("There is no image yet; choose an example or bring one.")
+    prompt_set = prompt_set_from(value)
+    backbone = engine.backbone()
+    from nearl.reading.classifier import Classifier
+
+    ready = engine.ready_classes() if workspace.adapter is None else {}
+    with workspace.lock:
+        if workspace.classifier is None:
+            workspace.classifier = Classifier(backbone, prompt_set, workspace.adapter)
+        elif workspace.prompt_set is None or workspace.prompt_set.digest != prompt_set.digest:
+            workspace.classifier.set_prompts(prompt_set)
+            workspace.heatmaps.clear()
+        workspace.prompt_set = prompt_set
+        with engine.device_lock:
+            workspace.prediction = workspace.classifier.predict(workspace.records)
+            workspace.closer = _closer(workspace, ready)
+
+
+def _closer(workspace: Workspace, ready: dict[str, Tensor]) -> list[list[str]]:
+    """For each image the ready sets whose words are clearly closer to it; what was taught is not questioned."""
+    from nearl.backbones.familiar import closer_sets
+
+    classifier = workspace.classifier
+    images = classifier.image_features(workspace.records, adapted=False)
+    sets = {} if workspace.adapter is not None else ready
+    return closer_sets(images, classifier.class_embeddings(), sets, classifier.backbone.logit_scale)
+
+
+def closest(workspace: Workspace) -> str:
+    """The class nearest to the selected image, after teaching where there is an adapter."""
+    prediction = workspace.prediction
+    shares = prediction.frozen if prediction.adapted is None else prediction.adapted
+    return prediction.classes[int(shares[workspace.selected].argmax())]
+
+
+def map_layer(engine: Engine, workspace: Workspace, choice: MapChoice) -> tuple[str | None, str]:
+    """(data address of the map's layer, what it shows and what to beware of in words) for the selected image.
+
+    Without a layer the address is None: no map was asked for (and no words are said), or there is nothing on it.
+    """
+    prediction = workspace.prediction
+    if prediction is None or choice.when == OFF or not workspace.records:
+        return None, ""
+    adapted = choice.when == AFTER and prediction.adapted is not None
+    if adapted and not workspace.classifier.mapped:
+        title = workspace.classifier.method.card.title
+        return None, f"No map after teaching: {title} puts tokens of its own among the image's"
+    name = choice.class_name if choice.class_name in prediction.classes else closest(workspace)
+    record = workspace.records[workspace.selected]
+    key = (record.digest, name, adapted)
+    from nearl.explain import gradcam, heat_layer
+
+    with workspace.lock:
+        if key not in workspace.heatmaps:
+            with engine.device_lock:
+                workspace.heatmaps[key] = gradcam(
+                    workspace.classifier, record, list(prediction.classes).index(name), adapted=adapted
+                )
+        heatmap = workspace.heatmaps[key]
+    moment = f"{AFTER if adapted else BEFORE} teaching"
+    if not heatmap.values.any():
+        return None, f"No part of the image speaks for “{name}”, {moment}: the map is empty"
+    caution = heatmap.caution(record.image())
+    words = f"Where it looked for “{name}”, {moment}" + (f". {caution}" if caution else "")
+    return views.data_uri(heat_layer(heatmap)), words
+
+
+def viewer_html(workspace: Workspace, layer: tuple[str | None, str] = (None, "")) -> str:
+    if not workspace.records:
+        return views.viewer_empty()
+    record = workspace.records[workspace.selected]
+    box = None
+    if workspace.classifier is not None:
+        from nearl.explain.heatmap import seen_box
+
+        box = seen_box(workspace.classifier.backbone, record.size)
+    notes = [*record.notes, viewer.caution(record)]
+    return views.viewer(
+        views.data_uri(record.image()), record.name, record.size, workspace.synthetic, *layer, notes,
+        viewer.marks(record, box), viewer.facts(record),
+    )  # fmt: skip
+
+
+def filmstrip_html(workspace: Workspace) -> str:
+    if len(workspace.records) < 2:
+        return ""
+    items = [(views.data_uri(r.image(), views.THUMB_SIDE), r.name) for r in workspace.records]
+    return views.strip(items, workspace.selected, "Your images")
+
+
+def reading_html(workspace: Workspace) -> str:
+    prediction = workspace.prediction
+    if prediction is None:
+        return views.reading_empty(bool(workspace.records))
+    i = workspace.selected
+    after = None if prediction.adapted is None else prediction.adapted[i]
+    untaught = workspace.classifier.untaught() if after is not None else []
+    unknown = workspace.classifier.unknown_words()
+    closer = [(list(ready_sets()).index(name), set_title(name)) for name in workspace.closer[i]]
+    trust = trust_html(prediction, i)
+    odd = prediction.unfamiliar is not None and prediction.unfamiliar[i] and not workspace.synthetic
+    return views.reading(prediction.classes, prediction.frozen[i], after, untaught, unknown, trust, closer, odd)
+
+
+def trust_html(prediction: Prediction, i: int) -> str:
+    """How far the reading of image `i` can be trusted; "" where the adapter does not say."""
+    trust = prediction.trust
+    if trust is None:
+        return ""
+    from nearl.reading.trust import OTHER_PROMPTS
+
+    pick = lambda name: None if trust[name] is None else trust[name][i]  # noqa: E731
+    edited = OTHER_PROMPTS in trust["notes"]
+    return views.trust(trust["calibrated"], trust["coverage"], pick("sets"), pick("unlike"), edited, trust["notes"])
+
+
+def table_html(workspace: Workspace) -> str:
+    prediction = workspace.prediction
+    if prediction is None or len(workspace.records) < 2:
+        return ""
+    names = [r.name for r in workspace.records]
+    unlike = prediction.trust["unlike"] if prediction.trust else None
+    odd = None if workspace.synthetic else prediction.unfamiliar
+    return views.table(names, prediction.classes, prediction.frozen, prediction.adapted, unlike, workspace.closer, odd)

@@ -1,0 +1,361 @@
+"""What the Teach tab does with a workspace: bring labelled images, tidy and check them, plan and start a run.
+
+What came of a run is in `app.teach.outcome`, the adapters in `app.visitor.shelf`. Every change of the images is on
+disk when the
+function returns. Where nothing else is said, NearlError is raised with one sentence and nothing has changed.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.engine import Engine
+from app.examples import KIND_NAMES
+from app.html import views
+from app.predict.actions import prompt_set_from
+from app.visitor import shelf, uploads
+from app.visitor.workspace import Workspace
+from nearl.data.images import Problem, base_name
+from nearl.data.sets import labelled as sets
+from nearl.data.sets.labelled import LabelledSet
+from nearl.errors import NearlError
+from nearl.prompts import PromptSet, class_key, default_prompts, ready_sets
+
+if TYPE_CHECKING:
+    from app.work.queue import RunView
+    from nearl.data.checks import SetCheck
+    from nearl.data.splits import Split
+    from nearl.methods.nearl.finetune import Recipe
+
+EXAMPLE_PER_CLASS = 16
+MAX_IMAGES = 600
+MAX_FILES = 1200
+MAX_LABEL = 100  # characters, as in a prompt set
+TABLES = (".csv", ".tsv")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How to teach: what the page lets a visitor choose. `hold_out`: share of every class that is kept aside.
+
+    `group_by`: how file names tell which images belong together, as `nearl.data.splits.groups_from_names` takes it; ""
+    takes the groups that came with the images, if any. `steps` and `lr` None: those of the preset.
+    """
+
+    preset: str = "balanced"
+    hold_out: float = 0.25
+    group_by: str = ""
+    augment: str = "gentle"
+    flip: bool = False
+    steps: int | None = None
+    lr: float | None = None
+    early_stop: bool = True
+    method: str = "nearl"
+
+    def recipe(self) -> Recipe:
+        from nearl.methods.nearl.finetune import PATIENCE, Recipe
+
+        changes = {"steps": self.steps, "lr": self.lr}
+        return Recipe.preset(
+            self.preset,
+            augment=self.augment,
+            flip=self.flip,
+            patience=PATIENCE if self.early_stop else 0,
+            **{name: value for name, value in changes.items() if value is not None},
+        )
+
+
+# ---- bringing images
+
+
+def gather_example(workspace: Workspace, kind: str) -> None:
+    """The synthetic task of that kind, with pictures to check on that were drawn separately."""
+    if kind not in KIND_NAMES:
+        raise NearlError("There is no such synthetic example; choose one of those offered.")
+    _keep(workspace, *drawn(kind, EXAMPLE_PER_CLASS, EXAMPLE_PER_CLASS), [])
+
+
+def drawn(kind: str, learn: int, check: int) -> tuple[LabelledSet, LabelledSet]:
+    """A synthetic task: so many pictures of each class to learn from, and so many others to check on."""
+    from nearl.data.phantoms.kinds import phantom_set
+
+    data, test = phantom_set(kind, learn, seed=1), phantom_set(kind, check, seed=2)
+    data.name = f"Synthetic example, {KIND_NAMES[kind]}"
+    data.prompts = PromptSet.load(ready_sets()[f"phantom_{kind}"]).to_dict()
+    return data, test
+
+
+def bring(workspace: Workspace, paths: Sequence[str | Path], label: str = "", add: bool = True) -> None:
+    """Add labelled images to those that are there, or with `add` False replace them. The uploads are deleted.
+
+    `label`: all of them are of this class. Without it `paths` are a zip of class folders, or image files or a zip with
+    a table (`file,label`) beside or in it. What could not be used is named in `workspace.teaching_problems`.
+    NearlError if nothing can be used; the images that are there then stay.
+    """
+    paths = [Path(path) for path in paths]
+    try:
+        if not paths:
+            raise NearlError("There is no file; choose some images or a zip.")
+        if len(paths) > MAX_FILES:
+            raise NearlError(f"These are {len(paths)} files; bring at most {MAX_FILES} at a time.")
+        label = " ".join(label.split())
+        if len(label) > MAX_LABEL:
+            raise NearlError(f"A class name has at most {MAX_LABEL} characters; this one has {len(label)}.")
+        data, test = (sets.from_files({label: paths}, fewest=1), None) if label else _with_labels(paths)
+    finally:
+        uploads.forget(paths)
+    problems = [*data.problems, *(test.problems if test is not None else [])]
+    if add and workspace.teaching_set is not None:
+        old, old_test = workspace.teaching_set, workspace.held_out
+        data = sets.join(old, data)
+        tests = [_aligned(part, data.classes) for part in (old_test, test) if part is not None]
+        test = sets.join(*tests) if len(tests) == 2 else next(iter(tests), None)
+        problems = [*workspace.teaching_problems, *problems]
+    _keep(workspace, data, test, problems)
+
+
+def _with_labels(paths: Sequence[Path]) -> tuple[LabelledSet, LabelledSet | None]:
+    tables = [path for path in paths if path.suffix.lower() in TABLES]
+    files = [path for path in paths if path not in tables]
+    if len(tables) > 1:
+        raise NearlError("These are several tables; bring one CSV file with all labels.")
+    if tables:
+        return sets.from_table(files, tables[0], fewest=1), None
+    loose = [path for path in files if not zipfile.is_zipfile(path)]
+    if len(files) == 1 and loose:
+        return sets.resolve_splits(files[0], fewest=1)  # says what is wrong with it
+    if loose:
+        raise NearlError(
+            f"{base_name(loose[0].name)} comes without a label; add it to a class, or bring a zip with a folder per "
+            "class, or a CSV file with the columns file and label."
+        )
+    parts = [sets.resolve_splits(path, fewest=1) for path in files]
+    data, test = parts[0]
+    for more, more_test in parts[1:]:
+        data = sets.join(data, more)
+        tests = [part for part in (test, more_test) if part is not None]
+        test = sets.join(*tests) if len(tests) == 2 else next(iter(tests), None)
+    return data, test if test is None else _aligned(test, data.classes)
+
+
+def _aligned(test: LabelledSet, classes: Sequence[str]) -> LabelledSet:
+    """Test images with the classes that are taught, in their order; those of other classes are left out and named."""
+    index = {class_key(name): i for i, name in enumerate(classes)}
+    kept = [i for i, label in enumerate(test.labels) if class_key(test.classes[label]) in index]
+    missing = [name for name in test.classes if class_key(name) not in index]
+    problems = [Problem(n, f"The test images of “{n}” were left out: no such class is taught.") for n in missing]
+    part = test.subset(kept)
+    labels = [index[class_key(test.classes[test.labels[i]])] for i in kept]
+    return replace(part, classes=list(classes), labels=labels, problems=[*test.problems, *problems])
+
+
+def _keep(workspace: Workspace, data: LabelledSet, test: LabelledSet | None, problems: Sequence[Problem]) -> None:
+    total = len(data) + (len(test) if test is not None else 0)
+    if total > MAX_IMAGES:
+        raise NearlError(f"These are {total} images; on this page {MAX_IMAGES} are enough. Bring fewer.")
+    with workspace.lock:
+        workspace.keep_sets(data, test)
+        workspace.teaching_problems = list(dict.fromkeys(problems))
+
+
+# ---- tidying
+
+
+def forget_images(workspace: Workspace) -> None:
+    """Remove all labelled images, from memory and from disk. Runs and adapters stay."""
+    with workspace.lock:
+        workspace.keep_sets(None)
+        workspace.teaching_problems = []
+
+
+def rename_class(workspace: Workspace, old: str, new: str) -> None:
+    def rename(data: LabelledSet) -> LabelledSet:
+        renamed = sets.rename(data, old, new)
+        entries = (data.prompts or {}).get("classes")
+        if isinstance(entries, list):
+            names = [{**e, "name": new} if isinstance(e, dict) and e.get("name") == old else e for e in entries]
+            renamed.prompts = {**data.prompts, "classes": names}
+        return renamed
+
+    _edit(workspace, rename)
+
+
+def merge_classes(workspace: Workspace, names: Sequence[str], into: str) -> None:
+    _edit(workspace, lambda data: sets.merge(data, names, into))
+
+
+def drop_class(workspace: Workspace, name: str) -> None:
+    """Remove a class with its images."""
+    _edit(workspace, lambda data: sets.drop_class(data, name))
+
+
+def remove_images(workspace: Workspace, indices: Iterable[int]) -> None:
+    _edit(workspace, lambda data: sets.remove(data, _checked(data, indices)), test_too=False)
+
+
+def relabel(workspace: Workspace, indices: Iterable[int], label: str) -> None:
+    _edit(workspace, lambda data: sets.relabel(data, _checked(data, indices), label), test_too=False)
+
+
+def _edit(workspace: Workspace, change: Callable[[LabelledSet], LabelledSet], test_too: bool = True) -> None:
+    with workspace.lock:
+        data, test = workspace.teaching_set, workspace.held_out
+        if data is None:
+            raise NearlError("There are no images yet; bring some first.")
+        data = change(data)
+        if test is not None:
+            test = _aligned(change(test) if test_too else test, data.classes)
+        workspace.keep_sets(data if data.classes else None, test)
+
+
+def _checked(data: LabelledSet, indices: Iterable[int]) -> list[int]:
+    found = sorted({int(i) for i in indices})
+    if any(not 0 <= i < len(data) for i in found):
+        raise NearlError("One of these images is no longer there; choose again.")
+    return found
+
+
+# ---- looking
+
+
+def labelled(workspace: Workspace) -> LabelledSet | None:
+    return workspace.teaching_set
+
+
+def check(workspace: Workspace) -> SetCheck:
+    """The check before teaching, made once for the images that are there. `problems`: all since they were brought."""
+    from nearl.data import checks
+
+    with workspace.lock:
+        data = _needed(workspace)
+        if workspace.checked is None:
+            workspace.checked = checks.check(data, workspace.held_out)
+        known = workspace.teaching_problems or data.problems
+        return replace(workspace.checked, problems=list(known))
+
+
+def thumbs(workspace: Workspace, indices: Iterable[int]) -> list[tuple[int, str, str, list[str]]]:
+    """(index, data address, class, marks) of these images. Marks: "same picture", "nearly the same", "two labels",
+    "also in the test images", "small"."""
+    data, found = _needed(workspace), check(workspace)
+    groups = {"two labels": found.conflicts, "same picture": found.duplicates, "nearly the same": found.near}
+    flat = {word: {i for group in members for i in group} for word, members in groups.items()}
+    flat |= {"also in the test images": set(found.in_test), "small": set(found.small)}
+    return [
+        (
+            i,
+            views.data_uri(data.records[i].image(), views.THUMB_SIDE),
+            data.classes[data.labels[i]],
+            [word for word, members in flat.items() if i in members],
+        )
+        for i in _checked(data, indices)
+    ]
+
+
+def plan(workspace: Workspace, choice: Choice) -> Split:
+    """What will be kept aside to measure with."""
+    from nearl.data import splits
+
+    data, found, test = _needed(workspace), check(workspace), workspace.held_out
+    groups = data.groups
+    if choice.group_by:
+        names = [record.name for record in data.records]
+        if all(re.fullmatch(r"image \d+", name) for name in names):
+            raise NearlError(
+                "The names of these files were forgotten when the server started again; bring the images anew to keep "
+                "those of one patient together."
+            )
+        groups = splits.groups_from_names(names, choice.group_by)
+    given = len(test) if test is not None else 0
+    return splits.plan(
+        data.labels,
+        choice.hold_out,
+        seed=0,
+        groups=groups,
+        duplicates=[*found.duplicates, *found.near],
+        given=given,
+        leaked=found.in_test if given else (),
+    )
+
+
+def prompts_for(workspace: Workspace | LabelledSet) -> PromptSet:
+    """The prompts that came with the images or were kept with `keep_prompts`; a class without any gets one made from
+    its name."""
+    data = workspace if isinstance(workspace, LabelledSet) else _needed(workspace)
+    made = default_prompts(data.classes)
+    try:
+        own = PromptSet.from_dict(data.prompts or {})
+        texts = {class_key(name): tuple(group) for name, group in zip(own.classes, own.texts(), strict=True)}
+        if not any(class_key(name) in texts for name in data.classes):
+            return made
+        if all(class_key(name) in texts for name in data.classes) and len(own.classes) == len(data.classes):
+            return own.for_classes(data.classes)
+        prompts = zip(data.classes, made.prompts, strict=True)
+        return replace(made, prompts=tuple(texts.get(class_key(name), text) for name, text in prompts))
+    except NearlError:  # unusable prompts are no reason to refuse the images
+        return made
+
+
+def keep_prompts(workspace: Workspace, value: dict | None) -> None:
+    """Remember the prompts as they stand in the editor, for a reload; what cannot be a prompt set is passed over."""
+    with workspace.lock:
+        data = workspace.teaching_set
+        if data is not None and isinstance(value, dict):
+            workspace.keep_sets(replace(data, prompts=value), workspace.held_out)
+
+
+def _needed(workspace: Workspace) -> LabelledSet:
+    data = workspace.teaching_set
+    if data is None:
+        raise NearlError("There is nothing to learn from yet; bring images or take the synthetic example.")
+    return data
+
+
+# ---- teaching
+
+
+def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choice) -> RunView:
+    """Queue a run with the images that are there and these prompts; the finished adapter goes into use by itself."""
+    data = _needed(workspace)
+    if workspace.run is not None and not workspace.run.finished:
+        raise NearlError("A run of yours is going on; cancel it first or wait until it is done.")
+    found = check(workspace)
+    if found.blocking:
+        raise NearlError(found.blocking)
+    prompt_set = prompt_set_from(value).for_classes(data.classes)
+    recipe, split, test = choice.recipe(), plan(workspace, choice), workspace.held_out
+    keep_prompts(workspace, value)
+    backbone = engine.backbone()
+    from nearl.runs.job import make_job
+
+    with engine.device_lock:
+        job = make_job(
+            backbone, numbered(data, "image"), numbered(test, "test image"), prompt_set, split, recipe, choice.method
+        )
+    digest = lambda part: [record.digest for record in part.records] if part else []  # noqa: E731
+    from app.work.queue import RunView
+
+    shelf.check_room(workspace)
+    run = RunView.new(workspace, engine.queue)
+    engine.queue.add(run, job, data=digest(data), test=digest(test))
+    return run
+
+
+def numbered(data: LabelledSet | None, word: str) -> LabelledSet | None:
+    """The same set with numbers for the names of files and patients, as it may be written to disk."""
+    if data is None:
+        return None
+    records = [replace(record, name=f"{word} {number}") for number, record in enumerate(data.records, start=1)]
+    return replace(data, records=records, problems=[], name=data.name if data.name.startswith("Synth") else "images")
+
+
+def current(workspace: Workspace) -> RunView | None:
+    """The run that is going on, or the last one; found again after a reload and after a restart of the server."""
+    from app.work.queue import RunView
+
+    return RunView.found_again(workspace)

@@ -1,0 +1,239 @@
+"""Adapters on disk: a folder, or one zip, with ``adapter.safetensors`` and ``adapter.json``. No pickle anywhere.
+
+Beside them lies ``README.md``, the card for people; it is written and never read.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from nearl import NOTICE
+from nearl.adapters.card import CARD, LICENCE, card
+from nearl.errors import NearlError
+from nearl.prompts import PromptSet
+
+FORMAT_VERSION = 1
+TENSORS, META = "adapter.safetensors", "adapter.json"
+LIMITS = {TENSORS: 256 * 2**20, META: 16 * 2**20}  # bytes
+MAX_NAME = 100
+REQUIRED = {
+    "method": str,
+    "backbone": dict,
+    "config": dict,
+    "classes": list,
+    "prompts": dict,
+    "support_counts": dict,
+    "created": str,
+    "licence": str,
+    "tensors": dict,
+}
+OPTIONAL = {"name": str, "trust": dict, "metrics": dict, "recipe": dict}
+
+
+@dataclass
+class Adapter:
+    """A taught adapter: float32 tensors ``state`` and the JSON ``meta`` that says what they are.
+
+    ``meta``: format_version, method, backbone {name, config_sha256, weights}, config, classes, prompts (a prompt set),
+    support_counts {class: images}, metrics (held-out, or null), licence, created (ISO 8601, UTC), notice, tensors
+    {name: shape}; and where there is one, name (what a person called it) and trust (see ``nearl.reading.trust``).
+    """
+
+    state: dict[str, Tensor]
+    meta: dict
+
+    @property
+    def config(self) -> dict:
+        return self.meta["config"]
+
+    @cached_property
+    def version(self) -> str:
+        """sha256 over tensors and taught prompts; names this adapter in caches."""
+        return hashlib.sha256(save_tensors(self.state) + json.dumps(self.meta["prompts"]).encode()).hexdigest()
+
+    def check_backbone(self, identity: dict[str, str]) -> None:
+        """Raises NearlError unless the adapter was taught on the backbone with this identity."""
+        own = self.meta["backbone"]
+        if any(own.get(key) != identity[key] for key in ("config_sha256", "weights")):
+            name = public_name(identity["name"])
+            same = own.get("name") == name
+            detail = f"another version of '{own.get('name')}'" if same else f"the model '{own.get('name')}'"
+            raise NearlError(
+                f"This adapter was taught on {detail}, not on the '{name}' in use; "
+                "load that model, or teach a new adapter on this one."
+            )
+
+
+def new_adapter(
+    state: dict[str, Tensor],
+    *,
+    backbone: dict[str, str],
+    config: dict,
+    classes: list[str],
+    prompts: dict,
+    support_counts: dict[str, int],
+    method: str = "nearl",
+    metrics: dict | None = None,
+    recipe: dict | None = None,
+    trust: dict | None = None,
+    name: str | None = None,
+) -> Adapter:
+    """An Adapter of the current format from a model's state dict and what is known about it."""
+    state = {name: value.detach().float().cpu().contiguous().clone() for name, value in state.items()}
+    meta = {
+        "format_version": FORMAT_VERSION,
+        "method": method,
+        "backbone": {**backbone, "name": public_name(backbone["name"])},
+        "config": json.loads(json.dumps(config)),
+        "classes": list(classes),
+        "prompts": prompts,
+        "support_counts": dict(support_counts),
+        "recipe": recipe,
+        "metrics": metrics,
+        "trust": trust,
+        "name": " ".join(name.split())[:MAX_NAME] if name else None,
+        "licence": LICENCE,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "notice": NOTICE,
+        "tensors": {name: list(value.shape) for name, value in state.items()},
+    }
+    return Adapter(state, meta)
+
+
+def save_adapter(adapter: Adapter, folder: str | Path) -> Path:
+    """Write the files into ``folder`` (made if needed), each by rename so that no half file is left."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise NearlError(f"'{folder}' is a file; give a folder to write the adapter to.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in adapter_files(adapter).items():
+        partial = folder / f".{name}.partial"
+        partial.write_bytes(data)
+        partial.replace(folder / name)
+    return folder
+
+
+def zip_adapter(adapter: Adapter, path: str | Path) -> Path:
+    """Write the adapter as one zip file."""
+    path = Path(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in adapter_files(adapter).items():
+            archive.writestr(name, data)
+    return path
+
+
+def load_adapter(source: str | Path | bytes, identity: dict[str, str] | None = None) -> Adapter:
+    """Read an adapter folder (or the folder of the run that holds it), zip file or zip bytes and check it: JSON,
+    format, keys, shapes, dtypes, finite numbers and, if given, the backbone's identity.
+
+    Raises NearlError that says what is wrong.
+    """
+    raw = _read(source)
+    meta = _meta(raw[META])
+    try:
+        state = load_tensors(raw[TENSORS])
+    except (SafetensorError, ValueError) as error:
+        raise NearlError(f"{TENSORS} of this adapter is damaged or not a safetensors file.") from error
+    if meta["tensors"] != {name: list(value.shape) for name, value in state.items()}:
+        raise NearlError("The tensors of this adapter are not the ones that its adapter.json lists; it may be damaged.")
+    for name, value in state.items():
+        if value.dtype != torch.float32:
+            raise NearlError(f"The tensor '{name}' of this adapter is {value.dtype}, not float32.")
+        if not torch.isfinite(value).all():
+            raise NearlError(f"The tensor '{name}' of this adapter holds numbers that are not finite; teach it anew.")
+    adapter = Adapter(state, meta)
+    if identity is not None:
+        adapter.check_backbone(identity)
+    return adapter
+
+
+def adapter_files(adapter: Adapter, base_model: str | None = None) -> dict[str, bytes]:
+    """The files of an adapter folder by name; ``base_model`` (the backbone's name on the Hub) goes into the card."""
+    meta = json.dumps(adapter.meta, indent=2, ensure_ascii=False).encode()
+    tensors = save_tensors(adapter.state, metadata={"notice": NOTICE})
+    return {TENSORS: tensors, META: meta, CARD: card(adapter.meta, base_model).encode()}
+
+
+def public_name(backbone: str) -> str:
+    """A backbone's name as it may travel: of a folder on this machine its last part only."""
+    schema, colon, folder = backbone.partition(":")
+    return f"{schema}:{Path(folder).name}" if colon and schema == "local-dir" else backbone
+
+
+def _meta(raw: bytes) -> dict:
+    """The content of ``adapter.json``, checked for what the rest of the program relies on."""
+    try:
+        meta = json.loads(raw)
+        json.dumps(
+            meta, ensure_ascii=False, allow_nan=False
+        ).encode()  # half characters and NaN cannot be written again
+    except (ValueError, RecursionError) as error:
+        raise NearlError(f"{META} of this adapter is not readable JSON; it may be damaged.") from error
+    if not isinstance(meta, dict) or meta.get("format_version") != FORMAT_VERSION:
+        version = meta.get("format_version") if isinstance(meta, dict) else None
+        raise NearlError(f"This adapter has format version {version}; this program reads version {FORMAT_VERSION}.")
+    wrong = [key for key, kind in REQUIRED.items() if not isinstance(meta.get(key), kind)]
+    wrong += [key for key, kind in OPTIONAL.items() if not isinstance(meta.get(key), kind | None)]
+    if not wrong:
+        checks = {
+            "name": len(meta.get("name") or "") <= MAX_NAME,
+            "classes": meta["classes"] and all(isinstance(name, str) for name in meta["classes"]),
+            "support_counts": all(type(count) is int and count >= 0 for count in meta["support_counts"].values()),
+        }
+        wrong = [key for key, right in checks.items() if not right]
+    if wrong:
+        raise NearlError(f"{META} of this adapter lacks a proper '{wrong[0]}'; it may be damaged.")
+    try:
+        PromptSet.from_dict(meta["prompts"])
+    except NearlError as error:
+        raise NearlError(f"The prompts in {META} of this adapter cannot be used: {error}") from error
+    return meta
+
+
+def _read(source: str | Path | bytes) -> dict[str, bytes]:
+    """Both files of an adapter folder or zip as bytes."""
+    if not isinstance(source, bytes):
+        source = Path(source)
+        if source.is_dir():
+            if not (source / META).is_file() and (source / "adapter").is_dir():
+                source = source / "adapter"  # the folder of a run
+            paths = {name: source / name for name in (META, TENSORS)}
+            for name, path in paths.items():
+                if not path.is_file():
+                    raise NearlError(f"The folder '{source.name}' holds no {name}, so it is not an adapter.")
+                if path.stat().st_size > LIMITS[name]:
+                    raise NearlError(f"{name} in '{source.name}' is too large to be an adapter.")
+            return {name: path.read_bytes() for name, path in paths.items()}
+        if not source.is_file():
+            raise NearlError(f"There is no adapter at '{source}'.")
+    name = "this file" if isinstance(source, bytes) else f"'{source.name}'"
+    try:
+        with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
+            found = [info for info in archive.infolist() if Path(info.filename).name in LIMITS]
+            entries = {Path(info.filename).name: info for info in found}
+            if entries.keys() != LIMITS.keys():
+                raise NearlError(f"The zip {name} does not hold {META} and {TENSORS}, so it is not an adapter.")
+            if len(found) > len(entries):
+                raise NearlError(f"The zip {name} holds more than one adapter; zip one adapter alone.")
+            if any(info.file_size > LIMITS[key] for key, info in entries.items()):
+                raise NearlError(f"The zip {name} unpacks to more than an adapter can be.")
+            if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in entries.values()):
+                raise NearlError(f"The zip {name} is packed in an unusual way; pack it again as an ordinary zip.")
+            # with a size, because a read without one unpacks all there is, whatever the directory says
+            return {key: archive.open(info).read(info.file_size) for key, info in entries.items()}
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError) as error:
+        raise NearlError(f"An adapter is a zip file or a folder with {META} and {TENSORS}; {name} is not.") from error

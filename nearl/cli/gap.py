@@ -1,0 +1,71 @@
+"""``gap`` on the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from nearl import NOTICE
+from nearl.cli.parts import backbone_of, out_folder, prompt_options, prompts_of
+
+
+def gap(args) -> tuple[dict, list[str]]:
+    from nearl.data.sets.labelled import resolve_splits
+    from nearl.data.splits import draw_support, hold_out
+    from nearl.measure.compare import HELD_OUT
+    from nearl.measure.gap import study
+    from nearl.measure.gap_report import draw, lines
+    from nearl.measure.interaction import interaction
+    from nearl.methods import Task, card, make, recipe
+    from nearl.report.charts import drawing
+
+    names = list(dict.fromkeys(name.strip() for name in args.methods.split(",")))
+    for name in names:
+        card(name)
+    train, test = resolve_splits(args.data)
+    if test is None:
+        kept, held = hold_out(train.labels, HELD_OUT, 0)
+        train, test = train.subset(kept), train.subset(held)
+    prompt_set = prompts_of(args, data=train).for_classes(train.classes)
+    support = train.subset(draw_support(train.labels, args.shots, args.seed))
+    task, fitted = Task(backbone_of(args), prompt_set, support), {}
+    for name in names:
+        print(f"{name}: teaching on {len(support)} images", file=sys.stderr, flush=True)
+        fitted[name] = make(name, task)
+        changes = {} if args.steps is None else {"steps": args.steps}
+        for _ in fitted[name].fit(recipe(name, seed=args.seed, **changes)):
+            pass
+    rows = study(fitted, test.records, test.labels)
+    for row in rows:
+        row["interaction"] = interaction(fitted[row["name"]], test.records, support.records)
+    result = {
+        "set": Path(args.data).stem,
+        "shots": args.shots,
+        "seed": args.seed,
+        "classes": list(train.classes),
+        "labels": list(test.labels),
+        "methods": rows,
+        "files": [],
+        "notice": NOTICE,
+    }
+    if args.out:
+        out = out_folder(args.out)
+        result["files"] = [str(out / "gap.json"), str(out / "gap.png")]
+        with drawing():
+            draw(rows, train.classes, test.labels).savefig(out / "gap.png", dpi=150)
+        kept = {key: value for key, value in result.items() if key != "files"}
+        (out / "gap.json").write_text(json.dumps(kept), encoding="utf-8")
+    return result, [*lines(rows), *result["files"], NOTICE]
+
+
+def add(command) -> None:
+    """Register the command with ``command(run, text)`` of `nearl.cli.main`."""
+    sub = command(gap, "How far images and words lie apart, and how much of an answer comes of both, by method.")
+    sub.add_argument("data", metavar="DATA", help="a folder or zip with train/ and test/ class folders")
+    sub.add_argument("--methods", default="zero-shot,linear-probe,nearl", help="names with commas between them")
+    sub.add_argument("--shots", type=int, default=16, help="images per class to teach with (default: 16)")
+    sub.add_argument("--seed", type=int, default=0, help="of the draw and of the training")
+    sub.add_argument("--steps", type=int, help="of every method that trains by steps (default: its own)")
+    sub.add_argument("--out", metavar="DIR", help="write gap.json and gap.png there")
+    prompt_options(sub)

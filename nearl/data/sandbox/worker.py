@@ -1,0 +1,98 @@
+"""The other side of the sandbox: reads files sent by `nearl.data.sandbox.client`, under a memory limit.
+
+Messages in both directions are one letter, a length and so many bytes. To the worker: J, a job as JSON, and then B,
+bytes, for every source that is not a path. From it: H, a draft's header; D, a piece of its numbers; E, a problem,
+which also ends the draft that was being sent; Z, the job is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import struct
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+HEAD = struct.Struct("<cQ")
+
+
+def send(stream: BinaryIO, kind: bytes, body: bytes | memoryview = b"") -> None:
+    """Write one message."""
+    stream.write(HEAD.pack(kind, len(body)))
+    stream.write(body)
+
+
+def receive_head(stream: BinaryIO) -> tuple[bytes, int]:
+    """(letter, length) of the next message. EOFError at the end."""
+    head = stream.read(HEAD.size)
+    if len(head) < HEAD.size:
+        raise EOFError
+    return HEAD.unpack(head)
+
+
+def memory_peak() -> int:
+    """The most memory that this process ever held, in bytes; 0 where the system does not tell."""
+    with contextlib.suppress(OSError), open("/proc/self/status") as status:  # getrusage counts the parent's memory in
+        return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def main(limit: int) -> None:
+    """Serve jobs from stdin until it is closed."""
+    inward = os.fdopen(os.dup(0), "rb")
+    outward = os.fdopen(os.dup(1), "wb", buffering=1 << 20)
+    with open(os.devnull, "r+b") as nowhere:  # what a decoder prints may hold a name, and must not mix with messages
+        for number in (0, 1, 2):
+            os.dup2(nowhere.fileno(), number)
+    logging.disable(logging.CRITICAL)
+    with contextlib.suppress(ImportError, ValueError, OSError):  # only some systems limit memory
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    from nearl.data.formats.reader import read, too_much
+    from nearl.data.sets.drafts import Draft
+    from nearl.errors import NearlError
+
+    while True:
+        try:
+            _, size = receive_head(inward)
+        except EOFError:
+            return
+        job = json.loads(inward.read(size))
+        sources = []
+        for name, path in job["sources"]:
+            content = Path(path) if path is not None else inward.read(receive_head(inward)[1])
+            sources.append((name, content))
+        try:
+            for item in read(sources, job["max_side"]):
+                if not isinstance(item, Draft):
+                    send(outward, b"E", json.dumps([item[0], *item[1]]).encode())
+                    continue
+                send(outward, b"H", json.dumps(item.header()).encode())
+                try:
+                    for chunk in item.chunks:
+                        send(outward, b"D", memoryview(chunk).cast("B"))
+                except NearlError as error:
+                    send(outward, b"E", json.dumps([item.source, item.name, str(error)]).encode())
+                except MemoryError:
+                    send(outward, b"E", json.dumps([item.source, item.name, too_much(item.name)]).encode())
+                outward.flush()
+        except MemoryError:
+            name = sources[0][0] if len(sources) == 1 else "One of the files"
+            send(outward, b"E", json.dumps([0, name, too_much(name)]).encode())
+        send(outward, b"Z", json.dumps({"peak": memory_peak()}).encode())
+        outward.flush()
+        sources = item = None
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,150 @@
+"""Reading and teaching from a program, through `gradio_client`, against the app as a visitor starts it."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from gradio_client import Client, handle_file
+
+from nearl.data.phantoms.kinds import write_phantom_folder
+from nearl.prompts import default_prompts
+from tests.support.app_server import serve
+
+PROMPTS = default_prompts(["no lesion", "lesion"]).to_dict()
+
+
+@pytest.fixture(scope="module")
+def server(checkpoints, tmp_path_factory):
+    with serve(f"local-dir:{checkpoints('clip')}", tmp_path_factory.mktemp("log") / "app.log") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """A folder and a zip of a two-class task, train/ and test/."""
+    folder = write_phantom_folder(tmp_path_factory.mktemp("task") / "head", "head_mri", train=6, test=4, size=64)
+    return folder, shutil.make_archive(str(folder), "zip", folder)
+
+
+def client_of(server) -> Client:
+    return Client(server.url, verbose=False)
+
+
+def test_predict_then_teach_then_predict(server, task, tmp_path):
+    folder, archive = task
+    pictures = sorted((folder / "test").glob("*/*.png"))[:2]
+    bad = tmp_path / "letter.png"
+    bad.write_text("Dear colleague")
+    client = client_of(server)
+
+    first = client.predict([handle_file(p) for p in (*pictures, bad)], PROMPTS, api_name="/predict")
+    *read, refused = first["predictions"]
+    assert [row["file"] for row in (*read, refused)] == ["image 1", "image 2", "image 3"]
+    assert all(row["adapted"] is None and sum(row["frozen"].values()) == pytest.approx(1, abs=1e-4) for row in read)
+    assert "image 3 is not an image" in refused["error"]
+    assert first["notice"] == "For teaching and research. Not for diagnosis."
+
+    job = client.submit(handle_file(archive), None, "quick", api_name="/teach")
+    taught = job.result(300)
+    states = [update["state"] for update in job.outputs()]
+    assert taught["state"] == "done"
+    assert "teaching" in states
+    assert taught["taught"] == {"lesion": 6, "no lesion": 6}
+    assert taught["held_out"]["n"] == 8
+    assert {row["class"] for row in taught["held_out"]["adapted"]["recall"]} == {"lesion", "no lesion"}
+    low, high = taught["held_out"]["adapted"]["balanced_accuracy_interval"]
+    assert 0 <= low < high <= 1
+
+    second = client.predict([handle_file(p) for p in pictures], None, api_name="/predict")
+    for before, after in zip(read, second["predictions"], strict=True):
+        assert sum(after["adapted"].values()) == pytest.approx(1, abs=1e-4)
+        assert set(after["adapted"]) == set(before["frozen"])
+    wider = default_prompts(["no lesion", "lesion", "scar"]).to_dict()
+    assert client.predict([handle_file(pictures[0])], wider, api_name="/predict")["untaught"] == ["scar"]
+
+    assert client.predict(api_name="/run") == taught
+    found = client.predict(api_name="/results")
+    assert found["results"] == taught["held_out"]
+    assert {row["file"] for row in found["rows"]} == {f"test image {number}" for number in range(1, 9)}
+    (item,) = client.predict(api_name="/shelf")["adapters"]
+    assert (item["in_use"], item["classes"]) == (True, ["lesion", "no lesion"])
+    assert client.predict(item["id"], "mine", api_name="/rename")["adapters"][0]["name"] == "mine"
+    assert client.predict("", api_name="/use")["adapters"][0]["in_use"] is False
+    assert client.predict(item["id"], api_name="/use")["adapters"][0]["in_use"] is True
+    assert "no such adapter" in client.predict("../../x", api_name="/use")["error"]
+
+    adapter = client.predict(api_name="/download_adapter")
+    other = client_of(server)
+    assert other.predict(handle_file(adapter), api_name="/use_adapter")["prompts"]["classes"]
+    again = other.predict([handle_file(p) for p in pictures], None, api_name="/predict")
+    for here, there in zip(second["predictions"], again["predictions"], strict=True):
+        assert here["adapted"] == pytest.approx(there["adapted"], abs=1e-5)
+    assert client.predict(item["id"], api_name="/delete") == {"adapters": []}
+    assert client.predict(api_name="/download_adapter") is None
+    assert other.predict(api_name="/download_adapter") is not None
+
+
+def test_clients_stay_apart(server, task):
+    folder, archive = task
+    picture = handle_file(next((folder / "test").glob("*/*.png")))
+    one, two = client_of(server), client_of(server)
+    assert one.predict(handle_file(archive), None, "quick", api_name="/teach")["state"] == "done"
+    assert one.predict([picture], PROMPTS, api_name="/predict")["predictions"][0]["adapted"] is not None
+    assert two.predict([picture], PROMPTS, api_name="/predict")["predictions"][0]["adapted"] is None
+    assert two.predict(api_name="/download_adapter") is None
+    assert two.predict(api_name="/cancel") == {"state": None}
+
+
+def test_cancel_from_a_program(server, task):
+    client = client_of(server)
+    job = client.submit(handle_file(task[1]), None, "thorough", api_name="/teach")
+    while not any(update["step"] for update in job.outputs()):
+        assert not job.done()
+    assert client.predict(api_name="/cancel")["state"] in ("cancelling", "cancelled")
+    assert job.result(300)["state"] == "cancelled"
+    assert client.predict(api_name="/download_adapter") is None
+
+
+def test_methods_are_compared_on_a_zip(server, task):
+    client = client_of(server)
+    asked = [handle_file(task[1]), "", "linear-probe, zero-shot", 2, 1, "quick"]
+    job = client.submit(*asked, api_name="/compare")
+    compared = job.result(300)
+    assert compared["state"] == "done"
+    assert [line["method"] for line in compared["methods"]] == ["zero-shot", "linear-probe"]
+    assert [line["taught"] for line in compared["methods"]] == [4, 4]
+    assert all(line["n"] == 8 and line["done"] == 1 and not line["error"] for line in compared["methods"])
+    assert "no method called 'magic'" in client.predict(None, "", "magic", 2, 1, "quick", api_name="/compare")["error"]
+    assert "no such kind" in client.predict(None, "moon", "zero-shot", 2, 1, "quick", api_name="/compare")["error"]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "words"),
+    [
+        (None, "no class yet"),
+        ({"classes": [{"name": "a", "prompts": []}]}, "empty prompt"),
+        ({"classes": [{"name": "a", "prompts": ["x"]}, {"name": "A", "prompts": ["y"]}]}, "twice"),
+        ([1, 2], "prompt set needs"),
+    ],
+)
+def test_bad_prompts_are_answered_with_a_sentence(server, task, prompts, words):
+    picture = handle_file(next((task[0] / "test").glob("*/*.png")))
+    assert words in client_of(server).predict([picture], prompts, api_name="/predict")["error"]
+
+
+def test_bad_files_are_answered_with_a_sentence(server, task, tmp_path):
+    letter = tmp_path / "letter.zip"
+    letter.write_text("Dear colleague")
+    client = client_of(server)
+    assert "not a zip" in client.predict(handle_file(letter), None, "quick", api_name="/teach")["error"]
+    assert "adapter" in client.predict(handle_file(letter), api_name="/use_adapter")["error"]
+    assert "preset" in client.predict(handle_file(task[1]), None, "forever", api_name="/teach")["error"]
+
+
+def test_nothing_went_wrong_on_the_server(server):
+    """Runs last in this file: what the visitors above did left no traceback on the console."""
+    assert "Traceback" not in server.console()
+    names = {name for name in client_of(server).view_api(return_format="dict")["named_endpoints"]}
+    work = {"/predict", "/explain", "/teach", "/compare", "/cancel", "/run", "/results"}
+    assert names == work | {"/use_adapter", "/download_adapter", "/shelf", "/use", "/rename", "/delete"}

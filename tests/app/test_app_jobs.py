@@ -1,0 +1,182 @@
+"""Teaching runs behind the page: the queue, cancelling, a worker that dies, a server that is killed in the middle."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from gradio_client import Client, handle_file
+
+from app.engine import Engine
+from app.predict import actions as reading
+from app.teach import actions as teaching
+from app.visitor import shelf
+from app.visitor.disk import Root
+from app.visitor.workspace import Registry, Workspace
+from app.work.queue import CANCELLED, DONE, FAILED, INTERRUPTED, TEACHING, WAITING, RunView
+from nearl.adapters.store import Adapter, zip_adapter
+from nearl.data.phantoms.kinds import phantom_set, write_phantom_folder
+from nearl.errors import NearlError
+from nearl.methods.nearl.finetune import FEWEST_STEPS, Recipe, finetune
+from nearl.prompts import default_prompts
+from nearl.runs import RunFolder
+from tests.support.app_server import open_page, serve
+
+PATIENCE = 600  # seconds for anything at all, on a machine that has other work
+pytestmark = pytest.mark.timeout(3 * PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoints):
+    engine = Engine(f"local-dir:{checkpoints('clip')}", "cpu")
+    engine.start()
+    return engine
+
+
+@pytest.fixture
+def registry(tmp_path):
+    return Registry(Root(tmp_path / "root"))
+
+
+def visitor(registry: Registry) -> Workspace:
+    workspace = registry.get(None)
+    workspace.keep_sets(phantom_set("smear", 5, size=64))
+    return workspace
+
+
+def begin(engine: Engine, workspace: Workspace, steps: int) -> RunView:
+    choice = teaching.Choice("quick", steps=steps, early_stop=False)
+    return teaching.start(engine, workspace, teaching.prompts_for(workspace).to_dict(), choice)
+
+
+def until(condition) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def taught(engine: Engine) -> Adapter:
+    """An adapter made in this process, in no time."""
+    data = phantom_set("smear", 2, size=64)
+    recipe = Recipe(steps=2, batch_size=2, augment="none")
+    *_, last = finetune(engine.backbone(), data, default_prompts(data.classes), recipe=recipe)
+    return last.adapter
+
+
+def ended(run: RunView) -> RunView:
+    until(lambda: run.finished)
+    return run
+
+
+def processes(words: str) -> list[int]:
+    """The ids of the processes whose command line holds these words."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if words in path.read_bytes().decode(errors="replace"):
+                found.append(int(path.parent.name))
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+def test_runs_wait_in_line_and_a_cancelled_one_keeps_its_best(engine, registry):
+    first, second, third = (visitor(registry) for _ in range(3))
+    runs = [begin(engine, first, 5000), begin(engine, second, 20), begin(engine, third, 20)]
+    with pytest.raises(NearlError, match="going on"):
+        begin(engine, first, 20)
+    until(lambda: runs[0].place == 0)
+    assert [run.place for run in runs] == [0, 1, 2]
+    assert [run.state for run in runs[1:]] == [WAITING, WAITING]
+    runs[1].cancel()
+    assert (runs[1].state, runs[2].place) == (CANCELLED, 1)
+
+    until(lambda: runs[0].step > 6)
+    assert runs[0].state == TEACHING and runs[0].seconds_left > 0
+    runs[0].cancel()
+    assert ended(runs[0]).state == CANCELLED
+    assert runs[0].stopped == CANCELLED and runs[0].step < 5000
+    assert len(runs[0].losses) == runs[0].step
+    kept = shelf.items(first)
+    assert [item.id for item in kept] == [runs[0].adapter_key]  # on the shelf, but nobody asked for it to be used
+    assert first.adapter is None and not kept[0].in_use
+    shelf.use(engine, first, kept[0].id)
+    assert first.adapter is not None
+
+    assert ended(runs[2]).state == DONE
+    assert third.adapter is not None and shelf.items(third)[0].in_use
+    assert runs[2].results["n"] == len(runs[2].rows) > 0
+    assert (runs[1].step, shelf.items(second), second.adapter) == (0, [], None)
+    assert not list(registry.root.path.rglob("job.safetensors"))  # no images but those of the sets themselves
+
+
+def test_a_worker_that_dies_ends_its_run_alone_and_the_old_adapter_reads_on(engine, registry):
+    workspace, next_one = visitor(registry), visitor(registry)
+    old = shelf.put(workspace, taught(engine))
+    shelf.use(engine, workspace, old)
+    run, waiting = begin(engine, workspace, 5000), begin(engine, next_one, 10)
+    until(lambda: run.step > 0)
+    reading.bring(workspace, [("image 1", _png(workspace))])
+    reading.read(engine, workspace, workspace.prompt_set.to_dict())
+    assert run.state == TEACHING
+    assert workspace.prediction.adapted is not None and workspace.state["in_use"] == old
+
+    (worker,) = processes(str(run.path))
+    os.kill(worker, signal.SIGKILL)
+    assert ended(run).state == FAILED
+    assert "memory" in run.error and run.error.count(".") == 1  # what the system kills for
+    assert workspace.state["in_use"] == old and len(shelf.items(workspace)) == 1
+    assert ended(waiting).state == DONE
+    assert not workspace.busy
+
+
+def _png(workspace: Workspace) -> Path:
+    return next((workspace.path / "set" / "images").glob("*.png"))
+
+
+def test_a_run_that_takes_every_server_down_is_given_up(engine, registry, monkeypatch):
+    monkeypatch.setattr("app.work.queue.MAX_STARTS", 0)
+    run = ended(begin(engine, visitor(registry), 20))
+    assert run.state == FAILED
+    assert "again and again" in run.error
+
+
+def test_a_killed_server_resumes_and_loses_nothing(engine, checkpoints, tmp_path):
+    task = write_phantom_folder(tmp_path / "head", "head_mri", train=6, test=4, size=64)
+    archive = handle_file(shutil.make_archive(str(task), "zip", task))
+    picture = handle_file(next((task / "test").glob("*/*.png")))
+    adapter = handle_file(zip_adapter(taught(engine), tmp_path / "adapter.zip"))
+    backbone, kept = f"local-dir:{checkpoints('clip')}", tmp_path / "workspaces"
+    with serve(backbone, tmp_path / "first.log") as server:
+        client = Client(server.url, verbose=False)
+        key = open_page(server, client.session_hash)
+        client.predict(adapter, api_name="/use_adapter")
+        going_on = client.submit(archive, None, "thorough", api_name="/teach")
+        until(lambda: any(update["step"] for update in going_on.outputs()))
+        server.process.kill()
+        server.process.wait(60)
+        until(lambda: not processes(str(kept)))  # the worker has noticed
+    (run,) = kept.glob("workspaces/*/runs/*")
+    until(lambda: RunFolder(run).status["state"] == INTERRUPTED)
+    before = len(RunFolder(run).events)
+    assert not list(kept.rglob("*.zip")) and key not in str(list(kept.rglob("*")))
+
+    with serve(backbone, tmp_path / "second.log") as server:
+        client = Client(server.url, verbose=False)
+        assert open_page(server, client.session_hash, key) == key
+        shares = client.predict([picture], None, api_name="/predict")["predictions"][0]
+        assert shares["adapted"] is not None  # by the adapter of before
+        until(lambda: len(RunFolder(run).events) > before + FEWEST_STEPS)  # it goes on, whichever step it was at
+        client.predict(api_name="/cancel")
+        until(lambda: client.predict(api_name="/run")["state"] in (CANCELLED, DONE))
+        assert len(client.predict(api_name="/shelf")["adapters"]) == 2
+        stranger = Client(server.url, verbose=False)
+        assert open_page(server, stranger.session_hash) != key
+        assert stranger.predict(api_name="/run") == {"state": None}
+        assert "Traceback" not in server.console() and key not in server.console()
+    assert len(list(kept.glob("workspaces/*/set/images/*.png"))) == 20

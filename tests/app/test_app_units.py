@@ -1,0 +1,513 @@
+"""The app's parts without a browser: HTML, workspaces, the lock, teaching runs and the command line."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import gradio as gr
+import gradio.oauth
+import numpy as np
+import pytest
+from gradio.helpers import special_args
+
+from app.context import load_ready_prompts
+from app.engine import DeviceLock, Engine
+from app.html import views
+from app.page import Settings, build_app
+from app.predict import actions as reading
+from app.predict.actions import AFTER, BEFORE, MapChoice
+from app.teach import actions as teaching
+from app.teach import publish
+from app.teach.actions import Choice
+from app.theme import PALETTE
+from app.visitor import shelf
+from app.visitor.disk import Root
+from app.visitor.workspace import GRACE_SECONDS, IDLE_SECONDS, Registry
+from nearl.data.images import Problem
+from nearl.data.phantoms.kinds import phantom_set, write_phantom_folder
+from nearl.errors import NearlError
+from nearl.methods.nearl.finetune import Recipe, finetune
+from nearl.prompts import PromptSet, default_prompts, ready_sets
+
+ROOT = Path(__file__).resolve().parents[2]
+HOSTILE = '<script>alert("1")</script>'
+
+
+# ------------------------------------------------------------------------------------------------------------- views
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        views.reading([HOSTILE, "b"], [0.4, 0.6], [0.7, 0.3], [HOSTILE]),
+        views.table([HOSTILE, "x"], [HOSTILE, "b"], np.array([[0.9, 0.1]] * 2), np.array([[0.9, 0.1]] * 2)),
+        views.viewer("data:,", HOSTILE, (1, 1), True, "data:,", HOSTILE, [HOSTILE]),
+        views.strip([("data:,", HOSTILE)], 0, HOSTILE),
+        views.problem_list([Problem(HOSTILE, HOSTILE)]),
+        views.message(HOSTILE, "error"),
+        views.model_line(HOSTILE, "ready"),
+        views.model_line("m", HOSTILE),
+    ],
+)
+def test_names_of_visitors_never_become_markup(html):
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_reading_says_both_shares_in_class_order():
+    html = views.reading(["zebra", "ape"], [0.25, 0.75], [0.9, 0.1])
+    assert html.index("zebra</h3>") < html.index("ape</h3>")
+    assert [word in html for word in ("25\u202f%", "75\u202f%", "90\u202f%", "10\u202f%")] == [True] * 4
+    assert "relative to your prompts" in html
+
+
+def test_reading_without_an_adapter_points_to_teach():
+    html = views.reading(["a", "b"], [0.5, 0.5], None, ["a"])
+    assert 'data-tab="Teach"' in html
+    assert "never taught" not in html
+
+
+def test_a_picture_unlike_those_learned_from_is_said_until_something_is_taught():
+    before, after = np.array([[0.5, 0.5]] * 2), np.array([[0.4, 0.6]] * 2)
+    assert views.UNFAMILIAR in views.reading(["a", "b"], before[0], None, unfamiliar=True)
+    assert views.UNFAMILIAR not in views.reading(["a", "b"], before[0], after[0], unfamiliar=True)
+    mark = lambda *given: views.table(["x", "y"], ["a", "b"], *given).count(views.UNFAMILIAR_SHORT)  # noqa: E731
+    assert mark(before, None, None, (), [True, False]) == 1 and mark(before, after, None, (), [True, False]) == 0
+    assert mark(before, None, None, [["z"], []], [True, False]) == 1
+
+
+def test_classes_that_were_never_taught_are_named_in_words():
+    html = views.reading(["a", "b"], [0.5, 0.5], [0.4, 0.6], ["b"])
+    assert "was never taught b;" in html
+    assert html.count('class="untaught"') == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0, "0\u202f%"), (0.004, "&lt; 1\u202f%"), (0.126, "13\u202f%"), (0.999, "&gt; 99\u202f%"), (1, "100\u202f%")],
+)
+def test_shares_are_whole_per_cents(share, text):
+    assert views.per_cent(share) == text
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    ("ink", "ground", "least"),
+    [
+        *((ink, ground, 4.5) for ink in ("text", "muted", "accent", "alarm") for ground in ("page", "surface")),
+        ("muted", "sunken", 4.5), ("text", "accent_soft", 4.5), ("alarm", "alarm_soft", 4.5),
+        ("on_accent", "accent", 4.5), ("on_accent", "accent_hover", 4.5), ("line_strong", "surface", 3),
+    ],
+)  # fmt: skip
+def test_text_can_be_read_in_both_modes(ink, ground, least, mode):
+    light, dark = sorted((_luminance(PALETTE[ink][mode]), _luminance(PALETTE[ground][mode])), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= least
+
+
+# --------------------------------------------------------------------------------------------------------- workspaces
+
+
+def test_unknown_ids_get_a_new_workspace_and_visitors_stay_apart():
+    registry = Registry()
+    first, second = registry.get(None), registry.get("guess")
+    assert first is not second
+    assert second.id != "guess"
+    assert registry.get(first.id) is first
+    assert len({first.id, second.id, registry.get(None).id}) == 3
+
+
+def test_workspaces_expire_and_take_their_files_along():
+    now = [0.0]
+    registry = Registry(clock=lambda: now[0])
+    idle, left = registry.get(None), registry.get(None)
+    folder = idle.folder
+    registry.leave(left.id)
+    now[0] = GRACE_SECONDS + 1
+    registry.sweep()
+    assert registry.get(left.id) is not left
+    assert registry.get(idle.id) is idle
+    now[0] += IDLE_SECONDS + 1
+    registry.sweep()
+    assert not folder.exists()
+    assert registry.get(idle.id) is not idle
+
+
+def test_a_workspace_that_is_teaching_is_kept():
+    class Run:
+        finished = False
+
+        def cancel(self):
+            raise AssertionError("must go on")
+
+    now = [0.0]
+    registry = Registry(limit=1, clock=lambda: now[0])
+    busy = registry.get(None)
+    busy.run = Run()
+    now[0] = 10 * IDLE_SECONDS
+    registry.get(None)
+    assert registry.get(busy.id) is busy
+
+
+def test_there_are_never_more_workspaces_than_allowed():
+    registry = Registry(limit=3)
+    for _ in range(10):
+        registry.get(None)
+    assert len(registry) <= 3
+
+
+def test_the_device_lock_serves_in_order():
+    lock, served, threads = DeviceLock(), [], []
+    with lock:
+        for name in range(5):
+            thread = threading.Thread(target=lambda n=name: _hold(lock, served, n))
+            thread.start()
+            threads.append(thread)
+            while len(lock._waiting) <= name:
+                time.sleep(0.001)
+    for thread in threads:
+        thread.join(5)
+    assert served == [0, 1, 2, 3, 4]
+
+
+def _hold(lock, served, name):
+    with lock:
+        served.append(name)
+
+
+# --------------------------------------------------------------------------------------------- reading and teaching
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoints):
+    engine = Engine(f"local-dir:{checkpoints('clip')}", "cpu")
+    engine.start()
+    return engine
+
+
+@pytest.fixture
+def registry(tmp_path):
+    return Registry(Root(tmp_path / "root"))
+
+
+@pytest.fixture
+def workspace(registry):
+    return registry.get(None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_phantom_folder(tmp_path_factory.mktemp("task") / "head", "head_mri", train=6, test=4, size=64)
+
+
+@pytest.fixture(scope="module")
+def images(folder):
+    return sorted((folder / "test").glob("*/*.png"))
+
+
+def taught(engine, kind="head_mri", size=64):
+    """An adapter as a run leaves it, in a few steps."""
+    data = phantom_set(kind, 4, size=size)
+    *_, last = finetune(engine.backbone(), data, default_prompts(data.classes), recipe=Recipe(steps=6, batch_size=4))
+    return last.adapter
+
+
+def test_read_before_and_after_teaching(engine, workspace, images):
+    reading.bring(workspace, images[:2])
+    prompts = default_prompts(["no lesion", "lesion"]).to_dict()
+    reading.read(engine, workspace, prompts)
+    before = workspace.prediction.frozen
+    assert workspace.prediction.adapted is None
+    assert "not taught" not in reading.reading_html(workspace)
+
+    shelf.use(engine, workspace, shelf.put(workspace, taught(engine)))
+    reading.read(engine, workspace, prompts)
+    np.testing.assert_allclose(workspace.prediction.frozen, before, atol=1e-6)
+    assert workspace.prediction.adapted.shape == (2, 2)
+    for when in (BEFORE, AFTER):
+        layer, words = reading.map_layer(engine, workspace, MapChoice(when, "lesion"))
+        assert f"“lesion”, {when} teaching" in words
+        assert layer.startswith("data:image/png") if "empty" not in words else layer is None
+    assert len(workspace.heatmaps) == 2
+
+    wider = default_prompts(["no lesion", "lesion", "scar"]).to_dict()
+    reading.read(engine, workspace, wider)
+    assert "was never taught scar" in reading.reading_html(workspace)
+
+
+def test_an_empty_map_is_said_in_words(engine, workspace, images):
+    reading.bring(workspace, images[:1])
+    reading.read(engine, workspace, default_prompts(["a", "b"]).to_dict())
+    reading.map_layer(engine, workspace, MapChoice(BEFORE, "a"))
+    workspace.heatmaps = {key: replace(m, values=0 * m.values) for key, m in workspace.heatmaps.items()}
+    layer, words = reading.map_layer(engine, workspace, MapChoice(BEFORE, "a"))
+    assert layer is None
+    assert "No part of the image speaks for “a”" in words
+
+
+def test_one_bad_file_does_not_cost_the_others(workspace, images, tmp_path):
+    bad = tmp_path / "notes.png"
+    bad.write_bytes(b"no image")
+    reading.bring(workspace, [bad, images[0]])
+    assert [r.name for r in workspace.records] == [images[0].name]
+    assert [p.name for p in workspace.problems] == ["notes.png"]
+
+
+def test_reading_needs_an_image_and_a_class(engine, workspace, images):
+    with pytest.raises(NearlError, match="no image yet"):
+        reading.read(engine, workspace, default_prompts(["a"]).to_dict())
+    reading.bring(workspace, images[:1])
+    with pytest.raises(NearlError, match="no class"):
+        reading.read(engine, workspace, None)
+
+
+def test_unexpected_errors_are_logged_and_told_in_one_sentence(caplog):
+    caplog.set_level("ERROR")  # the command line quietens the root logger
+    assert reading.sentence(NearlError("Say this.")) == "Say this."
+    text = reading.sentence(RuntimeError("secret path /root"))
+    assert "secret" not in text
+    assert "RuntimeError" in caplog.text and "secret" not in caplog.text  # which may be the name of a file
+
+
+def test_what_cannot_be_taught_is_refused_before_it_is_queued(engine, workspace):
+    with pytest.raises(NearlError, match="nothing to learn from"):
+        teaching.start(engine, workspace, None, Choice())
+    data = phantom_set("smear", 4, size=64)
+    workspace.keep_sets(data)
+    with pytest.raises(NearlError, match="add prompts for it"):
+        teaching.start(engine, workspace, default_prompts(["a", "b"]).to_dict(), Choice())
+    with pytest.raises(NearlError, match="preset"):
+        teaching.start(engine, workspace, default_prompts(data.classes).to_dict(), Choice(preset="forever"))
+    workspace.keep_sets(data.subset([i for i, label in enumerate(data.labels) if label == 0]))
+    with pytest.raises(NearlError, match="lesion"):
+        teaching.start(engine, workspace, default_prompts(data.classes).to_dict(), Choice())
+    assert teaching.current(workspace) is None
+
+
+def test_images_are_brought_class_by_class_and_tidied(workspace, images, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(images[0].read_bytes()[:200])
+    teaching.bring(workspace, images[:4], "clear")
+    assert "at least two classes" in teaching.check(workspace).blocking
+    teaching.bring(workspace, [*images[4:6], broken], "spot")
+    assert workspace.teaching_set.counts() == {"clear": 4, "spot": 2}
+    assert [problem.name for problem in teaching.check(workspace).problems] == ["broken.png"]
+    with pytest.raises(NearlError):
+        teaching.bring(workspace, [broken], "clear")
+    assert len(workspace.teaching_set) == 6
+
+    teaching.relabel(workspace, [0], "spot")
+    teaching.rename_class(workspace, "spot", "shadow")
+    teaching.remove_images(workspace, [1])
+    assert workspace.teaching_set.counts() == {"clear": 2, "shadow": 3}
+    with pytest.raises(NearlError, match="no longer there"):
+        teaching.remove_images(workspace, [99])
+    (_, picture, name, marks), *_ = teaching.thumbs(workspace, [0])
+    assert picture.startswith("data:image/") and (name, marks) == ("shadow", [])
+    teaching.merge_classes(workspace, ["clear", "shadow"], "all")
+    assert workspace.teaching_set.counts() == {"all": 5}
+    teaching.forget_images(workspace)
+    assert teaching.labelled(workspace) is None
+    with pytest.raises(NearlError, match="no images yet"):
+        teaching.drop_class(workspace, "all")
+
+
+def test_the_set_is_found_again_by_a_later_server_without_its_names(tmp_path, images):
+    root = Root(tmp_path / "root")
+    workspace = Registry(root).get(None)
+    teaching.bring(workspace, images[:2], "a")
+    teaching.bring(workspace, images[2:4], "b")
+    again = Registry(root).get(workspace.id)
+    assert again is not workspace
+    assert again.teaching_set.counts() == {"a": 2, "b": 2}
+    assert [r.digest for r in again.teaching_set.records] == [r.digest for r in workspace.teaching_set.records]
+    assert [r.name for r in again.teaching_set.records] == [f"image {i}" for i in range(1, 5)]
+    with pytest.raises(NearlError, match="names of these files were forgotten"):
+        teaching.plan(again, Choice(group_by="_"))
+
+
+def test_prompts_come_with_the_images_or_from_the_class_names(workspace):
+    teaching.gather_example(workspace, "ultrasound")
+    assert len(workspace.held_out) > 0
+    assert len(teaching.prompts_for(workspace).prompts[0]) > 1
+    workspace.teaching_set.prompts = {"classes": "nonsense"}
+    assert teaching.prompts_for(workspace).prompts[0] == ("a medical image of no lesion",)
+
+
+def test_adapters_are_things_on_a_shelf(engine, registry, workspace, images):
+    first = shelf.put(workspace, taught(engine))
+    second = shelf.put(workspace, taught(engine))
+    assert [item.name for item in shelf.items(workspace)].count("no lesion, lesion") == 1
+    shelf.rename(workspace, first, "  Monday's\nadapter ")
+    assert shelf.entry(workspace, first).name == "Monday's adapter"
+    with pytest.raises(NearlError, match="needs a name"):
+        shelf.rename(workspace, first, " ")
+    shelf.use(engine, workspace, first)
+    assert [item.id for item in shelf.items(workspace) if item.in_use] == [first]
+    with pytest.raises(NearlError, match="no image to compare"):
+        shelf.compare(engine, workspace, [first, second])
+    reading.bring(workspace, images[:1])
+    columns = shelf.compare(engine, workspace, [first, second])
+    assert [classes for _, classes, _ in columns] == [["no lesion", "lesion"]] * 2
+    assert all(sum(shares) == pytest.approx(1, abs=1e-4) for _, _, shares in columns)
+    shelf.delete(workspace, first)
+    assert workspace.adapter is None
+    assert not (workspace.path / "shelf" / first).exists()
+    with pytest.raises(NearlError, match="no such adapter"):
+        shelf.use(engine, workspace, first)
+
+    other = registry.get(None)
+    key = shelf.add(engine, other, shelf.zip_file(workspace, second))
+    shelf.use(engine, other, key)
+    assert other.adapter.version == shelf.load(workspace, second).version
+    with pytest.raises(NearlError, match="adapter"):
+        shelf.add(engine, other, images[0])
+    assert other.adapter is not None
+
+
+def test_figures_of_a_strangers_adapter_are_shown_only_if_they_are_figures(engine, workspace):
+    adapter = taught(engine)
+    for nonsense in ({"frozen": {"balanced_accuracy": "x"}, "adapted": {"balanced_accuracy": 7}}, [1], "x", {"n": 1}):
+        adapter.meta["metrics"] = nonsense
+        assert shelf.entry(workspace, shelf.put(workspace, adapter)).figures is None
+
+
+def test_a_model_that_cannot_be_loaded_is_replaced_and_said_in_one_sentence(checkpoints, monkeypatch):
+    monkeypatch.setattr("app.engine.FALLBACK", f"local-dir:{checkpoints('clip')}")
+    engine = Engine("no-such-model", "cpu")
+    engine.start()
+    assert engine.backbone(60).name.startswith("local-dir:")
+    assert (engine.label, engine.state) == ("clip", "ready")
+    assert "no-such-model" in engine.notice
+
+
+def test_without_any_model_every_use_says_why(monkeypatch):
+    monkeypatch.setattr("app.engine.FALLBACK", "neither-this-one")
+    engine = Engine("no-such-model", "cpu")
+    engine.start()
+    with pytest.raises(NearlError, match="no-such-model"):
+        engine.backbone(60)
+    assert "no-such-model" in engine.state
+
+
+# ----------------------------------------------------------------------------------------------------------- on a Space
+
+
+class Request:
+    def __init__(self):
+        person = {"preferred_username": "anna", "name": "Anna", "profile": "", "picture": ""}
+        about = {"userinfo": person, "access_token": "hf_secret", "scope": "contribute-repos", "expires_at": 9e12}
+        self.session = {"oauth_info": about}
+
+
+def test_components_are_not_told_of_every_answer(tmp_path, monkeypatch):
+    """Else a phone does nothing else while a run is going on."""
+    monkeypatch.setattr("app.engine.FALLBACK", "neither-this-one")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    page = build_app(Settings("no-such-model", "cpu", workspaces=str(tmp_path)))
+    events = [d for d in page.config["dependencies"] if d["api_visibility"] == "private" and d["outputs"]]
+    assert len(events) > 30 and all(d["show_progress_on"] == [] for d in events if d["backend_fn"])
+
+
+def test_signing_in_is_offered_on_a_space_alone_and_hands_the_visitors_own_token_on(tmp_path, monkeypatch):
+    pytest.importorskip("authlib")
+    monkeypatch.setattr("app.engine.FALLBACK", "neither-this-one")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    monkeypatch.setenv("SPACE_ID", "somebody/nearl")
+    page = build_app(Settings("no-such-model", "cpu", workspaces=str(tmp_path / "one")))
+    assert not page.expects_oauth
+    monkeypatch.setenv("SYSTEM", "spaces")
+    for name, value in {"OAUTH_CLIENT_ID": "x", "OAUTH_CLIENT_SECRET": "y", "OAUTH_SCOPES": "openid"}.items():
+        monkeypatch.setenv(name, value)
+        monkeypatch.setattr(gradio.oauth, name, value)  # read when it was imported
+    monkeypatch.setattr(gradio.oauth, "OPENID_PROVIDER_URL", "https://huggingface.co")
+    page = build_app(Settings("no-such-model", "cpu", workspaces=str(tmp_path / "two")))
+    assert page.expects_oauth
+    handlers = {f.name: f for f in page.fns.values() if getattr(f.fn, "__module__", "") == publish.__name__}
+    assert set(handlers) == {"on_push", "on_pull", "on_open"}
+    for name in ("on_push", "on_pull"):
+        inputs = [None] * len(handlers[name].inputs)
+        assert special_args(handlers[name].fn, list(inputs), Request())[0][-1].token == "hf_secret"
+        assert special_args(handlers[name].fn, list(inputs), None)[0][-1] is None
+
+
+def test_publishing_needs_an_adapter_and_a_token_and_keeps_neither_in_its_words(engine, workspace, monkeypatch):
+    pushed = []
+    monkeypatch.setattr(
+        "nearl.adapters.hub.push", lambda *values, **options: pushed.append((values, options)) or "https://hub/x"
+    )
+    token = gr.OAuthToken("hf_secret", "contribute-repos", 9e12)
+    assert "No adapter is in use" in publish.push(workspace, "anna/x", True, token)
+    adapter = taught(engine)
+    shelf.use(engine, workspace, shelf.put(workspace, adapter))
+    assert "Sign in first" in publish.push(workspace, "anna/x", True, None)
+    assert not pushed
+    assert 'href="https://hub/x"' in publish.push(workspace, "anna/x", True, token)
+    ((values, options),) = pushed
+    assert (values[0].version, values[1], options) == (
+        adapter.version,
+        "anna/x",
+        {"token": "hf_secret", "private": True},
+    )
+    monkeypatch.undo()
+    said = publish.push(workspace, f"anna/{HOSTILE}", True, token)
+    assert "hf_secret" not in said and "<script" not in said
+    assert all(b"hf_secret" not in p.read_bytes() for p in workspace.path.rglob("*") if p.is_file())
+
+
+# ------------------------------------------------------------------------------------------------------ command line
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("nearl_app_script", ROOT / "app.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_sharing_needs_a_password(script, capsys):
+    with pytest.raises(SystemExit) as stop:
+        script.parse(["--share"])
+    assert stop.value.code == 2
+    assert "needs --auth USER:PASSWORD" in capsys.readouterr().err
+    assert script.parse(["--share", "--auth", "anna:secret"]).auth == ("anna", "secret")
+    with pytest.raises(SystemExit):
+        script.parse(["--auth", "anna"])
+
+
+def test_other_hosts_are_warned_about(script, capsys, monkeypatch):
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    assert script.parse([]).host == "127.0.0.1"
+    assert capsys.readouterr().err == ""
+    script.parse(["--host", "0.0.0.0"])
+    assert "everyone on the network" in capsys.readouterr().err
+    monkeypatch.setenv("SPACE_ID", "somebody/nearl")
+    assert script.parse([]).host == "0.0.0.0"
+
+
+def test_the_page_does_not_wait_for_the_libraries_of_the_model():
+    code = (
+        "import sys, app.page; sys.exit(', '.join({'torch', 'sklearn', 'matplotlib', 'open_clip'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.strip() == ""
+
+
+def test_ready_sets_are_shown_in_words_that_teaching_still_recognises():
+    shown = load_ready_prompts()["brain_mri_tumor"]
+    assert [entry["name"] for entry in shown["classes"]] == ["glioma", "meningioma", "pituitary tumor"]
+    kept = PromptSet.load(ready_sets()["brain_mri_tumor"])
+    assert PromptSet.from_dict(shown).texts() == kept.texts()
+    assert PromptSet.from_dict(shown).for_classes(kept.classes) == kept

@@ -1,0 +1,71 @@
+"""The Compare tab in a real browser: five methods to the end through a reload, the winner read with; cancelling."""
+
+from __future__ import annotations
+
+import re
+
+from tests.app.test_browser import _open, browser, pytestmark, server  # noqa: F401  fixtures
+from tests.app.test_browser_teach import LONG, visitor  # noqa: F401  fixture
+
+try:
+    from playwright.sync_api import expect
+except ImportError:
+    expect = None
+
+
+def _result(page):
+    return page.locator("#comparison-result")
+
+
+def _finished(page):
+    """The rows of methods that are finished: those that can be used."""
+    return _result(page).locator("td button")
+
+
+def test_five_methods_are_compared_and_one_of_them_reads(visitor):  # noqa: F811
+    page = visitor()
+    _open(page, "Compare")
+    expect(page.locator("#method-cards :checked")).to_have_count(5)
+    expect(_result(page)).to_contain_text("Press “Compare” as it stands")
+    page.locator("#method-cards input").first.focus()
+    page.keyboard.press("Space")
+    expect(page.locator("#method-cards :checked")).to_have_count(4)
+    page.keyboard.press("Space")
+    page.locator("#compare-shots").get_by_text("4", exact=True).click()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    expect(_finished(page).first).to_be_visible(timeout=LONG)
+
+    page.reload()
+    _open(page, "Compare")
+    expect(_finished(page).first).to_be_visible(timeout=LONG)
+    expect(_result(page)).to_contain_text("5 methods compared", timeout=LONG)
+    expect(_finished(page)).to_have_count(5)
+    expect(_result(page)).to_contain_text("Taught with 8 images in 2 classes; measured on 64 images kept aside")
+    expect(_result(page).locator(".by-method .bar-line")).to_have_count(5)
+    expect(_result(page).locator("svg.scatter.wide circle")).to_have_count(5)
+    expect(_result(page).locator(".space")).to_have_count(3)  # of what moves nothing, of LoRA and of NEARL
+
+    page.get_by_role("button", name="Use LoRA in Predict").click()
+    expect(page.locator("#compare-used")).to_contain_text("LoRA is now in use")
+    page.locator("#compare-used a").click()
+    page.locator("#examples button").first.click()
+    expect(page.locator("#reading .bar-line.after")).to_have_count(2)
+    _open(page, "Teach")
+    expect(page.locator("#shelf .card.used")).to_contain_text("LoRA: ")
+
+
+def test_a_question_is_one_click_and_cancelling_keeps_what_is_finished(visitor):  # noqa: F811
+    page = visitor(width=400)
+    _open(page, "Compare")
+    page.locator("#compare-seeds").get_by_text("Three times").click()
+    page.get_by_role("button", name="What does orthogonality buy here?").click()
+    expect(_finished(page).first).to_be_visible(timeout=LONG)
+    page.get_by_role("button", name="Cancel").click()
+    expect(_result(page)).to_contain_text(re.compile("Cancelled. .* kept"), timeout=LONG)
+    expect(page.get_by_role("button", name="Compare", exact=True)).to_be_enabled()
+    assert 1 <= _finished(page).count() <= 2
+    assert "NEARL, whole update" in _result(page).inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    row, table = (page.locator(f"#comparison-result .scores {part}").first for part in ("tbody tr", "table"))
+    assert row.evaluate("e => getComputedStyle(e).display") == "grid"  # the figures of a method below each other
+    assert table.evaluate("e => e.scrollWidth <= e.parentElement.clientWidth")

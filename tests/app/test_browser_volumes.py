@@ -1,0 +1,174 @@
+"""A scan in a real browser: windows, slices, planes, letters, the curve of all slices, on a desktop and a phone."""
+
+# ruff: noqa: F811 (fixtures of another file)
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nearl.data.formats.windows import THREE_CT
+from nearl.data.images import decode_many, decode_one
+from tests.app.test_browser import NOTICE, REQUIRED, _upload, browser, expect, page, server, sync_playwright  # noqa: F401
+from tests.support.scans import dataset, directions, nifti, series, written
+
+if not REQUIRED:
+    pytestmark = pytest.mark.skipif(sync_playwright is None, reason="playwright is not installed")
+
+SLICES = 20
+NAME = "Anna_Somebody"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A made-up chest in Hounsfield units: a body, two lungs, a spine, and a spot in the left lung of one slice."""
+    x, y, z = np.meshgrid(np.arange(64), np.arange(56), np.arange(SLICES), indexing="ij")
+    body = np.full((64, 56, SLICES), -1000, np.int16)
+    body[((x - 32) / 29) ** 2 + ((y - 28) / 24) ** 2 < 1] = 40
+    for middle in (18, 46):
+        body[((x - middle) / 10) ** 2 + ((y - 30) / 15) ** 2 < 1] = -850
+    body[((x - 32) / 5) ** 2 + ((y - 9) / 4) ** 2 < 1] = 700
+    body[(x - 16) ** 2 + (y - 33) ** 2 + 9 * (z - 12) ** 2 < 12] = 60
+    folder = tmp_path_factory.mktemp("study")
+    pair = directions()[0]
+    files = series(body, *pair, spacing=(5.0, 5.0, 8.0), RescaleSlope=1, RescaleIntercept=0)
+    paths = []
+    for number, data in enumerate(files):
+        paths.append(folder / f"{NAME}_{number}.dcm")
+        paths[-1].write_bytes(data)
+    return paths
+
+
+def shown(page) -> np.ndarray:
+    """The picture in the viewer as uint8 [H, W, 3]."""
+    address = page.locator("#viewer .stage img.base").get_attribute("src")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.split(",", 1)[1]))).convert("RGB"))
+
+
+def choose(page, where: str, label: str) -> None:
+    page.locator(where).get_by_text(label, exact=True).click()
+
+
+def slide(page, number: int) -> None:
+    slider = page.locator("#scan-slice input[type=range]")
+    slider.focus()
+    slider.evaluate("(e, v) => { e.value = v; e.dispatchEvent(new Event('input', { bubbles: true })); }", str(number))
+
+
+def wait_for(page, wanted: np.ndarray) -> None:
+    """Until the viewer shows exactly these pixels."""
+    for _ in range(150):
+        picture = shown(page)
+        if picture.shape == wanted.shape and np.array_equal(picture, wanted):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"the viewer shows {shown(page).shape}, not what the library draws")
+
+
+@pytest.mark.parametrize("page", [(1400, 1000), (400, 850)], indirect=True)
+def test_a_series_with_windows_slices_planes_and_letters(page, study):
+    (record,), _ = decode_many(study)
+    expect(page.locator("#scan-slice")).to_be_hidden()
+    _upload(page, "#upload", study)
+    expect(page.locator("#viewer")).to_contain_text(f"Axial slice {SLICES // 2 + 1} of {SLICES}")
+    wait_for(page, record.pixels)
+    letters = page.locator("#viewer .marks text")
+    assert sorted(letters.all_text_contents()) == ["A", "L", "P", "R"]
+    expect(page.locator("#viewer .marks")).to_have_attribute("aria-label", re.compile("L at the right"))
+
+    choose(page, "#scan-window", "Lung")
+    lung = record.at(window=next(w for w in record.scan.presets() if w.name == "Lung"))
+    wait_for(page, lung.pixels)
+    expect(page.locator("#viewer")).to_contain_text("Window: Lung, -600 / 1500")
+    slide(page, 13)
+    wait_for(page, lung.slice_at(12).pixels)
+    expect(page.locator("#viewer")).to_contain_text(f"Axial slice 13 of {SLICES}")
+    page.locator("#scan-invert input").check()
+    wait_for(page, 255 - lung.slice_at(12).pixels)
+    page.locator("#scan-invert input").uncheck()
+    choose(page, "#scan-window", "Three at once")
+    wait_for(page, lung.slice_at(12).at(window=THREE_CT).pixels)
+    expect(page.locator("#viewer")).to_contain_text("The model gets three windows")
+    choose(page, "#scan-window", "Lung")
+    choose(page, "#scan-plane", "Coronal")
+    coronal = lung.at(plane="coronal", index=28)
+    wait_for(page, coronal.pixels)
+    assert sorted(letters.all_text_contents()) == ["F", "H", "L", "R"]
+    expect(page.get_by_text(NOTICE).first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_a_control_moved_while_another_is_answered_is_obeyed(page, study):
+    (record,), _ = decode_many(study)
+    _upload(page, "#upload", study)
+    wait_for(page, record.pixels)
+    page.evaluate(
+        """() => {
+            const coronal = document.querySelector("#scan-plane input[value='coronal']");
+            const once = new MutationObserver(() => { once.disconnect(); coronal.click(); });
+            once.observe(document.querySelector("#viewer"), {subtree: true, childList: true, attributes: true});
+            document.querySelector("#scan-invert input").click();
+            document.querySelector("#scan-window input[value='Lung']").click();
+        }"""
+    )
+    lung = record.at(window=next(w for w in record.scan.presets() if w.name == "Lung"))
+    wait_for(page, lung.at(plane="coronal", index=28, invert=True).pixels)
+    for checked in ("#scan-window input[value='Lung']", "#scan-plane input[value='coronal']", "#scan-invert input"):
+        expect(page.locator(checked)).to_be_checked()
+
+
+def test_reading_a_volume_and_going_to_a_slice(page, study):
+    _upload(page, "#upload", study)
+    expect(page.locator("#viewer")).to_contain_text("Axial slice")
+    expect(page.locator("#upload")).not_to_contain_text(NAME)  # the box is empty again: the files are gone
+    page.locator("#read").click()
+    expect(page.locator("#reading .bars")).to_be_visible()
+    before = page.locator("#reading .bars").inner_text()
+    page.get_by_role("button", name=f"Read all {SLICES} slices").click()
+    expect(page.locator("#scan-curve .columns button")).to_have_count(SLICES)
+    expect(page.locator("#scan-curve")).to_contain_text(f"{SLICES} slices together: best five slices")
+    page.locator("#scan-curve .columns button").nth(3).click()
+    expect(page.locator("#viewer")).to_contain_text(f"Axial slice 4 of {SLICES}")
+    expect(page.locator("#scan-curve .columns button").nth(3)).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#reading .bars")).not_to_have_text(before)
+    expect(page.locator("#scan-slice input[type=range]")).to_have_value("4")
+    choose(page, "#scan-together", "Mean")
+    expect(page.locator("#scan-curve")).to_contain_text("together: mean")
+    choose(page, "#map-when", "Before teaching")
+    expect(page.locator("#viewer")).to_contain_text(re.compile("Where it looked for|the map is empty"))
+    choose(page, "#scan-window", "Bone")  # another window is another question
+    expect(page.locator("#scan-curve .columns")).to_have_count(0)
+
+
+def test_zoom_keeps_its_place_from_slice_to_slice(page, study):
+    _upload(page, "#upload", study)
+    expect(page.locator("#viewer")).to_contain_text("Axial slice")
+    zoom = page.locator("#scan-zoom input[type=range]")
+    zoom.evaluate("e => { e.value = 3; e.dispatchEvent(new Event('input', { bubbles: true })); }")
+    stage = page.locator("#viewer .stage")
+    page.wait_for_function("() => document.querySelector('#viewer .stage').scrollTop > 50")
+    stage.evaluate("e => { e.scrollLeft = 40; e.scrollTop = 30; }")
+    page.wait_for_timeout(300)
+    slide(page, 4)
+    expect(page.locator("#viewer")).to_contain_text(f"Axial slice 4 of {SLICES}")
+    page.wait_for_timeout(300)
+    assert abs(stage.evaluate("e => e.scrollTop") - 30) < 4 and abs(stage.evaluate("e => e.scrollLeft") - 40) < 4
+
+
+def test_pictures_have_no_scan_controls_and_refusals_are_named(page, tmp_path, study):
+    picture, report, volume = tmp_path / "photo.png", tmp_path / "report.dcm", tmp_path / "moments.nii"
+    Image.new("RGB", (60, 50), "teal").save(picture)
+    report.write_bytes(written(dataset(np.zeros((20, 20), np.uint16), kind="1.2.840.10008.5.1.4.1.1.88.11")))
+    moments = np.random.default_rng(0).integers(0, 99, (30, 28, 18, 3)).astype(np.int16)
+    volume.write_bytes(nifti(moments, np.eye(4)))
+    _upload(page, "#upload", [picture, report])
+    expect(page.locator("#predict-problems")).to_contain_text("report.dcm is a structured report")
+    expect(page.locator("#viewer")).to_contain_text("photo.png")
+    expect(page.locator("#scan-slice")).to_be_hidden()
+    _upload(page, "#upload", [volume])
+    expect(page.locator("#scan-moment")).to_be_visible()
+    wait_for(page, decode_one(volume).pixels)

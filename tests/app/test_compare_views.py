@@ -1,0 +1,117 @@
+"""HTML of the Compare tab: names never become markup, what is not known is words, marks and labels stay apart."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from app.compare import gap_html as gap_views
+from app.compare import html as compare_views
+from app.html import charts as compare_charts
+
+HOSTILE = """<img src=x onerror=alert(1)>"'&"""
+
+
+def space(images, classes, error=""):
+    before = {"images": [[0.0, 0.1], [0.1, 0.0]], "classes": [[1.0, 0.5], [1.0, -0.5]], "gap": 1.0, "error": ""}
+    after = {"images": images, "classes": classes, "gap": 0.8, "error": error}
+    return {"before": before, "after": after, "labels": [0, 1], "together": {"before": 0.5, "after": 0.25}}
+
+
+def line(method="nearl", value=0.8, **more) -> dict:
+    moved = space([[0.0, 0.4], [0.1, -0.4]], [[0.9, 0.5], [1.0, -0.5]])
+    figures = {"balanced_accuracy": value, "interval": [0.7, 0.9], "auroc": 0.9, "ece": 0.1, "n": 40, "few": False}
+    costs = {"fit_seconds": 12.3, "predict_ms": 45.0, "parameters": 591886, "taught": 16, "space": moved}
+    about = {"method": method, "title": method, "error": "", "done": 1, "place": 0}
+    return {**about, **figures, **costs, **more}
+
+
+def page(lines, **more) -> str:
+    return compare_views.comparison(lines, "", "", classes=["a", "b"], **more)
+
+
+def test_names_never_become_markup():
+    card = SimpleNamespace(name="x", title=HOSTILE, idea=HOSTILE, trained=HOSTILE)
+    failed = line(title=HOSTILE, error=HOSTILE, done=0)
+    shown = [
+        compare_views.cards([(HOSTILE, [card])] * 3),
+        compare_views.comparison([line(title=HOSTILE), line("zero-shot", title=HOSTILE), failed], "", HOSTILE,
+                                 answers=[(HOSTILE, {"value": 0.1, "interval": [-0.1, 0.2]})], classes=[HOSTILE, "b"]),
+        compare_views.going_on(0, 1, 2, HOSTILE, 3.0),
+    ]  # fmt: skip
+    for html in shown:
+        assert "<img src=x" not in html and "\"'&" not in html
+
+
+def test_a_row_says_what_it_is_waiting_for():
+    waits, fails = line("lora", done=0), line("coop", done=0, error="CoOp needs a text tower.")
+    html = page([line(), waits, fails], at_work="lora", step="step 3 of 30", going_on=True)
+    assert "step 3 of 30" in html and "CoOp needs a text tower." in html
+    assert html.count('data-act="use"') == 1 and 'aria-label="Use nearl in Predict"' in html
+    assert "not taught" in page([waits]) and "waits" in page([waits], going_on=True)
+    assert "591\u202f886" in html and "70 to 90" in html
+    assert "1 of 3 draws" in page([line()], seeds=3) and "draws" not in page([line("zero-shot")], seeds=3)
+
+
+def test_too_few_images_are_words():
+    html = page([line(value=None, few=True, n=4, auroc=None, ece=None)])
+    assert "too few to say" in html and "4 images are too few" in html and '<svg class="scatter' not in html
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [
+        ({"value": 0.03, "interval": [-0.04, 0.1]}, "+3 points (95 % interval −4 to +10), so this may be chance."),
+        ({"value": -0.2, "interval": [-0.3, -0.1]}, "−20 points (95 % interval −30 to −10)."),
+        ({"value": None, "interval": [-0.4, 0.3]}, "cannot be told from so few images"),
+    ],
+)
+def test_what_a_part_buys_is_a_sentence(gain, words):
+    assert words in page([line()], answers=[("orthogonality", gain)])
+
+
+def test_labels_keep_off_each_other_and_inside():
+    points = [(100.0, 100.0), (104.0, 102.0), (300.0, 100.0), (102.0, 104.0)]
+    names = ["Linear probe", "Tip-Adapter", "NEARL, whole update", "LoRA"]
+    box = (40.0, 10.0, 318.0, 250.0)
+    found = compare_charts.place_labels(points, names, box)
+    rooms = []
+    for (x, y, end), name in zip(found, names, strict=True):
+        wide = compare_charts.LETTER * len(name)
+        left = x if end == "start" else x - wide
+        rooms.append((left, y - 11, left + wide, y + 3))
+        assert box[0] <= left and left + wide <= box[2]
+    assert not any(compare_charts._meet(a, b) for i, a in enumerate(rooms) for b in rooms[:i])
+
+
+def test_the_scatter_has_a_place_for_what_takes_no_time():
+    html = compare_charts.scatter([line("zero-shot", fit_seconds=0.0), line(fit_seconds=0.4), line("lora", 0.2)])
+    places = [float(x) for x in re.findall(r'cx="([-\d.]+)"', html)]
+    assert len(places) == 6 and min(places) >= 44.0 and "nan" not in html
+    assert compare_charts.scatter([line()]) == ""
+
+
+def test_what_moves_nothing_shares_a_card_and_the_rest_is_before_and_after():
+    still = space(**{key: space([], [])["before"][key] for key in ("images", "classes")})
+    lines = [
+        line("zero-shot", space=still),
+        line("linear-probe", space=still),
+        line(),
+        line("x", space=space([], [], "It lies elsewhere.")),
+    ]
+    html = gap_views.spaces(lines, ["a", "b"])
+    assert html.count('<article class="space">') == 3 and html.count("<svg") == 1 + 2 + 1
+    assert "0.80 apart, closer than before (1.00)" in html and "It lies elsewhere." in html
+    assert "Image and words together: 25\u202f% (50\u202f% before)" in html
+    assert gap_views.spaces([line(space=None)], ["a"]) == ""
+
+
+def test_images_that_would_be_one_blot_are_spread_and_nothing_leaves_the_picture():
+    close = space([[0.0, 0.01], [0.01, 0.0]], [[1.0, 0.5], [1.0, -0.5]])
+    close["before"]["images"] = [[0.0, 0.0], [0.01, 0.01]]
+    html = gap_views.spaces([line(space=close)], ["a", "b"])
+    assert f"{gap_views.MOST_ZOOM} times enlarged" in html
+    for x, y in re.findall(r'cx="([-\d.]+)" cy="([-\d.]+)"', html):
+        assert 0 <= float(x) <= gap_views.WIDTH and 0 <= float(y) <= gap_views.HEIGHT

@@ -1,0 +1,164 @@
+"""The Explain tab without a browser: what is asked of the model, what is kept, and what the page is told."""
+
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+from PIL import Image
+
+from app import api
+from app.engine import DeviceLock
+from app.explain import actions as explaining
+from app.explain import html as map_views
+from app.explain import tab as explain
+from app.explain.actions import CLASSES, COMPARE, IMAGES, ONE, Choice
+from app.predict.actions import AFTER, BEFORE
+from app.visitor.workspace import Workspace
+from nearl.errors import NearlError
+from nearl.explain import METHODS
+from nearl.reading.classifier import Classifier
+from tests.reading.test_classifier import PROMPTS, Counter, adapter_for, record
+
+HOSTILE = "<script>alert(1)</script>"
+ENGINE = SimpleNamespace(device_lock=DeviceLock())
+LOOK = {"colours": "viridis", "smooth": False, "contour": 0.9}
+
+
+@pytest.fixture
+def workspace(tiny, tmp_path):
+    backbone = tiny("bert-pooler")
+    made = Workspace("w", tmp_path / "w")
+    made.set_images([record(i, HOSTILE) for i in range(3)], [], False)
+    made.set_adapter(adapter_for(backbone))
+    made.prompt_set = PROMPTS
+    made.classifier = Classifier(backbone, PROMPTS, made.adapter)
+    made.prediction = made.classifier.predict(made.records)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def passes(workspace):
+    counter = Counter(workspace.classifier.backbone.vision.blocks[0])
+    yield counter
+    counter.handle.remove()
+
+
+def shown(workspace, **choice):
+    choice = explaining.settle(workspace, Choice(**choice))
+    return choice, explaining.panels(ENGINE, workspace, choice)
+
+
+def test_what_was_drawn_once_asks_the_model_nothing(workspace, passes):
+    shown(workspace, class_name="glioma")
+    assert passes.take() == 1
+    for card in explaining.offered(workspace):
+        if not card.slow and not card.adapter:
+            for layer in range(5) if card.layers and card.key != "eigencam" else (0,):
+                _, found = shown(workspace, class_name="glioma", method=card.key, layer=layer)
+                map_views.stage(found, ONE, False, LOOK)
+                explaining.figure_of(workspace, found, 0.3, LOOK)
+    shown(workspace, class_name="glioma", method="attention", layer=2, head=1)
+    assert passes.take() == 0
+    shown(workspace, view=CLASSES)
+    assert passes.take() == 1  # one forward pass for the class that was missing
+    shown(workspace, class_name="normal")
+    assert passes.take() == 0
+    workspace.set_images(workspace.records, [], False)
+    assert not workspace.heatmaps  # nothing of an image stays behind
+
+
+def test_views(workspace, passes):
+    _, found = shown(workspace, view=COMPARE, class_name="normal")
+    assert [panel.heatmap.adapted for panel in found] == [False, True, None] and found[2].heatmap.signed
+    assert passes.take() == 2
+    _, found = shown(workspace, view=IMAGES, method="evidence", class_name="normal")
+    assert len(found) == 3 and passes.take() == 2  # the first image was there already
+    _, found = shown(workspace, view=CLASSES, method="evidence")
+    assert [panel.heatmap.class_name for panel in found] == list(PROMPTS.classes) and found[0].span == found[1].span
+    html = map_views.stage(found, CLASSES, True, LOOK)
+    assert html.count("<figure>") == 2 and "Synthetic" in html and "logits, against to for" in html
+    _, found = shown(workspace, control=True)
+    assert len(found) == 2 and "scrambled" in found[1].title
+    assert abs(found[0].heatmap.values - found[1].heatmap.values).max() > 0
+
+
+def test_a_choice_that_cannot_be_had_is_settled(workspace, tiny):
+    choice, _ = shown(workspace, method="novelty", view=CLASSES, when=BEFORE, class_name="gone", layer=40)
+    assert (choice.method, choice.when, choice.view) == ("novelty", AFTER, ONE)
+    assert choice.class_name in PROMPTS.classes and choice.layer == 4
+    workspace.set_adapter(None, "")
+    with pytest.raises(NearlError, match="no reading yet"):
+        explaining.settle(workspace, Choice())
+    workspace.classifier = Classifier(tiny("clip"), PROMPTS)
+    workspace.prediction = workspace.classifier.predict(workspace.records)
+    choice, _ = shown(workspace, method="novelty", view=COMPARE, when=AFTER)
+    assert (choice.method, choice.when, choice.view) == ("gradcam", BEFORE, ONE)
+    assert "evidence" not in {card.key for card in explaining.offered(workspace)}
+
+
+def test_names_never_become_markup_and_stay_out_of_files(workspace):
+    _, found = shown(workspace, view=IMAGES)
+    assert "<script" not in map_views.stage(found, IMAGES, False, {})
+    comment = Image.open(explaining.figure_of(workspace, found, 0.5, {})).text["Comment"]
+    assert "script" not in comment and "Not for diagnosis" in comment
+
+
+def test_words_and_layers_are_told(workspace):
+    choice = explaining.settle(workspace, Choice(method="relevance", class_name="glioma"))
+    html = map_views.words_line(explaining.word_shares(ENGINE, workspace, choice))
+    assert html.count('class="word"') == 4
+    html = map_views.profile(explaining.layer_profile(ENGINE, workspace))
+    assert "Image side, layer by layer" in html and "Text side" in html and "glioma" in html
+
+
+def test_a_map_that_is_no_better_than_chance_or_its_control_is_called_so(workspace, monkeypatch):
+    identity = workspace.classifier.backbone.identity
+    rows = [
+        {"method": name, "which": which, "pointing": {"mean": value}}
+        for name, values in {"attention": (0.05, 0.04), "novelty": (0.6, 0.7), "gradcam": (0.8, 0.2)}.items()
+        for which, value in zip(("map", "randomised model"), values, strict=True)
+    ]
+    study = {
+        "backbone": identity,
+        "chance": {"pointing": 0.06},
+        "rows": rows,
+        "beats_chance": {"attention": False, "novelty": True, "gradcam": True},
+        "beats_control": {"attention": False, "novelty": False, "gradcam": True},
+    }
+    monkeypatch.setattr(explaining, "_measured", lambda: study)
+    assert explaining.measured(workspace, "relevance") is None
+    words = {
+        k: map_views.card(METHODS[k], explaining.measured(workspace, k)) for k in ("attention", "novelty", "gradcam")
+    }
+    assert "Not better than chance" in words["attention"] and "5\u202f%" in words["attention"]
+    assert "Not told apart from a scrambled model" in words["novelty"]
+    assert "Checked" in words["gradcam"] and "note" not in words["gradcam"]
+    monkeypatch.setattr(explaining, "_measured", lambda: study | {"backbone": {"weights": "others"}})
+    assert explaining.measured(workspace, "attention") is None
+
+
+def test_an_older_question_does_not_overwrite_a_newer_one(workspace):
+    ctx = SimpleNamespace(engine=ENGINE, workspace=lambda key: workspace)
+    with gr.Blocks() as page, gr.Tabs(), gr.Tab("Explain") as item:
+        ctx.session = gr.State(None)
+        tab = explain.build(ctx, item)
+    show = next(f.fn for f in page.fns.values() if f.name == "show")
+    given = lambda view: ("w", view, AFTER, "glioma", "gradcam", 0, 0, False, 55, "inferno", True, 0.0)  # noqa: E731
+    older = show(*given(ONE))
+    assert tab.stage not in next(older) and tab.stage not in next(older)
+    *_, newer = show(*given(COMPARE))
+    assert "what teaching changed" in newer[tab.stage]
+    rest = list(older)
+    assert not any(tab.stage in answer or tab.message in answer for answer in rest)
+
+
+def test_programs_get_the_numbers(workspace):
+    ctx = SimpleNamespace(engine=ENGINE)
+    answer = api._explain(ctx, workspace, "normal", "relevance")
+    assert [m["adapted"] for m in answer["maps"]] == [False, True] and len(answer["maps"][0]["values"]) == 4
+    assert [m["adapted"] for m in api._explain(ctx, workspace, "", "novelty")["maps"]] == [True]
+    with pytest.raises(NearlError, match="no map called"):
+        api._explain(ctx, workspace, "", "magic")
+    with pytest.raises(NearlError, match="no class 'cat'"):
+        api._explain(ctx, workspace, "cat", "gradcam")

@@ -1,0 +1,130 @@
+"""HTML of the Teach tab: names never become markup, what cannot be said is words, charts hold their numbers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from app.html import views
+from app.teach import html as teach_views
+from app.teach import result_html as result_views
+from app.teach import shelf_html as shelf_views
+from nearl.data.images import Problem
+from nearl.measure import evaluate
+
+HOSTILE = """<img src=x onerror=alert(1)>"'&${7*7}{{value}}"""
+
+
+def results(n: int, classes: list[str], kind: str = "held-out", seed: int = 0) -> dict:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % len(classes)
+    frozen = rng.dirichlet(np.ones(len(classes)), n)
+    adapted = 0.2 * frozen + 0.8 * np.eye(len(classes))[labels]
+    return evaluate.study(frozen, adapted, labels, classes, kind)
+
+
+def item(name: str, **more) -> SimpleNamespace:
+    entry = {"id": "a", "classes": ["a", "b"], "created": "2026-11-24T00:10:00", "method": "nearl", "in_use": False}
+    return SimpleNamespace(name=name, **{**entry, "figures": None, **more})
+
+
+def test_names_never_become_markup():
+    thumb = (0, "data:,", HOSTILE, (HOSTILE,))
+    classes = [HOSTILE, "b", "c"]
+    study = results(30, classes)
+    many = results(60, [f"{HOSTILE} {i}" for i in range(20)])
+    pages = [
+        teach_views.labelled_set({HOSTILE: 3, "b": 2, "c": 0}, 0, 0, [thumb]),
+        teach_views.check((1, 2, 3, 4), HOSTILE, [HOSTILE], HOSTILE, "", [Problem(HOSTILE, HOSTILE)]),
+        teach_views.equal_images([[thumb, thumb]], [[thumb]], [[thumb]], classes),
+        teach_views.progress(f"fold {HOSTILE}", 1, 2, 3.0, [(1, 1.0), (2, 0.5)], []),
+        teach_views.ended("failed", HOSTILE),
+        result_views.summary(study, 3, True, "early"),
+        result_views.summary(many, 3, True, ""),
+        result_views.details(study, {"losses": [], "held": [], "steps": 2}, [thumb]),
+        result_views.cell_images(HOSTILE, {"when": HOSTILE}, [thumb], 0, "", [(HOSTILE, 0, "after", True)]),
+        shelf_views.shelf([item(HOSTILE, classes=classes, created=HOSTILE, method=HOSTILE), item("b")]),
+        shelf_views.comparison("data:,", HOSTILE, [(HOSTILE, classes, [0.2, 0.3, 0.5])]),
+        views.trust(False, 0.9, [HOSTILE], True, True, [HOSTILE]),
+    ]
+    for page in pages:
+        assert "<img src=x" not in page
+        assert "\"'&$" not in page  # an attribute is not left either
+
+
+def test_every_number_of_the_confusion_matrix_is_a_button_that_says_what_it_is():
+    html = result_views.confusion(results(30, ["a", "b"]))
+    assert "15 images of a read rightly, after teaching" in html
+    assert html.count('data-act="cell"') == sum(
+        n > 0 for which in ("frozen", "adapted") for row in results(30, ["a", "b"])[which]["confusion"] for n in row
+    )
+    assert 'data-truth="0" data-said="0" data-when="after"' in html
+
+
+def test_too_few_images_are_words_and_not_numbers():
+    html = result_views.summary(results(4, ["a", "b"]), 8, False, "")
+    assert "too few to say" in html
+    none = evaluate.study(np.zeros((0, 2)), None, [], ["a", "b"], "none")
+    html = result_views.summary(none, 8, True, "") + result_views.details(
+        none, {"losses": [], "held": [], "steps": 1}, []
+    )
+    assert "No image was kept aside" in html
+    assert "bar-line" not in html
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("given", "came for testing"), ("folds", "by turns"), ("held-out", "kept")]
+)
+def test_how_it_was_checked_is_said(kind, words):
+    assert words in result_views.summary(results(30, ["a", "b"], kind), 8, True, "")
+
+
+def test_reliability_has_its_numbers_in_a_table():
+    study = results(30, ["a", "b"])
+    html = result_views.reliability(study)
+    bins = [b["n"] for which in ("frozen", "adapted") for b in study[which]["reliability"] if b["n"]]
+    assert html.count("<th scope='row'>") == len(bins)
+    assert sum(bins) == 60
+
+
+def test_pages_of_thumbnails():
+    counts = {"a": 60, "b": 2}
+    middle = teach_views.labelled_set(counts, 0, 1, [(i, "data:,", "f", ()) for i in range(24, 48)])
+    assert "a: 25 to 48 of 60" in middle and 'data-to="0"' in middle and 'data-to="2"' in middle
+    last = teach_views.labelled_set(counts, 0, 2, [(i, "data:,", "f", ()) for i in range(48, 60)])
+    assert "a: 49 to 60 of 60" in last and ">Later<" not in last
+    assert "thumbs" not in teach_views.labelled_set(counts, None, 0, [])
+
+
+def test_a_class_can_be_merged_only_into_another_of_several():
+    assert 'data-act="merge"' not in teach_views.labelled_set({"a": 1, "b": 1}, None, 0, [])
+    html = teach_views.labelled_set({"a": 1, "b": 1, "c": 1}, None, 0, [])
+    assert html.count('data-act="merge"') == 3
+
+
+def test_conflicts_are_settled_by_a_class_that_is_among_them():
+    group = [(0, "data:,", "x", ("b",)), (1, "data:,", "y", ("c",))]
+    html = teach_views.equal_images([group], [], [], ["a", "b", "c"])
+    assert "All are “a”" not in html and "All are “b”" in html and "All are “c”" in html
+
+
+def test_many_left_out_files_are_counted():
+    html = teach_views.left_out([Problem(f"{i}", f"{i}.png is not an image.") for i in range(100)])
+    assert "100 files" in html and "and 60 more" in html
+
+
+def test_the_curve_is_thinned_and_names_its_ends():
+    html = teach_views.curves([(i, 1 / i) for i in range(1, 2000)], [(1, 0.5), (1999, 0.75)], 2000)
+    assert html.count(",") < 1200
+    assert "from 50\u202f% to 75\u202f%" in html
+    assert teach_views.curves([(1, 1.0)], [], 10) == '<div class="curve-empty"></div>'
+
+
+def test_trust_is_visibly_off_when_the_prompts_were_edited():
+    on = views.trust(True, 0.9, ["a"], False, False, [])
+    assert "calibrated on images kept aside" in on and "9 of 10" in on and "note" not in on
+    off = views.trust(False, None, None, None, True, ["The prompts were edited."])
+    assert "not calibrated" in off and "switched off" in off and "The prompts were edited." in off
+    assert "do not rely" in views.trust(True, None, None, True, False, [])

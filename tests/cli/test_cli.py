@@ -1,0 +1,295 @@
+"""The command line: what --json prints is a contract, and bad input is exit status 2 with one sentence."""
+
+import json
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nearl.cli.main import main
+from nearl.data.phantoms.kinds import write_phantom_folder
+
+
+@pytest.fixture
+def nearl(capsys):
+    """Run a command in this process -> (exit status, stdout, stderr)."""
+
+    def run(*words):
+        status = 0
+        try:
+            main([str(word) for word in words])
+        except SystemExit as stop:
+            status = stop.code or 0
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture
+def refused(nearl):
+    """Run a command that must be refused -> its one sentence."""
+
+    def run(*words):
+        status, out, err = nearl(*words)
+        assert status == 2 and out == ""
+        assert "Traceback" not in err
+        sentence = err.strip().splitlines()[-1]
+        assert sentence.startswith("nearl: ") and sentence.endswith((".", "?"))
+        return sentence
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "smear"
+    write_phantom_folder(folder, "smear", train=6, test=4, seed=0, size=64)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(checkpoints):
+    return "--backbone", f"local-dir:{checkpoints('clip')}"
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory, data, model):
+    out = tmp_path_factory.mktemp("cli") / "adapter"
+    main(["finetune", str(data), "--shots", "4", "--seed", "0", "--steps", "3", "--out", str(out), *model, "--json"])
+    return out
+
+
+def test_a_whole_session(nearl, data, model, tmp_path):
+    out = tmp_path / "adapter"
+    status, text, err = nearl("finetune", data, "--shots", 4, "--seed", 1, "--steps", 3, "--out", out, *model, "--json")
+    result = json.loads(text)
+    assert status == 0 and "step 3/3" in err
+    assert result["adapter"] == str(out) and result["method"] == "nearl"
+    assert (result["shots"], result["seed"]) == (4, 1) and result["seconds"] > 0
+    assert result["held_out"]["n"] == 4  # what was left of train: two of each class
+    _, info, _ = nearl("info", *model, "--json")
+    info = json.loads(info)
+    assert result["trainable_parameters"] == info["trainable_parameters"] == sum(info["by_part"].values())
+
+    status, text, _ = nearl("evaluate", data, "--adapter", out, *model, "--json")
+    result = json.loads(text)
+    assert status == 0 and result["n"] == 8 and sorted(result["classes"]) == ["lesion", "no lesion"]
+    for side in ("frozen", "adapted"):
+        assert {"balanced_accuracy", "accuracy", "auroc", "ece"} <= result[side].keys()
+    assert json.loads(nearl("evaluate", data, *model, "--json")[1])["adapted"] is None
+
+    image = next((data / "test" / "lesion").iterdir())
+    status, text, _ = nearl("predict", image, "--adapter", out, *model, "--json")
+    (row,) = json.loads(text)["predictions"]
+    assert status == 0 and row["file"] == str(image) and row["error"] is None
+    for side in ("frozen", "adapted"):
+        assert sum(row[side].values()) == pytest.approx(1, abs=1e-4) and set(row[side]) == {"lesion", "no lesion"}
+
+    status, text, _ = nearl(
+        "explain", image, "--class", "LESION", "--adapter", out, "--out", tmp_path, *model, "--json"
+    )
+    maps = json.loads(text)["maps"]
+    assert status == 0 and [m["adapted"] for m in maps] == [False, True, None]  # None: the difference
+    assert all(Image.open(m["png"]).size == (64, 64) for m in maps)
+
+
+def test_plain_output_is_for_people(nearl, data, model, adapter):
+    image = next((data / "test" / "lesion").iterdir())
+    status, out, _ = nearl("predict", image, "--adapter", adapter, *model)
+    assert status == 0 and "before teaching" in out and "after teaching" in out
+    assert out.strip().endswith("For teaching and research. Not for diagnosis.")
+
+
+def test_one_bad_file_is_named_and_the_rest_goes_on(nearl, data, model, adapter, tmp_path):
+    good, bad = next((data / "test" / "lesion").iterdir()), tmp_path / "notes.png"
+    bad.write_text("not an image")
+    status, out, _ = nearl("predict", bad, good, tmp_path / "gone.png", "--adapter", adapter, *model, "--json")
+    rows = json.loads(out)["predictions"]
+    assert status == 0 and [row["file"] for row in rows] == [str(bad), str(good), str(tmp_path / "gone.png")]
+    assert "notes.png" in rows[0]["error"] and rows[0]["frozen"] is None
+    assert rows[1]["error"] is None and rows[1]["adapted"]
+    assert "gone.png" in rows[2]["error"]
+    status, out, err = nearl("predict", bad, "--adapter", adapter, *model, "--json")
+    assert status == 2 and json.loads(out)["predictions"][0]["error"] and "none of the files" in err
+
+
+def test_prompts_from_a_file_come_first(nearl, data, model, adapter, tmp_path):
+    prompts = tmp_path / "p.json"
+    prompts.write_text(json.dumps({"classes": [{"name": c, "prompts": [c]} for c in ("glioma", "lesion", "cyst")]}))
+    image = next((data / "test" / "lesion").iterdir())
+    _, out, _ = nearl("predict", image, "--prompts", prompts, "--adapter", adapter, *model, "--json")
+    result = json.loads(out)
+    assert list(result["predictions"][0]["adapted"]) == ["glioma", "lesion", "cyst"]
+    assert result["untaught"] == ["glioma", "cyst"]
+
+
+def test_class_folders_without_a_split(nearl, data, model, tmp_path):
+    out = tmp_path / "adapter"
+    status, text, _ = nearl("finetune", data / "train", "--steps", 2, "--out", out, *model, "--json")
+    result = json.loads(text)
+    assert status == 0 and result["shots"] is None and result["held_out"]["n"] > 0
+    assert sum(result["support_counts"].values()) + result["held_out"]["n"] == 12
+
+
+def test_an_interrupted_run_goes_on_to_the_same_adapter(nearl, refused, data, model, tmp_path, monkeypatch):
+    import nearl.cli.runs as module
+    from nearl.adapters.store import load_adapter
+    from nearl.runs import job
+
+    common = ("finetune", data / "train", "--steps", 8, *model, "--json")
+    nearl(*common, "--out", tmp_path / "whole")
+    monkeypatch.setattr(job, "teach", partial(job.teach, every=0))
+    show = module._Progress.show
+
+    def interrupted(self, event):
+        if event["step"] == 5:
+            raise KeyboardInterrupt
+        show(self, event)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Progress, "show", interrupted)
+        assert nearl(*common, "--out", run)[0] == 130
+    assert "resume it" in refused(*common, "--out", run)
+    assert "interrupted" in refused("report", run)
+    status, text, err = nearl("finetune", "--resume", "--out", run, *model, "--json")
+    assert status == 0 and "step 4/8" not in err and "step 8/8" in err
+    adapters = [load_adapter(folder) for folder in (run, tmp_path / "whole")]
+    assert adapters[0].version == adapters[1].version
+    assert not (run / "job.safetensors").exists()  # what is left can be shown around
+    again = json.loads(nearl("finetune", "--resume", "--out", run, *model, "--json")[1])
+    assert again == json.loads(text) and set(again["seconds_by_phase"]) >= {"decode", "forward", "backward"}
+    assert "give DATA" in refused("finetune", "--resume", "--out", tmp_path / "none", *model)
+
+
+def test_a_run_that_somebody_cancels_keeps_its_best_weights(nearl, refused, data, model, tmp_path, monkeypatch):
+    import nearl.cli.runs as module
+    from nearl.runs import RunFolder
+
+    at = {"step": 7}
+
+    def cancel(self, event):
+        if event["step"] == at["step"]:
+            RunFolder(at["run"]).request_cancel()
+
+    monkeypatch.setattr(module._Progress, "show", cancel)
+    words = ("finetune", data, "--shots", 2, "--steps", 20, *model, "--out")
+    at["run"] = tmp_path / "late"
+    status, text, _ = nearl(*words, at["run"])
+    assert (
+        status == 0 and "was cancelled: what it had learnt" in text and "not measured" in nearl("report", at["run"])[1]
+    )
+    assert json.loads((at["run"] / "adapter" / "adapter.json").read_text())["recipe"]["steps_taken"] <= 7
+    at |= {"step": 1, "run": tmp_path / "early"}
+    assert "cancelled before it had learnt anything" in refused(*words, at["run"])
+
+
+def test_patients_stay_together(nearl, refused, model, tmp_path):
+    rng = np.random.default_rng(0)
+    for label in ("one", "two"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(8):
+            pixels = rng.integers(0, 256, (64, 64), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / label / f"p{label}{i // 2}_{i}.png")
+    words = ("finetune", tmp_path / "data", "--steps", 1, *model, "--json")
+    status, _, err = nearl(*words, "--group-by", "_", "--out", tmp_path / "run")
+    assert status == 0 and "no patient" in err
+    job = json.loads((tmp_path / "run" / "job.json").read_text())
+    patients = [{job["files"][i].split("_")[0] for i in job["split"][part]} for part in ("support", "held")]
+    assert all(patients) and not patients[0] & patients[1]
+    assert "--shots draws" in refused(*words, "--group-by", "_", "--shots", 2, "--out", tmp_path / "other")
+
+
+def test_options_of_the_recipe(nearl, data, model, tmp_path):
+    options = ("--augment", "strong", "--flip", "--early-stop", "--lr", 0.001, "--seed", 3)
+    status, _, _ = nearl("finetune", data, "--shots", 2, "--steps", 2, *options, "--out", tmp_path / "a", *model)
+    recipe = json.loads((tmp_path / "a" / "adapter" / "adapter.json").read_text())["recipe"]
+    assert status == 0 and recipe["augment"] == "strong" and recipe["flip"] and recipe["patience"] == 20
+    assert recipe["lr"] == 0.001 and recipe["seed"] == 3 and recipe["steps"] == 2
+
+
+def test_report_of_a_run(nearl, refused, adapter, data, tmp_path):
+    files = [tmp_path / "out" / name for name in ("a.html", "b.pdf", "c.csv")]
+    words = ("--html", files[0], "--pdf", files[1], "--csv", files[2])
+    status, text, _ = nearl("report", adapter, *words, "--json")
+    assert status == 0 and json.loads(text)["files"] == [str(file) for file in files]
+    assert files[0].read_text().lstrip().lower().startswith("<!doctype html")
+    assert files[1].read_bytes().startswith(b"%PDF")
+    assert len(files[2].read_text(encoding="utf-8-sig").splitlines()) > json.loads(text)["held_out"]["n"]
+    assert "no run in" in refused("report", data)
+
+
+def test_adapters_go_to_the_hub_and_come_back(nearl, refused, adapter, tmp_path, monkeypatch):
+    from nearl.adapters import hub
+    from nearl.adapters.store import load_adapter
+
+    seen = []
+    monkeypatch.setattr(hub, "saved_token", lambda: "token")
+    monkeypatch.setattr(hub, "push", lambda *words: seen.append(words) or "https://example.org/me/mine")
+    status, text, _ = nearl("push", adapter, "me/mine", "--private", "--json")
+    assert status == 0 and json.loads(text)["url"] == "https://example.org/me/mine" and "token" not in text
+    assert seen[0][1:] == ("me/mine", "token", True)
+    monkeypatch.setattr(hub, "pull", lambda *words: seen[0][0])
+    status, _, _ = nearl("pull", "me/mine", "--out", tmp_path / "mine")
+    assert status == 0 and load_adapter(tmp_path / "mine").version == load_adapter(adapter).version
+    assert "no adapter at" in refused("push", tmp_path / "nothing", "me/mine")
+
+
+def test_refusals(refused, data, model, adapter, checkpoints, tmp_path):
+    image = next((data / "test" / "lesion").iterdir())
+    out = ("--out", tmp_path / "x")
+    assert "no backbone called" in refused("info", "--backbone", "nothing")
+    assert "ModifiedResNet" in refused("info", "--backbone", "RN50", "--weights", "random")
+    assert "what to look for" in refused("predict", image, *model)
+    assert "p.json" in refused("predict", image, "--prompts", tmp_path / "p.json", *model)
+    assert "no adapter at" in refused("predict", image, "--adapter", tmp_path / "none", *model)
+    siglip = ("--backbone", f"local-dir:{checkpoints('siglip')}")
+    assert "taught on" in refused("predict", image, "--adapter", adapter, *siglip)
+    wrong = ("explain", image, "--class", "cat", "--adapter", adapter, *model, *out)
+    assert "no class 'cat'" in refused(*wrong)
+    assert "none" in refused("finetune", tmp_path / "none", *model, *out)
+    assert "at least 1" in refused("finetune", data, "--shots", 0, *model, *out)
+    assert "cannot be used as an output folder" in refused("finetune", data, *model, "--out", image / "x")
+    only = tmp_path / "one" / "lesion"
+    only.mkdir(parents=True)
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(only / "a.png")
+    assert "two classes" in refused("finetune", only.parent, *model, *out)
+    prompts = tmp_path / "q.json"
+    prompts.write_text(json.dumps({"classes": [{"name": "a", "prompts": ["a"]}, {"name": "b", "prompts": ["b"]}]}))
+    assert "do not name the class" in refused("finetune", data, "--prompts", prompts, *model, *out)
+
+
+def test_corrupt_adapter_is_refused(refused, data, model, adapter, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(adapter, tmp_path / "broken")
+    (folder / "adapter" / "adapter.safetensors").write_bytes(b"\0" * 100)
+    image = next((data / "test" / "lesion").iterdir())
+    assert "damaged" in refused("predict", image, "--adapter", folder, *model)
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16", "biomedclip"])
+def test_one_and_a_half_million_parameters(nearl, name):
+    status, out, _ = nearl("info", "--backbone", name, "--weights", "random", "--json")
+    result = json.loads(out)
+    assert status == 0 and 1_450_000 <= result["trainable_parameters"] <= 1_470_000
+    assert sum(result["by_part"].values()) == result["trainable_parameters"]
+    assert result["backbone"]["vision"] == {"depth": 12, "width": 768, "grid": [14, 14]}
+
+
+def test_backbones_are_listed(nearl):
+    _, out, _ = nearl("backbones", "--json")
+    assert {"name", "source", "description", "licence", "offline"} <= json.loads(out)["backbones"][0].keys()
+
+
+def test_as_a_module_with_clean_streams(data, model, adapter, tmp_path):
+    """A real process: stdout holds the JSON and nothing else."""
+    image = next((data / "test" / "lesion").iterdir())
+    command = [sys.executable, "-m", "nearl", "predict", str(image), "--adapter", str(adapter), *model, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)["predictions"]
+    assert done.stderr == ""

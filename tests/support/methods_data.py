@@ -1,0 +1,33 @@
+"""A task for the tests: two classes of images, and the words for them."""
+
+import numpy as np
+
+from nearl.data.images import ImageRecord
+from nearl.data.sets.labelled import LabelledSet
+from nearl.methods import Task
+from nearl.prompts import PromptSet
+
+PROMPTS = PromptSet("two", ("one", "two"), (("a scan of one", "one"), ("medical image of the two",)))
+
+
+def shades(per_class=6, seed=0):
+    """Two classes that anything can tell apart."""
+    rng = np.random.default_rng(seed)
+    records, labels = [], []
+    for label, level in enumerate((60, 190)):
+        for i in range(per_class):
+            pixels = np.clip(level + rng.normal(0, 25, (32, 32, 3)), 0, 255).astype(np.uint8)
+            records.append(ImageRecord.from_pixels(f"{label}-{i}.png", pixels))
+            labels.append(label)
+    return LabelledSet(["one", "two"], records, labels)
+
+
+def task_of(backbone, per_class=4):
+    return Task(backbone, PROMPTS, shades(per_class))
+
+
+def taught(method, **changes):
+    """The method after a short run."""
+    for _ in method.fit(method.recipe(**{"steps": 4, "batch_size": 4, "views": 2, "precision": "float32"} | changes)):
+        pass
+    return method
