@@ -3,5 +3,6 @@
 from nearl.runs.folder import RunFolder
 from nearl.runs.job import Job, Outcome, make_job, teach
 from nearl.runs.process import Worker, start
+from nearl.runs.status import Status
 
-__all__ = ["Job", "Outcome", "RunFolder", "Worker", "make_job", "start", "teach"]
+__all__ = ["Job", "Outcome", "RunFolder", "Status", "Worker", "make_job", "start", "teach"]

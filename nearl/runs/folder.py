@@ -28,11 +28,10 @@ from nearl.errors import NearlError
 from nearl.methods.nearl.finetune import Snapshot
 from nearl.runs.job import CHECKING, TEACHING, Job, Outcome
 from nearl.runs.lock import held, hold
+from nearl.runs.status import CANCELLED, DONE, FAILED, INTERRUPTED, STARTING, WAITING, Status
 
 log = logging.getLogger("nearl.runs")
 
-WAITING, STARTING, INTERRUPTED = "waiting", "starting", "interrupted"
-DONE, CANCELLED, FAILED = "done", "cancelled", "failed"
 NO_MEMORY = (
     "There was not enough memory for this run, so it was stopped; teach with fewer images or classes, or with a "
     "smaller model."
@@ -80,6 +79,13 @@ class RunFolder:
             again = BLANK | self._read("status.json")  # it may have ended between the two looks
             status = again | {"state": INTERRUPTED} if again["state"] in (TEACHING, CHECKING) else again
         return status
+
+    def look(self) -> Status:
+        """How far the run is; what a page shows of its progress comes from one call of this."""
+        curve = [event for event in self.events if event.get("phase") == TEACHING]
+        held = {e["step"]: e["held_out"] for e in curve if e.get("held_out") is not None}
+        losses = {e["step"]: e["loss"] for e in curve if e.get("loss") is not None}
+        return Status(**self.status, losses=tuple(sorted(losses.items())), held=tuple(sorted(held.items())))
 
     @property
     def finished(self) -> bool:
