@@ -1,27 +1,26 @@
-"""``compare`` on the command line."""
+"""``nearl compare``."""
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 from nearl import NOTICE
+from nearl.cli.options import Command, Result, log, method_options, methods_of
 from nearl.errors import NearlError
 
 
-def compare(args) -> tuple[dict, list[str]]:
+def run(args: argparse.Namespace) -> Result:
     from nearl.measure.compare import finished, perform, perform_on_ray, plan
     from nearl.measure.compare_report import markdown, write
     from nearl.methods import names
 
-    methods = [name for name in names() if name != "nearl:image-context"] if args.methods == "all" else None
-    methods = methods or [name.strip() for name in args.methods.split(",")]
+    chosen = [name for name in names() if name != "nearl:image-context"] if args.methods == "all" else methods_of(args)
     changes = {key: getattr(args, key) for key in ("steps", "augment") if getattr(args, key) is not None}
     common = {"backbone": args.backbone, "weights": args.weights, "device": args.device, "prompts": args.prompts or ""}
-    runs = plan(args.data, methods, _numbers(args.shots), args.seeds, recipe=tuple(changes.items()), **common)
+    runs = plan(args.data, chosen, _numbers(args.shots), args.seeds, recipe=tuple(changes.items()), **common)
     if args.weights == "random" and args.executor == "ray":
         raise NearlError("Random weights differ from machine to machine; use --executor local with them.")
-    say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
-    done = len(list((perform_on_ray if args.executor == "ray" else perform)(runs, args.out, say)))
+    done = len(list((perform_on_ray if args.executor == "ray" else perform)(runs, args.out, log)))
     rows = finished(runs, args.out)
     shown = _same_for_every_seed(rows, args.seeds)
     files = [str(path) for path in write(shown, args.out)]
@@ -30,7 +29,7 @@ def compare(args) -> tuple[dict, list[str]]:
 
 
 def _same_for_every_seed(rows: list[dict], seeds: int) -> list[dict]:
-    """Zero-shot has no chance in it: its one run stands for every seed, so that it can be averaged with the rest."""
+    """The rows with zero-shot, which has no randomness, repeated for every seed so that it can be averaged too."""
     repeated = [{**r, "seed": s} for r in rows if r["method"] == "zero-shot" for s in range(1, seeds)]
     return [*rows, *repeated]
 
@@ -39,18 +38,18 @@ def _numbers(text: str) -> list[int]:
     try:
         return sorted({int(part) for part in text.split(",")})
     except ValueError:
-        raise NearlError(f"--shots takes numbers with commas between them, such as 1,4,16, not '{text}'.") from None
+        raise NearlError(f"--shots takes numbers separated by commas, such as 1,4,16, not '{text}'.") from None
 
 
-def add(command) -> None:
-    """Register the command with ``command(run, text)`` of `nearl.cli.main`."""
-    sub = command(compare, "Compare methods on the same support images: rows, a table and figures.")
+def add(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("data", nargs="+", metavar="DATA", help="folders or zips with train/ and test/ class folders")
-    sub.add_argument("--out", required=True, metavar="DIR", help="where rows are kept; finished runs are not repeated")
-    sub.add_argument("--methods", default="zero-shot,linear-probe,nearl", help="names with commas between them, or all")
+    sub.add_argument("--out", required=True, metavar="DIR", help="rows are kept here; finished runs are not repeated")
+    method_options(sub)
     sub.add_argument("--shots", default="1,2,4,8,16", help="images per class (default: 1,2,4,8,16)")
-    sub.add_argument("--seeds", type=int, default=5, help="how many draws of the support images (default: 5)")
-    sub.add_argument("--steps", type=int, help="of every method that trains by steps (default: its own)")
+    sub.add_argument("--seeds", type=int, default=5, help="number of random draws of the support images (default: 5)")
     sub.add_argument("--augment", choices=["none", "gentle", "strong"])
     sub.add_argument("--prompts", metavar="FILE", help="a prompt set for all DATA (default: each set's own)")
     sub.add_argument("--executor", default="local", choices=["local", "ray"], help="ray: tasks of a Ray cluster")
+
+
+COMMAND = Command("compare", "Compare methods on the same support images: rows, a table and figures.", run, add)

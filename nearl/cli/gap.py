@@ -1,16 +1,26 @@
-"""``gap`` on the command line."""
+"""``nearl gap``."""
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 from nearl import NOTICE
-from nearl.cli.parts import backbone_of, out_folder, prompt_options, prompts_of
+from nearl.cli.options import (
+    Command,
+    Result,
+    backbone_of,
+    log,
+    method_options,
+    methods_of,
+    out_folder,
+    prompt_options,
+    prompts_of,
+)
 
 
-def gap(args) -> tuple[dict, list[str]]:
+def run(args: argparse.Namespace) -> Result:
     from nearl.data.sets.labelled import resolve_splits
     from nearl.data.splits import draw_support, hold_out
     from nearl.measure.compare import HELD_OUT
@@ -20,7 +30,7 @@ def gap(args) -> tuple[dict, list[str]]:
     from nearl.methods import Task, card, make, recipe
     from nearl.report.charts import drawing
 
-    names = list(dict.fromkeys(name.strip() for name in args.methods.split(",")))
+    names = methods_of(args)
     for name in names:
         card(name)
     train, test = resolve_splits(args.data)
@@ -31,7 +41,7 @@ def gap(args) -> tuple[dict, list[str]]:
     support = train.subset(draw_support(train.labels, args.shots, args.seed))
     task, fitted = Task(backbone_of(args), prompt_set, support), {}
     for name in names:
-        print(f"{name}: teaching on {len(support)} images", file=sys.stderr, flush=True)
+        log(f"{name}: teaching on {len(support)} images")
         fitted[name] = make(name, task)
         changes = {} if args.steps is None else {"steps": args.steps}
         for _ in fitted[name].fit(recipe(name, seed=args.seed, **changes)):
@@ -59,13 +69,18 @@ def gap(args) -> tuple[dict, list[str]]:
     return result, [*lines(rows), *result["files"], NOTICE]
 
 
-def add(command) -> None:
-    """Register the command with ``command(run, text)`` of `nearl.cli.main`."""
-    sub = command(gap, "How far images and words lie apart, and how much of an answer comes of both, by method.")
+def add(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("data", metavar="DATA", help="a folder or zip with train/ and test/ class folders")
-    sub.add_argument("--methods", default="zero-shot,linear-probe,nearl", help="names with commas between them")
+    method_options(sub)
     sub.add_argument("--shots", type=int, default=16, help="images per class to teach with (default: 16)")
     sub.add_argument("--seed", type=int, default=0, help="of the draw and of the training")
-    sub.add_argument("--steps", type=int, help="of every method that trains by steps (default: its own)")
-    sub.add_argument("--out", metavar="DIR", help="write gap.json and gap.png there")
+    sub.add_argument("--out", metavar="DIR", help="write gap.json and gap.png here")
     prompt_options(sub)
+
+
+COMMAND = Command(
+    "gap",
+    "Measure how far images and prompts lie apart, and how much of an answer needs both, by method.",
+    run,
+    add,
+)

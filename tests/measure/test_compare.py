@@ -144,7 +144,7 @@ def test_refusals(data, tmp_path, capsys):
             plan(**({"data": [data], "methods": ["nearl"], "shots": [1], "seeds": 1} | wrong))
     with pytest.raises(SystemExit) as stop:
         main(["compare", data, "--shots", "few", "--out", str(tmp_path)])
-    assert stop.value.code == 2 and "numbers with commas" in capsys.readouterr().err
+    assert stop.value.code == 2 and "1,4,16" in capsys.readouterr().err
 
 
 def test_the_command_writes_tables_and_figures(data, name, tmp_path, capsys):

@@ -1,0 +1,26 @@
+"""``nearl familiar``."""
+
+from __future__ import annotations
+
+import argparse
+
+from nearl.cli.options import Command, Result, log
+
+
+def run(args: argparse.Namespace) -> Result:
+    from nearl.pretrain.familiar import note_familiar
+
+    found = note_familiar(args.config, args.folder, args.data_root, log)
+    lines = [f"{args.folder} now records which kinds of image the backbone was trained on."]
+    return {"sets": list(found.names), "far": found.far}, lines
+
+
+def add(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("config", metavar="CONFIG")
+    sub.add_argument("folder", metavar="DIR")
+    sub.add_argument("--data-root", metavar="DIR")
+
+
+COMMAND = Command(
+    "familiar", "Record beside a pretrained backbone what its training images look like.", run, add, model=False
+)

@@ -1,0 +1,180 @@
+"""The interface of a command, and what several commands share: options, what they mean, and lines for people."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nearl.errors import NearlError
+
+if TYPE_CHECKING:
+    from nearl.adapters.store import Adapter
+    from nearl.backbones import Backbone
+    from nearl.data.images import ImageRecord
+    from nearl.data.sets.labelled import LabelledSet
+    from nearl.prompts import PromptSet
+    from nearl.reading.classifier import Classifier
+
+Result = tuple[dict, list[str]]  # what --json prints, and lines for people
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command. Its module imports torch and the like only when it runs, so that ``--help`` answers at once."""
+
+    name: str
+    text: str  # one sentence for --help
+    run: Callable[[argparse.Namespace], Result]
+    add: Callable[[argparse.ArgumentParser], None]  # adds the command's own options
+    model: bool = True  # whether it takes --backbone, --weights and --device
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+def model_options(sub: argparse.ArgumentParser) -> None:
+    """--backbone, --weights and --device."""
+    sub.add_argument("--backbone", default="embedded", help="a name from `nearl backbones` (default: embedded)")
+    sub.add_argument("--weights", default="pretrained", choices=["pretrained", "random"])
+    sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
+
+
+def prompt_options(sub: argparse.ArgumentParser) -> None:
+    """--prompts."""
+    sub.add_argument("--prompts", metavar="FILE", help="a prompt set, JSON or YAML")
+
+
+def adapter_options(sub: argparse.ArgumentParser) -> None:
+    """--adapter."""
+    sub.add_argument("--adapter", metavar="DIR", help="an adapter folder or zip, or a run folder that finetune wrote")
+
+
+def config_options(sub: argparse.ArgumentParser) -> None:
+    """--text-context and --no-orthogonal."""
+    sub.add_argument("--text-context", default="support", choices=["support", "image"])
+    sub.add_argument("--no-orthogonal", action="store_true", help="add the whole update, not only its orthogonal part")
+
+
+def method_options(sub: argparse.ArgumentParser) -> None:
+    """--methods and --steps."""
+    sub.add_argument("--methods", default="zero-shot,linear-probe,nearl", help="method names separated by commas")
+    sub.add_argument("--steps", type=int, help="of every method that trains in steps (default: its own)")
+
+
+def scan_options(sub: argparse.ArgumentParser) -> None:
+    """--plane, --slice and --window."""
+    from nearl.data.formats.volume import PLANES
+    from nearl.data.formats.windows import PRESETS
+
+    sub.add_argument("--plane", choices=list(PLANES), help="of a volume (default: the plane it was acquired in)")
+    sub.add_argument("--slice", type=int, metavar="N", help="slice or frame, from 1 (default: the middle one)")
+    sub.add_argument(
+        "--window",
+        choices=[*PRESETS, "auto", "three"],
+        help="of a scan (default: its own); three: lung, mediastinum and bone at once",
+    )
+
+
+# --- what the options mean -------------------------------------------------------------------------------------------
+
+
+def backbone_of(args: argparse.Namespace) -> Backbone:
+    """The backbone that ``model_options`` names."""
+    from nearl.backbones import load_backbone
+
+    return load_backbone(args.backbone, args.device, args.weights)
+
+
+def classifier_of(args: argparse.Namespace, data: LabelledSet | None = None) -> Classifier:
+    """The classifier that ``model_options``, ``prompt_options`` and ``adapter_options`` describe."""
+    from nearl.adapters.store import load_adapter
+    from nearl.reading.classifier import Classifier
+
+    backbone = backbone_of(args)
+    adapter = load_adapter(args.adapter, backbone.identity) if args.adapter else None
+    return Classifier(backbone, prompts_of(args, data, adapter), adapter)
+
+
+def prompts_of(args: argparse.Namespace, data: LabelledSet | None = None, adapter: Adapter | None = None) -> PromptSet:
+    """--prompts FILE, else prompts.json in DATA, else the adapter's, else the class names through a template."""
+    from nearl.prompts import PromptSet, default_prompts
+
+    if args.prompts:
+        return PromptSet.load(args.prompts)
+    if data is not None and data.prompts is not None:
+        return PromptSet.from_dict(data.prompts)
+    if adapter is not None:
+        return PromptSet.from_dict(adapter.meta["prompts"])
+    if data is not None:
+        return default_prompts(data.classes)
+    raise NearlError("Say what to look for: give --prompts FILE, or --adapter DIR with prompts of its own.")
+
+
+def methods_of(args: argparse.Namespace) -> list[str]:
+    """The names in --methods, each once. Unknown ones are refused by `nearl.methods`."""
+    return list(dict.fromkeys(name.strip() for name in args.methods.split(",")))
+
+
+def view_of(record: ImageRecord, args: argparse.Namespace) -> ImageRecord:
+    """The record in the plane, slice and window that ``scan_options`` names, if it is a scan."""
+    from nearl.data.formats.windows import PRESETS, THREE_CT
+
+    if record.scan is None:
+        return record
+    changes = {}
+    if args.window is not None and not record.scan.colour:
+        automatic = record.scan.auto() if args.window == "auto" else THREE_CT
+        changes["window"] = PRESETS.get(args.window, automatic)
+    if args.plane is not None:
+        if args.plane not in record.scan.planes:
+            raise NearlError(f"{record.name} can be shown in these planes: {', '.join(record.scan.planes)}.")
+        changes |= {"plane": args.plane, "index": record.scan.slices(args.plane) // 2}
+    record = record.at(**changes) if changes else record
+    number = args.slice
+    if number is not None and not 1 <= number <= record.slices():
+        raise NearlError(f"{record.name} has the slices 1 to {record.slices()}; there is no slice {number}.")
+    return record if number is None else record.slice_at(number - 1)
+
+
+def out_folder(path: str | Path) -> Path:
+    """The folder, made if it is missing. Raises NearlError if it cannot be made."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NearlError(f"'{path}' cannot be used as an output folder: {error.strerror}.") from error
+    return folder
+
+
+# --- what people read ------------------------------------------------------------------------------------------------
+
+
+def log(line: str) -> None:
+    """Print a line of progress on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def say(sentences: Iterable[str]) -> None:
+    """Print on stderr what a person should know besides the result."""
+    for sentence in sentences:
+        log(f"nearl: {sentence}")
+
+
+def metric_lines(metrics: dict | None, where: str) -> list[str]:
+    """Balanced accuracy before and after teaching, from the result of `nearl.measure.evaluate`'s functions."""
+    if metrics is None or not metrics["n"]:
+        return ["No images were left to measure on."]
+    lines = []
+    for name, figures in (("before teaching", metrics["frozen"]), ("after teaching", metrics["adapted"])):
+        if figures is None:
+            continue
+        value, (low, high) = figures["balanced_accuracy"], figures["balanced_accuracy_interval"]
+        said = "too few images to say" if value is None else f"{value:.1%}"
+        lines.append(
+            f"{name}: balanced accuracy {said} (95 % interval {low:.0%} to {high:.0%}) on {metrics['n']} {where}"
+        )
+    return lines

@@ -1,0 +1,47 @@
+"""``nearl report``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nearl import NOTICE
+from nearl.cli.finetune import outcome_lines
+from nearl.cli.options import Command, Result, out_folder
+from nearl.errors import NearlError
+
+
+def run(args: argparse.Namespace) -> Result:
+    from nearl import report
+    from nearl.runs.folder import RunFolder
+
+    folder = RunFolder(args.run_folder).load()
+    outcome = folder.outcome()
+    if outcome is None:
+        state = folder.status["state"]
+        raise NearlError(f"The run in '{args.run_folder}' has nothing to report yet: it is {state}.")
+    content, written = report.Report.from_run(folder), [path for path in (args.html, args.pdf, args.csv) if path]
+    for path in written:
+        out_folder(Path(path).parent)
+    if args.html:
+        Path(args.html).write_text(report.html(content, names=args.names), encoding="utf-8")
+    if args.pdf:
+        report.pdf(content, args.pdf)
+    if args.csv:
+        Path(args.csv).write_text(report.csv(outcome.rows, names=args.names), encoding="utf-8-sig", newline="")
+    result = {"run": args.run_folder, "files": written, "held_out": outcome.results, "seconds": outcome.seconds}
+    lines = [f"Written: {', '.join(written)}."] if written else []
+    return {**result, "notice": NOTICE}, [*outcome_lines(outcome), *lines, NOTICE]
+
+
+def add(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("run_folder", metavar="RUN")
+    sub.add_argument("--html", metavar="FILE")
+    sub.add_argument("--pdf", metavar="FILE")
+    sub.add_argument("--csv", metavar="FILE", help="one line per held-out image")
+    sub.add_argument("--names", action="store_true", help="with the images' file names, which may identify a patient")
+
+
+COMMAND = Command(
+    "report", "Write the results of a run as a web page, a PDF to print and a table.", run, add, model=False
+)
