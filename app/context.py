@@ -10,6 +10,7 @@ from functools import lru_cache
 import gradio as gr
 
 from app.engine import Engine
+from app.events import Changed
 from app.visitor.workspace import Registry, Workspace
 from nearl.prompts import PromptSet, ready_sets
 from nearl.resources import ASSETS
@@ -21,11 +22,13 @@ FIRST_SET = "brain_mri_tumor"  # in the editor when the page opens
 
 @dataclass
 class Context:
-    """Shared by the tabs. `session` is the page's opaque workspace id, the only thing Gradio keeps for a visitor."""
+    """Shared by the tabs. `session` is the page's opaque workspace id, the only thing Gradio keeps for a visitor.
+    `changed`: how a tab tells the others that something they show has changed."""
 
     engine: Engine
     registry: Registry
     session: gr.State
+    changed: Changed
     ready_prompts: dict[str, dict] = field(default_factory=dict)
 
     def workspace(self, key: str | None) -> Workspace:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app.context import DEVICE, QUIET, Context, asset_text, away, seen
+from app.events import Press
 from app.explain import actions as explaining
 from app.explain import html as map_views
 from app.explain.actions import CLASSES, COMPARE, IMAGES, ONE, Choice
@@ -229,7 +230,7 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
 
     def on_pick(key: str, event: gr.EventData, *given) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        workspace.selected = int(event.index) % max(len(workspace.records), 1)
+        workspace.selected = Press.of(event).pick("pick", range(len(workspace.records)))
         yield from show(key, *given)
 
     def wire(trigger: Callable, fn: Callable, **queue) -> None:

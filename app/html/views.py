@@ -214,13 +214,13 @@ def reading(
     untaught: Iterable[str] = (),
     unknown: Sequence[str] = (),
     trusted: str = "",
-    closer: Sequence[tuple[int, str]] = (),
+    closer: Sequence[tuple[str, str]] = (),
     unfamiliar: bool = False,
 ) -> str:
     """One image's reading: the sentence, the bars and what they mean.
 
     untaught: classes that teaching did not cover. unknown: words of the prompts that the model was never trained on.
-    trusted: from `trust`. closer: (number, title) of ready sets whose words are closer to the image, to choose from.
+    trusted: from `trust`. closer: (name, title) of ready sets whose words are closer to the image, to choose from.
     unfamiliar: the image is unlike those that the model has learned from.
     """
     missing = [c for c in classes if c in set(untaught)] if after is not None else []
@@ -245,10 +245,12 @@ def reading(
     )
 
 
-def _closer(sets: Sequence[tuple[int, str]]) -> str:
+def _closer(sets: Sequence[tuple[str, str]]) -> str:
     if not sets:
         return ""
-    buttons = " ".join(f'<button type="button" data-pick="{i}">Use “{esc(title)}”</button>' for i, title in sets)
+    buttons = " ".join(
+        f'<button type="button" data-pick="{esc(name)}">Use “{esc(title)}”</button>' for name, title in sets
+    )
     return (
         '<div class="note caution"><strong>Note:</strong> To the model this picture is closer to the words of another '
         f"ready set than to these. {buttons}</div>"

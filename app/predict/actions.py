@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,33 +9,23 @@ from typing import TYPE_CHECKING
 
 from app.context import set_title
 from app.engine import Engine
+from app.events import sentence  # noqa: F401
 from app.html import views
 from app.predict import html as viewer
 from app.visitor.workspace import Workspace
 from nearl.data.images import decode_many
 from nearl.errors import NearlError
-from nearl.prompts import PromptSet, ready_sets
+from nearl.prompts import PromptSet
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from nearl.reading.classifier import Prediction
 
-log = logging.getLogger("nearl.app")
-
 MAX_IMAGES = 64
 MAX_FILES = 1200  # the slices of a series are one image
 VIEW_PIXELS = 1024  # longer side that is kept of an image to be read
 BEFORE, AFTER, OFF = "before", "after", "off"
-
-
-def sentence(error: Exception) -> str:
-    """What the visitor is told: a NearlError's own words, else one sentence, with the details on the console."""
-    if isinstance(error, NearlError):
-        return str(error)
-    where = "".join(traceback.format_tb(error.__traceback__))  # without its message, which may hold a file's name
-    log.error("unexpected %s\nTraceback:\n%s", type(error).__name__, where)
-    return "Something went wrong on the server; the details are on its console."
 
 
 @dataclass(frozen=True)
@@ -166,7 +154,7 @@ def reading_html(workspace: Workspace) -> str:
     after = None if prediction.adapted is None else prediction.adapted[i]
     untaught = workspace.classifier.untaught() if after is not None else []
     unknown = workspace.classifier.unknown_words()
-    closer = [(list(ready_sets()).index(name), set_title(name)) for name in workspace.closer[i]]
+    closer = [(name, set_title(name)) for name in workspace.closer[i]]
     trust = trust_html(prediction, i)
     odd = prediction.unfamiliar is not None and prediction.unfamiliar[i] and not workspace.synthetic
     return views.reading(prediction.classes, prediction.frozen[i], after, untaught, unknown, trust, closer, odd)

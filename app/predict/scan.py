@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from app.context import DEVICE, QUIET, Context, asset_text, away, seen
+from app.events import Press
 from app.html import views
 from app.predict import actions as reading
 from app.predict import html as viewer
@@ -148,7 +149,7 @@ def wire(ctx: Context, tab: PredictTab) -> None:
         if record is None:
             return
         with workspace.lock:
-            workspace.records[workspace.selected] = record.slice_at(int(event.index))
+            workspace.records[workspace.selected] = record.slice_at(Press.of(event).number("pick"))
         yield from redraw(workspace, MapChoice(when, about), together, controls.outputs)
 
     def on_all(key: str, about: str, together: str) -> Iterator[dict]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import gradio as gr
 
 from app.context import DEVICE, Context, asset_text, away, prompt_editor, seen
+from app.events import Press
 from app.examples import Example, example_list
 from app.html import views
 from app.predict import actions as reading
@@ -18,7 +19,6 @@ from app.predict.actions import AFTER, BEFORE, OFF, MapChoice
 from app.visitor import uploads
 from app.visitor.workspace import Workspace
 from nearl.errors import NearlError
-from nearl.prompts import ready_sets
 from nearl.resources import ASSETS
 
 CONTROLS = "map-controls"
@@ -186,7 +186,7 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.
 
     def on_example(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        example = examples[int(event.index) % len(examples)]
+        example = Press.of(event).pick("pick", examples)
         value = example.prompts
         if workspace.adapter is not None and workspace.prompt_set is not None:
             value = workspace.prompt_set.to_dict()
@@ -221,14 +221,13 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.
 
     def on_closer(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
         """Read with the ready set that the note beside the reading offered."""
-        names = list(ready_sets())
-        value = ctx.ready_prompts[names[int(event.index) % len(names)]]
+        value = ctx.ready_prompts[Press.of(event).one_of("pick", list(ctx.ready_prompts))]
         yield {tab.editor: value}
         yield from read_and_show(ctx, tab, ctx.workspace(key), value, MapChoice(when))
 
     def on_pick(key: str, when: str, about: str, event: gr.EventData) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        workspace.selected = int(event.index) % max(len(workspace.records), 1)
+        workspace.selected = Press.of(event).pick("pick", range(len(workspace.records)))
         yield show(tab, workspace)
         yield from on_map(key, when, about)
 

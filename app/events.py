@@ -1,0 +1,173 @@
+"""What the handlers of all tabs share: a guard against exceptions, typed presses, and news between the tabs.
+
+A handler is a function that Gradio calls for an event; it returns or yields updates by component.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import wraps
+from typing import Any, TypeVar
+
+import gradio as gr
+
+from app.html import views
+from nearl.errors import NearlError
+
+log = logging.getLogger("nearl.app")
+T = TypeVar("T")
+
+GONE = "This is no longer there; reload the page."
+
+
+# ---- errors
+
+
+def sentence(error: Exception) -> str:
+    """What the visitor is told: a NearlError's own words, else one sentence, with the details in the server's log."""
+    if isinstance(error, NearlError):
+        return str(error)
+    where = "".join(traceback.format_tb(error.__traceback__))  # without its message, which may hold a file's name
+    log.error("unexpected %s\nTraceback:\n%s", type(error).__name__, where)
+    return "Something went wrong on the server; the details are in its log."
+
+
+def error_html(error: Exception) -> str:
+    """The same as a message for the page."""
+    return views.message(sentence(error), "error")
+
+
+def guarded(message: gr.HTML, also: Callable[..., dict] = lambda *given: {}) -> Callable[[Callable], Callable]:
+    """Decorator of every handler: an exception becomes a sentence in `message`, which is near its cause.
+
+    The handler returns or yields updates by component. `also`: further updates after an exception, such as a button
+    enabled again; it is called with the handler's own arguments.
+    """
+
+    def failed(error: Exception, given: tuple) -> dict:
+        return {message: error_html(error), **also(*given)}
+
+    def decorate(handler: Callable) -> Callable:
+        @wraps(handler)
+        def once(*given: Any) -> dict:
+            try:
+                return handler(*given)
+            except Exception as error:
+                return failed(error, given)
+
+        @wraps(handler)
+        def several(*given: Any) -> Iterator[dict]:
+            try:
+                yield from handler(*given)
+            except Exception as error:
+                yield failed(error, given)
+
+        return several if inspect.isgeneratorfunction(handler) else once
+
+    return decorate
+
+
+# ---- presses
+
+
+class Act(str, Enum):
+    """What a button or form that the page's HTML draws asks for: its `data-act`."""
+
+    PICK = "pick"  # one of a row; every [data-pick] sends it
+    OPEN = "open"
+    CLOSE = "close"
+    PAGE = "page"
+    REMOVE = "remove"
+    MOVE = "move"
+    RENAME = "rename"
+    MERGE = "merge"
+    DROP = "drop"
+    FORGET = "forget"
+    KEEP_ONE = "keep-one"
+    SETTLE = "settle"
+    CELL = "cell"
+    ROW = "row"
+    MAP = "map"
+    REPORT = "report"
+    USE = "use"
+    STOP = "stop"
+    DELETE = "delete"
+    DOWNLOAD = "download"
+    COMPARE = "compare"
+
+
+@dataclass(frozen=True)
+class Press:
+    """What assets/page/act.js or pick.js sent: a button pressed, or a form submitted."""
+
+    act: Act
+    data: dict = field(default_factory=dict)  # the button's other data attributes and those of the part's [data-state]
+    ticked: tuple[int, ...] = ()  # numbers of the ticked boxes
+    to: str = ""  # what stands in the form's field
+
+    @classmethod
+    def of(cls, event: gr.EventData) -> Press:
+        """NearlError for an act that the page does not draw."""
+        data = dict(event._data or {})
+        try:
+            act = Act(data.get("act"))
+        except ValueError:
+            raise NearlError(GONE) from None
+        ticked = tuple(int(i) for i in data.get("ticked") or () if isinstance(i, int | float))
+        return cls(act, data, ticked, str(data.get("to", "")))
+
+    def number(self, name: str, default: int | None = None) -> int:
+        """The number sent under `name`. NearlError where there is none and no default: the page is out of date."""
+        try:
+            return int(self.data[name])
+        except (KeyError, TypeError, ValueError):
+            if default is not None:
+                return default
+            raise NearlError(GONE) from None
+
+    def pick(self, name: str, choices: Sequence[T]) -> T:
+        """The entry of `choices` whose place was sent under `name`."""
+        place = self.number(name)
+        if not 0 <= place < len(choices):
+            raise NearlError(GONE)
+        return choices[place]
+
+    def one_of(self, name: str, choices: Sequence[str]) -> str:
+        """What was sent under `name`, which has to be among `choices`."""
+        found = self.data.get(name)
+        if found not in choices:
+            raise NearlError(GONE)
+        return found
+
+
+# ---- news
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What more than one tab shows, each as a hidden state.
+
+    A handler that changed one of them has it among its outputs and gives it a new value, `anew()`. Each tab subscribes
+    with `.change` and redraws its own components, so that no event lists components of another tab.
+    """
+
+    adapter: gr.State  # the adapter in use, or what is on the shelf
+    support: gr.State  # the labelled images
+
+    @classmethod
+    def build(cls) -> Changed:
+        return cls(gr.State(0), gr.State(0))
+
+
+_numbers = itertools.count(1)
+
+
+def anew() -> int:
+    """A value that no state of `Changed` had before."""
+    return next(_numbers)
