@@ -43,6 +43,13 @@ def tiny(checkpoints):
     return backbone
 
 
+@pytest.fixture(scope="session")
+def portable(tmp_path_factory):
+    """(folder, backbone) of the checkpoint that the fixtures in tests/fixtures were made with."""
+    folder = write_checkpoint(tmp_path_factory.mktemp("portable") / "portable", "clip", portable=True)
+    return folder, load_backbone(f"local-dir:{folder}")
+
+
 @pytest.fixture(params=list(FAMILIES))
 def backbone(request, tiny):
     """Every tower family in turn."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import torch
 from safetensors.torch import save_file
@@ -74,8 +75,12 @@ WORDS = ("a", "of", "the", "scan", "brain", "chest", "x", "ray", "lung", "mri", 
          "pneumonia", "glioma", "one", "two", "medical", "image")  # fmt: skip
 
 
-def write_checkpoint(folder: Path, family: str, seed: int = 0) -> Path:
-    """A folder in open_clip's format with random weights, and what its tokenizer needs."""
+def write_checkpoint(folder: Path, family: str, seed: int = 0, portable: bool = False) -> Path:
+    """A folder in open_clip's format with random weights, and what its tokenizer needs.
+
+    ``portable``: weights from ``numpy.random.RandomState``, whose stream never changes, so that every version of torch
+    and open_clip writes the same numbers (for `tests.fixtures`).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = {"model_cfg": FAMILIES[family], "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
@@ -90,6 +95,12 @@ def write_checkpoint(folder: Path, family: str, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False, **options)
     with torch.no_grad():
+        draw = np.random.RandomState(seed).standard_normal
+        for name, parameter in sorted(model.named_parameters()) if portable else ():
+            if parameter.ndim:
+                size = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.02
+                offset = float(parameter.ndim == 1 and name.endswith("weight"))
+                parameter.copy_(torch.from_numpy(offset + size * draw(tuple(parameter.shape))))
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1 and "embedding" not in name:  # far from the near-identity of fresh weights
                 parameter.mul_(2.0)
