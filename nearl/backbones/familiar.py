@@ -1,11 +1,13 @@
-"""What a model that was not taught anything is at home with: whether an image is like those it was pretrained on, and
-whether other words than the visitor's are closer to it.
+"""What an untaught model is at home with: whether an image is like those it was pretrained on, and whether another
+prompt set describes it better than the visitor's.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,34 +17,43 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nearl.errors import NearlError
-from nearl.reading.trust import USUAL, threshold
 
 FILE = "familiar.safetensors"  # beside the weights
 BROKEN = f"The file {FILE} beside the model"
+USUAL = "0.95"  # share of new images of the same kind that must not be called unlike
+FEWEST_TO_COMPARE = 19  # distances with which that share can be promised
 RIDGE = 0.01  # of the mean variance, added to every variance (our choice)
-MARGIN = 2.5  # of logits by which the image's closest class has to be closer than any of the classes asked about
-BESIDE = 1.0  # and within which of the best set the others are named too (both our choice)
+MARGIN = 2.5  # logits by which another set must be closer to an image than every class asked about (our choice)
+BESIDE = 1.0  # logits from the closest set within which other sets are named too (our choice)
+
+
+def threshold(scores: np.ndarray, coverage: str) -> float:
+    """Return the split-conformal threshold: the ceil((M + 1) c)-th smallest of M scores (Vovk et al. 2005).
+
+    Where M >= c / (1 - c), a new score of the same kind is at most this with probability at least c.
+    """
+    return float(np.sort(scores)[math.ceil((len(scores) + 1) * Fraction(coverage)) - 1])
 
 
 @dataclass(frozen=True)
 class Familiar:
-    """Where the images lie that a backbone was pretrained on, to tell those that are unlike them.
+    """Where the images lie that a backbone was pretrained on, to recognise those that are unlike them.
 
-    names: the sets [S]. means float32 [S, E]: of their unit image embeddings. whiten float32 [E, E]: takes the
-    covariance within a set, averaged over the sets, to the identity. far: the largest distance still called alike.
-    An image's distance is the Mahalanobis distance to the nearest mean (Lee et al. 2018, arXiv 1807.03888; there of
-    classes).
+    The distance of an image is the Mahalanobis distance to the nearest mean (Lee et al. 2018, arXiv 1807.03888, who
+    take the means of classes).
     """
 
-    names: tuple[str, ...]
-    means: Tensor
-    whiten: Tensor
-    far: float
+    names: tuple[str, ...]  # of the S sets of images
+    means: Tensor  # float32 [S, E], mean unit image embedding of each set
+    whiten: Tensor  # float32 [E, E], takes the mean covariance within a set to the identity
+    far: float  # the largest distance that still counts as alike
 
     @classmethod
     def fit(cls, groups: Mapping[str, Tensor], held: Tensor) -> Familiar:
-        """``groups``: unit image embeddings [N_s, E] of each set; ``held``: [M, E] of images of these sets that were
-        not learned from, of which 95 % are to be called alike."""
+        """Return what fits unit image embeddings [N_s, E] of each set.
+
+        ``held``: embeddings [M, E] of images of these sets that were kept out of training; 95 % of them count as alike.
+        """
         means = torch.stack([rows.float().mean(0) for rows in groups.values()])
         covariances = [torch.cov(rows.float().T, correction=0) for rows in groups.values()]
         values, vectors = torch.linalg.eigh(torch.stack(covariances).mean(0))
@@ -59,16 +70,16 @@ class Familiar:
         return (self.distances(images) > self.far).numpy()
 
     def save(self, folder: Path | str, weights: str) -> None:
-        """``weights``: the fingerprint of the backbone that it holds for, `Backbone.identity["weights"]`."""
+        """Write it to a backbone's folder. ``weights``: that backbone's ``identity["weights"]``."""
         about = {"names": "\n".join(self.names), "far": str(self.far), "weights": weights}
         tensors = {"means": self.means.contiguous(), "whiten": self.whiten.contiguous()}
         save_file(tensors, Path(folder) / FILE, metadata=about)
 
     @classmethod
     def load(cls, folder: Path | str, weights: str, width: int) -> Familiar | None:
-        """What `save` wrote; None where there is nothing, or it holds for other weights. NearlError for a broken file.
+        """Read what `save` wrote; None where there is nothing, or it belongs to other weights.
 
-        ``width``: E of the backbone.
+        ``width``: E of the backbone. Raises NearlError for a broken file.
         """
         path = Path(folder) / FILE
         if not path.is_file():
@@ -81,9 +92,9 @@ class Familiar:
                 names, far = tuple(about["names"].split("\n")), float(about["far"])
                 means, whiten = content.get_tensor("means").float(), content.get_tensor("whiten").float()
         except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise NearlError(f"{BROKEN} cannot be read; take it away or fetch it again.") from error
+            raise NearlError(f"{BROKEN} cannot be read; remove it or download it again.") from error
         if means.shape != (len(names), width) or whiten.shape != (width, width):
-            raise NearlError(f"{BROKEN} is of another model; take it away or fetch it again.")
+            raise NearlError(f"{BROKEN} belongs to another model; remove it or download it again.")
         return cls(names, means, whiten, far)
 
 
@@ -91,13 +102,11 @@ class Familiar:
 def closer_sets(
     images: Tensor, classes: Tensor, sets: Mapping[str, Tensor], logit_scale: float, most: int = 3
 ) -> list[list[str]]:
-    """For each of the unit embeddings ``images`` [B, E] the names of up to ``most`` prompt sets that describe it
-    clearly better than ``classes`` [C, E] do, the closest first; none where no set does.
+    """Return, for each image, the names of up to ``most`` prompt sets that describe it clearly better than ``classes``.
 
-    ``sets``: unit class embeddings [C_i, E] by name. A set is as close as the closest of its classes, in logits
-    (``logit_scale`` x cosine). It has to lead by `MARGIN`. On 10 images per class of the fourteen sets that come with
-    words, asked about with those of brain MRI, the embedded model named another set for all but some clinical skin
-    photographs; asked about with their own words, for none of the sets that it was pretrained on.
+    ``images`` [B, E], ``classes`` [C, E] and, by name, ``sets`` [C_i, E] are unit embeddings. The distance of a set is
+    that of its closest class in logits (``logit_scale`` x cosine), and it must lead by `MARGIN`. Closest first; empty
+    where no set leads.
     """
     if not sets:
         return [[] for _ in images]

@@ -122,8 +122,7 @@ def _check(scorer: Scorer, method: str, layer: int | None, head: int | None) -> 
 
 def head_count(backbone: Backbone) -> int:
     """Attention heads in each vision block."""
-    attention_module = backbone.vision.blocks[0].attn
-    return attention_module.num_heads
+    return backbone.vision.heads
 
 
 def _numbers(blocks: Iterable[int]) -> str:

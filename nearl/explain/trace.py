@@ -50,9 +50,9 @@ class Trace:
     def _capture(self) -> Capture:
         blocks = self.tower.blocks
         inside: dict[Hashable, nn.Module] = dict(enumerate(blocks))
-        outputs = {("norm", k): first_norm(block) for k, block in enumerate(blocks)}
+        outputs = {("norm", k): self.tower.first_norm(k) for k in range(self.tower.depth)}
         outputs |= {CAM: self.tower.cam_layer, LAST: blocks[-1]}
-        pool = attention_pool(self.tower)
+        pool = self.tower.attention_pool
         if pool is not None:
             inside[POOL] = pool
         calls = {}
@@ -108,7 +108,7 @@ class Trace:
     def token_pooled(self) -> bool:
         """True where the class token alone is pooled, so that the last block's attention is the last to read
         patches."""
-        return self.tower.cam_layer is first_norm(self.tower.blocks[-1])
+        return self.tower.token_pooled
 
     def to_grid(self, per_token: Tensor) -> np.ndarray:
         """[B, N] -> float32 [B, grid height, grid width], without the prefix tokens."""
@@ -119,13 +119,3 @@ class Trace:
         """[B, N, d] -> float32 [B, d, grid height, grid width]."""
         patches = tokens.detach()[:, self.tower.prefix_tokens :].float()
         return patches.unflatten(1, self.tower.grid).permute(0, 3, 1, 2).cpu().numpy()
-
-
-def first_norm(block: nn.Module) -> nn.Module:
-    """The norm before a vision block's attention."""
-    return block.ln_1 if hasattr(block, "ln_1") else block.norm1
-
-
-def attention_pool(tower) -> nn.Module | None:
-    """The attention that pools the patches, where a tower has one."""
-    return getattr(getattr(tower, "trunk", tower.visual), "attn_pool", None)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearl.backbones import Backbone
-from nearl.backbones.shadow import hook_block, shadow
+from nearl.backbones.shadow import shadow
 from nearl.methods.base import Card, InsideTower
 from nearl.methods.frozen import Task
 from nearl.methods.nearl.finetune import Progress, Recipe
@@ -56,8 +56,8 @@ class Alta(InsideTower):
         with torch.random.fork_rng():
             make = lambda: nn.ModuleList(Bottleneck(vision.width, rank) for _ in range(vision.depth))  # noqa: E731
             self.serial, self.parallel = make().to(task.backbone.device), make().to(task.backbone.device)
-        for k, block in enumerate(vision.blocks):
-            hook_block(block, self.serial[k], lambda x, k=k: scale * self.parallel[k](x))
+        for k in range(vision.depth):
+            vision.hook(k, self.serial[k], lambda x, k=k: scale * self.parallel[k](x))
 
     @property
     def tower(self) -> Backbone:

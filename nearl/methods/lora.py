@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nearl.backbones import Backbone
-from nearl.backbones.shadow import shadow, split_attention
+from nearl.backbones.shadow import shadow
 from nearl.errors import NearlError
 from nearl.methods.base import Card, InsideTower
 from nearl.methods.frozen import Task, ensemble
@@ -100,7 +100,7 @@ def _inject(adapted, rank: int, alpha: float, dropout: float) -> dict[str, nn.Pa
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise NearlError("LoRA needs the package 'peft', which is not installed: pip install peft.") from error
-    wanted = {id(layer) for tower in (adapted.vision, adapted.text) for layer in split_attention(tower)}
+    wanted = {id(layer) for tower in (adapted.vision, adapted.text) for layer in tower.split_attention()}
     names = [name for name, module in adapted.model.named_modules() if id(module) in wanted]
     with torch.random.fork_rng():
         inject_adapter_in_model(

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nearl.backbones.context import ContextSlot
 from nearl.methods.base import Card, InsideTower
-from nearl.methods.coop import gap, placed, spread
 from nearl.methods.frozen import Task, ensemble
 from nearl.methods.nearl.finetune import Progress, Recipe, draw_prompts
 from nearl.methods.nearl.network import PromptTokens
@@ -45,24 +45,24 @@ class MaPLe(InsideTower):
         depth = min(depth, backbone.text.depth, backbone.vision.depth)
         if depth < 1:
             raise ValueError("MaPLe needs at least one block")
-        self.start_at, self.with_gap = gap(backbone, context)
+        self.slot = ContextSlot(backbone, context)
         self.context = nn.Parameter(torch.zeros(depth, context, backbone.text.width, device=backbone.device))
         with torch.random.fork_rng():
             couplings = [nn.Linear(backbone.text.width, backbone.vision.width) for _ in range(depth)]
         self.couplings = nn.ModuleList(couplings).to(backbone.device)
 
     def start(self, recipe: Recipe) -> None:
-        nn.init.normal_(self.context, std=spread(self.task.backbone))
+        nn.init.normal_(self.context, std=self.slot.spread())
         for coupling in self.couplings:
             coupling.reset_parameters()
 
     def encode_text(self, prompts: PromptTokens) -> Tensor:
         """Unit class embeddings [C, E] of tokenised prompts with the learned vectors before them."""
-        text, tokens = self.task.backbone.text, self.with_gap(prompts.tokens)
-        x, state = text.embed(tokens, placed(text.token_table[tokens], self.context[0], self.start_at))
+        text = self.task.backbone.text
+        x, state = self.slot.embed(prompts.tokens, self.context[0])
         for k in range(text.depth):
             if 0 < k < len(self.context):
-                x = placed(x, self.context[k], self.start_at)
+                x = self.slot.place(x, self.context[k])
             x = text.block(k, x, state)
         return ensemble(F.normalize(text.pool(x, state).float(), dim=-1), prompts.counts)
 

@@ -1,4 +1,4 @@
-"""What a pretrained backbone is to call familiar: the embeddings of the images that it learned from, kept beside it."""
+"""What a pretrained backbone counts as familiar: statistics of its training images, kept beside its weights."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from nearl.backbones import load_backbone
-from nearl.backbones.familiar import Familiar
+from nearl.backbones.familiar import FEWEST_TO_COMPARE, Familiar
 from nearl.data.images import ImageRecord, decode_picture
 from nearl.data.phantoms.kinds import CLASSES, make_phantom
 from nearl.errors import NearlError
 from nearl.methods import Frozen
 from nearl.pretrain.config import concepts_of, data_location, read_config, train_files
-from nearl.reading.trust import FEWEST_TO_COMPARE
 
 MOST_DRAWN = 100  # phantoms of each class
 

@@ -12,14 +12,13 @@ from fractions import Fraction
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from nearl.backbones.familiar import FEWEST_TO_COMPARE, USUAL, threshold
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet
 
 COVERAGES = ("0.8", "0.9", "0.95")
 USED = ("0.9", "0.8")  # the coverage shown at prediction: the first that was measured
 FEWEST_TO_CALIBRATE = 20  # images kept aside; our choice
-USUAL = "0.95"  # share of new images of the same kind that must not be called unlike
-FEWEST_TO_COMPARE = 19  # distances with which that share can be promised
 COOLEST, HOTTEST = 0.05, 20.0
 FLOOR = 1e-12  # of a share, before its logarithm
 MAX_CENTROIDS, MAX_WIDTH, MAX_SENTENCE = 256, 8192, 400
@@ -193,12 +192,6 @@ def fewest(coverage: str) -> int:
     """The smallest number of held-out images with which a set can promise this coverage: ceil(c / (1 - c))."""
     share = Fraction(coverage)
     return math.ceil(share / (1 - share))
-
-
-def threshold(scores: np.ndarray, coverage: str) -> float:
-    """Split conformal: the ceil((M + 1) c)-th smallest of M scores (Vovk et al. 2005; score 1 - share of the true
-    class, Sadinle et al. 2019). With M >= fewest(c) a new image's score is at most this with probability at least c."""
-    return float(np.sort(scores)[math.ceil((len(scores) + 1) * Fraction(coverage)) - 1])
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from nearl.backbones import load_backbone
-from nearl.backbones.shadow import shadow, split_attention
+from nearl.backbones.shadow import shadow
 from nearl.errors import NearlError
 from nearl.explain.maps.novelty import profile
 from nearl.explain.score import Scorer
@@ -39,7 +39,7 @@ def test_a_shadow_is_the_same_model_over_the_same_tensors(backbone):
     pixels, tokens = pixels_of(backbone), backbone.tokenize(["a scan of one", "x ray"])
     assert torch.equal(other.encode_image(pixels), backbone.encode_image(pixels))
     fused = sum(p.numel() for p in other.model.parameters())
-    layers = [layer for tower in (other.vision, other.text) for layer in split_attention(tower)]
+    layers = [layer for tower in (other.vision, other.text) for layer in tower.split_attention()]
     assert len(layers) == 3 * (backbone.vision.depth + backbone.text.depth)
     tokens_in = backbone.vision.embed(pixels)
     torch.testing.assert_close(other.encode_tokens(tokens_in), backbone.encode_image(pixels), atol=1e-5, rtol=1e-4)
@@ -68,23 +68,23 @@ def test_a_failure_leaves_the_backbone_as_it_was(tiny, monkeypatch):
 def test_context_of_a_words_own_vectors_is_that_word(backbone):
     """With the vectors of real tokens as context, the tower must read what it reads from the text with those tokens."""
     coop = CoOp(Task(backbone, default_prompts(["lung", "chest"])), context=2)
-    room = backbone.tokenize(["the scan"])[0, coop.start_at : coop.start_at + 2]
+    room = backbone.tokenize(["the scan"])[0, coop.slot.start : coop.slot.start + 2]
     coop.context.copy_(backbone.text.token_table[room])
     tokens = backbone.tokenize(["lung"])
     read = coop.encode_text(PromptTokens(tokens, [1]))
     torch.testing.assert_close(read, backbone.encode_text(backbone.tokenize(["the scan lung"])), atol=1e-5, rtol=1e-4)
-    assert coop.start_at == 1 and coop.trainable == 2 * backbone.text.token_table.shape[1]
+    assert coop.slot.start == 1 and coop.trainable == 2 * backbone.text.token_table.shape[1]
 
 
 @torch.no_grad()
 def test_a_prompt_too_long_for_the_context_keeps_its_end(backbone):
     coop = CoOp(Task(backbone, default_prompts(["lung", "chest"])), context=4)
     full, empty = backbone.tokenize(["scan of the lung " * 30]), backbone.tokenize([""])[0]
-    longer = coop.with_gap(full)
+    longer = coop.slot.tokens(full)
     assert longer.shape == full.shape and longer[0, -1] == empty[1]
     assert torch.equal(longer[0, 5:-1], full[0, 1:-5])
     short = backbone.tokenize(["lung"])
-    assert (coop.with_gap(short) == empty[1]).sum() == (short == empty[1]).sum()
+    assert (coop.slot.tokens(short) == empty[1]).sum() == (short == empty[1]).sum()
     assert coop.encode_text(PromptTokens(full, [1])).isfinite().all()
 
 
@@ -216,7 +216,7 @@ def check_maple(backbone, depth):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     assert (found - backbone.encode_image(pixels_of(backbone))).abs().max() > 1e-3
 
-    coop, at = CoOp(Task(backbone, PROMPTS), context=2), maple.start_at
+    coop, at = CoOp(Task(backbone, PROMPTS), context=2), maple.slot.start
     coop.context.copy_(maple.context[0])
     put = lambda k: lambda x: torch.cat([x[:, :at], maple.context[k].expand(len(x), 2, -1), x[:, at + 2 :]], 1)  # noqa: E731
     with Before(backbone.text.blocks, {k: put(k) for k in range(1, used)}):
