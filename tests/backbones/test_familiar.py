@@ -81,7 +81,7 @@ def test_images_unlike_those_learned_from_are_told(tmp_path):
     again = Familiar.load(tmp_path, "these", 6)
     assert (again.names, again.far) == (found.names, found.far) and torch.equal(again.whiten, found.whiten)
     assert Familiar.load(tmp_path, "others", 6) is None and Familiar.load(tmp_path / "nowhere", "these", 6) is None
-    with pytest.raises(NearlError, match="of another model"):
+    with pytest.raises(NearlError, match="another model"):
         Familiar.load(tmp_path, "these", 7)
     (tmp_path / FILE).write_bytes(b"broken")
     with pytest.raises(NearlError, match="cannot be read"):
