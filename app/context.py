@@ -70,10 +70,8 @@ def asset_text(name: str) -> str:
 @lru_cache(maxsize=1)
 def load_ready_prompts() -> dict[str, dict]:
     """Every ready prompt set as the editor takes it, real ones first, then those of the synthetic examples."""
-    names = sorted(ready_sets(), key=lambda name: (name.startswith("phantom"), name))
-    found = {name: PromptSet.load(ready_sets()[name]) for name in names}
-    shown = {name: [c.replace("_", " ") for c in ready.classes] for name, ready in found.items()}
-    return {name: ready.for_classes(shown[name]).to_dict() for name, ready in found.items()}
+    found = sorted((PromptSet.load(path) for path in ready_sets().values()), key=lambda s: (s.synthetic, s.name))
+    return {s.name: s.for_classes(c.replace("_", " ") for c in s.classes).to_dict() for s in found}
 
 
 def set_title(name: str) -> str:

@@ -140,9 +140,10 @@ class Engine:
         frozen = Frozen(self.backbone())
         with self._ready_lock:
             for name, path in ready_sets().items():
-                if name not in self._ready_classes and not name.startswith("phantom_"):
+                prompt_set = PromptSet.load(path)
+                if name not in self._ready_classes and not prompt_set.synthetic:
                     with self.device_lock:
-                        self._ready_classes[name] = frozen.classes(PromptSet.load(path))
+                        self._ready_classes[name] = frozen.classes(prompt_set)
         return self._ready_classes
 
     @property

@@ -46,6 +46,7 @@ class PromptSet:
     prompts: tuple[tuple[str, ...], ...]
     templates: tuple[str, ...] = ()
     description: str = ""
+    synthetic: bool = False  # written for the synthetic images that come with the project
 
     def __post_init__(self) -> None:
         tidy = object.__setattr__  # frozen: this is the one place that writes
@@ -118,6 +119,7 @@ class PromptSet:
         return {
             "name": self.name,
             "description": self.description,
+            **({"synthetic": True} if self.synthetic else {}),
             "templates": list(self.templates),
             "classes": [
                 {"name": name, "prompts": list(prompts)}
@@ -139,6 +141,7 @@ class PromptSet:
             prompts=tuple(entry.get("prompts") or () for entry in content["classes"]),
             templates=content.get("templates") or (),
             description=content.get("description") or "",
+            synthetic=content.get("synthetic") is True,
         )
 
     @classmethod

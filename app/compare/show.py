@@ -80,11 +80,11 @@ def _images(about: dict) -> str:
     held = about["test"] if split["kind"] == "given" else split["held"]
     per = [sum(about["labels"][i] == c for i in split["support"]) for c in range(len(about["classes"]))]
     taught = sum(min(n, about["shots"] or n) for n in per)
-    name = about["name"] if about["name"].startswith("Synthetic") else "Your images from Teach"
     draws = f", drawn {about['seeds']} times" if about["seeds"] > 1 else ""
+    name = about["name"][:1].upper() + about["name"][1:]
     return (
-        f"{name}. Taught with {views.plural(taught, 'image')} in {len(per)} classes{draws}; measured on "
-        f"{views.plural(len(held), 'image')} kept aside, which taught nothing and chose nothing."
+        f"{name}. Taught with {views.plural(taught, 'image')} in {len(per)} classes{draws}; "
+        f"measured on {views.plural(len(held), 'image')} kept aside, which taught nothing and chose nothing."
     )
 
 
@@ -109,7 +109,7 @@ def sources(part: ComparePart, workspace: Workspace, chosen: str | None = None) 
     data = workspace.teaching_set
     choices = DRAWN
     if data is not None:
-        own = f"{data.name.split(', ')[-1]}, as in Teach" if data.name.startswith("Synthetic") else "Mine, from Teach"
+        own = f"{data.name.split(', ')[-1]}, as in Teach" if data.synthetic else "Mine, from Teach"
         choices = [(own, OWN), *DRAWN]
     if chosen in [kind for _, kind in choices]:
         return {part.source: gr.update(choices=choices), part.plan: plan(workspace, chosen)}

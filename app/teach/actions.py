@@ -24,7 +24,7 @@ from nearl.data.images import Problem, base_name
 from nearl.data.sets import labelled as sets
 from nearl.data.sets.labelled import LabelledSet
 from nearl.errors import NearlError
-from nearl.prompts import PromptSet, class_key, default_prompts, ready_sets
+from nearl.prompts import PromptSet, class_key, default_prompts
 
 if TYPE_CHECKING:
     from app.work.queue import RunView
@@ -86,7 +86,6 @@ def drawn(kind: str, learn: int, check: int) -> tuple[LabelledSet, LabelledSet]:
 
     data, test = phantom_set(kind, learn, seed=1), phantom_set(kind, check, seed=2)
     data.name = f"Synthetic example, {KIND_NAMES[kind]}"
-    data.prompts = PromptSet.load(ready_sets()[f"phantom_{kind}"]).to_dict()
     return data, test
 
 
@@ -351,7 +350,7 @@ def numbered(data: LabelledSet | None, word: str) -> LabelledSet | None:
     if data is None:
         return None
     records = [replace(record, name=f"{word} {number}") for number, record in enumerate(data.records, start=1)]
-    return replace(data, records=records, problems=[], name=data.name if data.name.startswith("Synth") else "images")
+    return replace(data, records=records, problems=[], name=data.name if data.synthetic else "your images from Teach")
 
 
 def current(workspace: Workspace) -> RunView | None:

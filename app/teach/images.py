@@ -19,7 +19,6 @@ from nearl.data.sets.labelled import LabelledSet
 from nearl.errors import NearlError
 
 EXAMPLE, FILES, ZIP = "example", "files", "zip"
-SYNTHETIC = "Synthetic example"
 ADVICE = {
     EXAMPLE: "Choose a kind of picture; half of the pictures show a lesion.",
     FILES: "Name a class and add its images; then the next class. Two classes are the least.",
@@ -228,7 +227,7 @@ def wire(ctx: Context, part: ImagesPart, sources: Sources, controls: Controls) -
 
 
 def is_example(data: LabelledSet | None) -> bool:
-    return data is not None and data.name.startswith(SYNTHETIC)
+    return data is not None and data.synthetic
 
 
 def _bring(workspace: Workspace, paths: list[str], name: str = "") -> str:

@@ -67,7 +67,8 @@ def _meta(data: LabelledSet) -> dict:
         "images": [record.digest for record in data.records],
         "labels": data.labels,
         "groups": [numbers[group] for group in groups] if groups else None,
-        "name": data.name if data.name.startswith("Synthetic") else UNNAMED,
+        "name": data.name if data.synthetic else UNNAMED,
+        "synthetic": data.synthetic,
         "prompts": data.prompts,
     }
 
@@ -83,4 +84,6 @@ def _read(meta: dict, folder: Path) -> LabelledSet:
             problems.append(Problem(name, str(error)))
     groups = [meta["groups"][i] for i in kept] if meta.get("groups") else None
     labels = [meta["labels"][i] for i in kept]
-    return LabelledSet(list(meta["classes"]), records, labels, problems, meta["name"], meta.get("prompts"), groups)
+    synthetic = meta.get("synthetic", meta["name"] != UNNAMED)  # sets of earlier versions tell by their name alone
+    name, prompts = meta["name"], meta.get("prompts")
+    return LabelledSet(list(meta["classes"]), records, labels, problems, name, prompts, groups, synthetic)

@@ -172,7 +172,8 @@ def _labelled(kind: str, first: int, per_class: int, seed: int, size: int) -> La
             phantom = make_phantom(kind, bool(label), seed * 1_000_003 + 2 * index + label, size)
             records.append(ImageRecord.from_pixels(f"{kind}_{word}_{index:04d}.png", phantom.pixels, ("Synthetic.",)))
             labels.append(label)
-    return LabelledSet(list(CLASSES), records, labels, [], f"phantom_{kind}", _prompts(kind).to_dict())
+    prompts = _prompts(kind).to_dict()
+    return LabelledSet(list(CLASSES), records, labels, name=f"phantom_{kind}", prompts=prompts, synthetic=True)
 
 
 def _prompts(kind: str) -> PromptSet:

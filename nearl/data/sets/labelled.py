@@ -48,6 +48,7 @@ class LabelledSet:
     name: str = "images"
     prompts: dict | None = None
     groups: list[str] | None = None
+    synthetic: bool = False  # made by this project: shows no patient, and its name may be written anywhere
 
     def __len__(self) -> int:
         return len(self.records)
@@ -61,7 +62,8 @@ class LabelledSet:
         chosen = list(indices)
         records, labels = [self.records[i] for i in chosen], [self.labels[i] for i in chosen]
         groups = None if self.groups is None else [self.groups[i] for i in chosen]
-        return LabelledSet(list(self.classes), records, labels, [], self.name, self.prompts, groups)
+        classes = list(self.classes)
+        return replace(self, classes=classes, records=records, labels=labels, problems=[], groups=groups)
 
 
 def from_folder(path: Path | str, split: str | None = None, fewest: int = 2) -> LabelledSet:
@@ -160,8 +162,9 @@ def join(a: LabelledSet, b: LabelledSet) -> LabelledSet:
     if a.groups is not None or b.groups is not None:
         groups = [*(a.groups or [""] * len(a)), *(b.groups or [""] * len(b))]
     return LabelledSet(
-        classes, a.records + b.records, labels, a.problems + b.problems, a.name, a.prompts or b.prompts, groups
-    )
+        classes, a.records + b.records, labels, a.problems + b.problems, a.name, a.prompts or b.prompts, groups,
+        a.synthetic and b.synthetic,
+    )  # fmt: skip
 
 
 def rename(data: LabelledSet, old: str, new: str) -> LabelledSet:
