@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -27,7 +27,8 @@ from app.context import Context
 from app.explain import actions as explaining
 from app.predict import actions as reading
 from app.teach import actions as teaching
-from app.visitor import shelf, uploads
+from app.teach import shelf_actions as adapting
+from app.visitor import uploads
 from app.visitor.workspace import Workspace
 from app.work.queue import DONE, RunView
 from nearl import NOTICE
@@ -102,8 +103,8 @@ def build(ctx: Context) -> None:
 
     def download_adapter(key: str) -> tuple[str, str | None]:
         workspace = ctx.workspace(key)
-        used = [item.id for item in shelf.items(workspace) if item.in_use]
-        return workspace.id, str(shelf.zip_file(workspace, used[0])) if used else None
+        used = [item.id for item in workspace.shelf.items() if item.in_use]
+        return workspace.id, str(adapting.zip_file(workspace, used[0])) if used else None
 
     def run(key: str) -> tuple[str, dict]:
         workspace = ctx.workspace(key)
@@ -120,15 +121,15 @@ def build(ctx: Context) -> None:
 
     def use(key: str, item: str) -> tuple[str, dict]:
         workspace = ctx.workspace(key)
-        return workspace.id, _shelf(workspace, lambda: shelf.use(ctx.engine, workspace, item))
+        return workspace.id, _shelf(workspace, lambda: adapting.use(ctx.engine, workspace, item))
 
     def rename(key: str, item: str, name: str) -> tuple[str, dict]:
         workspace = ctx.workspace(key)
-        return workspace.id, _shelf(workspace, lambda: shelf.rename(workspace, item, name))
+        return workspace.id, _shelf(workspace, lambda: workspace.shelf.rename(item, name))
 
     def delete(key: str, item: str) -> tuple[str, dict]:
         workspace = ctx.workspace(key)
-        return workspace.id, _shelf(workspace, lambda: shelf.delete(workspace, item))
+        return workspace.id, _shelf(workspace, lambda: workspace.shelf.delete(item))
 
     device = {"concurrency_id": "device", "concurrency_limit": 4}
     light = {"concurrency_limit": None}
@@ -161,20 +162,20 @@ def _answered(work, paths: Sequence[str | None] = ()):
 
 def _predict(ctx: Context, workspace: Workspace, paths: list[str], value: dict | None) -> dict:
     reading.bring(workspace, uploads.neutral(paths))
-    if value is None and workspace.prompt_set is not None:
-        value = workspace.prompt_set.to_dict()
+    if value is None and workspace.viewing.prompts is not None:
+        value = workspace.viewing.prompts.to_dict()
     answers = []
-    if workspace.records:
+    if workspace.viewing.records:
         reading.read(ctx.engine, workspace, value)
-        p = workspace.prediction
+        p = workspace.viewing.prediction
         for i, name in enumerate(map(_number, p.files, range(1, len(p.files) + 1))):
             before = dict(zip(p.classes, map(float, p.frozen[i]), strict=True))
             after = None if p.adapted is None else dict(zip(p.classes, map(float, p.adapted[i]), strict=True))
             row = {"file": name, "frozen": before, "adapted": after, "error": None}
             answers.append(row if p.unfamiliar is None else {**row, "unfamiliar": p.unfamiliar[i]})
-    for name, reason in (_unnamed(*problem) for problem in workspace.problems):
+    for name, reason in (_unnamed(*problem) for problem in workspace.viewing.problems):
         answers.append({"file": name, "frozen": None, "adapted": None, "error": reason})
-    classifier = workspace.classifier
+    classifier = workspace.viewing.classifier
     untaught, unknown = (classifier.untaught(), classifier.unknown_words()) if classifier else ([], [])
     return {"predictions": answers, "untaught": untaught, "unknown_words": unknown, "notice": NOTICE}
 
@@ -189,7 +190,8 @@ def _explain(ctx: Context, workspace: Workspace, name: str, kind: str) -> dict:
         raise NearlError(f"There is no map called '{kind}' here; choose one of {', '.join(METHODS)}.")
     if name and name != choice.class_name:
         raise NearlError(f"There is no class '{name}' among the prompts.")
-    workspace.selected, maps = 0, []
+    workspace.viewing.select(0)
+    maps = []
     for when in (reading.BEFORE, reading.AFTER):
         choice = explaining.settle(workspace, replace(choice, when=when))
         if choice.when == when:
@@ -231,11 +233,11 @@ def _run_facts(workspace: Workspace, run: RunView) -> dict:
     facts = {"state": run.state, "place": run.place, "step": run.step, "steps": run.steps, "error": run.error or None}
     if losses := run.losses:
         facts |= {"loss": losses[-1][1], "seconds_left": run.seconds_left}
-    if run.state == DONE and (taught := shelf.entry(workspace, run.adapter_key)):
+    if run.state == DONE and (taught := workspace.shelf.entry(run.adapter_key)):
         results = run.results or {}
         facts |= {"classes": taught.classes, "taught": taught.support_counts, "stopped": run.stopped}
         facts["held_out"] = results if results.get("n") else None
-        facts["left_out"] = [_unnamed(*problem)[1] for problem in workspace.teaching_problems]
+        facts["left_out"] = [_unnamed(*problem)[1] for problem in workspace.support.problems]
     return facts
 
 
@@ -252,14 +254,14 @@ def _shelf(workspace: Workspace, change: Callable[[], None] = lambda: None) -> d
 
     def changed() -> dict:
         change()
-        return {"adapters": [asdict(item) for item in shelf.items(workspace)]}
+        return {"adapters": [item.model_dump() for item in workspace.shelf.items()]}
 
     return _answered(changed)
 
 
 def _use_adapter(ctx: Context, workspace: Workspace, path: str | None) -> dict:
-    shelf.use(ctx.engine, workspace, shelf.add(ctx.engine, workspace, path or ""))
-    return {"prompts": workspace.prompt_set.to_dict()}
+    adapting.use(ctx.engine, workspace, adapting.add(ctx.engine, workspace, path or ""))
+    return {"prompts": workspace.viewing.prompts.to_dict()}
 
 
 def _number(name: str, number: int) -> str:

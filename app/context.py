@@ -11,7 +11,8 @@ import gradio as gr
 
 from app.engine import Engine
 from app.events import Changed
-from app.visitor.workspace import Registry, Workspace
+from app.visitor.registry import Registry
+from app.visitor.workspace import Workspace
 from nearl.prompts import PromptSet, ready_sets
 from nearl.resources import ASSETS
 

@@ -6,16 +6,15 @@ import logging
 import os
 import threading
 from collections import deque
-from functools import cached_property
 from typing import TYPE_CHECKING
 
+from app.work.queue import Queue
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet, ready_sets
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from app.work.queue import Queue
     from nearl.backbones import Backbone
 
 log = logging.getLogger("nearl.app")
@@ -57,12 +56,13 @@ class Engine:
     A model that cannot be loaded, for want of a network say, is replaced by the embedded one; `notice` then says why.
     `start` returns at once; `backbone` waits for the model and raises NearlError with one sentence if there is none at
     all. `imported`: set once the packages that the tabs use are there. `device_lock`: hold it around every pass through
-    the model.
+    the model. `queue`: the long work of all visitors.
     """
 
     def __init__(self, name: str = "embedded", device: str = "auto", weights: str = "pretrained"):
         self.name, self.device, self.weights = name, device, weights
         self.device_lock = DeviceLock()
+        self.queue = Queue()
         self.imported, self._ready = threading.Event(), threading.Event()
         self._backbone: Backbone | None = None
         self._error = self.notice = ""
@@ -124,13 +124,6 @@ class Engine:
             raise NearlError(
                 f"The model '{name}' could not be loaded; the reason is on the server's console."
             ) from error
-
-    @cached_property
-    def queue(self) -> Queue:
-        """The teaching runs of all visitors, one at a time."""
-        from app.work.queue import Queue
-
-        return Queue()
 
     def ready_classes(self) -> dict[str, Tensor]:
         """Class embeddings [C, E] of the ready prompt sets but those of drawings, by name; computed once. Takes the

@@ -24,7 +24,7 @@ from app.teach import tab as teach
 from app.theme import build_theme
 from app.visitor import guard
 from app.visitor.disk import Root, default_root, remove_old_uploads
-from app.visitor.workspace import Registry
+from app.visitor.registry import Registry
 from nearl.errors import NearlError
 
 log = logging.getLogger("nearl.app")
@@ -159,7 +159,8 @@ def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Depende
     def opened(key: str | None, begun: str | None, request: gr.Request) -> tuple[str, str, str]:
         # `begun`: the workspace of what was clicked before this event came
         workspace = ctx.registry.get(key or begun)
-        workspace.returning = begun is None and bool(workspace.records)
+        if begun is None:
+            workspace.viewing.page_opened()
         pages[request.session_hash] = found = workspace.id
         return found, _header(ctx.engine), found
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from app.engine import Engine
 from app.examples import KIND_NAMES
 from app.teach import actions as teaching
-from app.visitor import shelf
+from app.teach import shelf_actions as adapting
 from app.visitor.workspace import Workspace
 from nearl.errors import NearlError
 
@@ -95,7 +95,7 @@ def sets(workspace: Workspace, source: str) -> tuple[LabelledSet, LabelledSet | 
             raise NearlError("There is no such kind of drawn picture; choose one of those offered.")
         data, test = teaching.drawn(source, LEARN, CHECK)
         return data, test, splits.plan(data.labels, given=len(test))
-    data = workspace.teaching_set
+    data = workspace.support.data
     if data is None:
         raise NearlError("There are no images of yours yet; bring some in Teach, or choose drawn pictures here.")
     if blocking := teaching.check(workspace).blocking:
@@ -106,7 +106,7 @@ def sets(workspace: Workspace, source: str) -> tuple[LabelledSet, LabelledSet | 
             f"Every class needs at least {splits.FEWEST} images, so that some can be kept aside to measure on and some "
             "are left to learn from; bring more in Teach."
         )
-    return data, workspace.held_out, split
+    return data, workspace.support.held_out, split
 
 
 def start(engine: Engine, workspace: Workspace, choice: Choice) -> ComparisonView:
@@ -121,7 +121,8 @@ def start(engine: Engine, workspace: Workspace, choice: Choice) -> ComparisonVie
         )
     if choice.seeds < 1 or choice.shots < 0:
         raise NearlError("Comparing needs at least one draw, and one image of each class or more.")
-    if workspace.comparison is not None and not workspace.comparison.finished:
+    going_on = current(workspace)
+    if going_on is not None and not going_on.finished:
         raise NearlError("A comparison of yours is going on; cancel it first or wait until it is done.")
     data, test, split = sets(workspace, choice.source)
     prompt_set, backbone = teaching.prompts_for(data), engine.backbone()
@@ -168,15 +169,15 @@ def use(engine: Engine, workspace: Workspace, name: str) -> None:
     if view is None or not any(row["method"] == name and "error" not in row for row in view.folder.rows):
         raise NearlError("This method has not been taught yet; wait until it is done.")
     if name == "zero-shot":
-        shelf.use(engine, workspace, None)
+        adapting.use(engine, workspace, None)
         return
     kept = view.notes["shelf"]
     key = kept.get(name, "")
-    if shelf.entry(workspace, key) is None:
+    if workspace.shelf.entry(key) is None:
         adapter = view.folder.adapter(name)
-        shelf.check_fits(engine, adapter)
+        adapting.check_fits(engine, adapter)
         from nearl.methods import card
 
-        key = shelf.put(workspace, adapter, f"{card(name).title}: {', '.join(adapter.meta['classes'])}")
+        key = workspace.shelf.put(adapter, f"{card(name).title}: {', '.join(adapter.meta['classes'])}")
         view.note(shelf={**kept, name: key})
-    shelf.use(engine, workspace, key)
+    adapting.use(engine, workspace, key)

@@ -106,7 +106,7 @@ def sources(part: ComparePart, workspace: Workspace, chosen: str | None = None) 
 
     A choice that still stands is left alone: a visitor may be about to change it.
     """
-    data = workspace.teaching_set
+    data = workspace.support.data
     choices = DRAWN
     if data is not None:
         own = f"{data.name.split(', ')[-1]}, as in Teach" if data.synthetic else "Mine, from Teach"

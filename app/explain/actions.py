@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from app.engine import Engine
 from app.predict.actions import AFTER, BEFORE, closest
+from app.visitor.maps import MapKey
 from app.visitor.workspace import Workspace
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
@@ -59,10 +60,10 @@ def settle(workspace: Workspace, choice: Choice) -> Choice:
     reading."""
     from nearl.explain import METHODS
 
-    prediction = workspace.prediction
-    if prediction is None or not workspace.records:
+    prediction = workspace.viewing.prediction
+    if prediction is None or not workspace.viewing.records:
         raise NearlError("There is no reading yet; read an image in Predict first.")
-    taught = prediction.adapted is not None and workspace.classifier.mapped
+    taught = prediction.adapted is not None and workspace.viewing.classifier.mapped
     choice = replace(choice, when=choice.when if taught else BEFORE)
     if choice.class_name not in prediction.classes:
         choice = replace(choice, class_name=closest(workspace))
@@ -72,7 +73,7 @@ def settle(workspace: Workspace, choice: Choice) -> Choice:
     if card.adapter:
         choice = replace(choice, when=AFTER)
     allowed = views_of(workspace, card)
-    tower = workspace.classifier.backbone.vision
+    tower = workspace.viewing.classifier.backbone.vision
     return replace(
         choice,
         view=choice.view if choice.view in allowed else ONE,
@@ -85,24 +86,24 @@ def offered(workspace: Workspace) -> list[Method]:
     """The maps that can be drawn now."""
     from nearl.explain import available
 
-    classifier = workspace.classifier
+    classifier = workspace.viewing.classifier
     return available(classifier, classifier.model is not None)
 
 
 def heads(workspace: Workspace) -> int:
     from nearl.explain.registry import head_count
 
-    return head_count(workspace.classifier.backbone)
+    return head_count(workspace.viewing.classifier.backbone)
 
 
 def views_of(workspace: Workspace, card: Method) -> list[str]:
     """The views that make sense for a map of this workspace."""
     views = [ONE]
-    if workspace.prediction.adapted is not None and workspace.classifier.mapped and not card.adapter:
+    if workspace.viewing.prediction.adapted is not None and workspace.viewing.classifier.mapped and not card.adapter:
         views.append(COMPARE)
-    if card.by_class and len(workspace.prediction.classes) > 1:
+    if card.by_class and len(workspace.viewing.prediction.classes) > 1:
         views.append(CLASSES)
-    return views + ([IMAGES] if len(workspace.records) > 1 else [])
+    return views + ([IMAGES] if len(workspace.viewing.records) > 1 else [])
 
 
 def panels(engine: Engine, workspace: Workspace, choice: Choice) -> list[Panel]:
@@ -110,7 +111,7 @@ def panels(engine: Engine, workspace: Workspace, choice: Choice) -> list[Panel]:
     from nearl.explain import METHODS, difference
 
     card = METHODS[choice.method]
-    record = workspace.records[workspace.selected]
+    record = workspace.viewing.record
     adapted = choice.when == AFTER
     ask = lambda records, classes, adapted=adapted, control=False: _maps(  # noqa: E731
         engine, workspace, choice, records, classes, adapted, control
@@ -122,7 +123,7 @@ def panels(engine: Engine, workspace: Workspace, choice: Choice) -> list[Panel]:
         both = [Panel(record, m, MOMENTS[m.adapted], span) for m in (before, after)]
         return [*both, Panel(record, difference(before, after, card.same_units), MOMENTS[None])]
     if choice.view == CLASSES:
-        classes = list(workspace.prediction.classes)
+        classes = list(workspace.viewing.prediction.classes)
         maps = ask([record], classes)
         return [Panel(record, m, m.class_name, _span(maps)) for m in maps]
     if choice.view == IMAGES:
@@ -135,8 +136,8 @@ def panels(engine: Engine, workspace: Workspace, choice: Choice) -> list[Panel]:
 
 def _prepared(ask, workspace: Workspace, name: str) -> Sequence[ImageRecord]:
     """All images, asked for together so that they share batches."""
-    ask(workspace.records, [name])
-    return workspace.records
+    ask(workspace.viewing.records, [name])
+    return workspace.viewing.records
 
 
 def _span(maps: Sequence[Heatmap]) -> tuple[float, float]:
@@ -153,87 +154,85 @@ def _maps(
     control: bool,
 ) -> list[Heatmap]:
     """One map for each image and class, from the workspace or, together for what is missing, from the model."""
-    from nearl.explain import METHODS
+    from nearl.explain import METHODS, Score, draw
 
-    card = METHODS[choice.method]
+    card, maps = METHODS[choice.method], workspace.maps
     layer, head = (value - 1 if value else None for value in (choice.layer, choice.head))
 
-    def key(record: ImageRecord, name: str) -> tuple:
+    def key(record: ImageRecord, name: str, method: Method = card, at=layer, of=head) -> MapKey:
         # one map serves every class where the class does not matter
-        return ("map", record.digest, adapted, control, name if card.by_class else "", card.key, layer, head)
+        return MapKey(record.digest, adapted, name if method.by_class else "", method.key, at, of, control)
 
     with workspace.lock:
-        missing = [r for r in records if any(key(r, name) not in workspace.heatmaps for name in classes)]
+        missing = [r for r in records if any(key(r, name) not in maps for name in classes)]
         for start in range(0, len(missing), BATCH):
             batch = missing[start : start + BATCH]
             with engine.device_lock:
                 trace = _trace(workspace, batch, adapted, control, card.gradient or len(batch) == 1)
-                wanted = classes if card.by_class else classes[:1]
-                for name in wanted:
-                    found = _bundle(trace, workspace, card, name, layer, head, whole=len(batch) == 1)
-                    for (method, by_class, at, of), maps in found.items():
-                        for record, heatmap in zip(batch, maps, strict=True):
-                            place = ("map", record.digest, adapted, control, name if by_class else "", method, at, of)
-                            workspace.heatmaps[place] = heatmap
-        return [
-            replace(workspace.heatmaps[key(record, name)], class_name=name) for record in records for name in classes
-        ]
+                for name in classes if card.by_class else classes[:1]:
+                    score = Score(list(workspace.viewing.prediction.classes).index(name))
+                    for place in _bundle(trace, workspace, card, layer, head, whole=len(batch) == 1):
+                        keys = [key(record, name, *place) for record in batch]
+                        if any(k not in maps for k in keys):
+                            drawn = draw(trace, place[0].key, score, *place[1:])
+                            maps.keep(zip(keys, drawn, strict=True))
+        return [replace(maps[key(record, name)], class_name=name) for record in records for name in classes]
 
 
 def _trace(workspace: Workspace, records: Sequence[ImageRecord], adapted: bool, control: bool, gradient: bool) -> Trace:
     from nearl.explain import Scorer, Trace, randomised
 
-    classifier = randomised(workspace.classifier, CONTROL_SEED) if control and adapted else workspace.classifier
+    classifier = (
+        randomised(workspace.viewing.classifier, CONTROL_SEED) if control and adapted else workspace.viewing.classifier
+    )
     return Trace(Scorer(classifier, adapted, CONTROL_SEED if control else None), records, gradient)
 
 
-def _bundle(trace: Trace, workspace: Workspace, card: Method, name: str, layer, head, whole: bool) -> dict:
-    """{(method, by class, layer, head): maps}: the one asked for and, if ``whole``, what the same pass gives
-    besides."""
-    from nearl.explain import Score, available, draw
+def _bundle(trace: Trace, workspace: Workspace, card: Method, layer, head, whole: bool) -> set[tuple]:
+    """(map, layer, head) of the one asked for and, if ``whole``, of what the same pass gives besides."""
+    from nearl.explain import available
 
-    score = Score(list(workspace.prediction.classes).index(name))
-    wanted = {(card.key, card.by_class, layer, head)}
+    wanted = {(card, layer, head)}
     if whole and not card.slow:
         for other in available(trace.scorer.classifier, trace.scorer.adapted, slow=False):
-            wanted.add((other.key, other.by_class, None, None))
+            wanted.add((other, None, None))
             if other.layers and (other.gradient or other.heads or other.adapter):
                 blocks = sorted(trace.updates) if other.adapter else range(trace.tower.depth)
-                wanted |= {(other.key, other.by_class, k, None) for k in blocks}
+                wanted |= {(other, k, None) for k in blocks}
                 if other.heads:
-                    wanted |= {(other.key, other.by_class, k, h) for k in blocks for h in range(heads(workspace))}
-                    wanted |= {(other.key, other.by_class, None, h) for h in range(heads(workspace))}
-    return {place: draw(trace, place[0], score, *place[2:]) for place in wanted}
+                    wanted |= {(other, k, h) for k in blocks for h in range(heads(workspace))}
+                    wanted |= {(other, None, h) for h in range(heads(workspace))}
+    return wanted
 
 
 def word_shares(engine: Engine, workspace: Workspace, choice: Choice) -> list[Words]:
     """The words of the chosen class's prompts, for the selected image; empty where they cannot be told apart."""
     from nearl.explain.words import words
 
-    record, adapted = workspace.records[workspace.selected], choice.when == AFTER
-    classifier = workspace.classifier
+    record, adapted = workspace.viewing.record, choice.when == AFTER
+    classifier = workspace.viewing.classifier
     if adapted and (classifier.model is None or classifier.model.config.text_context == "image"):
         return []
-    key = ("words", record.digest, adapted, choice.class_name)
-    with workspace.lock:
-        if key not in workspace.heatmaps:
-            index = list(workspace.prediction.classes).index(choice.class_name)
-            with engine.device_lock:
-                workspace.heatmaps[key] = words(_trace(workspace, [record], adapted, False, False), index)
-        return workspace.heatmaps[key]
+    index = list(workspace.viewing.prediction.classes).index(choice.class_name)
+
+    def draw() -> list[Words]:
+        with engine.device_lock:
+            return words(_trace(workspace, [record], adapted, False, False), index)
+
+    return workspace.maps.once(("words", record.digest, adapted, choice.class_name), draw)
 
 
 def layer_profile(engine: Engine, workspace: Workspace) -> Profile:
     """How much teaching added in each layer, for the selected image."""
     from nearl.explain.maps.novelty import profile
 
-    record = workspace.records[workspace.selected]
-    key = ("profile", record.digest)
-    with workspace.lock:
-        if key not in workspace.heatmaps:
-            with engine.device_lock:
-                workspace.heatmaps[key] = profile(_trace(workspace, [record], True, False, False))
-        return workspace.heatmaps[key]
+    record = workspace.viewing.record
+
+    def draw() -> Profile:
+        with engine.device_lock:
+            return profile(_trace(workspace, [record], True, False, False))
+
+    return workspace.maps.once(("profile", record.digest), draw)
 
 
 @lru_cache(maxsize=1)
@@ -257,7 +256,7 @@ class Measured:
 def measured(workspace: Workspace, method: str) -> Measured | None:
     """None where the map was not measured on the model in use."""
     found = _measured()
-    identity = workspace.classifier.backbone.identity
+    identity = workspace.viewing.classifier.backbone.identity
     if not found or found["backbone"]["weights"] != identity["weights"] or method not in found["beats_chance"]:
         return None
     hits = {row["which"]: row["pointing"]["mean"] for row in found["rows"] if row["method"] == method}
@@ -276,8 +275,8 @@ def figure_of(workspace: Workspace, shown: Sequence[Panel], opacity: float, how:
     from nearl.explain.render import figure, save_figure, sheet
     from nearl.explain.report import caption
 
-    lines = caption(shown[0].heatmap, workspace.classifier)
-    synthetic = ["Synthetic picture."] if workspace.synthetic else []
+    lines = caption(shown[0].heatmap, workspace.viewing.classifier)
+    synthetic = ["Synthetic picture."] if workspace.viewing.synthetic else []
     if len(shown) == 1:
         lines += filter(None, [shown[0].heatmap.caution(shown[0].record.image())])
         picture = figure(shown[0].record.image(), shown[0].heatmap, [*lines, *synthetic], opacity, **how)
@@ -287,6 +286,6 @@ def figure_of(workspace: Workspace, shown: Sequence[Panel], opacity: float, how:
             title = f"image {number}" if p.title == p.record.name else p.title  # a file's name may be a person's
             pictures.append((overlay(p.record.image(), p.heatmap, opacity, span=p.span, **how), title))
         picture = sheet(pictures, columns=4, side=320, caption=[*lines, *synthetic])
-    path = workspace.folder / "map.png"
+    path = workspace.download("map.png")
     save_figure(picture, path, [*lines, *synthetic])
     return str(path)

@@ -125,7 +125,7 @@ def _controls(tab: ExplainTab, workspace: Workspace, asked: Choice, choice: Choi
 
     card = METHODS[choice.method]
     whens = [("Before teaching", BEFORE)]
-    if workspace.prediction.adapted is not None and workspace.classifier.mapped:
+    if workspace.viewing.prediction.adapted is not None and workspace.viewing.classifier.mapped:
         whens = [*whens, ("After teaching", AFTER)] if not card.adapter else [("After teaching", AFTER)]
     cards = explaining.offered(workspace)
     names = [(f"{c.name} (slow)" if c.slow else c.name, c.key) for c in cards]
@@ -141,11 +141,13 @@ def _controls(tab: ExplainTab, workspace: Workspace, asked: Choice, choice: Choi
         tab.view: update("view", choices=shown),
         tab.when: update("when", choices=whens, visible=choice.view != COMPARE),
         tab.about: update(
-            "class_name", choices=list(workspace.prediction.classes), visible=card.by_class and choice.view != CLASSES
+            "class_name",
+            choices=list(workspace.viewing.prediction.classes),
+            visible=card.by_class and choice.view != CLASSES,
         ),
         tab.method: update("method", choices=names),
         tab.card: map_views.card(card, explaining.measured(workspace, choice.method)),
-        tab.layer: update("layer", maximum=workspace.classifier.backbone.vision.depth, visible=card.layers),
+        tab.layer: update("layer", maximum=workspace.viewing.classifier.backbone.vision.depth, visible=card.layers),
         tab.head: update("head", maximum=explaining.heads(workspace), visible=card.heads),
         tab.control: gr.update(visible=choice.view == ONE),
     }
@@ -166,14 +168,18 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
     def show(key: str, *given) -> Iterator[dict]:
         """The whole tab, for what is chosen; the model is asked only for what has not been drawn yet."""
         workspace = ctx.workspace(key)
-        workspace.maps_asked = mine = object()
+        question = workspace.maps.ask()
         yield {session: workspace.id}
         try:
-            if workspace.prediction is None and workspace.records and workspace.prompt_set is not None:
-                read(ctx.engine, workspace, workspace.prompt_set.to_dict())  # taught since it was read
+            if (
+                workspace.viewing.prediction is None
+                and workspace.viewing.records
+                and workspace.viewing.prompts is not None
+            ):
+                read(ctx.engine, workspace, workspace.viewing.prompts.to_dict())  # taught since it was read
         except Exception as error:
             yield {tab.message: views.message(sentence(error), "error")}
-        if workspace.prediction is None:
+        if workspace.viewing.prediction is None:
             hidden = {tab.controls: seen(False, CONTROLS), tab.side: seen(False, *SIDE)}
             yield {tab.stage: map_views.empty(), tab.message: "", tab.filmstrip: "", **hidden}
             return
@@ -187,7 +193,7 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
                 tab.message: _wait(choice),
             }
             drawn = _draw(workspace, choice, given[count:])
-            if workspace.maps_asked is mine:  # else what was asked for later has been drawn
+            if workspace.maps.is_latest(question):  # else what was asked for later has been drawn
                 yield {**drawn, tab.details: _details(ctx, workspace, choice), tab.message: ""}
         except Exception as error:
             yield {tab.message: views.message(sentence(error), "error")}
@@ -200,7 +206,7 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
     def redraw(key: str, *given) -> dict:
         """The same maps in another look."""
         workspace = ctx.workspace(key)
-        if workspace.prediction is None:
+        if workspace.viewing.prediction is None:
             return {tab.message: ""}
         count = len(tab.choices)
         try:
@@ -219,7 +225,7 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
         opacity, how = _look(look)
         path = explaining.figure_of(workspace, shown, opacity, how)
         return {
-            tab.stage: map_views.stage(shown, choice.view, workspace.synthetic, how),
+            tab.stage: map_views.stage(shown, choice.view, workspace.viewing.synthetic, how),
             tab.download: gr.update(value=path),
         }
 
@@ -230,7 +236,7 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
 
     def on_pick(key: str, event: gr.EventData, *given) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        workspace.selected = Press.of(event).pick("pick", range(len(workspace.records)))
+        workspace.viewing.select(Press.of(event).pick("pick", range(len(workspace.viewing.records))))
         yield from show(key, *given)
 
     def wire(trigger: Callable, fn: Callable, **queue) -> None:

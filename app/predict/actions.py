@@ -12,6 +12,7 @@ from app.engine import Engine
 from app.events import sentence  # noqa: F401
 from app.html import views
 from app.predict import html as viewer
+from app.visitor.maps import MapKey
 from app.visitor.workspace import Workspace
 from nearl.data.images import decode_many
 from nearl.errors import NearlError
@@ -20,6 +21,7 @@ from nearl.prompts import PromptSet
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nearl.explain import Heatmap
     from nearl.reading.classifier import Prediction
 
 MAX_IMAGES = 64
@@ -43,7 +45,7 @@ def bring(workspace: Workspace, paths: Sequence[str | Path | tuple[str, Path]], 
     records, problems = decode_many(paths, max_side=VIEW_PIXELS)
     if len(records) > MAX_IMAGES:
         raise NearlError(f"These are {len(records)} images; bring at most {MAX_IMAGES} at a time.")
-    workspace.set_images(records, problems, synthetic)
+    workspace.viewing.bring(records, problems, synthetic)
 
 
 def prompt_set_from(value: dict | None) -> PromptSet:
@@ -54,41 +56,37 @@ def prompt_set_from(value: dict | None) -> PromptSet:
 
 
 def read(engine: Engine, workspace: Workspace, value: dict | None) -> None:
-    """Read all images with these prompts, before and after teaching; the result is workspace.prediction."""
-    if not workspace.records:
+    """Read all images with these prompts, before and after teaching; the result is workspace.viewing.prediction."""
+    if not workspace.viewing.records:
         raise NearlError("There is no image yet; choose an example or bring one.")
     prompt_set = prompt_set_from(value)
     backbone = engine.backbone()
     from nearl.reading.classifier import Classifier
 
-    ready = engine.ready_classes() if workspace.adapter is None else {}
+    ready = engine.ready_classes() if workspace.shelf.adapter is None else {}
+    viewing = workspace.viewing
     with workspace.lock:
-        if workspace.classifier is None:
-            workspace.classifier = Classifier(backbone, prompt_set, workspace.adapter)
-        elif workspace.prompt_set is None or workspace.prompt_set.digest != prompt_set.digest:
-            workspace.classifier.set_prompts(prompt_set)
-            workspace.heatmaps.clear()
-        workspace.prompt_set = prompt_set
+        adapter = workspace.shelf.adapter
+        classifier = viewing.ask(prompt_set, lambda: Classifier(backbone, prompt_set, adapter))
         with engine.device_lock:
-            workspace.prediction = workspace.classifier.predict(workspace.records)
-            workspace.closer = _closer(workspace, ready)
+            viewing.keep(classifier.predict(viewing.records), _closer(workspace, ready))
 
 
 def _closer(workspace: Workspace, ready: dict[str, Tensor]) -> list[list[str]]:
     """For each image the ready sets whose words are clearly closer to it; what was taught is not questioned."""
     from nearl.backbones.familiar import closer_sets
 
-    classifier = workspace.classifier
-    images = classifier.image_features(workspace.records, adapted=False)
-    sets = {} if workspace.adapter is not None else ready
+    classifier = workspace.viewing.classifier
+    images = classifier.image_features(workspace.viewing.records, adapted=False)
+    sets = {} if workspace.shelf.adapter is not None else ready
     return closer_sets(images, classifier.class_embeddings(), sets, classifier.backbone.logit_scale)
 
 
 def closest(workspace: Workspace) -> str:
     """The class nearest to the selected image, after teaching where there is an adapter."""
-    prediction = workspace.prediction
+    prediction = workspace.viewing.prediction
     shares = prediction.frozen if prediction.adapted is None else prediction.adapted
-    return prediction.classes[int(shares[workspace.selected].argmax())]
+    return prediction.classes[int(shares[workspace.viewing.selected].argmax())]
 
 
 def map_layer(engine: Engine, workspace: Workspace, choice: MapChoice) -> tuple[str | None, str]:
@@ -96,25 +94,23 @@ def map_layer(engine: Engine, workspace: Workspace, choice: MapChoice) -> tuple[
 
     Without a layer the address is None: no map was asked for (and no words are said), or there is nothing on it.
     """
-    prediction = workspace.prediction
-    if prediction is None or choice.when == OFF or not workspace.records:
+    prediction = workspace.viewing.prediction
+    if prediction is None or choice.when == OFF or not workspace.viewing.records:
         return None, ""
     adapted = choice.when == AFTER and prediction.adapted is not None
-    if adapted and not workspace.classifier.mapped:
-        title = workspace.classifier.method.card.title
+    if adapted and not workspace.viewing.classifier.mapped:
+        title = workspace.viewing.classifier.method.card.title
         return None, f"No map after teaching: {title} puts tokens of its own among the image's"
     name = choice.class_name if choice.class_name in prediction.classes else closest(workspace)
-    record = workspace.records[workspace.selected]
-    key = (record.digest, name, adapted)
+    record = workspace.viewing.record
     from nearl.explain import gradcam, heat_layer
 
-    with workspace.lock:
-        if key not in workspace.heatmaps:
-            with engine.device_lock:
-                workspace.heatmaps[key] = gradcam(
-                    workspace.classifier, record, list(prediction.classes).index(name), adapted=adapted
-                )
-        heatmap = workspace.heatmaps[key]
+    def draw() -> Heatmap:
+        with engine.device_lock:
+            index = list(prediction.classes).index(name)
+            return gradcam(workspace.viewing.classifier, record, index, adapted=adapted)
+
+    heatmap = workspace.maps.once(MapKey(record.digest, adapted, name), draw)
     moment = f"{AFTER if adapted else BEFORE} teaching"
     if not heatmap.values.any():
         return None, f"No part of the image speaks for “{name}”, {moment}: the map is empty"
@@ -124,39 +120,39 @@ def map_layer(engine: Engine, workspace: Workspace, choice: MapChoice) -> tuple[
 
 
 def viewer_html(workspace: Workspace, layer: tuple[str | None, str] = (None, "")) -> str:
-    if not workspace.records:
+    if not workspace.viewing.records:
         return views.viewer_empty()
-    record = workspace.records[workspace.selected]
+    record = workspace.viewing.record
     box = None
-    if workspace.classifier is not None:
+    if workspace.viewing.classifier is not None:
         from nearl.explain.heatmap import seen_box
 
-        box = seen_box(workspace.classifier.backbone, record.size)
+        box = seen_box(workspace.viewing.classifier.backbone, record.size)
     notes = [*record.notes, viewer.caution(record)]
     return views.viewer(
-        views.data_uri(record.image()), record.name, record.size, workspace.synthetic, *layer, notes,
+        views.data_uri(record.image()), record.name, record.size, workspace.viewing.synthetic, *layer, notes,
         viewer.marks(record, box), viewer.facts(record),
     )  # fmt: skip
 
 
 def filmstrip_html(workspace: Workspace) -> str:
-    if len(workspace.records) < 2:
+    if len(workspace.viewing.records) < 2:
         return ""
-    items = [(views.data_uri(r.image(), views.THUMB_SIDE), r.name) for r in workspace.records]
-    return views.strip(items, workspace.selected, "Your images")
+    items = [(views.data_uri(r.image(), views.THUMB_SIDE), r.name) for r in workspace.viewing.records]
+    return views.strip(items, workspace.viewing.selected, "Your images")
 
 
 def reading_html(workspace: Workspace) -> str:
-    prediction = workspace.prediction
+    prediction = workspace.viewing.prediction
     if prediction is None:
-        return views.reading_empty(bool(workspace.records))
-    i = workspace.selected
+        return views.reading_empty(bool(workspace.viewing.records))
+    i = workspace.viewing.selected
     after = None if prediction.adapted is None else prediction.adapted[i]
-    untaught = workspace.classifier.untaught() if after is not None else []
-    unknown = workspace.classifier.unknown_words()
-    closer = [(name, set_title(name)) for name in workspace.closer[i]]
+    untaught = workspace.viewing.classifier.untaught() if after is not None else []
+    unknown = workspace.viewing.classifier.unknown_words()
+    closer = [(name, set_title(name)) for name in workspace.viewing.closer[i]]
     trust = trust_html(prediction, i)
-    odd = prediction.unfamiliar is not None and prediction.unfamiliar[i] and not workspace.synthetic
+    odd = prediction.unfamiliar is not None and prediction.unfamiliar[i] and not workspace.viewing.synthetic
     return views.reading(prediction.classes, prediction.frozen[i], after, untaught, unknown, trust, closer, odd)
 
 
@@ -173,10 +169,12 @@ def trust_html(prediction: Prediction, i: int) -> str:
 
 
 def table_html(workspace: Workspace) -> str:
-    prediction = workspace.prediction
-    if prediction is None or len(workspace.records) < 2:
+    prediction = workspace.viewing.prediction
+    if prediction is None or len(workspace.viewing.records) < 2:
         return ""
-    names = [r.name for r in workspace.records]
+    names = [r.name for r in workspace.viewing.records]
     unlike = prediction.trust["unlike"] if prediction.trust else None
-    odd = None if workspace.synthetic else prediction.unfamiliar
-    return views.table(names, prediction.classes, prediction.frozen, prediction.adapted, unlike, workspace.closer, odd)
+    odd = None if workspace.viewing.synthetic else prediction.unfamiliar
+    return views.table(
+        names, prediction.classes, prediction.frozen, prediction.adapted, unlike, workspace.viewing.closer, odd
+    )

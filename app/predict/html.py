@@ -24,7 +24,7 @@ TOGETHER = {"top-k": "Best five slices", "mean": "Mean", "max": "Best slice"}
 
 def selected(workspace: Workspace) -> ImageRecord | None:
     """The image on show, if it is a scan."""
-    record = workspace.records[workspace.selected] if workspace.records else None
+    record = workspace.viewing.record
     return record if record is not None and record.scan is not None else None
 
 
@@ -72,7 +72,7 @@ def look(workspace: Workspace, what: str, value: str | bool | int | None) -> Non
             changes = {"plane": value, "index": record.scan.slices(value) // 2}
         else:
             changes = {"frame" if what == "moment" or is_film(record) else "index": int(value) - 1}
-        workspace.records[workspace.selected] = record.at(**changes)
+        workspace.viewing.redraw(record.at(**changes))
 
 
 # --- over and under the picture --------------------------------------------------------------------------------------
@@ -144,8 +144,8 @@ def volume_key(workspace: Workspace) -> tuple:
     record = selected(workspace)
     view = record.view
     place = () if is_film(record) else (view.plane, view.frame)
-    adapter = workspace.adapter.version if workspace.adapter is not None else None
-    prompts = workspace.prompt_set.digest if workspace.prompt_set is not None else None
+    adapter = workspace.shelf.adapter.version if workspace.shelf.adapter is not None else None
+    prompts = workspace.viewing.prompts.digest if workspace.viewing.prompts is not None else None
     return id(record.scan), place, view.window, view.invert, prompts, adapter
 
 
@@ -157,23 +157,22 @@ def step(record: ImageRecord) -> int:
 def read_all(engine: Engine, workspace: Workspace) -> Iterator[VolumeReading]:
     """Read the slices of the scan on show, batch by batch; the whole reading stays in the workspace."""
     record, key = selected(workspace), volume_key(workspace)
-    steps = iter_volume(workspace.classifier, record, step(record))
+    steps = iter_volume(workspace.viewing.classifier, record, step(record))
     while True:
         with engine.device_lock:
             reading = next(steps, None)
         if reading is None:
             return
-        with workspace.lock:
-            workspace.volume = (key, reading)
+        workspace.viewing.keep_volume(key, reading)
         yield reading
 
 
 def volume_html(workspace: Workspace, name: str | None, method: str) -> str:
     """The share of one class in every slice, to click on, and the shares of all slices together."""
     record = selected(workspace)
-    if record is None or workspace.volume is None or workspace.volume[0] != volume_key(workspace):
+    reading = workspace.viewing.volume(volume_key(workspace)) if record is not None else None
+    if reading is None:
         return ""
-    reading: VolumeReading = workspace.volume[1]
     name = name if name in reading.classes else reading.classes[0]
     column = reading.classes.index(name)
     taught = reading.adapted is not None
@@ -192,7 +191,7 @@ def volume_html(workspace: Workspace, name: str | None, method: str) -> str:
         return f'<div class="per-slice" role="status">{columns}<p>{words}</p></div>'
     method = method if method in METHODS else METHODS[-1]
     frozen, adapted = reading.aggregate(method)
-    missing = set(workspace.classifier.untaught()) if taught else set()
+    missing = set(workspace.viewing.classifier.untaught()) if taught else set()
     bars = views.bars(reading.classes, frozen, adapted, missing)
     return (
         f'<div class="per-slice">{columns}<p>Share of “{esc(name)}” in every {what}, {"after" if taught else "before"} '

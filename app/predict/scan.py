@@ -85,7 +85,7 @@ def show(controls: ScanControls, workspace: Workspace, class_name: str | None = 
     windows, planes, count = viewer.windows(record.scan), viewer.planes(record.scan), record.slices()
     film = viewer.is_film(record)
     moments = 1 if film else record.scan.frames
-    ready = workspace.prediction is not None and count > 1
+    ready = workspace.viewing.prediction is not None and count > 1
     noun, step = "frames" if film else "slices", viewer.step(record)
     which = "all" if step == 1 else f"one in {step} of the"
     curve = viewer.volume_html(workspace, class_name, together)
@@ -118,10 +118,10 @@ def wire(ctx: Context, tab: PredictTab) -> None:
             drawn = viewer.selected(workspace)
             now = show(controls, workspace, choice.class_name, together)
             yield {tab.viewer: reading.viewer_html(workspace), **{c: now[c] for c in follow if c in now}}
-            if workspace.prediction is None:
+            if workspace.viewing.prediction is None:
                 continue
             try:
-                reading.read(ctx.engine, workspace, workspace.prompt_set.to_dict())
+                reading.read(ctx.engine, workspace, workspace.viewing.prompts.to_dict())
                 yield {
                     tab.reading: reading.reading_html(workspace),
                     tab.table: reading.table_html(workspace),
@@ -148,13 +148,12 @@ def wire(ctx: Context, tab: PredictTab) -> None:
         record = viewer.selected(workspace)
         if record is None:
             return
-        with workspace.lock:
-            workspace.records[workspace.selected] = record.slice_at(Press.of(event).number("pick"))
+        workspace.viewing.redraw(record.slice_at(Press.of(event).number("pick")))
         yield from redraw(workspace, MapChoice(when, about), together, controls.outputs)
 
     def on_all(key: str, about: str, together: str) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        if viewer.selected(workspace) is None or workspace.prediction is None:
+        if viewer.selected(workspace) is None or workspace.viewing.prediction is None:
             return
         name = about or reading.closest(workspace)
         try:

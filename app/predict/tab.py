@@ -114,12 +114,12 @@ def build(ctx: Context) -> PredictTab:
 
 def show(tab: PredictTab, workspace: Workspace, layer: tuple[str | None, str] = (None, ""), error: str = "") -> dict:
     """Everything the tab shows of a workspace, as updates by component."""
-    ready = workspace.prediction is not None
+    ready = workspace.viewing.prediction is not None
     return {
         tab.viewer: reading.viewer_html(workspace, layer),
         tab.controls: seen(ready, CONTROLS),
         tab.filmstrip: reading.filmstrip_html(workspace),
-        tab.problems: views.problem_list(workspace.problems),
+        tab.problems: views.problem_list(workspace.viewing.problems),
         tab.message: views.message(error, "error"),
         tab.reading: reading.reading_html(workspace),
         tab.table: reading.table_html(workspace),
@@ -129,7 +129,7 @@ def show(tab: PredictTab, workspace: Workspace, layer: tuple[str | None, str] = 
 
 def map_choices(tab: PredictTab, workspace: Workspace, choice: MapChoice) -> tuple[MapChoice, dict]:
     """The map that can be shown now, as near as possible to the one chosen, and the radios that offer it."""
-    prediction = workspace.prediction
+    prediction = workspace.viewing.prediction
     if prediction is None:
         return MapChoice(), {}
     whens = [("No map", OFF), ("Before teaching", BEFORE)]
@@ -149,7 +149,7 @@ def read_and_show(
 ) -> Iterator[dict]:
     """Read the images and show first the shares, then the map, which takes longer."""
     try:
-        if workspace.records and workspace.prediction is None:
+        if workspace.viewing.records and workspace.viewing.prediction is None:
             yield {tab.reading: views.reading_busy(ctx.engine.state == "loading")}
         reading.read(ctx.engine, workspace, value)
         choice, updates = map_choices(tab, workspace, choice)
@@ -166,9 +166,9 @@ def read_and_show(
 
 def show_adapter(ctx: Context, tab: PredictTab, workspace: Workspace) -> Iterator[dict]:
     """Show the images that are there, and what the adapter in use, or its absence, does to them."""
-    value = workspace.prompt_set.to_dict() if workspace.prompt_set else ctx.default_prompts
+    value = workspace.viewing.prompts.to_dict() if workspace.viewing.prompts else ctx.default_prompts
     yield {tab.editor: value, **show(tab, workspace)}
-    if workspace.records and workspace.prompt_set is not None:
+    if workspace.viewing.records and workspace.viewing.prompts is not None:
         yield from read_and_show(ctx, tab, workspace, value, MapChoice(AFTER))
 
 
@@ -188,8 +188,8 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.
         workspace = ctx.workspace(key)
         example = Press.of(event).pick("pick", examples)
         value = example.prompts
-        if workspace.adapter is not None and workspace.prompt_set is not None:
-            value = workspace.prompt_set.to_dict()
+        if workspace.shelf.adapter is not None and workspace.viewing.prompts is not None:
+            value = workspace.viewing.prompts.to_dict()
         yield {tab.editor: value, tab.upload: None}  # once, so that an edit made while it is read stays
         yield from _bring(workspace, [example.path], True, value, MapChoice(BEFORE if when == OFF else when))
 
@@ -209,12 +209,12 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.
             yield {session: workspace.id, **show(tab, workspace, error=reading.sentence(error))}
             return
         yield {session: workspace.id, **show(tab, workspace)}
-        if workspace.records and (synthetic or workspace.prompt_set is not None):
+        if workspace.viewing.records and (synthetic or workspace.viewing.prompts is not None):
             yield from read_and_show(ctx, tab, workspace, value, choice)
 
     def on_read(key: str, value: dict, when: str, about: str) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        first = workspace.prediction is None
+        first = workspace.viewing.prediction is None
         choice = MapChoice(BEFORE if first and when == OFF else when, about)
         yield {session: workspace.id}
         yield from read_and_show(ctx, tab, workspace, value, choice)
@@ -227,7 +227,7 @@ def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.
 
     def on_pick(key: str, when: str, about: str, event: gr.EventData) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        workspace.selected = Press.of(event).pick("pick", range(len(workspace.records)))
+        workspace.viewing.select(Press.of(event).pick("pick", range(len(workspace.viewing.records))))
         yield show(tab, workspace)
         yield from on_map(key, when, about)
 

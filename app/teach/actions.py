@@ -18,7 +18,7 @@ from app.engine import Engine
 from app.examples import KIND_NAMES
 from app.html import views
 from app.predict.actions import prompt_set_from
-from app.visitor import shelf, uploads
+from app.visitor import uploads
 from app.visitor.workspace import Workspace
 from nearl.data.images import Problem, base_name
 from nearl.data.sets import labelled as sets
@@ -93,7 +93,7 @@ def bring(workspace: Workspace, paths: Sequence[str | Path], label: str = "", ad
     """Add labelled images to those that are there, or with `add` False replace them. The uploads are deleted.
 
     `label`: all of them are of this class. Without it `paths` are a zip of class folders, or image files or a zip with
-    a table (`file,label`) beside or in it. What could not be used is named in `workspace.teaching_problems`.
+    a table (`file,label`) beside or in it. What could not be used is named in `workspace.support.problems`.
     NearlError if nothing can be used; the images that are there then stay.
     """
     paths = [Path(path) for path in paths]
@@ -109,12 +109,12 @@ def bring(workspace: Workspace, paths: Sequence[str | Path], label: str = "", ad
     finally:
         uploads.forget(paths)
     problems = [*data.problems, *(test.problems if test is not None else [])]
-    if add and workspace.teaching_set is not None:
-        old, old_test = workspace.teaching_set, workspace.held_out
+    if add and workspace.support.data is not None:
+        old, old_test = workspace.support.data, workspace.support.held_out
         data = sets.join(old, data)
         tests = [_aligned(part, data.classes) for part in (old_test, test) if part is not None]
         test = sets.join(*tests) if len(tests) == 2 else next(iter(tests), None)
-        problems = [*workspace.teaching_problems, *problems]
+        problems = [*workspace.support.problems, *problems]
     _keep(workspace, data, test, problems)
 
 
@@ -157,9 +157,7 @@ def _keep(workspace: Workspace, data: LabelledSet, test: LabelledSet | None, pro
     total = len(data) + (len(test) if test is not None else 0)
     if total > MAX_IMAGES:
         raise NearlError(f"These are {total} images; on this page {MAX_IMAGES} are enough. Bring fewer.")
-    with workspace.lock:
-        workspace.keep_sets(data, test)
-        workspace.teaching_problems = list(dict.fromkeys(problems))
+    workspace.support.keep(data, test, problems)
 
 
 # ---- tidying
@@ -167,9 +165,7 @@ def _keep(workspace: Workspace, data: LabelledSet, test: LabelledSet | None, pro
 
 def forget_images(workspace: Workspace) -> None:
     """Remove all labelled images, from memory and from disk. Runs and adapters stay."""
-    with workspace.lock:
-        workspace.keep_sets(None)
-        workspace.teaching_problems = []
+    workspace.support.forget()
 
 
 def rename_class(workspace: Workspace, old: str, new: str) -> None:
@@ -203,13 +199,16 @@ def relabel(workspace: Workspace, indices: Iterable[int], label: str) -> None:
 
 def _edit(workspace: Workspace, change: Callable[[LabelledSet], LabelledSet], test_too: bool = True) -> None:
     with workspace.lock:
-        data, test = workspace.teaching_set, workspace.held_out
+        data, test = workspace.support.data, workspace.support.held_out
         if data is None:
             raise NearlError("There are no images yet; bring some first.")
         data = change(data)
         if test is not None:
             test = _aligned(change(test) if test_too else test, data.classes)
-        workspace.keep_sets(data if data.classes else None, test)
+        if data.classes:
+            workspace.support.keep(data, test)
+        else:
+            workspace.support.forget()
 
 
 def _checked(data: LabelledSet, indices: Iterable[int]) -> list[int]:
@@ -223,25 +222,18 @@ def _checked(data: LabelledSet, indices: Iterable[int]) -> list[int]:
 
 
 def labelled(workspace: Workspace) -> LabelledSet | None:
-    return workspace.teaching_set
+    return workspace.support.data
 
 
 def check(workspace: Workspace) -> SetCheck:
     """The check before teaching, made once for the images that are there. `problems`: all since they were brought."""
-    from nearl.data import checks
-
-    with workspace.lock:
-        data = _needed(workspace)
-        if workspace.checked is None:
-            workspace.checked = checks.check(data, workspace.held_out)
-        known = workspace.teaching_problems or data.problems
-        return replace(workspace.checked, problems=list(known))
+    return workspace.support.check()
 
 
 def thumbs(workspace: Workspace, indices: Iterable[int]) -> list[tuple[int, str, str, list[str]]]:
     """(index, data address, class, marks) of these images. Marks: "same picture", "nearly the same", "two labels",
     "also in the test images", "small"."""
-    data, found = _needed(workspace), check(workspace)
+    data, found = workspace.support.needed(), check(workspace)
     groups = {"two labels": found.conflicts, "same picture": found.duplicates, "nearly the same": found.near}
     flat = {word: {i for group in members for i in group} for word, members in groups.items()}
     flat |= {"also in the test images": set(found.in_test), "small": set(found.small)}
@@ -260,7 +252,7 @@ def plan(workspace: Workspace, choice: Choice) -> Split:
     """What will be kept aside to measure with."""
     from nearl.data import splits
 
-    data, found, test = _needed(workspace), check(workspace), workspace.held_out
+    data, found, test = workspace.support.needed(), check(workspace), workspace.support.held_out
     groups = data.groups
     if choice.group_by:
         names = [record.name for record in data.records]
@@ -285,7 +277,7 @@ def plan(workspace: Workspace, choice: Choice) -> Split:
 def prompts_for(workspace: Workspace | LabelledSet) -> PromptSet:
     """The prompts that came with the images or were kept with `keep_prompts`; a class without any gets one made from
     its name."""
-    data = workspace if isinstance(workspace, LabelledSet) else _needed(workspace)
+    data = workspace if isinstance(workspace, LabelledSet) else workspace.support.needed()
     made = default_prompts(data.classes)
     try:
         own = PromptSet.from_dict(data.prompts or {})
@@ -303,16 +295,9 @@ def prompts_for(workspace: Workspace | LabelledSet) -> PromptSet:
 def keep_prompts(workspace: Workspace, value: dict | None) -> None:
     """Remember the prompts as they stand in the editor, for a reload; what cannot be a prompt set is passed over."""
     with workspace.lock:
-        data = workspace.teaching_set
+        data = workspace.support.data
         if data is not None and isinstance(value, dict):
-            workspace.keep_sets(replace(data, prompts=value), workspace.held_out)
-
-
-def _needed(workspace: Workspace) -> LabelledSet:
-    data = workspace.teaching_set
-    if data is None:
-        raise NearlError("There is nothing to learn from yet; bring images or take the synthetic example.")
-    return data
+            workspace.support.keep(replace(data, prompts=value), workspace.support.held_out)
 
 
 # ---- teaching
@@ -320,14 +305,15 @@ def _needed(workspace: Workspace) -> LabelledSet:
 
 def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choice) -> RunView:
     """Queue a run with the images that are there and these prompts; the finished adapter goes into use by itself."""
-    data = _needed(workspace)
-    if workspace.run is not None and not workspace.run.finished:
+    data = workspace.support.needed()
+    going_on = current(workspace)
+    if going_on is not None and not going_on.finished:
         raise NearlError("A run of yours is going on; cancel it first or wait until it is done.")
     found = check(workspace)
     if found.blocking:
         raise NearlError(found.blocking)
     prompt_set = prompt_set_from(value).for_classes(data.classes)
-    recipe, split, test = choice.recipe(), plan(workspace, choice), workspace.held_out
+    recipe, split, test = choice.recipe(), plan(workspace, choice), workspace.support.held_out
     keep_prompts(workspace, value)
     backbone = engine.backbone()
     from nearl.runs.job import make_job
@@ -339,7 +325,7 @@ def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choi
     digest = lambda part: [record.digest for record in part.records] if part else []  # noqa: E731
     from app.work.queue import RunView
 
-    shelf.check_room(workspace)
+    workspace.shelf.check_room()
     run = RunView.new(workspace, engine.queue)
     engine.queue.add(run, job, data=digest(data), test=digest(test))
     return run

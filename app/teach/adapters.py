@@ -8,9 +8,9 @@ import gradio as gr
 
 from app.context import Context, asset_text
 from app.html import views
+from app.teach import shelf_actions as adapting
 from app.teach import shelf_html as shelf_views
 from app.teach.parts import Parts, Pressed
-from app.visitor import shelf
 from app.visitor.workspace import Workspace
 from nearl.errors import NearlError
 
@@ -42,28 +42,28 @@ def build() -> ShelfPart:
 
 
 def show(part: ShelfPart, workspace: Workspace, message: str = "") -> dict:
-    return {part.shelf: shelf_views.shelf(shelf.items(workspace)), part.message: message}
+    return {part.shelf: shelf_views.shelf(workspace.shelf.items()), part.message: message}
 
 
 def do(ctx: Context, workspace: Workspace, pressed: Pressed) -> bool:
     """What was pressed on the shelf; whether another adapter is in use now. NearlError with one sentence."""
-    item = pressed.pick("item", shelf.items(workspace))
+    item = pressed.pick("item", workspace.shelf.items())
     if pressed.act in ("use", "stop"):
-        shelf.use(ctx.engine, workspace, item.id if pressed.act == "use" else None)
+        adapting.use(ctx.engine, workspace, item.id if pressed.act == "use" else None)
     elif pressed.act == "rename":
-        shelf.rename(workspace, item.id, pressed.to)
+        workspace.shelf.rename(item.id, pressed.to)
     elif pressed.act == "delete":
-        shelf.delete(workspace, item.id)
+        workspace.shelf.delete(item.id)
         return item.in_use
     return pressed.act in ("use", "stop")
 
 
 def compare(ctx: Context, workspace: Workspace, pressed: Pressed) -> str:
     """The two ticked adapters on the image that is on show in Predict."""
-    items = shelf.items(workspace)
+    items = workspace.shelf.items()
     chosen = [items[i] for i in pressed.ticked if 0 <= i < len(items)]
     if len(chosen) != 2:
         raise NearlError(f"To compare, tick two adapters; now {len(chosen) or 'none'} of them are ticked.")
-    columns = shelf.compare(ctx.engine, workspace, [item.id for item in chosen])
-    record = workspace.records[workspace.selected]
+    columns = adapting.compare(ctx.engine, workspace, [item.id for item in chosen])
+    record = workspace.viewing.record
     return shelf_views.comparison(views.data_uri(record.image(), 320), record.name, columns)

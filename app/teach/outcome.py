@@ -37,7 +37,7 @@ def row_record(workspace: Workspace, row: int) -> ImageRecord:
     if not 0 <= row < len(stored):
         raise NearlError("There is no such image in this result; load the page anew.")
     digest = run.digest(stored[row]["file"])
-    for data in (workspace.held_out, workspace.teaching_set):
+    for data in (workspace.support.held_out, workspace.support.data):
         for record in data.records if data is not None else ():
             if record.digest == digest:
                 return record
@@ -72,7 +72,7 @@ def report_file(workspace: Workspace, kind: Literal["html", "pdf", "csv"], names
     from nearl import report
 
     content = replace(report.Report.from_run(run.folder), rows=run.rows or [])
-    path = workspace.folder / f"nearl-{'predictions' if kind == 'csv' else 'report'}.{kind}"
+    path = workspace.download(f"nearl-{'predictions' if kind == 'csv' else 'report'}.{kind}")
     if kind == "pdf":
         report.pdf(content, path)
     elif kind == "csv":

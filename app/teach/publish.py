@@ -13,7 +13,7 @@ from gradio.utils import get_space
 from app.context import QUIET, Context
 from app.html import views
 from app.predict import actions as reading
-from app.visitor import shelf
+from app.teach import shelf_actions as adapting
 from app.visitor.workspace import Workspace
 
 WORDS = """<p class="quiet">Sign in with Hugging Face to publish under your own name. What becomes public, unless you
@@ -53,12 +53,12 @@ def build() -> PublishPart:
 def push(workspace: Workspace, repo: str, private: bool, token: gr.OAuthToken | None) -> str:
     """Publish the adapter in use; returns HTML with its address, or a sentence. The token is for this call alone."""
     try:
-        key = next((item.id for item in shelf.items(workspace) if item.in_use), None)
+        key = next((item.id for item in workspace.shelf.items() if item.in_use), None)
         if key is None:
             return views.message("No adapter is in use; choose one of your shelf first.", "error")
         if token is None:
             return views.message("Sign in first, with the button above.", "error")
-        address = html.escape(shelf.push(workspace, key, repo, token.token, private))
+        address = html.escape(adapting.push(workspace, key, repo, token.token, private))
     except Exception as error:
         return views.message(reading.sentence(error), "error")
     return f'<p class="quiet">Published: <a href="{address}" target="_blank" rel="noopener">{address}</a></p>'
@@ -79,8 +79,8 @@ def wire(
     def on_pull(key: str, repo: str, token: gr.OAuthToken | None = None) -> Iterator[dict]:
         workspace = ctx.workspace(key)
         try:
-            found = shelf.pull(ctx.engine, workspace, repo, token.token if token else None)
-            shelf.use(ctx.engine, workspace, found)
+            found = adapting.pull(ctx.engine, workspace, repo, token.token if token else None)
+            adapting.use(ctx.engine, workspace, found)
         except Exception as error:
             yield {part.message: views.message(reading.sentence(error), "error")}
             return

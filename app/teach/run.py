@@ -18,7 +18,6 @@ from app.teach import result_html as result_views
 from app.teach.html import Thumb
 from app.teach.images import is_example
 from app.teach.parts import Controls, Parts, Pressed, choice_of
-from app.visitor import shelf
 from app.visitor.workspace import Workspace
 from nearl.errors import NearlError
 
@@ -102,8 +101,8 @@ def show(part: RunPart, workspace: Workspace) -> dict:
     if not run.adapter_key:
         gone = teach_views.ended(run.state, run.error)
         return {**_buttons(part, False), part.progress: gone, part.cell: "", part.details: ""}
-    in_use = workspace.state.get("in_use") == run.adapter_key
-    entry = shelf.entry(workspace, run.adapter_key)
+    in_use = workspace.shelf.in_use == run.adapter_key
+    entry = workspace.shelf.entry(run.adapter_key)
     taught = sum(entry.support_counts.values()) if entry else 0
     losses = run.losses
     curve = {"losses": losses, "held": run.held, "steps": losses[-1][0] if losses else 1}

@@ -13,9 +13,11 @@ from app.context import DEVICE, QUIET, Context, away, seen
 from app.html import views
 from app.predict import actions as reading
 from app.predict import tab as predict
+from app.teach import actions as teaching
 from app.teach import adapters, images, publish, run
+from app.teach import shelf_actions as adapting
 from app.teach.parts import Controls, Pressed
-from app.visitor import shelf, uploads
+from app.visitor import uploads
 from app.visitor.workspace import Workspace
 
 # After a file was put into the hidden button, press it.
@@ -75,15 +77,15 @@ def _wire_run(ctx: Context, tab: TeachTab, predict_tab: predict.PredictTab) -> N
 
     def on_teach(key: str, value: dict, *values) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        before = workspace.state.get("in_use")
+        before = workspace.shelf.in_use
         yield {session: workspace.id}
         yield from run.start(ctx, part, workspace, value, values)
         yield adapters.show(tab.shelf, workspace)
-        if workspace.state.get("in_use") != before:
+        if workspace.shelf.in_use != before:
             yield from predict.show_adapter(ctx, predict_tab, workspace)
 
     def on_cancel(key: str) -> dict:
-        going_on = ctx.workspace(key).run
+        going_on = teaching.current(ctx.workspace(key))
         if going_on is not None:
             going_on.cancel()
         return {part.cancel: seen(False)}
@@ -125,8 +127,8 @@ def _wire_shelf(ctx: Context, tab: TeachTab, predict_tab: predict.PredictTab) ->
                 yield {part.comparison: adapters.compare(ctx, workspace, pressed), part.message: ""}
                 return
             if pressed.act == "download":
-                item = pressed.pick("item", shelf.items(workspace))
-                yield {tab.run.slot: str(shelf.zip_file(workspace, item.id)), part.message: ""}
+                item = pressed.pick("item", workspace.shelf.items())
+                yield {tab.run.slot: str(adapting.zip_file(workspace, item.id)), part.message: ""}
                 return
             other = adapters.do(ctx, workspace, pressed)
         except Exception as error:
@@ -140,7 +142,7 @@ def _wire_shelf(ctx: Context, tab: TeachTab, predict_tab: predict.PredictTab) ->
     def on_upload(key: str, path: str | None) -> Iterator[dict]:
         workspace = ctx.workspace(key)
         try:
-            shelf.use(ctx.engine, workspace, shelf.add(ctx.engine, workspace, path))
+            adapting.use(ctx.engine, workspace, adapting.add(ctx.engine, workspace, path))
         except Exception as error:
             yield {part.message: views.message(reading.sentence(error), "error"), part.upload: None}
             return
@@ -176,10 +178,9 @@ def _wire_return(
 
     def on_open(key: str, *values) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        before = workspace.state.get("in_use")
+        before = workspace.shelf.in_use
         yield {**images.show(tab.images, workspace, values), **adapters.show(tab.shelf, workspace)}
-        if before or workspace.returning:
-            workspace.returning = False
+        if workspace.viewing.page_shown() or before:
             yield from predict.show_adapter(ctx, predict_tab, workspace)
         yield from follow(workspace, before)
 
@@ -187,12 +188,12 @@ def _wire_return(
         workspace = ctx.workspace(key)
         yield {**run.show(tab.run, workspace), **adapters.show(tab.shelf, workspace)}
         if workspace.busy:
-            yield from follow(workspace, workspace.state.get("in_use"))
+            yield from follow(workspace, workspace.shelf.in_use)
 
     def follow(workspace: Workspace, before: str | None) -> Iterator[dict]:
         yield from run.watch(tab.run, workspace)
         yield adapters.show(tab.shelf, workspace)
-        if workspace.state.get("in_use") != before:
+        if workspace.shelf.in_use != before:
             yield from predict.show_adapter(ctx, predict_tab, workspace)
 
     opened.then(on_open, [ctx.session, *tab.controls.outputs], outputs, concurrency_limit=None, **QUIET)

@@ -17,6 +17,9 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from nearl.errors import NearlError
 
@@ -132,9 +135,28 @@ def read_json(path: Path) -> dict:
     """The content, or {} where there is none or it is damaged (a workspace then goes on without it)."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_model(path: Path, model: type[Model]) -> Model | None:
+    """The content of a JSON file as a model. Keys that it does not know are ignored, and fields that are damaged have
+    their defaults. None where there is no such file, or it lacks a field without a default."""
+    content = read_json(path)
+    if not content:
+        return None
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        damaged = {place["loc"][0] for place in error.errors() if place["loc"]}
+    try:
+        return model.model_validate({name: value for name, value in content.items() if name not in damaged})
+    except ValidationError:
+        return None
 
 
 def folder_bytes(folder: Path) -> int:

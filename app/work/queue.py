@@ -16,12 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.visitor import shelf
-from app.visitor.disk import made_here, read_json, write_json
+from app.visitor.disk import made_here, read_json, read_model, write_json
+from app.visitor.state import State
 from nearl.errors import NearlError
 
 if TYPE_CHECKING:
-    from app.visitor.workspace import Registry, Workspace
+    from app.visitor.registry import Registry
+    from app.visitor.workspace import Workspace
     from nearl.runs.folder import RunFolder
     from nearl.runs.job import Job
 
@@ -57,10 +58,10 @@ class View:
     def found_again(cls, workspace: Workspace) -> View | None:
         """The latest run, also where it ended before the server was last started."""
         with workspace.lock:
-            view, key = getattr(workspace, cls.kind), workspace.state.get(cls.kind)
+            view, key = workspace.runs.latest(cls.kind), workspace.runs.key(cls.kind)
             if view is None and key and (workspace.path / cls.home / key / NOTES).is_file():
                 view = cls(workspace, workspace.path / cls.home / key)
-                setattr(workspace, cls.kind, view)
+                workspace.runs.keep(cls.kind, view)
             return view
 
     @staticmethod
@@ -209,8 +210,8 @@ class RunView(View):
         found = self.numbered_rows
         if found is None:
             return None
-        names = {f"image {n}": self.workspace.names.get(d) for n, d in enumerate(self.notes["data"], start=1)}
-        names |= {f"test image {n}": self.workspace.names.get(d) for n, d in enumerate(self.notes["test"], start=1)}
+        names = {f"image {n}": self.workspace.support.name(d) for n, d in enumerate(self.notes["data"], start=1)}
+        names |= {f"test image {n}": self.workspace.support.name(d) for n, d in enumerate(self.notes["test"], start=1)}
         return [{**row, "file": names.get(row["file"]) or row["file"]} for row in found]
 
     def digest(self, file: str) -> str:
@@ -237,9 +238,9 @@ class RunView(View):
         if outcome is None or outcome.adapter is None:
             self.note(shelf="")
             return
-        key = shelf.put(self.workspace, outcome.adapter)
+        key = self.workspace.shelf.put(outcome.adapter)
         if outcome.stopped != CANCELLED:
-            self.workspace.set_adapter(outcome.adapter, key)
+            self.workspace.shelf.use(key, outcome.adapter)
         self.note(shelf=key)
 
 
@@ -261,8 +262,7 @@ class Queue:
         workspace.check_room(job.images.nbytes)
         view.folder.create(job)
         view.note(**notes)
-        workspace.remember(**{view.kind: path.name})
-        setattr(workspace, view.kind, view)
+        workspace.runs.keep(view.kind, view, path.name)
         _forget_old_runs(path, view.kept)
         self.put(view)
 
@@ -293,9 +293,9 @@ class Queue:
         from app.work.comparison_view import ComparisonView
 
         for path in made_here(registry.root.workspaces):
-            state = read_json(path / "state.json")
+            state = read_model(path / "state.json", State) or State()
             for kind in (RunView, ComparisonView):
-                folder = path / kind.home / str(state.get(kind.kind))
+                folder = path / kind.home / getattr(state, kind.kind)
                 if not (folder / NOTES).is_file() or kind(None, folder).finished:
                     continue
                 workspace = registry.adopt(path)

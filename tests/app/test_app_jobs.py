@@ -14,9 +14,10 @@ from gradio_client import Client, handle_file
 from app.engine import Engine
 from app.predict import actions as reading
 from app.teach import actions as teaching
-from app.visitor import shelf
+from app.teach import shelf_actions as adapting
 from app.visitor.disk import Root
-from app.visitor.workspace import Registry, Workspace
+from app.visitor.registry import Registry
+from app.visitor.workspace import Workspace
 from app.work.queue import CANCELLED, DONE, FAILED, INTERRUPTED, TEACHING, WAITING, RunView
 from nearl.adapters.store import Adapter, zip_adapter
 from nearl.data.phantoms.kinds import phantom_set, write_phantom_folder
@@ -44,7 +45,7 @@ def registry(tmp_path):
 
 def visitor(registry: Registry) -> Workspace:
     workspace = registry.get(None)
-    workspace.keep_sets(phantom_set("smear", 5, size=64))
+    workspace.support.keep(phantom_set("smear", 5, size=64))
     return workspace
 
 
@@ -102,35 +103,35 @@ def test_runs_wait_in_line_and_a_cancelled_one_keeps_its_best(engine, registry):
     assert ended(runs[0]).state == CANCELLED
     assert runs[0].stopped == CANCELLED and runs[0].step < 5000
     assert len(runs[0].losses) == runs[0].step
-    kept = shelf.items(first)
+    kept = first.shelf.items()
     assert [item.id for item in kept] == [runs[0].adapter_key]  # on the shelf, but nobody asked for it to be used
-    assert first.adapter is None and not kept[0].in_use
-    shelf.use(engine, first, kept[0].id)
-    assert first.adapter is not None
+    assert first.shelf.adapter is None and not kept[0].in_use
+    adapting.use(engine, first, kept[0].id)
+    assert first.shelf.adapter is not None
 
     assert ended(runs[2]).state == DONE
-    assert third.adapter is not None and shelf.items(third)[0].in_use
+    assert third.shelf.adapter is not None and third.shelf.items()[0].in_use
     assert runs[2].results["n"] == len(runs[2].rows) > 0
-    assert (runs[1].step, shelf.items(second), second.adapter) == (0, [], None)
+    assert (runs[1].step, second.shelf.items(), second.shelf.adapter) == (0, [], None)
     assert not list(registry.root.path.rglob("job.safetensors"))  # no images but those of the sets themselves
 
 
 def test_a_worker_that_dies_ends_its_run_alone_and_the_old_adapter_reads_on(engine, registry):
     workspace, next_one = visitor(registry), visitor(registry)
-    old = shelf.put(workspace, taught(engine))
-    shelf.use(engine, workspace, old)
+    old = workspace.shelf.put(taught(engine))
+    adapting.use(engine, workspace, old)
     run, waiting = begin(engine, workspace, 5000), begin(engine, next_one, 10)
     until(lambda: run.step > 0)
     reading.bring(workspace, [("image 1", _png(workspace))])
-    reading.read(engine, workspace, workspace.prompt_set.to_dict())
+    reading.read(engine, workspace, workspace.viewing.prompts.to_dict())
     assert run.state == TEACHING
-    assert workspace.prediction.adapted is not None and workspace.state["in_use"] == old
+    assert workspace.viewing.prediction.adapted is not None and workspace.shelf.in_use == old
 
     (worker,) = processes(str(run.path))
     os.kill(worker, signal.SIGKILL)
     assert ended(run).state == FAILED
     assert "memory" in run.error and run.error.count(".") == 1  # what the system kills for
-    assert workspace.state["in_use"] == old and len(shelf.items(workspace)) == 1
+    assert workspace.shelf.in_use == old and len(workspace.shelf.items()) == 1
     assert ended(waiting).state == DONE
     assert not workspace.busy
 

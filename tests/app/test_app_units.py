@@ -24,11 +24,13 @@ from app.predict import actions as reading
 from app.predict.actions import AFTER, BEFORE, MapChoice
 from app.teach import actions as teaching
 from app.teach import publish
+from app.teach import shelf_actions as adapting
 from app.teach.actions import Choice
 from app.theme import PALETTE
-from app.visitor import shelf
 from app.visitor.disk import Root
-from app.visitor.workspace import GRACE_SECONDS, IDLE_SECONDS, Registry
+from app.visitor.maps import MapKey
+from app.visitor.registry import Registry
+from app.visitor.workspace import GRACE_SECONDS, IDLE_SECONDS
 from nearl.data.images import Problem
 from nearl.data.phantoms.kinds import phantom_set, write_phantom_folder
 from nearl.errors import NearlError
@@ -132,7 +134,7 @@ def test_workspaces_expire_and_take_their_files_along():
     now = [0.0]
     registry = Registry(clock=lambda: now[0])
     idle, left = registry.get(None), registry.get(None)
-    folder = idle.folder
+    folder = idle.download("x").parent
     registry.leave(left.id)
     now[0] = GRACE_SECONDS + 1
     registry.sweep()
@@ -154,7 +156,7 @@ def test_a_workspace_that_is_teaching_is_kept():
     now = [0.0]
     registry = Registry(limit=1, clock=lambda: now[0])
     busy = registry.get(None)
-    busy.run = Run()
+    busy.runs.keep("run", Run())
     now[0] = 10 * IDLE_SECONDS
     registry.get(None)
     assert registry.get(busy.id) is busy
@@ -227,19 +229,19 @@ def test_read_before_and_after_teaching(engine, workspace, images):
     reading.bring(workspace, images[:2])
     prompts = default_prompts(["no lesion", "lesion"]).to_dict()
     reading.read(engine, workspace, prompts)
-    before = workspace.prediction.frozen
-    assert workspace.prediction.adapted is None
+    before = workspace.viewing.prediction.frozen
+    assert workspace.viewing.prediction.adapted is None
     assert "not taught" not in reading.reading_html(workspace)
 
-    shelf.use(engine, workspace, shelf.put(workspace, taught(engine)))
+    adapting.use(engine, workspace, workspace.shelf.put(taught(engine)))
     reading.read(engine, workspace, prompts)
-    np.testing.assert_allclose(workspace.prediction.frozen, before, atol=1e-6)
-    assert workspace.prediction.adapted.shape == (2, 2)
+    np.testing.assert_allclose(workspace.viewing.prediction.frozen, before, atol=1e-6)
+    assert workspace.viewing.prediction.adapted.shape == (2, 2)
     for when in (BEFORE, AFTER):
         layer, words = reading.map_layer(engine, workspace, MapChoice(when, "lesion"))
         assert f"“lesion”, {when} teaching" in words
         assert layer.startswith("data:image/png") if "empty" not in words else layer is None
-    assert len(workspace.heatmaps) == 2
+    assert len(workspace.maps) == 2
 
     wider = default_prompts(["no lesion", "lesion", "scar"]).to_dict()
     reading.read(engine, workspace, wider)
@@ -250,7 +252,9 @@ def test_an_empty_map_is_said_in_words(engine, workspace, images):
     reading.bring(workspace, images[:1])
     reading.read(engine, workspace, default_prompts(["a", "b"]).to_dict())
     reading.map_layer(engine, workspace, MapChoice(BEFORE, "a"))
-    workspace.heatmaps = {key: replace(m, values=0 * m.values) for key, m in workspace.heatmaps.items()}
+    (record,) = workspace.viewing.records
+    key = MapKey(record.digest, False, "a")
+    workspace.maps.keep([(key, replace(workspace.maps[key], values=0 * workspace.maps[key].values))])
     layer, words = reading.map_layer(engine, workspace, MapChoice(BEFORE, "a"))
     assert layer is None
     assert "No part of the image speaks for “a”" in words
@@ -260,8 +264,8 @@ def test_one_bad_file_does_not_cost_the_others(workspace, images, tmp_path):
     bad = tmp_path / "notes.png"
     bad.write_bytes(b"no image")
     reading.bring(workspace, [bad, images[0]])
-    assert [r.name for r in workspace.records] == [images[0].name]
-    assert [p.name for p in workspace.problems] == ["notes.png"]
+    assert [r.name for r in workspace.viewing.records] == [images[0].name]
+    assert [p.name for p in workspace.viewing.problems] == ["notes.png"]
 
 
 def test_reading_needs_an_image_and_a_class(engine, workspace, images):
@@ -284,12 +288,12 @@ def test_what_cannot_be_taught_is_refused_before_it_is_queued(engine, workspace)
     with pytest.raises(NearlError, match="nothing to learn from"):
         teaching.start(engine, workspace, None, Choice())
     data = phantom_set("smear", 4, size=64)
-    workspace.keep_sets(data)
+    workspace.support.keep(data)
     with pytest.raises(NearlError, match="add prompts for it"):
         teaching.start(engine, workspace, default_prompts(["a", "b"]).to_dict(), Choice())
     with pytest.raises(NearlError, match="preset"):
         teaching.start(engine, workspace, default_prompts(data.classes).to_dict(), Choice(preset="forever"))
-    workspace.keep_sets(data.subset([i for i, label in enumerate(data.labels) if label == 0]))
+    workspace.support.keep(data.subset([i for i, label in enumerate(data.labels) if label == 0]))
     with pytest.raises(NearlError, match="lesion"):
         teaching.start(engine, workspace, default_prompts(data.classes).to_dict(), Choice())
     assert teaching.current(workspace) is None
@@ -301,22 +305,22 @@ def test_images_are_brought_class_by_class_and_tidied(workspace, images, tmp_pat
     teaching.bring(workspace, images[:4], "clear")
     assert "at least two classes" in teaching.check(workspace).blocking
     teaching.bring(workspace, [*images[4:6], broken], "spot")
-    assert workspace.teaching_set.counts() == {"clear": 4, "spot": 2}
+    assert workspace.support.data.counts() == {"clear": 4, "spot": 2}
     assert [problem.name for problem in teaching.check(workspace).problems] == ["broken.png"]
     with pytest.raises(NearlError):
         teaching.bring(workspace, [broken], "clear")
-    assert len(workspace.teaching_set) == 6
+    assert len(workspace.support.data) == 6
 
     teaching.relabel(workspace, [0], "spot")
     teaching.rename_class(workspace, "spot", "shadow")
     teaching.remove_images(workspace, [1])
-    assert workspace.teaching_set.counts() == {"clear": 2, "shadow": 3}
+    assert workspace.support.data.counts() == {"clear": 2, "shadow": 3}
     with pytest.raises(NearlError, match="no longer there"):
         teaching.remove_images(workspace, [99])
     (_, picture, name, marks), *_ = teaching.thumbs(workspace, [0])
     assert picture.startswith("data:image/") and (name, marks) == ("shadow", [])
     teaching.merge_classes(workspace, ["clear", "shadow"], "all")
-    assert workspace.teaching_set.counts() == {"all": 5}
+    assert workspace.support.data.counts() == {"all": 5}
     teaching.forget_images(workspace)
     assert teaching.labelled(workspace) is None
     with pytest.raises(NearlError, match="no images yet"):
@@ -330,57 +334,57 @@ def test_the_set_is_found_again_by_a_later_server_without_its_names(tmp_path, im
     teaching.bring(workspace, images[2:4], "b")
     again = Registry(root).get(workspace.id)
     assert again is not workspace
-    assert again.teaching_set.counts() == {"a": 2, "b": 2}
-    assert [r.digest for r in again.teaching_set.records] == [r.digest for r in workspace.teaching_set.records]
-    assert [r.name for r in again.teaching_set.records] == [f"image {i}" for i in range(1, 5)]
+    assert again.support.data.counts() == {"a": 2, "b": 2}
+    assert [r.digest for r in again.support.data.records] == [r.digest for r in workspace.support.data.records]
+    assert [r.name for r in again.support.data.records] == [f"image {i}" for i in range(1, 5)]
     with pytest.raises(NearlError, match="names of these files were forgotten"):
         teaching.plan(again, Choice(group_by="_"))
 
 
 def test_prompts_come_with_the_images_or_from_the_class_names(workspace):
     teaching.gather_example(workspace, "ultrasound")
-    assert len(workspace.held_out) > 0
+    assert len(workspace.support.held_out) > 0
     assert len(teaching.prompts_for(workspace).prompts[0]) > 1
-    workspace.teaching_set.prompts = {"classes": "nonsense"}
+    workspace.support.data.prompts = {"classes": "nonsense"}
     assert teaching.prompts_for(workspace).prompts[0] == ("a medical image of no lesion",)
 
 
 def test_adapters_are_things_on_a_shelf(engine, registry, workspace, images):
-    first = shelf.put(workspace, taught(engine))
-    second = shelf.put(workspace, taught(engine))
-    assert [item.name for item in shelf.items(workspace)].count("no lesion, lesion") == 1
-    shelf.rename(workspace, first, "  Monday's\nadapter ")
-    assert shelf.entry(workspace, first).name == "Monday's adapter"
+    first = workspace.shelf.put(taught(engine))
+    second = workspace.shelf.put(taught(engine))
+    assert [item.name for item in workspace.shelf.items()].count("no lesion, lesion") == 1
+    workspace.shelf.rename(first, "  Monday's\nadapter ")
+    assert workspace.shelf.entry(first).name == "Monday's adapter"
     with pytest.raises(NearlError, match="needs a name"):
-        shelf.rename(workspace, first, " ")
-    shelf.use(engine, workspace, first)
-    assert [item.id for item in shelf.items(workspace) if item.in_use] == [first]
+        workspace.shelf.rename(first, " ")
+    adapting.use(engine, workspace, first)
+    assert [item.id for item in workspace.shelf.items() if item.in_use] == [first]
     with pytest.raises(NearlError, match="no image to compare"):
-        shelf.compare(engine, workspace, [first, second])
+        adapting.compare(engine, workspace, [first, second])
     reading.bring(workspace, images[:1])
-    columns = shelf.compare(engine, workspace, [first, second])
+    columns = adapting.compare(engine, workspace, [first, second])
     assert [classes for _, classes, _ in columns] == [["no lesion", "lesion"]] * 2
     assert all(sum(shares) == pytest.approx(1, abs=1e-4) for _, _, shares in columns)
-    shelf.delete(workspace, first)
-    assert workspace.adapter is None
+    workspace.shelf.delete(first)
+    assert workspace.shelf.adapter is None
     assert not (workspace.path / "shelf" / first).exists()
     with pytest.raises(NearlError, match="no such adapter"):
-        shelf.use(engine, workspace, first)
+        adapting.use(engine, workspace, first)
 
     other = registry.get(None)
-    key = shelf.add(engine, other, shelf.zip_file(workspace, second))
-    shelf.use(engine, other, key)
-    assert other.adapter.version == shelf.load(workspace, second).version
+    key = adapting.add(engine, other, adapting.zip_file(workspace, second))
+    adapting.use(engine, other, key)
+    assert other.shelf.adapter.version == workspace.shelf.load(second).version
     with pytest.raises(NearlError, match="adapter"):
-        shelf.add(engine, other, images[0])
-    assert other.adapter is not None
+        adapting.add(engine, other, images[0])
+    assert other.shelf.adapter is not None
 
 
 def test_figures_of_a_strangers_adapter_are_shown_only_if_they_are_figures(engine, workspace):
     adapter = taught(engine)
     for nonsense in ({"frozen": {"balanced_accuracy": "x"}, "adapted": {"balanced_accuracy": 7}}, [1], "x", {"n": 1}):
         adapter.meta["metrics"] = nonsense
-        assert shelf.entry(workspace, shelf.put(workspace, adapter)).figures is None
+        assert workspace.shelf.entry(workspace.shelf.put(adapter)).figures is None
 
 
 def test_a_model_that_cannot_be_loaded_is_replaced_and_said_in_one_sentence(checkpoints, monkeypatch):
@@ -450,7 +454,7 @@ def test_publishing_needs_an_adapter_and_a_token_and_keeps_neither_in_its_words(
     token = gr.OAuthToken("hf_secret", "contribute-repos", 9e12)
     assert "No adapter is in use" in publish.push(workspace, "anna/x", True, token)
     adapter = taught(engine)
-    shelf.use(engine, workspace, shelf.put(workspace, adapter))
+    adapting.use(engine, workspace, workspace.shelf.put(adapter))
     assert "Sign in first" in publish.push(workspace, "anna/x", True, None)
     assert not pushed
     assert 'href="https://hub/x"' in publish.push(workspace, "anna/x", True, token)

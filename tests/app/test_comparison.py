@@ -13,7 +13,6 @@ import pytest
 from app.compare import actions as comparing
 from app.compare.actions import OWN, Choice
 from app.predict import actions as reading
-from app.visitor import shelf
 from app.work.queue import CANCELLED, DONE
 from nearl.data.phantoms.kinds import phantom_set
 from nearl.errors import NearlError
@@ -123,7 +122,7 @@ def test_refusals_are_sentences(engine, registry):  # noqa: F811
     ):
         with pytest.raises(NearlError, match=words):
             comparing.start(engine, workspace, choice)
-    workspace.keep_sets(phantom_set("smear", 3, size=64))
+    workspace.support.keep(phantom_set("smear", 3, size=64))
     with pytest.raises(NearlError, match="at least 4 images"):
         begin(engine, workspace, CHEAP)
     with pytest.raises(NearlError, match="not been taught yet"):
@@ -176,19 +175,19 @@ def test_two_visitors_take_turns_and_a_winner_reads(engine, registry, monkeypatc
     assert turns.index(theirs.path.name) < len(turns) - turns[::-1].index(ours.path.name) - 1  # before ours had ended
     assert not list(registry.root.path.rglob("comparisons/*/job.safetensors"))  # the images are gone
 
-    first.comparison = None  # as after a restart of the server
+    first.runs.forget()  # as after a restart of the server
     assert all(line["done"] for line in comparing.lines(comparing.current(first)))
     comparing.use(engine, first, "linear-probe")
     comparing.use(engine, first, "linear-probe")
-    (item,) = shelf.items(first)  # once, however often it is pressed
+    (item,) = first.shelf.items()  # once, however often it is pressed
     assert item.in_use and item.method == "linear-probe" and item.name.startswith("Linear probe: ")
     reading.bring(first, [("image 1", next((first.path / "set" / "images").glob("*.png")))])
-    reading.read(engine, first, first.prompt_set.to_dict())
-    assert first.prediction.adapted is not None
+    reading.read(engine, first, first.viewing.prompts.to_dict())
+    assert first.viewing.prediction.adapted is not None
     comparing.use(engine, first, "nearl")
-    assert {item.method for item in shelf.items(first)} == {"linear-probe", "nearl"}
+    assert {item.method for item in first.shelf.items()} == {"linear-probe", "nearl"}
     comparing.use(engine, first, "zero-shot")
-    assert first.adapter is None
+    assert first.shelf.adapter is None
     begin(engine, first, CHEAP).cancel()
     assert not list((first.path / "comparisons").glob(ours.path.name))  # the latest alone is kept
     with pytest.raises(NearlError, match="not been taught yet"):

@@ -28,18 +28,17 @@ LOOK = {"colours": "viridis", "smooth": False, "contour": 0.9}
 def workspace(tiny, tmp_path):
     backbone = tiny("bert-pooler")
     made = Workspace("w", tmp_path / "w")
-    made.set_images([record(i, HOSTILE) for i in range(3)], [], False)
-    made.set_adapter(adapter_for(backbone))
-    made.prompt_set = PROMPTS
-    made.classifier = Classifier(backbone, PROMPTS, made.adapter)
-    made.prediction = made.classifier.predict(made.records)
+    made.viewing.bring([record(i, HOSTILE) for i in range(3)], [], False)
+    made.shelf.use(made.shelf.put(adapter_for(backbone)))
+    classifier = made.viewing.ask(PROMPTS, lambda: Classifier(backbone, PROMPTS, made.shelf.adapter))
+    made.viewing.keep(classifier.predict(made.viewing.records), [])
     yield made
     made.close()
 
 
 @pytest.fixture
 def passes(workspace):
-    counter = Counter(workspace.classifier.backbone.vision.blocks[0])
+    counter = Counter(workspace.viewing.classifier.backbone.vision.blocks[0])
     yield counter
     counter.handle.remove()
 
@@ -64,8 +63,8 @@ def test_what_was_drawn_once_asks_the_model_nothing(workspace, passes):
     assert passes.take() == 1  # one forward pass for the class that was missing
     shown(workspace, class_name="normal")
     assert passes.take() == 0
-    workspace.set_images(workspace.records, [], False)
-    assert not workspace.heatmaps  # nothing of an image stays behind
+    workspace.viewing.bring(workspace.viewing.records, [], False)
+    assert not len(workspace.maps)  # nothing of an image stays behind
 
 
 def test_views(workspace, passes):
@@ -87,11 +86,11 @@ def test_a_choice_that_cannot_be_had_is_settled(workspace, tiny):
     choice, _ = shown(workspace, method="novelty", view=CLASSES, when=BEFORE, class_name="gone", layer=40)
     assert (choice.method, choice.when, choice.view) == ("novelty", AFTER, ONE)
     assert choice.class_name in PROMPTS.classes and choice.layer == 4
-    workspace.set_adapter(None, "")
+    workspace.shelf.use(None)
     with pytest.raises(NearlError, match="no reading yet"):
         explaining.settle(workspace, Choice())
-    workspace.classifier = Classifier(tiny("clip"), PROMPTS)
-    workspace.prediction = workspace.classifier.predict(workspace.records)
+    classifier = workspace.viewing.ask(PROMPTS, lambda: Classifier(tiny("clip"), PROMPTS))
+    workspace.viewing.keep(classifier.predict(workspace.viewing.records), [])
     choice, _ = shown(workspace, method="novelty", view=COMPARE, when=AFTER)
     assert (choice.method, choice.when, choice.view) == ("gradcam", BEFORE, ONE)
     assert "evidence" not in {card.key for card in explaining.offered(workspace)}
@@ -113,7 +112,7 @@ def test_words_and_layers_are_told(workspace):
 
 
 def test_a_map_that_is_no_better_than_chance_or_its_control_is_called_so(workspace, monkeypatch):
-    identity = workspace.classifier.backbone.identity
+    identity = workspace.viewing.classifier.backbone.identity
     rows = [
         {"method": name, "which": which, "pointing": {"mean": value}}
         for name, values in {"attention": (0.05, 0.04), "novelty": (0.6, 0.7), "gradcam": (0.8, 0.2)}.items()

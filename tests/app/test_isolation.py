@@ -18,9 +18,11 @@ import pytest
 from gradio_client import Client, handle_file
 
 from app.teach import actions as teaching
+from app.visitor import registry as registries
 from app.visitor import workspace
 from app.visitor.disk import Root, folder_name
-from app.visitor.workspace import IDLE_SECONDS, KEEP_SECONDS, UPLOAD_SECONDS, Registry
+from app.visitor.registry import KEEP_SECONDS, UPLOAD_SECONDS, Registry
+from app.visitor.workspace import IDLE_SECONDS
 from nearl.data.phantoms.kinds import phantom_set, write_phantom_folder
 from nearl.errors import NearlError
 from nearl.prompts import default_prompts
@@ -191,7 +193,7 @@ def test_what_is_kept_has_no_names_and_is_for_the_server_alone(registry):
         part.records = [replace(record, name=f"{MARK}.png") for record in part.records]
     data.groups, data.name = [f"{MARK} {i % 2}" if i else "" for i in range(len(data))], f"{MARK}.zip"
     mine = registry.get(None)
-    mine.keep_sets(data, test)
+    mine.support.keep(data, test)
     for path in registry.root.path.rglob("*"):
         assert MARK not in path.name and mine.id not in str(path)
         assert path.is_dir() or MARK.encode() not in path.read_bytes()
@@ -200,7 +202,7 @@ def test_what_is_kept_has_no_names_and_is_for_the_server_alone(registry):
 
     found = Registry(registry.root).get(mine.id)
     assert found is not mine and found.id == mine.id
-    again, more = found.teaching_set, found.held_out
+    again, more = found.support.data, found.support.held_out
     assert [r.digest for r in again.records] == [r.digest for r in data.records]
     assert (again.classes, again.labels, len(more)) == (data.classes, data.labels, len(test))
     assert [a == b for a in again.groups for b in again.groups] == [a == b for a in data.groups for b in data.groups]
@@ -212,17 +214,17 @@ def test_what_is_kept_has_no_names_and_is_for_the_server_alone(registry):
 
 def test_a_full_workspace_says_so_and_keeps_what_it_has(registry, monkeypatch):
     mine = registry.get(None)
-    mine.keep_sets(phantom_set("smear", 2, size=64))
+    mine.support.keep(phantom_set("smear", 2, size=64))
     monkeypatch.setattr(workspace, "MAX_BYTES", 30_000)
     with pytest.raises(NearlError, match="full"):
-        mine.keep_sets(phantom_set("smear", 9, seed=3, size=64))
-    assert len(mine.teaching_set) == len(Registry(registry.root).get(mine.id).teaching_set) == 4
+        mine.support.keep(phantom_set("smear", 9, seed=3, size=64))
+    assert len(mine.support.data) == len(Registry(registry.root).get(mine.id).support.data) == 4
 
 
 def test_the_sweeper_also_clears_up_after_an_earlier_server(registry, now):
     old, young, busy = (registry.get(None) for _ in range(3))
     for each in (old, young, busy):
-        each.keep_sets(phantom_set("smear", 1, size=64))
+        each.support.keep(phantom_set("smear", 1, size=64))
         each.stamp(now[0])
     upload = registry.root.uploads / ("0123" * 16) / f"{MARK}.png"
     upload.parent.mkdir()
@@ -232,25 +234,25 @@ def test_the_sweeper_also_clears_up_after_an_earlier_server(registry, now):
     later = Registry(registry.root, clock=lambda: now[0])  # a server that starts on the same folder
     now[0] += KEEP_SECONDS - 60
     later.get(young.id)
-    later.get(busy.id).run = type("Run", (), {"finished": False})()
+    later.get(busy.id).runs.keep("run", type("Run", (), {"finished": False})())
     later.sweep_disk()
     assert all(each.path.exists() for each in (old, young, busy))
     assert not upload.parent.exists() and UPLOAD_SECONDS < KEEP_SECONDS
     now[0] += 120
     later.sweep_disk()
     assert [each.path.exists() for each in (old, young, busy)] == [False, True, True]
-    assert later.get(old.id) is not old and later.get(old.id).teaching_set is None
+    assert later.get(old.id) is not old and later.get(old.id).support.data is None
     now[0] += KEEP_SECONDS + IDLE_SECONDS
     later.sweep_disk()
     assert [each.path.exists() for each in (old, young, busy)] == [False, False, True]
 
 
 def test_there_are_never_more_workspaces_on_disk_than_allowed(registry, now, monkeypatch):
-    monkeypatch.setattr(workspace, "MAX_ON_DISK", 2)
+    monkeypatch.setattr(registries, "MAX_ON_DISK", 2)
     made = []
     for _ in range(4):
         made.append(registry.get(None))
-        made[-1].keep_sets(phantom_set("smear", 1, size=64))
+        made[-1].support.keep(phantom_set("smear", 1, size=64))
         made[-1].stamp(now[0])
         now[0] += 2 * IDLE_SECONDS
     registry.sweep_disk()

@@ -11,7 +11,7 @@ from PIL import Image
 from app.engine import DeviceLock
 from app.explain import actions as explaining
 from app.predict import actions as reading
-from app.visitor import shelf
+from app.teach import shelf_actions as adapting
 from app.visitor.workspace import Workspace
 from nearl.adapters.store import save_adapter, zip_adapter
 from nearl.cli.main import main
@@ -199,23 +199,25 @@ def test_the_shelf_takes_any_adapter(tiny, adapters, tmp_path):
     engine = SimpleNamespace(device_lock=DeviceLock(), backbone=lambda: tiny("biomedclip"))
     workspace = Workspace("w", tmp_path / "w")
     path = zip_adapter(adapters("lora"), tmp_path / "lora.zip")
-    key = shelf.add(engine, workspace, path)
-    assert shelf.entry(workspace, key).method == "lora"
-    shelf.use(engine, workspace, key)
-    workspace.set_images(NEW[:2], [], False)
+    key = adapting.add(engine, workspace, path)
+    assert workspace.shelf.entry(key).method == "lora"
+    adapting.use(engine, workspace, key)
+    workspace.viewing.bring(NEW[:2], [], False)
     reading.read(engine, workspace, PROMPTS.to_dict())
-    assert workspace.prediction.adapted.shape == (2, 2)
-    assert shelf.compare(engine, workspace, [key])[0][2] == pytest.approx(workspace.prediction.adapted[0], abs=1e-5)
-    shelf.zip_file(workspace, key)
+    assert workspace.viewing.prediction.adapted.shape == (2, 2)
+    assert adapting.compare(engine, workspace, [key])[0][2] == pytest.approx(
+        workspace.viewing.prediction.adapted[0], abs=1e-5
+    )
+    adapting.zip_file(workspace, key)
     settled = explaining.settle(workspace, explaining.Choice(when=reading.AFTER, class_name="one"))
     assert settled.when == reading.AFTER and explaining.word_shares(engine, workspace, settled) == []
     assert explaining.panels(engine, workspace, settled)[0].heatmap.adapted
-    key = shelf.put(workspace, adapters("linear-probe"))
-    shelf.use(engine, workspace, key)
+    key = workspace.shelf.put(adapters("linear-probe"))
+    adapting.use(engine, workspace, key)
     with pytest.raises(NearlError, match="Linear probe answers only"):
         reading.read(engine, workspace, EDITED.to_dict())
-    assert workspace.prediction is None
-    shelf.use(engine, workspace, shelf.put(workspace, adapters("maple")))
+    assert workspace.viewing.prediction is None
+    adapting.use(engine, workspace, workspace.shelf.put(adapters("maple")))
     reading.read(engine, workspace, PROMPTS.to_dict())
     layer, said = reading.map_layer(engine, workspace, reading.MapChoice(reading.AFTER))
     assert layer is None and said.startswith("No map after teaching: MaPLe")

@@ -1,0 +1,91 @@
+"""What the page does with a visitor's adapters and the model: use, bring, publish, fetch and compare them.
+
+Where nothing else is said, NearlError is raised with one sentence and nothing has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.engine import Engine
+from app.visitor.workspace import Workspace
+from nearl.data.images import ImageRecord
+from nearl.errors import NearlError
+from nearl.prompts import PromptSet
+
+if TYPE_CHECKING:
+    from nearl.adapters.store import Adapter
+
+
+def use(engine: Engine, workspace: Workspace, key: str | None) -> None:
+    """Read with this adapter of the shelf from now on, or with none, if it fits the model."""
+    adapter = workspace.shelf.load(key) if key else None
+    if adapter is not None:
+        check_fits(engine, adapter)
+    workspace.shelf.use(key, adapter)
+
+
+def check_fits(engine: Engine, adapter: Adapter) -> None:
+    """Raises NearlError for an adapter of another backbone, or whose tensors do not fit their configuration."""
+    backbone = engine.backbone()
+    from nearl.methods import restore
+
+    with engine.device_lock:
+        restore(backbone, adapter)
+
+
+def add(engine: Engine, workspace: Workspace, path: str | Path) -> str:
+    """Put an adapter from a zip on the shelf; returns its id."""
+    backbone = engine.backbone()
+    from nearl.adapters.store import load_adapter
+
+    adapter = load_adapter(path, backbone.identity)
+    check_fits(engine, adapter)
+    return workspace.shelf.put(adapter, adapter.meta.get("name") or "")
+
+
+def zip_file(workspace: Workspace, key: str) -> Path:
+    """An adapter as one zip to download; its file name says nothing about the visitor."""
+    from nearl.adapters.store import zip_adapter
+
+    return zip_adapter(workspace.shelf.load(key), workspace.download("nearl-adapter.zip"))
+
+
+def push(workspace: Workspace, key: str, repo: str, token: str | None, private: bool = False) -> str:
+    """Publish an adapter on the Hub with the visitor's own token; returns its address."""
+    from nearl.adapters import hub
+
+    return hub.push(workspace.shelf.load(key), repo, token=token, private=private)
+
+
+def pull(engine: Engine, workspace: Workspace, repo: str, token: str | None = None) -> str:
+    """Put an adapter from the Hub on the shelf; returns its id."""
+    backbone = engine.backbone()
+    from nearl.adapters import hub
+
+    adapter = hub.pull(repo, token=token, identity=backbone.identity)
+    check_fits(engine, adapter)
+    return workspace.shelf.put(adapter, adapter.meta.get("name") or repo.rpartition("/")[2])
+
+
+def compare(
+    engine: Engine, workspace: Workspace, keys: Sequence[str], record: ImageRecord | None = None
+) -> list[tuple[str, list[str], list[float]]]:
+    """(name, classes, probabilities) that each of these adapters gives one image, asked with the prompts it was taught
+    with. The image is `record`, or that on show in Predict."""
+    record = record or workspace.viewing.record
+    if record is None:
+        raise NearlError("There is no image to compare on yet; choose an example or bring one in Predict.")
+    backbone = engine.backbone()
+    from nearl.reading.classifier import Classifier
+
+    found = []
+    for key in keys:
+        adapter, name = workspace.shelf.load(key), workspace.shelf.entry(key).name
+        with engine.device_lock:
+            classifier = Classifier(backbone, PromptSet.from_dict(adapter.meta["prompts"]), adapter)
+            prediction = classifier.predict([record])
+        found.append((name, list(prediction.classes), [float(p) for p in prediction.adapted[0]]))
+    return found

@@ -1,0 +1,63 @@
+"""The heat maps of one visitor's images, each drawn once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, NamedTuple
+
+
+class MapKey(NamedTuple):
+    """What a heat map depends on besides the prompts and the adapter in use; one key for every tab."""
+
+    digest: str  # of the image
+    adapted: bool  # of the model after teaching
+    class_name: str  # "" for a kind of map that is the same for every class
+    method: str = "gradcam"  # a key of nearl.explain.METHODS
+    layer: int | None = None  # counted from 0; None for the method's own choice
+    head: int | None = None  # counted from 0; None for the mean of all
+    control: bool = False  # drawn of a scrambled model
+
+
+class Maps:
+    """What the model was asked for already. Cleared when the images, the prompts or the adapter change.
+
+    `lock` is held while something is drawn, so that nothing is drawn twice.
+    """
+
+    def __init__(self, lock: threading.RLock):
+        self._lock = lock
+        self._drawn: dict[Hashable, Any] = {}
+        self._latest: object = None
+
+    def __len__(self) -> int:
+        return len(self._drawn)
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._drawn
+
+    def __getitem__(self, key: Hashable) -> Any:
+        return self._drawn[key]
+
+    def once(self, key: Hashable, draw: Callable[[], Any]) -> Any:
+        """What was drawn under this key; drawn now if nothing was."""
+        with self._lock:
+            if key not in self._drawn:
+                self._drawn[key] = draw()
+            return self._drawn[key]
+
+    def keep(self, drawn: Iterable[tuple[Hashable, Any]]) -> None:
+        with self._lock:
+            self._drawn.update(drawn)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._drawn.clear()
+
+    def ask(self) -> object:
+        """A new question of the page, as an object that stands for it; the earlier ones are out of date."""
+        self._latest = question = object()
+        return question
+
+    def is_latest(self, question: object) -> bool:
+        return self._latest is question

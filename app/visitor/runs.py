@@ -1,0 +1,48 @@
+"""A visitor's latest run and latest comparison."""
+
+from __future__ import annotations
+
+import threading
+from typing import Literal, Protocol
+
+from app.visitor.state import StateFile
+
+Kind = Literal["run", "comparison"]
+
+
+class Work(Protocol):
+    """What is kept here of long work: a view of `app.work`."""
+
+    @property
+    def finished(self) -> bool: ...
+
+
+class Runs:
+    """The latest work of either kind, in memory, and its id, on disk."""
+
+    def __init__(self, lock: threading.RLock, state: StateFile):
+        self._lock, self._state = lock, state
+        self._latest: dict[Kind, Work] = {}
+
+    def latest(self, kind: Kind) -> Work | None:
+        return self._latest.get(kind)
+
+    def key(self, kind: Kind) -> str:
+        """The id of the latest work, also of one that an earlier server began; "" if there is none."""
+        return getattr(self._state.read(), kind)
+
+    def keep(self, kind: Kind, work: Work, key: str | None = None) -> None:
+        """Make this the latest. `key`: its id, where it is new."""
+        with self._lock:
+            if key is not None:
+                self._state.change(**{kind: key})
+            self._latest[kind] = work
+
+    def forget(self) -> None:
+        """Forget what is in memory, as a new server has."""
+        with self._lock:
+            self._latest.clear()
+
+    @property
+    def busy(self) -> bool:
+        return any(not work.finished for work in list(self._latest.values()))

@@ -1,0 +1,41 @@
+"""What a workspace remembers between two servers: the adapter in use, the latest run and the latest comparison."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.visitor.disk import read_model, write_json
+
+Key = Annotated[str, Field(pattern=r"^([0-9a-f]{16})?$")]
+
+
+class State(BaseModel):
+    """The content of state.json. Every field is the name of a folder of 16 hexadecimal digits, or "" for none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    in_use: Key = ""  # on the shelf
+    run: Key = ""  # in runs/
+    comparison: Key = ""  # in comparisons/
+
+
+class StateFile:
+    """A workspace's state.json. `lock` is held while it is changed."""
+
+    def __init__(self, path: Path, lock: threading.RLock):
+        self._path, self._lock = path, lock
+
+    def read(self) -> State:
+        """The state; for a new workspace, and for what is damaged, the empty one."""
+        return read_model(self._path, State) or State()
+
+    def change(self, **changes: str) -> None:
+        with self._lock:
+            old = self.read()
+            new = old.model_copy(update=changes)
+            if new != old:  # a workspace in which nothing was kept has no folder
+                write_json(self._path, new.model_dump())

@@ -1,0 +1,116 @@
+"""The images that one visitor looks at, and how the model reads them. In memory alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from app.visitor.maps import Maps
+from app.visitor.shelf import Shelf
+from nearl.data.images import ImageRecord, Problem
+from nearl.prompts import PromptSet
+
+if TYPE_CHECKING:
+    from nearl.reading.classifier import Classifier, Prediction
+    from nearl.reading.volumes import VolumeReading
+
+
+class Viewing:
+    """Images, prompts and reading. Other modules look at the attributes and change them through the methods alone.
+
+    `lock` is held while an attribute is replaced; hold it around several calls that belong together.
+    """
+
+    def __init__(self, lock: threading.RLock, maps: Maps, shelf: Shelf):
+        self._lock, self._maps, self._shelf = lock, maps, shelf
+        self.records: list[ImageRecord] = []
+        self.problems: list[Problem] = []  # files that could not be read
+        self.synthetic = False  # the images are examples
+        self.selected = 0  # the place of the image on show
+        self.classifier: Classifier | None = None
+        self.prediction: Prediction | None = None  # of all images; None until they are read
+        self.closer: list[list[str]] = []  # for each image, ready sets whose prompts are closer to it
+        self._volume: tuple[tuple, VolumeReading] | None = None
+        self._prompts: PromptSet | None = None
+        self._returning = False
+
+    @property
+    def record(self) -> ImageRecord | None:
+        """The image on show."""
+        return self.records[self.selected] if self.records else None
+
+    @property
+    def prompts(self) -> PromptSet | None:
+        """The prompts last read with; where nothing was read yet, those of the adapter in use."""
+        if self._prompts is None and self._shelf.adapter is not None:
+            self._prompts = PromptSet.from_dict(self._shelf.adapter.meta["prompts"])
+        return self._prompts
+
+    # ---- images
+
+    def bring(self, records: list[ImageRecord], problems: list[Problem], synthetic: bool = False) -> None:
+        """Replace the images and forget what was read from the earlier ones."""
+        with self._lock:
+            self.records, self.problems, self.synthetic, self.selected = records, problems, synthetic, 0
+            self._returning = False
+            self.prediction = self._volume = None
+            self._maps.clear()
+
+    def select(self, place: int) -> None:
+        """Show the image at this place; places beyond the last start again at the first."""
+        with self._lock:
+            self.selected = place % max(len(self.records), 1)
+
+    def redraw(self, record: ImageRecord) -> None:
+        """Put another drawing of the same scan in the place of the image on show."""
+        with self._lock:
+            self.records[self.selected] = record
+
+    # ---- reading
+
+    def ask(self, prompts: PromptSet, make: Callable[[], Classifier]) -> Classifier:
+        """The classifier, with these prompts; `make` gives one where there is none yet."""
+        with self._lock:
+            if self.classifier is None:
+                self.classifier = make()
+            elif self._prompts is None or self._prompts.digest != prompts.digest:
+                self.classifier.set_prompts(prompts)
+                self._maps.clear()
+            self._prompts = prompts
+            return self.classifier
+
+    def keep(self, prediction: Prediction, closer: list[list[str]]) -> None:
+        """Keep what was read from all images."""
+        with self._lock:
+            self.prediction, self.closer = prediction, closer
+
+    def forget_reading(self, prompts: PromptSet | None) -> None:
+        """The adapter has changed: forget what was read with the earlier one. `prompts`: those of the new one."""
+        with self._lock:
+            self.classifier = self.prediction = None
+            self._maps.clear()
+            self._prompts = self._prompts if prompts is None else prompts
+
+    def keep_volume(self, key: tuple, reading: VolumeReading) -> None:
+        """Keep the reading of a scan's slices. `key`: what it depends on."""
+        with self._lock:
+            self._volume = (key, reading)
+
+    def volume(self, key: tuple) -> VolumeReading | None:
+        """The reading that was kept under this key, if it is the latest."""
+        kept = self._volume
+        return kept[1] if kept is not None and kept[0] == key else None
+
+    # ---- pages
+
+    def page_opened(self) -> None:
+        """A page was opened that does not show the images yet."""
+        with self._lock:
+            self._returning = bool(self.records)
+
+    def page_shown(self) -> bool:
+        """Whether a page is still to be shown the images; asked once."""
+        with self._lock:
+            waiting, self._returning = self._returning, False
+            return waiting
