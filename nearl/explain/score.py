@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nearl.errors import NearlError
+from nearl.methods.shows import Shows
 from nearl.reading.classifier import Classifier
 
 OTHERS, ALONE = "others", "alone"
@@ -67,11 +68,8 @@ class Scorer:
             raise NearlError("There is no adapter yet, so only the map of the frozen model can be drawn.")
         self.method = classifier.method if self.adapted else None
         self.backbone = classifier.backbone if self.method is None else self.method.tower
-        if self.method is not None and not self.method.mapped:
-            raise NearlError(
-                f"No map can be drawn of {self.method.card.title}, whose own tokens stand among the image's; look at "
-                "the map before teaching."
-            )
+        if self.method is not None and Shows.TOKENS not in self.method.shows:
+            raise NearlError(Shows.TOKENS.value.format(title=self.method.card.title))
         self.classes = tuple(classifier.prompt_set.classes)
         self.per_image = self.model is not None and self.model.config.text_context == "image"
         self.summaries = self.embeddings = self.order = None

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from nearl.data.images import ImageRecord
 from nearl.explain.capture import Capture
-from nearl.explain.maps.novelty import Update, update_parts
 from nearl.explain.score import Score, Scorer
+from nearl.methods.shows import Update
 
 CAM, POOL, LAST, QUERIES = ("cam",), ("pool",), ("last",), ("queries",)
 
@@ -58,7 +58,9 @@ class Trace:
         calls = {}
         if self.model is not None:
             ocas = self.model.oca_vision
-            calls = {("update", int(k)): (oca, update_parts) for k, oca in ocas.items()}
+            calls = {
+                ("update", int(k)): (oca, lambda module, args, out: module.parts(args, out)) for k, oca in ocas.items()
+            }
             if str(len(blocks) - 1) in ocas:
                 outputs[LAST] = ocas[str(len(blocks) - 1)]
             if self.model.config.synergy == "useformer":

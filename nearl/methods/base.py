@@ -14,8 +14,10 @@ from nearl.adapters.store import Adapter, new_adapter
 from nearl.backbones import Backbone
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
-from nearl.methods.frozen import BATCH, Task
+from nearl.methods.frozen import BATCH, Task, ensemble
 from nearl.methods.nearl.finetune import Progress, Recipe
+from nearl.methods.nearl.network import PromptTokens
+from nearl.methods.shows import Queries, Shows
 from nearl.prompts import PromptSet, class_key
 
 
@@ -45,7 +47,7 @@ class Method(nn.Module):
     """
 
     card: ClassVar[Card]
-    mapped: ClassVar[bool] = True  # its image tower's tokens are the frozen one's, so that maps can be drawn
+    shows: frozenset[Shows] = frozenset({Shows.TOKENS})  # what maps can see of it
 
     def __init__(self, task: Task, **options):
         super().__init__()
@@ -114,6 +116,37 @@ class Method(nn.Module):
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Normalised pixels [B, 3, H, W] -> unit image embeddings [B, E] float32. The caller holds the lock."""
         return self.encode_tokens(self.tower.vision.embed(pixels))
+
+    def see(self, pixels: Tensor, turn: Tensor | None = None) -> Tensor:
+        """Normalised pixels [B, 3, H, W] -> logits [B, C]. The caller holds the lock and decides about gradients.
+
+        ``turn`` int64 [E]: the order into which the coordinates of the image embeddings are put before they are scored,
+        to randomise the head. It changes nothing where every image has class embeddings of its own.
+        """
+        images = self.encode_image(pixels)
+        return self.scores(images if turn is None else images[:, turn])
+
+    def encode_text(self, prompts: PromptTokens) -> Tensor:
+        """Unit class embeddings [C, E] of tokenised prompts, computed now."""
+        return ensemble(self.task.backbone.encode_text(prompts.tokens).float(), prompts.counts)
+
+    def supports(self, card) -> str:
+        """Return "" if a map (a `nearl.explain.MapCard`) can be drawn of this method, else why not, in a sentence."""
+        for need in (Shows.TOKENS, *card.needs):
+            if need not in self.shows:
+                return need.value.format(name=card.name, title=self.card.title)
+        return ""
+
+    def updates(self, side: str) -> dict[int, nn.Module]:
+        """Adapters between blocks, by the number of the block that each follows; ``side``: "vision" or "text".
+
+        The output of an adapter takes the place of the block's. It has ``parts(args, out) -> Update``.
+        """
+        return {}
+
+    def queries(self) -> Queries | None:
+        """Queries whose attention can be watched; None where the method has none."""
+        return None
 
     def images(self, records: Sequence[ImageRecord]) -> Tensor:
         """Unit image embeddings [B, E], from the frozen features that are kept."""

@@ -37,7 +37,7 @@ class MaPLe(InsideTower):
         features=False,
         recipe={"lr": 2e-3},
     )
-    mapped = False
+    shows = frozenset()  # its own tokens stand among the image's
 
     def __init__(self, task: Task, context: int = 2, depth: int = 9):
         super().__init__(task, context=context, depth=depth)

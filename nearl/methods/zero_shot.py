@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nearl.methods.base import Card, Method
+from nearl.methods.shows import Shows
 
 
 class ZeroShot(Method):
@@ -15,3 +16,4 @@ class ZeroShot(Method):
         "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, arXiv 2103.00020",
         "nothing",
     )
+    shows = frozenset({Shows.TOKENS, Shows.LINEAR, Shows.WORDS})

@@ -17,6 +17,7 @@ from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
 from nearl.methods import Frozen, Method, build, is_nearl, restore
 from nearl.methods.nearl.network import ClassFeatures, NearlCLIP, PromptTokens
+from nearl.methods.shows import Shows
 from nearl.prompts import PromptSet, class_key, unknown_words
 from nearl.reading.trust import Trust
 
@@ -91,7 +92,7 @@ class Classifier:
     @property
     def mapped(self) -> bool:
         """Whether there is an adapted model that maps can be drawn of."""
-        return self.adapter is not None and (self.method is None or self.method.mapped)
+        return self.adapter is not None and (self.method is None or Shows.TOKENS in self.method.shows)
 
     def untaught(self) -> list[str]:
         """Classes of the prompt set that the adapter was never taught."""

@@ -20,7 +20,7 @@ from nearl.explain import (
     gradcam,
     randomised,
 )
-from nearl.explain.maps.novelty import profile, update_parts
+from nearl.explain.maps.novelty import profile
 from nearl.explain.maps.relevance import carry
 from nearl.explain.report import write_maps
 from nearl.explain.trace import CAM
@@ -135,7 +135,7 @@ def test_a_new_adapter_adds_nothing_and_a_moved_one_something_new(tiny):
             z = torch.ones(1, 2, f.shape[-1])
             oca = model.model.oca_vision["0"]
             out = oca(f, z)
-            parts = update_parts(oca, (f, z), out)
+            parts = oca.parts((f, z), out)
             added = out - f
             expected = torch.linalg.vector_norm(added, dim=-1) / torch.linalg.vector_norm(f, dim=-1)
             found = parts.novel if orthogonal else (parts.novel**2 + parts.parallel**2).sqrt()

@@ -7,42 +7,18 @@ All figures are in units of the token's own length, so that layers and towers ca
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from nearl.errors import NearlError
 from nearl.explain.capture import Capture
 from nearl.explain.card import Method
 from nearl.methods.nearl.network import PromptTokens
-from nearl.methods.nearl.oca import EPS, OCA, token_norm
 
 if TYPE_CHECKING:
     from nearl.explain.score import Score
     from nearl.explain.trace import Trace
-
-
-class Update(NamedTuple):
-    """One adapter's update of each token, [B, N] float32, as shares of the token's length: ``novel`` what was added at
-    a right angle to it; ``parallel`` what was proposed along it, signed (above zero: the same direction)."""
-
-    novel: Tensor
-    parallel: Tensor
-
-
-@torch.no_grad()
-def update_parts(oca: OCA, args: tuple, out: Tensor) -> Update:
-    """From one call of an adapter: its arguments (f, z and, if given, normed f) and its output."""
-    f, z, *normed = args
-    h = oca.hidden(normed[0] if normed and normed[0] is not None else token_norm(f), z).float()
-    f, added, w_o = f.float(), out.float() - f.float(), oca.w_o.weight.float()
-    square = f.square().sum(-1)
-    proposed = (h * (f @ w_o)).sum(-1) * (square / f.shape[-1]).sqrt()  # <D, f>
-    if not oca.orthogonal:
-        added = added - ((added * f).sum(-1) / (square + EPS))[..., None] * f
-    novel = torch.linalg.vector_norm(added, dim=-1) / (square + EPS).sqrt()
-    return Update(novel, oca.gate.float() * proposed / (square + EPS))
 
 
 def _layers(trace: Trace, layer: int | None, part: str):
@@ -119,7 +95,7 @@ def profile(trace: Trace, image: int = 0) -> Profile:
 def _text_profile(trace: Trace) -> dict[int, tuple[float, float]]:
     model, backbone = trace.model, trace.backbone
     prompts: PromptTokens = trace.scorer.classifier.prompt_tokens()
-    calls = {int(k): (oca, update_parts) for k, oca in model.oca_text.items()}
+    calls = {int(k): (oca, lambda module, args, out: module.parts(args, out)) for k, oca in model.oca_text.items()}
     with backbone.lock, Capture({}, calls=calls) as seen:
         _, state = backbone.text.embed(prompts.tokens)
         model.encode_text(prompts)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nearl.adapters.store import Adapter
 from nearl.data.images import ImageRecord
@@ -14,7 +14,8 @@ from nearl.errors import NearlError
 from nearl.methods.base import Card, InsideTower
 from nearl.methods.frozen import BATCH, Task
 from nearl.methods.nearl.finetune import Progress, Recipe, finetune
-from nearl.methods.nearl.network import ClassFeatures, NearlCLIP, NearlConfig
+from nearl.methods.nearl.network import ClassFeatures, NearlCLIP, NearlConfig, PromptTokens
+from nearl.methods.shows import Queries, Shows
 
 
 class Nearl(InsideTower):
@@ -55,6 +56,38 @@ class Nearl(InsideTower):
 
     def encode_tokens(self, x: Tensor) -> Tensor:
         return self.model.encode_tokens(x, self._read().summaries)
+
+    def encode_text(self, prompts: PromptTokens) -> Tensor:
+        return self.model.encode_text(prompts).embeddings
+
+    def see(self, pixels: Tensor, turn: Tensor | None = None) -> Tensor:
+        if self.model.config.text_context == "image":
+            return self.model(pixels, self.task.tokens())
+        return super().see(pixels, turn)
+
+    @property
+    def shows(self) -> frozenset[Shows]:
+        own = {Shows.UPDATES} if self.model.oca_vision else set()
+        alone = {Shows.LINEAR, Shows.WORDS} if self.model.config.text_context == "support" else set()
+        return frozenset({Shows.TOKENS, *own, *alone})
+
+    def updates(self, side: str) -> dict[int, nn.Module]:
+        adapters = self.model.oca_vision if side == "vision" else self.model.oca_text
+        return {int(k): adapters[k] for k in sorted(adapters, key=int)}
+
+    def queries(self) -> Queries | None:
+        """The first shared block's, at the steps that end an adapted vision block; None for static queries."""
+        model, prompt_set = self.model, self.task.prompt_set
+        if model.config.synergy != "useformer":
+            return None
+        if model.config.text_context == "support":
+            steps, sources = list(self.updates("vision")), list(self.taught.meta["classes"])
+        else:  # a step for every adapted block of either tower, which attends to every prompt
+            ends = {s: k for k, s in enumerate(model.vision_steps) if k in self.updates("vision")}
+            texts = {s for k, s in enumerate(model.text_steps) if k in self.updates("text")}
+            steps = [ends.get(s) for s in range(model.total_steps) if s in ends or s in texts]
+            sources = [c for c, texts in zip(prompt_set.classes, prompt_set.texts(), strict=True) for _ in texts]
+        return Queries(model.useformer.blocks[0].cross, steps, model.config.heads, sources)
 
     def logits(self, records: Sequence[ImageRecord]) -> Tensor:
         if self.model.config.text_context != "image":

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nearl.methods.shows import Update
+
 EPS = 1e-12  # keeps the division by |f|^2 finite; far below any real token's squared length
 
 
@@ -56,6 +58,19 @@ class OCA(nn.Module):
                 return d
             parallel = (h * F.linear(f, w_o.T)).sum(-1, keepdim=True)
             return torch.addcmul(d, parallel / (length.square() + EPS), f, value=-1)
+
+    @torch.no_grad()
+    def parts(self, args: tuple, out: Tensor) -> Update:
+        """The parts of the update in one call: its arguments (f, z and, if given, normed f) and its output."""
+        f, z, *normed = args
+        h = self.hidden(normed[0] if normed and normed[0] is not None else token_norm(f), z).float()
+        f, added, w_o = f.float(), out.float() - f.float(), self.w_o.weight.float()
+        square = f.square().sum(-1)
+        proposed = (h * (f @ w_o)).sum(-1) * (square / f.shape[-1]).sqrt()  # <D, f>
+        if not self.orthogonal:
+            added = added - ((added * f).sum(-1) / (square + EPS))[..., None] * f
+        novel = torch.linalg.vector_norm(added, dim=-1) / (square + EPS).sqrt()
+        return Update(novel, self.gate.float() * proposed / (square + EPS))
 
     def forward(self, f: Tensor, z: Tensor, normed: Tensor | None = None) -> Tensor:
         """Adapted tokens [B, N, d] in the dtype of f."""
