@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from nearl.data.formats.pictures import MAX_BYTES, MAX_PIXELS, READABLE, decode_picture
+from nearl.data.formats.base import MAX_BYTES, read_bytes
+from nearl.data.formats.pictures import MAX_PIXELS, READABLE, decode_pixels
 from nearl.data.records import ImageRecord, Problem, base_name
 from nearl.data.sandbox.client import SHARED, Sandbox, Source
 from nearl.errors import NearlError
@@ -61,6 +62,13 @@ def decode_many(
         return [], []
     records, problems = sandbox.read(named, max_side)
     return [_shrunk(record, max_side) for _, record in records], [problem for _, problem in problems]
+
+
+def decode_picture(source: bytes | Path | str, name: str | None = None, max_side: int | None = None) -> ImageRecord:
+    """One still image decoded in this process, for the project's own files; otherwise as `decode_one`."""
+    label = base_name(name if name is not None else ("image" if isinstance(source, bytes) else str(source)))
+    data = source if isinstance(source, bytes) else read_bytes(Path(source), label)
+    return ImageRecord.from_pixels(label, *decode_pixels(data, label, max_side))
 
 
 def _named(source: bytes | Path | str, name: str | None) -> Source:

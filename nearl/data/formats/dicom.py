@@ -1,155 +1,71 @@
-"""DICOM: the pixels of an allowed object with their meaning (pydicom).
-
-Sizes are checked before any pixel is decoded. The dataset stays here: what leaves are numbers and a fixed list of
-technical facts, never a name, number, date, place or free text.
-"""
+"""DICOM: single images, films of frames, and series of files that are the slices of one volume (pydicom)."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 
-from nearl.data.formats.dicom_guard import parse
-from nearl.data.formats.volume import LETTERS, MIN_SIDE
-from nearl.data.formats.windows import Table, Window
-from nearl.data.sets.drafts import MAX_SCAN_BYTES, SCAN, Draft, scan_meta, stored_dtype
+from nearl.data.formats import dicom_guard
+from nearl.data.formats.base import File, Format
+from nearl.data.formats.dicom_header import Header, Plane, header, syntax_name
+from nearl.data.formats.drafts import MAX_SCAN_BYTES, Draft
 from nearl.errors import NearlError
 
-MAX_SIDE = 16_384  # pixels (our choice; a mammogram has about 6,000)
-PARALLEL = 1e-3  # directions that differ by less are the same
-
-MODALITIES = (
-    "CR", "CT", "DX", "ES", "GM", "IO", "IVUS", "MG", "MR", "NM", "OCT", "OP", "OPT", "OT", "PT", "PX", "RF", "RG",
-    "RTIMAGE", "SC", "SM", "TG", "US", "XA", "XC",
-)  # fmt: skip
-GREYS = ("MONOCHROME1", "MONOCHROME2")
-COLOURS = (
-    "RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT",
-)  # fmt: skip
-OFTEN_LABELLED = ("US", "IVUS", "ES", "XC", "SC", "OT", "RF", "OP", "GM")  # text is often burned into these
+PARALLEL = 1e-3  # directions and positions (mm) that differ by less are the same
+MAX_DAMAGED = 3  # slices that a series may lack before it is given up
+REPEATED = "Some positions occur more than once; only the first image of each is shown."
+PIXEL_TAG = b"\xe0\x7f\x10\x00"
 
 
-@dataclass
-class Plane:
-    """Where one frame lies: position and directions in the patient, spacings in mm, its own scale and windows."""
+class Dicom(Format):
+    def sniff(self, head: bytes, name: str) -> bool:
+        return dicom_guard.looks_like(head) or dicom_guard.is_enveloped(head)
 
-    position: np.ndarray | None
-    right: np.ndarray | None
-    down: np.ndarray | None
-    spacing: tuple[float | None, float | None]
-    slope: float
-    intercept: float
-    windows: tuple[Window, ...]
+    def refuse(self, head: bytes, name: str) -> str:
+        return "" if dicom_guard.looks_like(head) else f"{name} is encrypted; export it without encryption."
 
-    @property
-    def normal(self) -> np.ndarray | None:
-        return None if self.right is None else np.cross(self.right, self.down)
+    def read(self, data: bytes, name: str, max_side: int | None = None) -> Draft:
+        """An image, a film of frames, or a volume where the frames lie in a row.
 
-    @property
-    def depth(self) -> float | None:
-        """The position along the normal, in mm."""
-        return None if self.position is None or self.right is None else float(self.position @ self.normal)
+        Raises NearlError for what is not an image, too large, cut short, or packed in a way that no decoder here knows.
+        """
+        dataset = dicom_guard.parse(data, name)
+        try:
+            head = header(dataset, name)
+            grid = arrange(head.planes)
+            chunks = frames(dataset, name, [i for row in grid for i in row])
+            first = next(chunks)
+        except (NearlError, MemoryError):
+            raise
+        except Exception as error:
+            raise NearlError(f"{name} is a DICOM file but its header is damaged; export it again.") from error
+        planes = [[head.planes[i] for i in row] for row in grid]
+        return _draft(name, planes, head, first.dtype, chain([first], chunks))
 
-
-@dataclass
-class Header:
-    """What is needed of one file's header to place and decode it. ``series`` and ``order`` stay in the worker."""
-
-    rows: int
-    columns: int
-    frames: int
-    colour: bool
-    modality: str
-    planes: list[Plane]
-    series: str
-    dtype: np.dtype
-    order: tuple[float, float, float]
-    meta: dict
-
-
-def read_file(data: bytes, label: str, source: int) -> Draft:
-    """One DICOM file as a draft: a picture, a film of frames, or a volume where the frames lie in a row.
-
-    Raises NearlError for what is not an image, too large, cut short, or compressed in a way no decoder here knows.
-    """
-    dataset = parse(data, label)
-    try:
-        head = header(dataset, label)
-        grid = arrange(head.planes)
-        chunks = frames(dataset, label, [i for row in grid for i in row])
-        first = next(chunks)
-    except (NearlError, MemoryError):
-        raise
-    except Exception as error:
-        raise NearlError(f"{label} is a DICOM file but its header is damaged; export it again.") from error
-    planes = [head.planes[i] for row in grid for i in row]
-    return draft(source, label, planes, len(grid), head, first.dtype, chain([first], chunks))
+    def together(self, files: Sequence[File]) -> list[_Series]:
+        """Files that are slices of one volume. Files that are damaged, or lie alone, are in none: read one by one,
+        they are shown or say why not."""
+        groups: dict[tuple, list[_Slice]] = {}
+        for file in files if len(files) > 1 else ():
+            try:
+                data = file.head if PIXEL_TAG in file.head else file.read()
+                head = header(dicom_guard.parse(data, file.name, pixels=False), file.name)
+            except Exception:  # named when it is read alone
+                continue
+            plane = head.planes[0]
+            if head.frames == 1 and plane.depth is not None and head.series:
+                directions = tuple(np.round([*plane.right, *plane.down], 3) + 0.0)
+                key = (head.series, head.rows, head.columns, head.colour, head.meta["whites_low"], directions)
+                groups.setdefault(key, []).append(_Slice(file, head, plane))
+        found = [sorted(group, key=lambda member: member.header.order) for group in groups.values()]
+        return [_Series(group) for group in found if len({round(member.plane.depth, 2) for member in group}) > 1]
 
 
-def header(dataset, label: str) -> Header:
-    """Check what a dataset says of its pixels, and keep what is needed of it. Raises NearlError."""
-    rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
-    count = int(dataset.get("NumberOfFrames") or 1)
-    samples = int(dataset.get("SamplesPerPixel") or 1)
-    bits, stored = int(dataset.get("BitsAllocated") or 0), int(dataset.get("BitsStored") or 0)
-    photometric = str(dataset.get("PhotometricInterpretation", "")).strip()
-    if max(rows, columns) > MAX_SIDE or rows * columns * count * samples * max(bits, 8) // 8 > MAX_SCAN_BYTES:
-        raise NearlError(
-            f"{label} says it is {columns} x {rows} pixels in {count} frames, more than can be held; "
-            "export a smaller part of it."
-        )
-    if min(rows, columns) < MIN_SIDE or count < 1:
-        raise NearlError(
-            f"{label} is only {columns} x {rows} pixels; use a picture of at least {MIN_SIDE} x {MIN_SIDE}."
-        )
-    if bits == 1:
-        raise NearlError(f"{label} holds a black-and-white mask of 1 bit, not an image; choose the images it covers.")
-    known = photometric in (GREYS if samples == 1 else ()) or photometric in COLOURS
-    if bits not in (8, 16, 32, 64) or not 0 < stored <= bits or samples not in (1, 3) or not known:
-        raise NearlError(
-            f"{label} stores its pixels in a way that is not read here ({samples} samples of {bits} bits); "
-            "export it as PNG or as uncompressed DICOM."
-        )
-    modality = str(dataset.get("Modality", ""))
-    modality = modality if modality in MODALITIES else ""
-    colour = photometric not in GREYS
-    signed = int(dataset.get("PixelRepresentation") or 0) == 1
-    spacing, aspect = _spacing(dataset)
-    table, padding = _table(dataset, signed), dataset.get("PixelPaddingValue")
-    meta = {
-        "modality": modality,
-        "aspect": aspect,
-        "sides": _sides(dataset.get("PatientOrientation")),
-        "table": table,
-        "whites_low": photometric == "MONOCHROME1" or str(dataset.get("PresentationLUTShape", "")) == "INVERSE",
-        "padding": int(padding) if isinstance(padding, int) else None,
-        "full_range": float(2**stored - 1) if stored <= 8 and not colour and not signed and modality != "CT" else None,
-        "facts": {
-            "format": "DICOM",
-            "modality": modality,
-            "photometric": photometric,
-            "bits": stored,
-            "signed": signed,
-            "compression": _syntax_name(dataset),
-        },
-        "notes": _warnings(dataset, modality, photometric),
-    }
-    planes = _planes(dataset, count, spacing)
-    number = dataset.get("InstanceNumber")
-    return Header(
-        rows, columns, count, colour, modality, planes,
-        series=f"{dataset.get('SeriesInstanceUID', '')}",
-        dtype=np.dtype(f"{'i' if signed else 'u'}{bits // 8}"),
-        order=(_number(dataset.get("AcquisitionNumber")), _number(dataset.get("TriggerTime")), _number(number)),
-        meta=meta,
-    )  # fmt: skip
-
-
-def frames(dataset, label: str, order: Iterable[int]) -> Iterator[np.ndarray]:
+def frames(dataset, name: str, order: Iterable[int]) -> Iterator[np.ndarray]:
     """The frames of a dataset in a given order: stored greys [1, 1, H, W], or uint8 RGB [1, 1, H, W, 3].
 
     Raises NearlError where they are cut short or no installed decoder knows them.
@@ -178,20 +94,20 @@ def frames(dataset, label: str, order: Iterable[int]) -> Iterator[np.ndarray]:
     except MemoryError:
         raise
     except Exception as error:  # decoders fed with untrusted bytes can raise anything
-        syntax = _syntax_name(dataset)
+        syntax = syntax_name(dataset)
         if isinstance(error, (NotImplementedError, RuntimeError)) and "missing dependencies" in str(error):
             raise NearlError(
-                f"{label} is compressed as {syntax}, which no decoder installed here knows; export it uncompressed."
+                f"{name} is compressed as {syntax}, which no decoder installed here knows; export it uncompressed."
             ) from error
         raise NearlError(
-            f"{label} is a DICOM file ({syntax}) whose picture is damaged or cut short; export it again."
+            f"{name} is a DICOM file ({syntax}) whose picture is damaged or cut short; export it again."
         ) from error
 
 
 def arrange(planes: list[Plane]) -> list[list[int]]:
-    """Frame numbers as [moment][slice]: in order of position where they lie in a row in space, else as they come.
+    """Frame numbers as [moment][slice]: ordered by position where the frames lie in a row in space, else as they come.
 
-    Several frames at every position are moments, in their given order.
+    Several frames at every position are moments, in the order given.
     """
     depths = [plane.depth for plane in planes]
     if len(planes) < 2 or any(depth is None for depth in depths):
@@ -213,168 +129,87 @@ def arrange(planes: list[Plane]) -> list[list[int]]:
     return [[members[t] for members in columns] for t in range(counts.pop())]
 
 
-def draft(
-    source: int, name: str, planes: list[Plane], moments: int, head: Header, dtype: np.dtype, chunks: Iterable
-) -> Draft:
-    """Planes in order, all slices of the first moment first, as a draft."""
-    slices = len(planes) // moments
-    meta, notes = dict(head.meta), list(head.meta["notes"])
-    colour = head.colour
-    middle = planes[slices // 2] if slices > 1 else planes[0]
-    spacing = None
+def _draft(name: str, planes: list[list[Plane]], head: Header, dtype: np.dtype, chunks: Iterable[np.ndarray]) -> Draft:
+    """A draft of planes [moment][slice]; `chunks` are their pixels, all slices of the first moment first."""
+    moments, slices = len(planes), len(planes[0])
+    middle, notes, spacing = planes[0][slices // 2], list(head.meta["notes"]), None
     if slices > 1:
-        depths = np.array([plane.depth for plane in planes[:slices]])
-        gaps = np.diff(depths)
+        gaps = np.diff([plane.depth for plane in planes[0]])
         spacing = float(np.median(gaps))
         if gaps.max() - gaps.min() > 0.02 * spacing + 0.01:
             notes.append("The slices are not evenly spaced; some may be missing, and the other planes are distorted.")
-    axes = None
-    if middle.right is not None:
-        axes = np.stack([middle.normal, middle.down, middle.right]).tolist()
-    slope = np.array([plane.slope for plane in planes]).reshape(moments, slices)
-    intercept = np.array([plane.intercept for plane in planes]).reshape(moments, slices)
-    meta |= {"axes": axes, "spacing": [spacing, *middle.spacing], "notes": notes}
-    meta["facts"] = {**head.meta["facts"], "slices": slices, "frames": moments}
-    table = meta.pop("table")
-    windows = () if colour else middle.windows
-    full = scan_meta(slope, intercept, windows, None if colour else table, **meta)
-    shape = (moments, slices, head.rows, head.columns) + ((3,) if colour else ())
-    return Draft(source, name, SCAN, full, shape, stored_dtype(dtype), chunks)
+    axes = None if middle.right is None else np.stack([middle.normal, middle.down, middle.right]).tolist()
+    slope = np.array([[plane.slope for plane in row] for row in planes])
+    intercept = np.array([[plane.intercept for plane in row] for row in planes])
+    facts = {**head.meta["facts"], "slices": slices, "frames": moments}
+    meta = {**head.meta, "axes": axes, "spacing": [spacing, *middle.spacing], "notes": notes, "facts": facts}
+    if not head.colour:
+        meta |= {"windows": middle.windows, "table": head.table}
+    shape = (moments, slices, head.rows, head.columns) + ((3,) if head.colour else ())
+    return Draft.scan(name, shape, dtype, chunks, slope, intercept, **meta)
 
 
-# --- pieces of a header ----------------------------------------------------------------------------------------------
+@dataclass
+class _Slice:
+    """One file of a series."""
+
+    file: File
+    header: Header
+    plane: Plane
 
 
-def _syntax_name(dataset) -> str:
-    uid = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
-    return uid.name.split(",")[0] if uid is not None and uid.name != str(uid) else "unknown compression"
+class _Series:
+    """Files that are slices of one volume, in the order in which they were made."""
+
+    def __init__(self, members: list[_Slice]):
+        self.members = members
+
+    @property
+    def files(self) -> list[File]:
+        return [member.file for member in self.members]
+
+    def drafts(self, container: str) -> Iterator[Draft]:
+        """The volume; if it breaks off at a damaged slice, the volume without that slice."""
+        members = self.members
+        for _ in range(MAX_DAMAGED + 1):
+            damaged: list[_Slice] = []
+            yield _volume(members, container, damaged)
+            if not damaged:
+                return
+            members = [member for member in members if member is not damaged[0]]
 
 
-def _number(value, default: float = 0.0) -> float:
-    try:
-        value = float(value)
-    except (TypeError, ValueError):
-        return default
-    return value if np.isfinite(value) else default
+def _volume(members: list[_Slice], container: str, damaged: list[_Slice]) -> Draft:
+    """The volume of these slices. While its chunks are read, a slice that cannot be decoded is added to `damaged`."""
+    grid = arrange([member.plane for member in members])
+    repeated = len(grid[0]) == 1  # not the same number of files at every position
+    if repeated:
+        first: dict[float, _Slice] = {}
+        for member in members:
+            first.setdefault(round(member.plane.depth, 2), member)
+        members = list(first.values())
+        grid = arrange([member.plane for member in members])
+    rows = [[members[i] for i in row] for row in grid]
+    ordered = [member for row in rows for member in row]
+    head = rows[0][len(rows[0]) // 2].header
+    if repeated and REPEATED not in head.meta["notes"]:
+        head.meta["notes"].append(REPEATED)
+    names = {member.file.name for member in members}
+    name = container if container not in names else f"{members[0].file.name} and {len(members) - 1} more"
+    dtype = np.result_type(*{member.header.dtype for member in ordered})
+    if head.rows * head.columns * len(ordered) * dtype.itemsize * (3 if head.colour else 1) > MAX_SCAN_BYTES:
+        raise NearlError(f"{name} is a series of {len(ordered)} slices, more than can be held; send a part of it.")
+    dtype = np.dtype(np.uint8) if head.colour else dtype
+    planes = [[member.plane for member in row] for row in rows]
+    return _draft(name, planes, head, dtype, _pixels(ordered, dtype, damaged))
 
 
-def _vector(value, length: int) -> np.ndarray | None:
-    try:
-        vector = np.array([float(v) for v in value], np.float64)
-    except (TypeError, ValueError):
-        return None
-    return vector if vector.shape == (length,) and np.isfinite(vector).all() else None
-
-
-def _pair(value) -> tuple[float, float] | None:
-    pair = _vector(value, 2)
-    return None if pair is None or not (pair > 0).all() else (float(pair[0]), float(pair[1]))
-
-
-def _spacing(dataset) -> tuple[tuple[float | None, float | None], float]:
-    """((mm between rows, mm between columns), height of a pixel in widths)."""
-    for name in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        if pair := _pair(dataset.get(name)):
-            return pair, pair[0] / pair[1]
-    ratio = _pair(dataset.get("PixelAspectRatio"))
-    return (None, None), (ratio[0] / ratio[1] if ratio else 1.0)
-
-
-def _sides(value) -> list[str] | None:
-    """PatientOrientation, the letters that rows and columns point to, where both are known."""
-    try:
-        sides = [str(v).strip().upper() for v in value]
-    except TypeError:
-        return None
-    good = len(sides) == 2 and all(side and not set(side) - set("".join(LETTERS)) for side in sides)
-    return sides if good else None
-
-
-def _windows(dataset) -> tuple[Window, ...]:
-    def numbers(value) -> list[float]:
-        values = value if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
-        return [_number(v, np.nan) for v in values]
-
-    function = str(dataset.get("VOILUTFunction", "") or "LINEAR").strip()
-    function = function if function in ("LINEAR", "LINEAR_EXACT", "SIGMOID") else "LINEAR"
-    found = []
-    pairs = zip(numbers(dataset.get("WindowCenter")), numbers(dataset.get("WindowWidth")), strict=False)
-    for center, width in pairs:
-        if np.isfinite([center, width]).all() and width >= (1 if function == "LINEAR" else 1e-9):
-            name = "From the file" if not found else f"From the file, {len(found) + 1}"
-            window = Window(name, center, width, function)
-            if not any((w.center, w.width) == (center, width) for w in found):
-                found.append(window)
-    return tuple(found[:6])
-
-
-def _table(dataset, signed: bool) -> Table | None:
-    items = dataset.get("VOILUTSequence")
-    if not items:
-        return None
-    descriptor = [int(v) for v in items[0].LUTDescriptor]
-    count, first, bits = descriptor[0] or 65536, descriptor[1], descriptor[2]
-    data = items[0].LUTData
-    if isinstance(data, bytes):
-        data = np.frombuffer(data, "<u2" if len(data) >= 2 * count else "|u1")
-    entries = np.asarray(data, np.float64)[:count]
-    if signed and first > 32767:
-        first -= 65536
-    return Table(first, entries, 2**bits - 1) if len(entries) and 0 < bits <= 16 else None
-
-
-def _planes(dataset, count: int, spacing: tuple[float | None, float | None]) -> list[Plane]:
-    shared = dataset.get("SharedFunctionalGroupsSequence") or [None]
-    each = dataset.get("PerFrameFunctionalGroupsSequence") or []
-
-    def group(i: int, name: str):
-        for place in ([each[i]] if i < len(each) else []) + [shared[0]]:
-            if place is not None and place.get(name):
-                return place.get(name)[0]
-        return dataset
-
-    planes = []
-    lookup = bool(dataset.get("ModalityLUTSequence"))
-    for i in range(count if each else 1):
-        orientation = _vector(group(i, "PlaneOrientationSequence").get("ImageOrientationPatient"), 6)
-        right, down = (None, None) if orientation is None else (orientation[:3], orientation[3:])
-        if right is not None and (
-            abs(np.linalg.norm(right) - 1) > 0.05 or abs(np.linalg.norm(down) - 1) > 0.05 or abs(right @ down) > 0.05
-        ):
-            right = down = None
-        scale = group(i, "PixelValueTransformationSequence")
-        planes.append(
-            Plane(
-                _vector(group(i, "PlanePositionSequence").get("ImagePositionPatient"), 3),
-                right,
-                down,
-                _pair(group(i, "PixelMeasuresSequence").get("PixelSpacing")) or spacing,
-                1.0 if lookup else _number(scale.get("RescaleSlope"), 1.0),
-                0.0 if lookup else _number(scale.get("RescaleIntercept"), 0.0),
-                _windows(group(i, "FrameVOILUTSequence")),
-            )
-        )
-    if not each and count > 1:  # a film: nothing says where a frame lies
-        planes = [Plane(None, planes[0].right, planes[0].down, *_rest(planes[0])) for _ in range(count)]
-    return planes
-
-
-def _rest(plane: Plane) -> tuple:
-    return plane.spacing, plane.slope, plane.intercept, plane.windows
-
-
-def _warnings(dataset, modality: str, photometric: str) -> list[str]:
-    """What a person should check with their own eyes, and what is not shown."""
-    notes = []
-    burned = str(dataset.get("BurnedInAnnotation", "")).strip().upper()
-    if burned == "YES":
-        notes.append("The file says that text is burned into the picture: check it for names and dates.")
-    elif modality in OFTEN_LABELLED and burned != "NO":
-        notes.append("Pictures of this kind often have text burned in: check it for names and dates.")
-    if dataset.get("SequenceOfUltrasoundRegions"):
-        notes.append("The picture is more than the scan: around the ultrasound region there may be text and marks.")
-    if str(dataset.get("RecognizableVisualFeatures", "")).strip().upper() == "YES":
-        notes.append("The file says that the person can be recognised in the picture.")
-    if any((0x6000 + 2 * i, 0x3000) in dataset for i in range(16)):
-        notes.append("Drawings stored beside the picture (overlays) are not shown.")
-    return notes
+def _pixels(members: list[_Slice], dtype: np.dtype, damaged: list[_Slice]) -> Iterator[np.ndarray]:
+    for member in members:
+        try:
+            dataset = dicom_guard.parse(member.file.read(), member.file.name)
+            (pixels,) = frames(dataset, member.file.name, [0])
+        except NearlError:
+            damaged.append(member)
+            raise
+        yield pixels.astype(dtype, casting="unsafe", copy=False)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import zlib
 from collections.abc import Iterator
 
 import numpy as np
 
+from nearl.data.formats.base import Format
+from nearl.data.formats.drafts import MAX_SCAN_BYTES, Draft, stored_dtype
 from nearl.data.formats.volume import MIN_SIDE
 from nearl.data.formats.windows import Window
-from nearl.data.sets.drafts import MAX_SCAN_BYTES, SCAN, Draft, scan_meta, stored_dtype
 from nearl.errors import NearlError
 
 HEADER_BYTES = 544  # of NIfTI-2, the longer one
@@ -26,63 +28,63 @@ TYPES = {1: "1-bit masks", 32: COMPLEX, 1792: COMPLEX, 1536: "128-bit floats", 2
 CT_LOW, CT_HIGH = (-3100, -900), (100, 40_000)  # least and greatest value that look like Hounsfield units (our choice)
 
 
-def looks_like(head: bytes) -> bool:
-    """Whether a file that begins so is NIfTI, packed or not, alone or the header of a pair."""
-    head = _unpacked(head, 352)
-    return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:7] in (b"n+2", b"ni2")
+class Nifti(Format):
+    def sniff(self, head: bytes, name: str) -> bool:
+        """Whether it is NIfTI, packed or not, alone or the header of a pair."""
+        head = _unpacked(head, 352)
+        return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:7] in (b"n+2", b"ni2")
+
+    def read(self, data: bytes, name: str, max_side: int | None = None) -> Draft:
+        """A scan [T, K, H, W]: axes 4, 3, 2 and 1 of the file, as they lie on disk.
+
+        Raises NearlError for a header that is wrong, data types that are not grey or RGB, and a file that is cut short.
+        """
+        try:
+            header = _header(_unpacked(data, HEADER_BYTES))
+            code, shape = int(header["datatype"]), tuple(int(n) for n in header.get_data_shape())
+            offset = int(header.get_data_offset())
+            magic = bytes(header["magic"])
+        except (MemoryError, ImportError):
+            raise
+        except Exception as error:  # a parser fed with untrusted bytes can raise anything
+            raise NearlError(f"{name} is a NIfTI file but its header is damaged; export it again.") from error
+        if magic[:3] in (b"ni1", b"ni2"):
+            raise NearlError(f"{name} is one half of a NIfTI pair (.hdr and .img); save it as a single .nii file.")
+        shape, dtype, channels = _layout(header, code, shape, name)
+        size = " x ".join(map(str, shape))
+        body = _body(data, name, offset, math.prod(shape) * channels * dtype.itemsize, size)
+        full = (*shape, *(1,) * (4 - len(shape)))[::-1]  # moments, slices, rows, columns
+        voxels = np.frombuffer(body, dtype, math.prod(shape) * channels, offset)
+        voxels = voxels.reshape(*full, channels) if channels > 1 else voxels.reshape(full)
+        try:
+            meta = _meta(header, voxels)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise NearlError(f"{name} is a NIfTI file but its header is damaged; export it again.") from error
+        wide = dtype.kind in "iu" and dtype.itemsize == 8
+        stored = np.dtype(stored_dtype(np.float64 if wide else dtype, name))
+        return Draft.scan(name, (*full, 3) if channels > 1 else full, stored, _slices(voxels, stored), **meta)
 
 
-def read_file(data: bytes, label: str, source: int) -> Draft:
-    """One NIfTI file as a draft of shape [T, K, H, W]: axes 4, 3, 2 and 1 of the file, as they lie on disk.
-
-    Raises NearlError for a header that is not true, for data types that are not grey or RGB, and for what is cut short.
-    """
-    try:
-        header = _header(_unpacked(data, HEADER_BYTES))
-        code, shape = int(header["datatype"]), tuple(int(n) for n in header.get_data_shape())
-        offset = int(header.get_data_offset())
-        magic = bytes(header["magic"])
-    except (MemoryError, ImportError):
-        raise
-    except Exception as error:  # a parser fed with untrusted bytes can raise anything
-        raise NearlError(f"{label} is a NIfTI file but its header is damaged; export it again.") from error
-    if magic[:3] in (b"ni1", b"ni2"):
-        raise NearlError(f"{label} is one half of a NIfTI pair (.hdr and .img); save it as a single .nii file.")
+def _layout(header, code: int, shape: tuple[int, ...], name: str) -> tuple[tuple[int, ...], np.dtype, int]:
+    """(shape of two to four dimensions, dtype and numbers of a voxel). NearlError for what cannot be shown or held."""
     if code not in NUMBERS and code not in COLOURS:
         kind = TYPES.get(code, "numbers of an unknown type")
         raise NearlError(
-            f"{label} is a NIfTI file of {kind}, which cannot be shown; save it as whole numbers or floats."
+            f"{name} is a NIfTI file of {kind}, which cannot be shown; save it as whole numbers or floats."
         )
     while len(shape) > 4 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) < 2 or len(shape) > 4 or min(shape) < 1:
-        raise NearlError(f"{label} has {len(shape)} dimensions; save it as a 3-D or 4-D volume.")
-    dtype = np.dtype("u1") if code in COLOURS else header.get_data_dtype()
-    per_voxel = COLOURS.get(code, dtype.itemsize)
-    count = 1
-    for n in shape:
-        count *= n
+        raise NearlError(f"{name} has {len(shape)} dimensions; save it as a 3-D or 4-D volume.")
+    dtype, channels = np.dtype("u1") if code in COLOURS else header.get_data_dtype(), COLOURS.get(code, 1)
     size = " x ".join(map(str, shape))
-    if count * max(per_voxel, 1) > MAX_SCAN_BYTES:
-        raise NearlError(f"{label} says it is {size} voxels, more than can be held; save a smaller part of it.")
+    if math.prod(shape) * channels * dtype.itemsize > MAX_SCAN_BYTES:
+        raise NearlError(f"{name} says it is {size} voxels, more than can be held; save a smaller part of it.")
     if sorted(shape[:3])[-2] < MIN_SIDE:
-        raise NearlError(f"{label} is only {size} voxels; use one of at least {MIN_SIDE} x {MIN_SIDE} a slice.")
-    body = _body(data, label, offset, count * per_voxel, size)
-    full = (*shape, *(1,) * (4 - len(shape)))[::-1]  # moments, slices, rows, columns
-    if code in COLOURS:
-        voxels = np.frombuffer(body, "u1", count * per_voxel, offset).reshape(*full, per_voxel)
-    else:
-        voxels = np.frombuffer(body, dtype, count, offset).reshape(full)
-    try:
-        meta = _meta(header, voxels, full, code in COLOURS)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise NearlError(f"{label} is a NIfTI file but its header is damaged; export it again.") from error
-    wide = voxels.dtype.kind in "iu" and voxels.dtype.itemsize == 8
-    stored = stored_dtype(np.dtype("f8") if wide else voxels.dtype)
-    shape = (*full, 3) if code in COLOURS else full
-    return Draft(source, label, SCAN, meta, shape, stored, _slices(voxels, np.dtype(stored)))
+        raise NearlError(f"{name} is only {size} voxels; use one of at least {MIN_SIDE} x {MIN_SIDE} a slice.")
+    return shape, dtype, channels
 
 
 def _slices(voxels: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
@@ -109,13 +111,13 @@ def _unpacked(data: bytes, size: int) -> bytes:
         return b""
 
 
-def _body(data: bytes, label: str, offset: int, needed: int, size: str) -> bytes | bytearray:
+def _body(data: bytes, name: str, offset: int, needed: int, size: str) -> bytes | bytearray:
     """Everything up to the last voxel; never more than the header declares."""
     if not HEADER_BYTES // 2 < offset <= 100_000_000:
-        raise NearlError(f"{label} is a NIfTI file but its header is damaged; export it again.")
+        raise NearlError(f"{name} is a NIfTI file but its header is damaged; export it again.")
     if data[:2] == b"\x1f\x8b":
         if needed > 1_100 * len(data):  # gzip cannot pack tighter
-            raise NearlError(f"{label} says it is {size} voxels but holds far less; save it again.")
+            raise NearlError(f"{name} says it is {size} voxels but holds far less; save it again.")
         body = bytearray(offset + needed)
         try:
             with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
@@ -123,14 +125,16 @@ def _body(data: bytes, label: str, offset: int, needed: int, size: str) -> bytes
                 while at < len(body) and (got := stream.readinto(memoryview(body)[at:])):
                     at += got
         except (OSError, EOFError, zlib.error):
-            raise NearlError(f"{label} is a packed NIfTI file that is damaged or cut short; save it again.") from None
+            raise NearlError(f"{name} is a packed NIfTI file that is damaged or cut short; save it again.") from None
         data, body = body[:at] if at < len(body) else body, None
     if len(data) < offset + needed:
-        raise NearlError(f"{label} says it is {size} voxels but is cut short; download or save it again.")
+        raise NearlError(f"{name} says it is {size} voxels but is cut short; download or save it again.")
     return data
 
 
-def _meta(header, voxels: np.ndarray, full: tuple[int, ...], colour: bool) -> dict:
+def _meta(header, voxels: np.ndarray) -> dict:
+    """Everything but shape and numbers, as `Draft.scan` takes it."""
+    colour = voxels.ndim == 5
     slope, intercept = (None, None) if colour else header.get_slope_inter()
     slope, intercept = 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
     notes, windows = [], ()
@@ -155,11 +159,11 @@ def _meta(header, voxels: np.ndarray, full: tuple[int, ...], colour: bool) -> di
         if CT_LOW[0] <= sample.min() <= CT_LOW[1] and CT_HIGH[0] <= sample.max() <= CT_HIGH[1]:
             modality = "CT"
             notes.append("The values look like Hounsfield units, so the windows for CT are offered.")
-    moments, slices = full[:2]
     facts = {
-        "format": "NIfTI", "bits": 8 * voxels.dtype.itemsize, "signed": voxels.dtype.kind != "u", "slices": slices,
-        "frames": moments, "compression": "none",
+        "format": "NIfTI", "bits": 8 * voxels.dtype.itemsize, "signed": voxels.dtype.kind != "u",
+        "slices": voxels.shape[1], "frames": voxels.shape[0], "compression": "none",
     }  # fmt: skip
-    scales = np.full((moments, slices), slope), np.full((moments, slices), intercept)
-    rest = {"modality": modality, "spacing": lengths[::-1], "axes": axes, "oriented": oriented, "notes": notes}
-    return scan_meta(*scales, windows, None, facts=facts, **rest)
+    return {
+        "slope": slope, "intercept": intercept, "windows": windows, "facts": facts, "modality": modality,
+        "spacing": lengths[::-1], "axes": axes, "oriented": oriented, "notes": notes,
+    }  # fmt: skip

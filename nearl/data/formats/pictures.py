@@ -1,196 +1,186 @@
-"""Still pictures: bytes in, one checked RGB picture out, in this process.
+"""Still images and films of them: PNG, JPEG, TIFF, BMP, WebP and GIF (Pillow).
 
-The content decides what a file is, never its extension. The header is read and the dimensions are checked before a
-single pixel is decoded, so that a small file cannot grow to gigabytes.
+The header is read and the dimensions are checked before any pixel is decoded, so that a small file cannot grow to
+gigabytes.
 """
 
 from __future__ import annotations
 
 import io
-from pathlib import Path
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence
 
+from nearl.data.formats.base import MAX_BYTES, Format
+from nearl.data.formats.drafts import Draft
 from nearl.data.formats.volume import MIN_SIDE
-from nearl.data.records import ImageRecord, base_name
 from nearl.errors import NearlError
 
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
-READABLE = "PNG, JPEG, TIFF, BMP, WebP and GIF"
 MAX_PIXELS = 50_000_000  # 150 MB as RGB (our choice)
 MAX_PAGES = 300
 MAX_FILM_BYTES = 300_000_000  # all pages together, as numbers (our choice)
-MAX_BYTES = 300_000_000  # of the file as it lies on disk (our choice)
-
-_SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"II*\x00", "TIFF"),
-    (b"MM\x00*", "TIFF"),
-    (b"II+\x00", "TIFF"),
-    (b"MM\x00+", "TIFF"),
-    (b"BM", "BMP"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-)
 _ORIENTATION, _PHOTOMETRIC = 0x0112, 262  # EXIF and TIFF tags
 
+T = TypeVar("T")
 
-def decode_picture(source: bytes | Path | str, name: str | None = None, max_side: int | None = None) -> ImageRecord:
-    """Decode one PNG, JPEG, TIFF, BMP, WebP or GIF file.
 
-    source: the file's bytes or its path. name: shown instead of the path (its base name). max_side: shrink pictures
-    whose longer side is larger, in pixels. Transparent parts become black, the background of most medical pictures;
-    16-bit, 32-bit and float grey is stretched from its own 0.5 to 99.5 percentile (both our choice).
+class Picture(Format):
+    """One kind of still image. signatures: what its files begin with. pages: whether a file may hold several images."""
 
-    Raises NearlError, one sentence naming the file, for anything that is not such a picture, is cut short, or is
-    smaller than 16 pixels a side or larger than 50 megapixels.
+    def __init__(self, kind: str, *signatures: bytes, pages: bool = False):
+        self.kind, self.signatures, self.pages = kind, signatures, pages
+
+    def sniff(self, head: bytes, name: str) -> bool:
+        return head.startswith(self.signatures)
+
+    def read(self, data: bytes, name: str, max_side: int | None = None) -> Draft:
+        """A film where the file holds several pages or frames of one size and kind, else a still image."""
+        film = _opened(data, name, self.kind, lambda image: _pages(image, max_side)) if self.pages else None
+        if film is None:
+            return Draft.picture(name, *decode_pixels(data, name, max_side))
+        meta = {"facts": {"format": self.kind, "frames": len(film)}, "notes": []}
+        if film.dtype == np.uint8 and film.ndim == 4:
+            meta["full_range"] = 255.0
+        return Draft.scan(name, film.shape, film.dtype, [film], **meta)
+
+
+class _WebP(Picture):
+    def sniff(self, head: bytes, name: str) -> bool:
+        return head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+
+
+PICTURES: dict[str, Picture] = {
+    picture.kind: picture
+    for picture in (
+        Picture("PNG", b"\x89PNG\r\n\x1a\n", pages=True),
+        Picture("JPEG", b"\xff\xd8\xff"),
+        Picture("TIFF", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+", pages=True),
+        Picture("BMP", b"BM"),
+        _WebP("WebP", pages=True),
+        Picture("GIF", b"GIF87a", b"GIF89a", pages=True),
+    )
+}
+READABLE = "PNG, JPEG, TIFF, BMP, WebP and GIF"
+
+
+def decode_pixels(data: bytes, name: str, max_side: int | None = None) -> tuple[np.ndarray, list[str]]:
+    """(uint8 [H, W, 3], notes) of one PNG, JPEG, TIFF, BMP, WebP or GIF file, of several pages the first.
+
+    max_side: images with a longer side are shrunk, in pixels. Transparent parts become black, the background of most
+    medical images; 16-bit, 32-bit and float grey is stretched from its own 0.5 to 99.5 percentile (both our choice).
+
+    Raises NearlError, one sentence naming the file, for anything that is not such an image, is cut short, or is smaller
+    than 16 pixels a side or larger than 50 megapixels.
     """
-    label = base_name(name if name is not None else ("image" if isinstance(source, bytes) else str(source)))
-    data = source if isinstance(source, bytes) else read_bytes(Path(source), label)
-    kind = _identify(data, label)
+    if not data:
+        raise NearlError(f"{name} is empty (0 bytes); export or download it again.")
+    if len(data) > MAX_BYTES:
+        raise NearlError(f"{name} is larger than {MAX_BYTES // 10**6} MB; save a smaller copy.")
+    kind = next((picture.kind for picture in PICTURES.values() if picture.sniff(data[:16], name)), None)
+    if kind is None:
+        raise NearlError(f"{name} is not an image that can be read here; use {READABLE}.")
     notes: list[str] = []
+    return _opened(data, name, kind, lambda image: _pixels(image, notes, max_side)), notes
+
+
+def _opened(data: bytes, name: str, kind: str, take: Callable[[Image.Image], T]) -> T:
+    """What `take` makes of the opened file. NearlError, naming it, for whatever Pillow cannot digest."""
     try:
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
-        _check_size(picture, label)
-        pixels = _pixels(picture, notes, max_side)
+        image = Image.open(io.BytesIO(data), formats=[kind.upper() for kind in PICTURES])
+        _check_size(image, name)
+        return take(image)
     except (NearlError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit, met before ours
         limit = MAX_PIXELS // 10**6
-        raise NearlError(f"{label} says it has far more than {limit} megapixels; save a smaller copy.") from None
-    except Exception as error:  # a decoder fed with untrusted bytes can raise anything
-        raise NearlError(
-            f"{label} looks like a {kind} file but is damaged, cut short or of a rare variety; export it again."
-        ) from error
-    return ImageRecord.from_pixels(label, pixels, notes)
-
-
-def decode_pages(data: bytes, name: str, max_side: int | None = None) -> np.ndarray | None:
-    """All pages or frames of a TIFF, GIF, WebP or PNG of several: grey numbers [T, 1, H, W] or uint8 [T, 1, H, W, 3].
-
-    None where there is only one, or where they are not alike in size and kind or too many to be one film; then only
-    the first is meant. Raises NearlError as decode_picture does.
-    """
-    kind = _identify(data, name)
-    try:
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
-        _check_size(picture, name)
-        count = getattr(picture, "n_frames", 1)
-        size, mode, shape = picture.size, picture.mode, (picture.height, picture.width)
-        if not 1 < count <= MAX_PAGES or count * shape[0] * shape[1] * 4 > MAX_FILM_BYTES:
-            return None
-        grey = mode in ("L", "I", "F") or mode.startswith("I;16")
-        if picture.format == "TIFF" and (picture.tag_v2.get(_PHOTOMETRIC) == 0 or _is_turned(picture)):
-            return None
-        pages = []
-        for page in ImageSequence.Iterator(picture):
-            if page.size != size or (grey and page.mode != mode):
-                return None
-            if not grey:
-                page = page.convert("RGBA")
-                page = Image.alpha_composite(Image.new("RGBA", page.size, "black"), page).convert("RGB")
-            if max_side is not None and max(size) > max_side and not grey:
-                page.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-            pages.append(np.array(page))
-        return np.stack(pages)[:, None]
-    except (NearlError, MemoryError):
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        limit = MAX_PIXELS // 10**6
         raise NearlError(f"{name} says it has far more than {limit} megapixels; save a smaller copy.") from None
-    except Exception as error:
+    except Exception as error:  # a decoder fed with untrusted bytes can raise anything
         raise NearlError(
             f"{name} looks like a {kind} file but is damaged, cut short or of a rare variety; export it again."
         ) from error
 
 
-def read_bytes(path: Path, label: str, size: int | None = None) -> bytes:
-    """A file's bytes, or its first ``size``. NearlError where it is a folder, missing, too large or locked."""
-    try:
-        if path.is_dir():
-            raise NearlError(f"{label} is a folder, not an image; choose the image files in it.")
-        if path.stat().st_size > MAX_BYTES:
-            raise NearlError(f"{label} is larger than {MAX_BYTES // 10**6} MB; save a smaller copy.")
-        with path.open("rb") as file:
-            return file.read() if size is None else file.read(size)
-    except FileNotFoundError:
-        raise NearlError(f"{label} does not exist; check the path.") from None
-    except OSError as error:
-        raise NearlError(f"{label} cannot be read ({error.strerror or error}); check its permissions.") from None
+def _pages(image: Image.Image, max_side: int | None) -> np.ndarray | None:
+    """All pages or frames: grey numbers [T, 1, H, W] or uint8 [T, 1, H, W, 3].
+
+    None where there is only one, or where they differ in size or kind or are too many to be one film.
+    """
+    count = getattr(image, "n_frames", 1)
+    size, mode = image.size, image.mode
+    if not 1 < count <= MAX_PAGES or count * size[0] * size[1] * 4 > MAX_FILM_BYTES:
+        return None
+    grey = mode in ("L", "I", "F") or mode.startswith("I;16")
+    if image.format == "TIFF" and (image.tag_v2.get(_PHOTOMETRIC) == 0 or _is_turned(image)):
+        return None
+    pages = []
+    for page in ImageSequence.Iterator(image):
+        if page.size != size or (grey and page.mode != mode):
+            return None
+        if not grey:
+            page = _on_black(page.convert("RGBA"))
+            if max_side is not None and max(size) > max_side:
+                page.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+        pages.append(np.array(page))
+    return np.stack(pages)[:, None]
 
 
-def looks_like(head: bytes) -> str:
-    """The format's name by a file's first bytes, "" where it is none of these."""
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WebP"
-    return next((kind for signature, kind in _SIGNATURES if head.startswith(signature)), "")
+def _on_black(image: Image.Image) -> Image.Image:
+    """An RGBA image on a black background, as RGB."""
+    return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
 
 
-def _identify(data: bytes, label: str) -> str:
-    if not data:
-        raise NearlError(f"{label} is empty (0 bytes); export or download it again.")
-    if len(data) > MAX_BYTES:
-        raise NearlError(f"{label} is larger than {MAX_BYTES // 10**6} MB; save a smaller copy.")
-    kind = looks_like(data)
-    if not kind:
-        raise NearlError(f"{label} is not an image that can be read here; use {READABLE}.")
-    return kind
-
-
-def _check_size(picture: Image.Image, label: str) -> None:
-    width, height = picture.size
+def _check_size(image: Image.Image, name: str) -> None:
+    width, height = image.size
     if width * height > MAX_PIXELS:
         raise NearlError(
-            f"{label} says it is {width} x {height} pixels, more than the {MAX_PIXELS // 10**6} megapixels allowed; "
+            f"{name} says it is {width} x {height} pixels, more than the {MAX_PIXELS // 10**6} megapixels allowed; "
             "save a smaller copy."
         )
     if min(width, height) < MIN_SIDE:
-        raise NearlError(
-            f"{label} is only {width} x {height} pixels; use a picture of at least {MIN_SIDE} x {MIN_SIDE}."
-        )
+        raise NearlError(f"{name} is only {width} x {height} pixels; use an image of at least {MIN_SIDE} x {MIN_SIDE}.")
 
 
-def _pixels(picture: Image.Image, notes: list[str], max_side: int | None) -> np.ndarray:
+def _pixels(image: Image.Image, notes: list[str], max_side: int | None) -> np.ndarray:
     """Decode to uint8 [H, W, 3], upright, and say in `notes` what was changed on the way."""
-    turned = _is_turned(picture)
-    inverted = picture.format == "TIFF" and picture.tag_v2.get(_PHOTOMETRIC) == 0
-    if getattr(picture, "is_animated", False):
+    turned = _is_turned(image)
+    inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0
+    if getattr(image, "is_animated", False):
         notes.append("Only the first of several frames or pages is used.")
-        picture.seek(0)
-    picture.load()
+        image.seek(0)
+    image.load()
     if turned:
-        picture = ImageOps.exif_transpose(picture)
+        image = ImageOps.exif_transpose(image)
         notes.append("Turned upright as its EXIF orientation says.")
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        picture = _stretch(picture, inverted, notes)
-    elif picture.mode == "CMYK":
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _stretch(image, inverted, notes)
+    elif image.mode == "CMYK":
         notes.append("Print colours (CMYK) were converted to RGB.")
-    elif picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        if picture.getextrema()[3][0] < 255:
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getextrema()[3][0] < 255:
             notes.append("Transparent parts are shown on black.")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
-    picture = picture.convert("RGB")
-    if max_side is not None and max(picture.size) > max_side:
-        notes.append(f"Shrunk from {picture.width} x {picture.height} pixels.")
-        scale = max_side / max(picture.size)
-        size = (max(MIN_SIDE, round(picture.width * scale)), max(MIN_SIDE, round(picture.height * scale)))
-        picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return np.array(picture)
+        image = _on_black(image)
+    image = image.convert("RGB")
+    if max_side is not None and max(image.size) > max_side:
+        notes.append(f"Shrunk from {image.width} x {image.height} pixels.")
+        scale = max_side / max(image.size)
+        size = (max(MIN_SIDE, round(image.width * scale)), max(MIN_SIDE, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return np.array(image)
 
 
-def _is_turned(picture: Image.Image) -> bool:
+def _is_turned(image: Image.Image) -> bool:
     try:
-        return picture.getexif().get(_ORIENTATION, 1) in range(2, 9)
-    except Exception:  # a broken EXIF block does not spoil the picture
+        return image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+    except Exception:  # a broken EXIF block does not spoil the image
         return False
 
 
-def _stretch(picture: Image.Image, inverted: bool, notes: list[str]) -> Image.Image:
+def _stretch(image: Image.Image, inverted: bool, notes: list[str]) -> Image.Image:
     """Grey deeper than 8 bits -> mode L, by its own range; Pillow alone would clip nearly all of it to white."""
-    values = np.asarray(picture).astype(np.float32)
+    values = np.asarray(image).astype(np.float32)
     finite = np.isfinite(values)
     low, high = np.percentile(values[finite], (0.5, 99.5)) if finite.any() else (0.0, 0.0)
     if high <= low and finite.any():  # a few bright pixels on a flat ground

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from nearl.data.formats.drafts import PICTURE, scan_from, space_for
 from nearl.data.records import ImageRecord, Problem, base_name
 from nearl.data.sandbox.worker import receive_head, send
-from nearl.data.sets.drafts import PICTURE, scan_from, space_for
 from nearl.errors import NearlError
+from nearl.registry import PLUGINS, load_plugins
 
 MEMORY = 3_000_000_000  # bytes of address space of the worker (our choice: five of the largest scan)
 SECONDS = 60.0  # for bytes; three times as much for several files and for a path, which may be a folder (our choice)
@@ -159,6 +160,9 @@ class Sandbox:
         self._stop()
         environment = {name: os.environ[name] for name in KEPT if name in os.environ}
         environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        if os.environ.get(PLUGINS):  # file formats from outside, found where this process finds them
+            load_plugins()  # a module that cannot be imported is better met here, with its own error
+            environment |= {PLUGINS: os.environ[PLUGINS], "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
         command = [sys.executable, "-m", "nearl.data.sandbox.worker", str(self.memory)]
         try:
             self._process = subprocess.Popen(

@@ -33,10 +33,22 @@ def receive_head(stream: BinaryIO) -> tuple[bytes, int]:
     return HEAD.unpack(head)
 
 
+def _status(key: str) -> int:
+    """A figure of this process in bytes; 0 where the system does not tell."""
+    with contextlib.suppress(OSError), open("/proc/self/status") as status:
+        return next((1024 * int(line.split()[1]) for line in status if line.startswith(key)), 0)
+    return 0
+
+
+def address_space() -> int:
+    """The address space that this process has now, in bytes; 0 where the system does not tell."""
+    return _status("VmSize")
+
+
 def memory_peak() -> int:
     """The most memory that this process ever held, in bytes; 0 where the system does not tell."""
-    with contextlib.suppress(OSError), open("/proc/self/status") as status:  # getrusage counts the parent's memory in
-        return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    if peak := _status("VmHWM"):  # getrusage would count the parent's memory in
+        return peak
     try:
         import resource
     except ImportError:  # Windows
@@ -53,15 +65,19 @@ def main(limit: int) -> None:
         for number in (0, 1, 2):
             os.dup2(nowhere.fileno(), number)
     logging.disable(logging.CRITICAL)
+    from nearl.data.formats.drafts import Draft
+    from nearl.data.sandbox.reader import read, too_much
+    from nearl.errors import NearlError
+    from nearl.registry import load_plugins
+
+    before = address_space()
+    load_plugins()
+    limit += address_space() - before  # what plugins import, which may be torch, leaves room for decoding
     with contextlib.suppress(ImportError, ValueError, OSError):  # only some systems limit memory
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    from nearl.data.formats.reader import read, too_much
-    from nearl.data.sets.drafts import Draft
-    from nearl.errors import NearlError
-
     while True:
         try:
             _, size = receive_head(inward)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from nearl.data.formats.pictures import MAX_BYTES
+from nearl.data.formats.base import MAX_BYTES
 from nearl.data.records import Problem, base_name
 from nearl.errors import NearlError
 

@@ -1,12 +1,13 @@
-"""What a reader hands on: a JSON header and then the numbers, piece by piece, so that nothing is held twice.
+"""What a format hands over: a JSON header and then the numbers in pieces, so that nothing is in memory twice.
 
 A draft crosses from the worker process to the app as plain JSON and raw bytes, never as code. The app checks the
-header before it believes it.
+header before it trusts it: `space_for` and `scan_from` run on the app's side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,33 +24,63 @@ MAX_NOTES = 20
 
 @dataclass
 class Draft:
-    """A picture (uint8 [H, W, 3]) or a scan (as Scan.voxels) on its way. ``meta`` is plain JSON; ``chunks`` yields
-    contiguous arrays that fill ``shape`` in C order, and may raise NearlError."""
+    """A decoded image or scan on its way to the app. Made by `Draft.picture` or `Draft.scan`."""
 
-    source: int  # which of the sources it came from, or began with
     name: str
-    kind: str
-    meta: dict
-    shape: tuple[int, ...]
-    dtype: str
-    chunks: Iterable[np.ndarray]
+    kind: str  # PICTURE or SCAN
+    meta: dict  # plain JSON
+    shape: tuple[int, ...]  # [H, W, 3] of an image, [T, K, H, W] or [T, K, H, W, 3] of a scan, as Scan.voxels
+    dtype: str  # one of DTYPES
+    chunks: Iterable[np.ndarray]  # contiguous arrays that fill `shape` in C order; iterating may raise NearlError
+    source: int = 0  # which of the sources it came from; set by the reader
+
+    @classmethod
+    def picture(cls, name: str, pixels: np.ndarray, notes: Sequence[str] = ()) -> Draft:
+        """A still image, uint8 [H, W, 3]. notes: what decoding changed, in sentences."""
+        pixels = np.ascontiguousarray(pixels, dtype=np.uint8)
+        return cls(name, PICTURE, {"notes": list(notes)}, pixels.shape, "|u1", [pixels])
+
+    @classmethod
+    def scan(
+        cls,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype | type,
+        chunks: Iterable[np.ndarray],
+        slope: np.ndarray | float = 1.0,
+        intercept: np.ndarray | float = 0.0,
+        **meta,
+    ) -> Draft:
+        """A scan of stored numbers [T, K, H, W] or uint8 colours [T, K, H, W, 3].
+
+        slope, intercept: [T, K] or one for all, from stored numbers to physical values. meta: fields of `Scan` as plain
+        JSON, but windows and table as they are. Raises NearlError for a dtype that is not in DTYPES.
+        """
+        windows, table = meta.pop("windows", ()), meta.pop("table", None)
+        meta |= {
+            "slope": np.broadcast_to(slope, shape[:2]).tolist(),
+            "intercept": np.broadcast_to(intercept, shape[:2]).tolist(),
+            "windows": [[w.name, w.center, w.width, w.function] for w in windows],
+            "table": None if table is None else [table.first, table.entries.tolist(), table.top],
+        }
+        return cls(name, SCAN, meta, shape, stored_dtype(dtype, name), chunks)
 
     def header(self) -> dict:
-        keys = ("source", "name", "kind", "meta", "shape", "dtype")
-        return {key: getattr(self, key) for key in keys}
+        """Everything but the numbers, as plain JSON."""
+        return {key: getattr(self, key) for key in ("source", "name", "kind", "meta", "shape", "dtype")}
 
 
-def stored_dtype(dtype: np.dtype) -> str:
-    """The little-endian name of a dtype that a draft can carry. Raises NearlError for others."""
-    name = np.dtype(dtype).newbyteorder("<").str
-    name = name.replace("<u1", "|u1").replace("<i1", "|i1")
-    if name not in DTYPES:
-        raise NearlError(f"numbers of the type {np.dtype(dtype).name} cannot be shown")
-    return name
+def stored_dtype(dtype: np.dtype | type, name: str) -> str:
+    """The little-endian name of a dtype. NearlError, naming the file, where a draft cannot carry it."""
+    stored = np.dtype(dtype).newbyteorder("<").str
+    if stored not in DTYPES:
+        kind = np.dtype(dtype).name
+        raise NearlError(f"{name} stores numbers of the type {kind}, which cannot be shown; save it as floats.")
+    return stored
 
 
 def space_for(header: dict) -> np.ndarray:
-    """An empty array as a header asks for. Raises ValueError for anything that no honest reader sends."""
+    """An empty array of the shape and dtype in a header. ValueError for a header that no honest reader sends."""
     shape, kind = header["shape"], header["kind"]
     if kind not in (PICTURE, SCAN) or header["dtype"] not in DTYPES:
         raise ValueError("unknown kind of draft")
@@ -58,29 +89,13 @@ def space_for(header: dict) -> np.ndarray:
         raise ValueError("impossible shape")
     if len(shape) != 4 and (shape[-1] != 3 or header["dtype"] != "|u1"):
         raise ValueError("impossible colours")
-    size = np.dtype(header["dtype"]).itemsize
-    for n in shape:
-        size *= n
-    if size > MAX_SCAN_BYTES:
+    if math.prod(shape) * np.dtype(header["dtype"]).itemsize > MAX_SCAN_BYTES:
         raise ValueError("more than is allowed")
     return np.empty(shape, np.dtype(header["dtype"]))
 
 
-def scan_meta(
-    slope: np.ndarray, intercept: np.ndarray, windows: tuple[Window, ...], table: Table | None, **rest
-) -> dict:
-    """The header of a scan as plain JSON; ``rest`` are fields of Scan that are JSON already."""
-    return {
-        "slope": slope.tolist(),
-        "intercept": intercept.tolist(),
-        "windows": [[w.name, w.center, w.width, w.function] for w in windows],
-        "table": None if table is None else [table.first, table.entries.tolist(), table.top],
-        **rest,
-    }
-
-
 def scan_from(meta: dict, voxels: np.ndarray) -> Scan:
-    """A Scan of checked fields. Raises ValueError, KeyError or TypeError for what does not fit."""
+    """A Scan of checked fields. ValueError, KeyError or TypeError for fields that do not fit the voxels."""
     voxels.setflags(write=False)
     slope, intercept = np.array(meta["slope"], np.float64), np.array(meta["intercept"], np.float64)
     if not slope.shape == intercept.shape == voxels.shape[:2] or not np.isfinite([slope, intercept]).all():
