@@ -147,7 +147,7 @@ def _recover(engine: Engine, registry: Registry) -> None:
 
 
 def _header(engine: Engine) -> str:
-    return views.header(views.model_line(engine.label, engine.state), engine.notice)
+    return views.header(engine.label, engine.state, engine.notice)
 
 
 def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Dependency:
@@ -186,7 +186,7 @@ def launch_options() -> dict:
     """What every launch of the page has in common: our look, and nothing that leaves the machine or keeps images."""
     return {
         "theme": build_theme(),
-        "css_paths": PAGE / "style.css",
+        "css_paths": [PAGE / "charts.css", PAGE / "style.css"],
         "head": f"{HEAD}<script>{asset_text('drop.js')}</script>",
         "i18n": gr.I18n(en=WORDS),
         "favicon_path": PAGE / "favicon.png",

@@ -33,11 +33,11 @@ GROUPS = {
 USUAL = ["zero-shot", "linear-probe", "tip-adapter", "lora", "nearl"]
 WHOLE = "nearl"
 QUESTIONS = {
-    "nearl:no-orthogonality": "What does orthogonality buy here?",
-    "nearl:static-queries": "What do the queries (USEformer) buy here?",
-    "nearl:text-only": "What does the image side buy here?",
-    "nearl:vision-only": "What does the text side buy here?",
-    "nearl:no-anchor": "What does holding on to the old model buy here?",
+    "nearl:no-orthogonality": "Does orthogonality help here?",
+    "nearl:static-queries": "Do the queries (USEformer) help here?",
+    "nearl:text-only": "Does the image side help here?",
+    "nearl:vision-only": "Does the text side help here?",
+    "nearl:no-anchor": "Does holding on to the old model help here?",
 }
 PARTS = {
     "nearl:no-orthogonality": "orthogonality",
@@ -92,12 +92,12 @@ def sets(workspace: Workspace, source: str) -> tuple[LabelledSet, LabelledSet | 
 
     if source != OWN:
         if source not in KIND_NAMES:
-            raise NearlError("There is no such kind of drawn picture; choose one of those offered.")
+            raise NearlError("There is no such kind of synthetic image; choose one of those offered.")
         data, test = teaching.drawn(source, LEARN, CHECK)
         return data, test, splits.plan(data.labels, given=len(test))
     data = workspace.support.data
     if data is None:
-        raise NearlError("There are no images of yours yet; bring some in Teach, or choose drawn pictures here.")
+        raise NearlError("There are no images of yours yet; bring some in Teach, or choose synthetic images here.")
     if blocking := teaching.check(workspace).blocking:
         raise NearlError(blocking)
     split = teaching.plan(workspace, teaching.Choice())

@@ -1,197 +1,125 @@
-"""HTML of the Compare tab: the methods as cards, and the table that fills in while they are taught."""
+"""What the Compare tab shows: the methods as cards, and the table and charts that fill in while they are taught."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from app.compare.gap_html import spaces
-from app.html.charts import bars, scatter
-from app.html.views import esc, message, per_cent, plural
-from app.teach.html import act, duration, quiet
+from app.html import render, space
+from app.html.charts import scatter
+from app.html.views import plural, quiet
+from app.teach.html import duration
+from nearl.report.words import points
 
-TOO_FEW = "too few to say"
 HEADS = [
     ("Method", ""),
-    ("Right", "balanced accuracy and its 95 % interval"),
-    ("Tells classes apart", "AUROC, 50 % is chance"),
-    ("Off in its certainty", "calibration error, lower is better"),
-    ("Numbers learnt", "trained parameters"),
+    ("Correct", "balanced accuracy and its 95 % interval"),
+    ("Ranks classes", "AUROC, 50 % is chance"),
+    ("Calibration error", "lower is better"),
+    ("Trained parameters", ""),
     ("To teach", "slower while the machine is busy"),
     ("To read an image", "not seen before"),
     ("", ""),
 ]
 
 
+@dataclass(frozen=True)
+class Status:
+    """Where a comparison stands."""
+
+    head: str  # HTML of it: of `going_on`, `headline` or a message
+    at_work: str = ""  # the method that is being taught
+    step: str = ""  # how far it is
+    going_on: bool = False
+
+
 def cards(groups: Sequence) -> str:
-    """All methods, each with a tick, its idea and what is trained; assets/page/methods.js reads and sets the ticks."""
-    blocks = []
-    for title, found in groups:
-        items = "".join(
-            f'<label class="method"><input type="checkbox" data-name="{esc(card.name)}" '
-            f'aria-describedby="about-{_id(card.name)}"><span class="title">{esc(card.title)}</span>'
-            f'<span class="about" id="about-{_id(card.name)}"><span>{esc(card.idea)}</span>{_trained(card)}</span>'
-            "</label>"
-            for card in found
-        )
-        blocks.append(f'<fieldset class="group"><legend>{esc(title)}</legend>{items}</fieldset>')
-    short, rest = blocks[:2], blocks[2:]  # the first two groups are small and share a column
-    columns = "".join(f'<div class="column">{part}</div>' for part in ("".join(short), *rest))
-    return f'<div class="methods">{columns}</div>'
-
-
-def _trained(card) -> str:
-    """What is trained; of NEARL without a part its idea says it."""
-    return "" if ":" in card.name else f"<span>Trained: {esc(card.trained)}.</span>"
-
-
-def _id(name: str) -> str:
-    return name.replace(":", "-")
+    """All methods in their groups, (title, cards), each with a tick, its idea and what is trained."""
+    return render("compare/cards.html", columns=[groups[:2], *([group] for group in groups[2:])])
 
 
 def empty() -> str:
-    return (
-        '<div class="progress empty"><p>The table and the charts appear here, line by line as the methods finish.</p>'
-        "<p class='quiet'>Press “Compare” as it stands: five methods on drawn pictures take a minute or two.</p></div>"
-    )
+    return render("compare/empty.html")
 
 
 def plan(sentence: str) -> str:
     return quiet(sentence)
 
 
+def headline(words: str) -> str:
+    return render("compare/headline.html", words=words)
+
+
+def used(words: str) -> str:
+    """What is in use in Predict now, with a link to it."""
+    return render("compare/used.html", words=words)
+
+
 def comparison(
     lines: Sequence[Mapping],
-    head: str,
+    status: Status,
     about: str,
-    at_work: str = "",
-    step: str = "",
-    going_on: bool = False,
     answers: Sequence[tuple[str, Mapping]] = (),
     seeds: int = 1,
     classes: Sequence[str] = (),
 ) -> str:
-    """What is known so far. `lines`: as `nearl.runs.scores`; `head`: HTML of where it stands; `about`: which images;
-    `at_work`: the method that is being taught and `step` how far it is; `answers`: what a part of NEARL buys."""
+    """What is known so far.
+
+    `lines`: as of `nearl.runs.scores`, with the `place` of each; `about`: which images; `answers`: (a part of NEARL,
+    what NEARL gains by it).
+    """
     done = [line for line in lines if line["done"]]
-    rows = "".join(_row(line, line["method"] == at_work, step, going_on, seeds) for line in lines)
-    top = "".join(
-        f'<th scope="col" class="{"" if i < 1 else "number"}">{esc(word)}<span>{esc(term)}</span></th>'
-        for i, (word, term) in enumerate(HEADS)
+    return render(
+        "compare/comparison.html",
+        HEADS=HEADS,
+        lines=lines,
+        head=status.head,
+        at_work=status.at_work,
+        step=status.step,
+        going_on=status.going_on,
+        about=about,
+        answers=[_answer(*answer) for answer in answers],
+        seeds=seeds,
+        done=done,
+        few=plural(done[0]["n"], "image") if any(line["few"] for line in done) else "",
+        notes=_notes(done, status.going_on),
+        chance=1 / len(classes) if classes else 0,
+        scatter=scatter(done),
+        spaces=space.spaces(done, classes),
     )
-    table = (
-        f'<div class="table-wrap scores"><table class="plain"><caption class="sr-only">Methods compared</caption>'
-        f"<thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-    notes = _notes(done, seeds, going_on)
-    charts = f'<div class="charts">{bars(done, 1 / len(classes))}{scatter(done)}</div>' if done else ""
-    return (
-        f'<section class="progress done compared">{head}{quiet(about)}{_answers(answers)}{table}{notes}{charts}'
-        f"{spaces(done, classes)}</section>"
-    )
 
 
-def headline(words: str) -> str:
-    return f'<p class="headline" role="status">{esc(words)}</p>'
+def _answer(part: str, gain: Mapping) -> str:
+    """What NEARL gains by a part of it, in a sentence that says when it may be chance."""
+    value, (low, high) = gain["value"], gain["interval"]
+    interval = f"95 % interval {points(low)} to {points(high)}"
+    if value is None:
+        return f"Whether {part} helps cannot be told from so few images ({interval} points)."
+    chance = ", so this may be chance" if low <= 0 <= high else ""
+    return f"{part[:1].upper()}{part[1:]} changes what NEARL gets right by {points(value)} points ({interval}){chance}."
 
 
-def _row(line: Mapping, at_work: bool, step: str, going_on: bool, seeds: int) -> str:
-    name = f'<th scope="row">{esc(line["title"])}</th>'
-    wide = len(HEADS) - 1
-    if line["error"] and not line["done"]:
-        return f'<tr>{name}<td colspan="{wide}"><span class="failed">Not done:</span> {esc(line["error"])}</td></tr>'
-    if not line["done"]:
-        words = step if at_work else "waits" if going_on else "not taught"
-        return f'<tr class="open">{name}<td colspan="{wide}">{esc(words)}</td></tr>'
-    partly = f'<span class="range">{line["done"]} of {seeds} draws</span>' if _unfinished(line, seeds) else ""
-    value = f"<strong>{per_cent(line['balanced_accuracy'])}</strong>" if line["balanced_accuracy"] is not None else ""
-    cells = [
-        (value or TOO_FEW) + _range(line["interval"]) + partly,
-        _share(line["auroc"]),
-        _share(line["ece"]),
-        _count(line["parameters"]),
-        f"{seconds(line['fit_seconds'])}\u202fs",
-        f"{line['predict_ms']:.0f}\u202fms",
-        act("Use in Predict", "use", "small", f"Use {line['title']} in Predict", method=line["place"]),
-    ]
-    shown = zip(cells, HEADS[1:], strict=True)
-    row = "".join(f'<td class="number" data-head="{head}">{cell}</td>' for cell, (head, _) in shown)
-    return f"<tr>{name}{row}</tr>"
-
-
-def _unfinished(line: Mapping, seeds: int) -> bool:
-    return line["done"] < seeds and line["method"] != "zero-shot"
-
-
-def _range(interval: Sequence[float] | None) -> str:
-    if interval is None:
-        return ""
-    return f'<span class="range">{100 * interval[0]:.0f} to {100 * interval[1]:.0f}\u202f%</span>'
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else per_cent(value)
-
-
-def _count(n: int) -> str:
-    return f"{n:,.0f}".replace(",", "\u202f")
-
-
-def seconds(value: float) -> str:
-    """0.02 -> "0", 12.3 -> "12"; tenths below ten."""
-    if value < 0.05:
-        return "0"
-    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
-
-
-def _answers(answers: Sequence[tuple[str, Mapping]]) -> str:
-    """What NEARL gains by a part, in a sentence that says when it may be chance."""
-    out = ""
-    for part, gain in answers:
-        value, (low, high) = gain["value"], gain["interval"]
-        span = f"95 % interval {_points(low)} to {_points(high)}"
-        if value is None:
-            words = f"What {part} buys cannot be told from so few images ({span} points)."
-        else:
-            chance = ", so this may be chance" if low <= 0 <= high else ""
-            words = f"{part.capitalize()} changes what NEARL gets right by {_points(value)} points ({span}){chance}."
-        out += f'<p class="answer">{esc(words)}</p>'
-    return out
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.0f}".replace("-", "−").replace("+0", "0").replace("−0", "0")
-
-
-def _notes(done: Sequence[Mapping], seeds: int, going_on: bool) -> str:
+def _notes(done: Sequence[Mapping], going_on: bool) -> str:
+    """How far apart two methods have to be, and why the best looks better than it is."""
     if not done:
         return ""
-    out = ""
-    if any(line["few"] for line in done):
-        out += message(f"{plural(done[0]['n'], 'image')} are too few to say more than a hint.")
     several = any(line["done"] > 1 for line in done)
-    over = "other draws of the images taught with" if several else "other images of this kind"
+    over = "other random draws of training images" if several else "other images of this kind"
     words = (
         f"A line across a bar is the 95 % interval over {over}. Where the lines of two methods overlap widely, these "
         "images cannot tell them apart."
     )
     if len(done) > 2 and not going_on:
         words += " The best of many looks better here than it will be: it was picked by these very images."
-    return out + quiet(words)
+    return words
 
 
 def going_on(place: int, done: int, total: int, title: str, left: float | None) -> str:
-    """Where a comparison stands. `place`: in the queue, 0 when it is at work."""
+    """Where a comparison stands. `place`: in the queue, 0 when it is at work; `title`: of the method being taught."""
     if place:
-        others = "another run is going on" if place == 1 else f"{place} runs are before it"
-        words, more = "Waiting for its turn", f"{others.capitalize()}; what is finished stays."
+        words, more = "Waiting for its turn", "Another run is in progress; what is finished stays."
+        more = more if place == 1 else f"{place} runs are before it; what is finished stays."
     else:
-        words = f"Teaching {title}" if title else "Getting the model and the images ready"
-        more = f"{done} of {total} done"
-        more += f"; this one: {duration(left)}" if left is not None else ""
-    share = 100 * done / total if total else 0
-    return (
-        f'<p class="headline">{esc(words)}</p><div class="track" role="progressbar" aria-label="Methods finished" '
-        f'aria-valuemin="0" aria-valuemax="{total}" aria-valuenow="{done}"><i style="width:{share:.1f}%"></i></div>'
-        f'<p class="quiet steps"><span role="status">{esc(more)}</span>'
-        "<span>You may leave this page; it goes on.</span></p>"
-    )
+        words = f"Teaching {title}" if title else "Preparing the model and the images"
+        more = f"{done} of {total} done" + (f"; this one: {duration(left)}" if left is not None else "")
+    return render("compare/going_on.html", words=words, more=more, done=done, total=total)

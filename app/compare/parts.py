@@ -10,14 +10,15 @@ from app.compare import html as compare_views
 from app.compare.actions import QUESTIONS, Choice
 from app.context import asset_text, away
 from app.examples import KIND_NAMES
+from app.html import views
 
 SHOTS = [("4", 4), ("8", 8), ("16", 16), ("All", 0)]
-SEEDS = [("Once", 1), ("Three times, for an average", 3)]
-LENGTHS = [("Quick", "quick"), ("As each method is meant", "balanced")]
-DRAWN = [(f"{label}, drawn", kind) for kind, label in KIND_NAMES.items()]
+SEEDS = [("One", 1), ("Three, for an average", 3)]
+LENGTHS = [("Quick", "quick"), ("Full recipe", "balanced")]
+DRAWN = [(f"{label}, synthetic", kind) for kind, label in KIND_NAMES.items()]
 INTRO = (
-    '<p class="quiet">Every method gets the same images to learn from and the same words, and is measured on the same '
-    "images that none of them learnt from.</p>"
+    "Every method gets the same images to learn from and the same prompts, and is measured on the same images that "
+    "none of them learned from."
 )
 
 
@@ -56,14 +57,14 @@ def choice_of(methods: list[str], values: tuple) -> Choice:
 
 
 def build() -> ComparePart:
-    gr.HTML(f'<h2 class="section">The same images, taught in different ways</h2>{INTRO}', js_on_load=None)
+    gr.HTML(views.section("The same images, taught in different ways") + views.quiet(INTRO), js_on_load=None)
     source = gr.Radio(DRAWN, value=None, label="Images", elem_id="compare-source")
     plan = gr.HTML("", js_on_load=None, elem_id="compare-plan")
     with gr.Row(elem_classes="compare-row"):
         shots = gr.Radio(SHOTS, value=Choice.shots, label="Images of each class to learn from", elem_id="compare-shots")
-        seeds = gr.Radio(SEEDS, value=Choice.seeds, label="How often they are drawn", elem_id="compare-seeds")
+        seeds = gr.Radio(SEEDS, value=Choice.seeds, label="Random draws of training images", elem_id="compare-seeds")
         length = gr.Radio(LENGTHS, value=Choice.preset, label="How long", elem_id="compare-length")
-    gr.HTML('<h2 class="section">Ask a question about NEARL</h2>', js_on_load=None)
+    gr.HTML(views.section("Ask a question about NEARL"), js_on_load=None)
     with gr.Row(elem_classes="questions"):
         questions = [gr.Button(words, size="md") for words in QUESTIONS.values()]
     with gr.Accordion("Or choose methods yourself", open=True, elem_classes="folded", elem_id="choose") as folded:

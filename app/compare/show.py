@@ -51,13 +51,11 @@ def result(view: ComparisonView) -> str:
     title = next((line["title"] for line in lines if line["method"] == view.at_work), "")
     busy = not view.finished
     step = f"step {view.step} of {view.steps}" if view.steps else "at work"
+    head = compare_views.going_on(view.place, done, total, title, view.seconds_left) if busy else _ended(view, done)
     return compare_views.comparison(
         lines,
-        compare_views.going_on(view.place, done, total, title, view.seconds_left) if busy else _ended(view, done),
+        compare_views.Status(head, view.at_work if busy else "", step, busy),
         _images(about),
-        view.at_work if busy else "",
-        step,
-        busy,
         comparing.answers(view),
         about["seeds"],
         about["classes"],
@@ -80,11 +78,11 @@ def _images(about: dict) -> str:
     held = about["test"] if split["kind"] == "given" else split["held"]
     per = [sum(about["labels"][i] == c for i in split["support"]) for c in range(len(about["classes"]))]
     taught = sum(min(n, about["shots"] or n) for n in per)
-    draws = f", drawn {about['seeds']} times" if about["seeds"] > 1 else ""
     name = about["name"][:1].upper() + about["name"][1:]
+    draws = f", in {about['seeds']} random draws" if about["seeds"] > 1 else ""
     return (
-        f"{name}. Taught with {views.plural(taught, 'image')} in {len(per)} classes{draws}; "
-        f"measured on {views.plural(len(held), 'image')} kept aside, which taught nothing and chose nothing."
+        f"{name}. Taught with {views.plural(taught, 'image')} in {len(per)} classes{draws}; measured on "
+        f"{views.plural(len(held), 'image')} kept aside, used for neither training nor selection."
     )
 
 
@@ -93,7 +91,7 @@ def plan(workspace: Workspace, source: str) -> str:
     try:
         if source != OWN:
             learn, check = comparing.LEARN, comparing.CHECK
-            words = f"Drawn by a program: {learn} pictures of each class to learn from, {check} others to measure on."
+            words = f"Synthetic: {learn} images of each class to learn from, {check} others to measure on."
             return compare_views.plan(words)
         *_, split = comparing.sets(workspace, source)
         return compare_views.plan(split.words)
@@ -120,10 +118,8 @@ def sources(part: ComparePart, workspace: Workspace, chosen: str | None = None) 
 def used(name: str) -> str:
     from nearl.methods import card
 
-    title = views.esc(card(name).title)
-    words = (
+    return compare_views.used(
         "Predict now reads with the model as it is, before teaching."
         if name == "zero-shot"
-        else f"{title} is now in use, and on your shelf in Teach."
+        else f"{card(name).title} is now in use, and on your shelf in Teach."
     )
-    return f'<p class="quiet" role="status">{words} <a href="#predict" data-tab="Predict">Read an image with it</a></p>'

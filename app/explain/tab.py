@@ -83,7 +83,7 @@ def build(ctx: Context, tab_item: gr.Tab) -> ExplainTab:
                     )  # fmt: skip
                 filmstrip = gr.HTML("", js_on_load=asset_text("pick.js"), elem_id="explain-filmstrip")
             message = gr.HTML("", js_on_load=None, elem_id="explain-message")
-            gr.HTML(f'<p class="quiet">{map_views.CAN_TELL}</p>', js_on_load=None)
+            gr.HTML(views.quiet(map_views.CAN_TELL), js_on_load=None)
         with gr.Column(elem_classes=away(*SIDE), min_width=280, scale=8) as side:
             method = gr.Radio([], label="Kind of map", elem_id="explain-method")
             card = gr.HTML("", js_on_load=None, elem_id="explain-card")
@@ -93,7 +93,7 @@ def build(ctx: Context, tab_item: gr.Tab) -> ExplainTab:
                 label="Beside it, the control: the same map of a scrambled model", elem_id="explain-control"
             )
             details = gr.HTML("", js_on_load=None, elem_id="explain-details")
-            gr.HTML('<h2 class="section">How it is drawn</h2>', js_on_load=None)
+            gr.HTML(views.section("How it is drawn"), js_on_load=None)
             colours = gr.Radio(COLOURS, value="inferno", label="Colours", elem_id="explain-colours")
             contour = gr.Radio(CONTOURS, value=0.0, label="Line around", elem_id="explain-contour")
             smooth = gr.Checkbox(label="Smooth between patches", value=True, elem_id="explain-smooth")

@@ -1,84 +1,59 @@
-"""The two charts of the Compare tab: bars with intervals, and what was paid for them in seconds."""
+"""The scatter chart of Compare: seconds to teach, on a log axis, against balanced accuracy."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-from app.html.views import bar, esc, per_cent
+from app.html import render
 
 TICKS = [(0.1, "≤ 0.1 s"), (1, "1 s"), (10, "10 s"), (60, "1 min"), (600, "10 min"), (3600, "1 h")]
-LEAST = 0.1  # seconds; what takes less stands at the left edge
-LETTER = 6.4  # width of its letters, roughly
-
-
-def bars(lines: Sequence[Mapping], chance: float) -> str:
-    """Balanced accuracy of every method that is finished; the frozen model as an outline, what was taught filled."""
-    out = ""
-    for line in lines:
-        kind = "before" if line["method"] == "zero-shot" else "after"
-        if line["balanced_accuracy"] is None:
-            out += (
-                f'<div class="bar-line {kind}"><dt>{esc(line["title"])}</dt><dd class="none">too few to say</dd></div>'
-            )
-            continue
-        interval = None if line["interval"] is None else tuple(line["interval"])
-        out += bar(kind, esc(line["title"]), line["balanced_accuracy"], interval)
-    guess = f"The thin upright line is guessing, {per_cent(chance)}." if chance else ""
-    return (
-        f'<figure class="chart"><figcaption><h3>Right on images it had not seen</h3><p class="term">balanced accuracy: '
-        f'every class counts the same. {guess}</p></figcaption><dl class="bars by-method" '
-        f'style="--chance:{100 * chance:.1f}%">{out}</dl></figure>'
-    )
+LEAST = 0.1  # seconds; what takes less lies at the left edge
+LETTER = 6.4  # width of a letter of its names, roughly
+HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 280.0, 44.0, 16.0, 12.0, 28.0
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def scatter(lines: Sequence[Mapping]) -> str:
-    """Seconds to teach, on a log axis, against balanced accuracy; once for a wide screen and once for a narrow one."""
-    points = [line for line in lines if line["balanced_accuracy"] is not None]
-    if len(points) < 2:
+    """The chart of the methods that are finished, for a wide and for a narrow screen; "" for fewer than two."""
+    found = [line for line in lines if line["balanced_accuracy"] is not None]
+    if len(found) < 2:
         return ""
-    words = "; ".join(f"{p['title']}: {p['fit_seconds']:.1f} s, {100 * p['balanced_accuracy']:.0f} %" for p in points)
-    drawn = "".join(_plot(points, width, kind, words) for width, kind in ((560.0, "wide"), (320.0, "narrow")))
-    return (
-        '<figure class="chart"><figcaption><h3>What it cost to teach</h3><p class="term">seconds to teach against '
-        f"balanced accuracy; further up and further left is better</p></figcaption>{drawn}</figure>"
-    )
+    words = "; ".join(f"{p['title']}: {p['fit_seconds']:.1f} s, {100 * p['balanced_accuracy']:.0f} %" for p in found)
+    plots = [("wide", _plot(found, 560.0)), ("narrow", _plot(found, 320.0))]
+    return render("compare/scatter.html", plots=plots, words=words)
 
 
-def _plot(points: Sequence[Mapping], width: float, kind: str, words: str) -> str:
-    height, left, right, top, bottom = 280.0, 44.0, 16.0, 12.0, 28.0
-    most = max(max(p["fit_seconds"] for p in points) * 1.5, 2.0)
-    low = max(0.0, math.floor(10 * min(p["balanced_accuracy"] for p in points) - 0.5) / 10)
-    x = lambda s: left + (width - left - right) * math.log(max(s, LEAST) / LEAST) / math.log(most / LEAST)  # noqa: E731
-    y = lambda v: top + (height - top - bottom) * (1 - (v - low) / (1 - low))  # noqa: E731
-    grid = ""
-    for seconds, label in TICKS:
-        if seconds <= most:
-            grid += f'<line x1="{x(seconds):.1f}" y1="{top}" x2="{x(seconds):.1f}" y2="{height - bottom}"/>'
-            grid += f'<text class="x" x="{x(seconds):.1f}" y="{height - 8}">{label}</text>'
-    for tenth in range(round(10 * low), 11, 1 if low >= 0.6 else 2):
-        grid += f'<line x1="{left}" y1="{y(tenth / 10):.1f}" x2="{width - right}" y2="{y(tenth / 10):.1f}"/>'
-        grid += f'<text class="y" x="{left - 8}" y="{y(tenth / 10) + 4:.1f}">{10 * tenth}\u202f%</text>'
-    places = [(x(p["fit_seconds"]), y(p["balanced_accuracy"])) for p in points]
-    marks = "".join(
-        f'<circle class="{"before" if p["method"] == "zero-shot" else "after"}" cx="{a:.1f}" cy="{b:.1f}" r="6"/>'
-        for p, (a, b) in zip(points, places, strict=True)
-    )
-    names = ""
-    labels = place_labels(places, [p["title"] for p in points], (left, top, width - 2, height - bottom))
-    for p, (a, b, end) in zip(points, labels, strict=True):
-        names += f'<text class="name" x="{a:.1f}" y="{b:.1f}" text-anchor="{end}">{esc(p["title"])}</text>'
-    return (
-        f'<svg class="scatter {kind}" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{esc(words)}">'
-        f'<g class="grid">{grid}</g>{marks}{names}</svg>'
-    )
+def _plot(lines: Sequence[Mapping], width: float) -> dict:
+    most = max(max(p["fit_seconds"] for p in lines) * 1.5, 2.0)
+    low = max(0.0, math.floor(10 * min(p["balanced_accuracy"] for p in lines) - 0.5) / 10)
+
+    def x(seconds: float) -> float:
+        return LEFT + (width - LEFT - RIGHT) * math.log(max(seconds, LEAST) / LEAST) / math.log(most / LEAST)
+
+    def y(share: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - (share - low) / (1 - low))
+
+    places = [(x(p["fit_seconds"]), y(p["balanced_accuracy"])) for p in lines]
+    names = [p["title"] for p in lines]
+    tenths = range(round(10 * low), 11, 1 if low >= 0.6 else 2)
+    return {
+        "width": width, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM,
+        "across": [(x(seconds), label) for seconds, label in TICKS if seconds <= most],
+        "up": [(y(tenth / 10), f"{10 * tenth}\u202f%") for tenth in tenths],
+        "marks": [
+            ("before" if p["method"] == "zero-shot" else "after", *place)
+            for p, place in zip(lines, places, strict=True)
+        ],
+        "names": list(zip(names, place_labels(places, names, (LEFT, TOP, width - 2, HEIGHT - BOTTOM)), strict=True)),
+    }  # fmt: skip
 
 
 def place_labels(
-    points: Sequence[tuple[float, float]], names: Sequence[str], box: tuple[float, float, float, float]
+    points: Sequence[tuple[float, float]], names: Sequence[str], box: Box
 ) -> list[tuple[float, float, str]]:
     """Where to write each name, (x, y of its baseline, anchor): beside its point, where it covers neither another name
-    nor a point nor the edge of the box (left, top, right, bottom); the first place tried where there is none."""
+    nor a point nor the edge of the box; the first place tried where there is none."""
     taken = [(a - 8, b - 8, a + 8, b + 8) for a, b in points]
     found = []
     for (a, b), name in zip(points, names, strict=True):
@@ -87,17 +62,18 @@ def place_labels(
         for dy in (4, -10, 18, -24, 32, -38, 46, -52, 60, -66, 74):
             tries.append((a + 11, b + dy, "start", (a + 11, b + dy - 11, a + 11 + wide, b + dy + 3)))
             tries.append((a - 11, b + dy, "end", (a - 11 - wide, b + dy - 11, a - 11, b + dy + 3)))
-        free = [t for t in tries if _inside(t[3], box) and not any(_meet(t[3], other) for other in taken)]
         inside = [t for t in tries if _inside(t[3], box)]
+        free = [t for t in inside if not any(overlap(t[3], other) for other in taken)]
         best = (free or inside or tries)[0]
         taken.append(best[3])
         found.append(best[:3])
     return found
 
 
-def _inside(r: tuple, box: tuple) -> bool:
+def _inside(r: Box, box: Box) -> bool:
     return r[0] >= box[0] and r[1] >= box[1] and r[2] <= box[2] and r[3] <= box[3]
 
 
-def _meet(r: tuple, s: tuple) -> bool:
+def overlap(r: Box, s: Box) -> bool:
+    """Whether two boxes cover each other in part."""
     return r[0] < s[2] and s[0] < r[2] and r[1] < s[3] and s[1] < r[3]

@@ -113,7 +113,7 @@ def map_layer(engine: Engine, workspace: Workspace, choice: MapChoice) -> tuple[
     heatmap = workspace.maps.once(MapKey(record.digest, adapted, name), draw)
     moment = f"{AFTER if adapted else BEFORE} teaching"
     if not heatmap.values.any():
-        return None, f"No part of the image speaks for “{name}”, {moment}: the map is empty"
+        return None, f"No part of the image supports “{name}”, {moment}: the map is empty"
     caution = heatmap.caution(record.image())
     words = f"Where it looked for “{name}”, {moment}" + (f". {caution}" if caution else "")
     return views.data_uri(heat_layer(heatmap)), words
@@ -130,9 +130,8 @@ def viewer_html(workspace: Workspace, layer: tuple[str | None, str] = (None, "")
         box = seen_box(workspace.viewing.classifier.backbone, record.size)
     notes = [*record.notes, viewer.caution(record)]
     return views.viewer(
-        views.data_uri(record.image()), record.name, record.size, workspace.viewing.synthetic, *layer, notes,
-        viewer.marks(record, box), viewer.facts(record),
-    )  # fmt: skip
+        record, workspace.viewing.synthetic, layer, notes, viewer.marks(record, box), viewer.facts(record)
+    )
 
 
 def filmstrip_html(workspace: Workspace) -> str:
@@ -145,7 +144,7 @@ def filmstrip_html(workspace: Workspace) -> str:
 def reading_html(workspace: Workspace) -> str:
     prediction = workspace.viewing.prediction
     if prediction is None:
-        return views.reading_empty(bool(workspace.viewing.records))
+        return viewer.reading_empty(bool(workspace.viewing.records))
     i = workspace.viewing.selected
     after = None if prediction.adapted is None else prediction.adapted[i]
     untaught = workspace.viewing.classifier.untaught() if after is not None else []
@@ -153,7 +152,9 @@ def reading_html(workspace: Workspace) -> str:
     closer = [(name, set_title(name)) for name in workspace.viewing.closer[i]]
     trust = trust_html(prediction, i)
     odd = prediction.unfamiliar is not None and prediction.unfamiliar[i] and not workspace.viewing.synthetic
-    return views.reading(prediction.classes, prediction.frozen[i], after, untaught, unknown, trust, closer, odd)
+    return viewer.reading(
+        viewer.Reading(prediction.classes, prediction.frozen[i], after, untaught, unknown, trust, closer, odd)
+    )
 
 
 def trust_html(prediction: Prediction, i: int) -> str:
@@ -165,7 +166,7 @@ def trust_html(prediction: Prediction, i: int) -> str:
 
     pick = lambda name: None if trust[name] is None else trust[name][i]  # noqa: E731
     edited = OTHER_PROMPTS in trust["notes"]
-    return views.trust(trust["calibrated"], trust["coverage"], pick("sets"), pick("unlike"), edited, trust["notes"])
+    return viewer.trust(trust["calibrated"], trust["coverage"], pick("sets"), pick("unlike"), edited, trust["notes"])
 
 
 def table_html(workspace: Workspace) -> str:
@@ -175,6 +176,6 @@ def table_html(workspace: Workspace) -> str:
     names = [r.name for r in workspace.viewing.records]
     unlike = prediction.trust["unlike"] if prediction.trust else None
     odd = None if workspace.viewing.synthetic else prediction.unfamiliar
-    return views.table(
+    return viewer.table(
         names, prediction.classes, prediction.frozen, prediction.adapted, unlike, workspace.viewing.closer, odd
     )

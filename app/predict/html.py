@@ -1,25 +1,147 @@
-"""Scans on the page: which plane, slice and window is drawn, the marks over the picture, and the reading of all slices.
-
-What is drawn is the record itself, so the model sees exactly what is shown.
-"""
+"""What the Predict tab shows: the reading, how far to trust it, all images at a glance, and scans."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from app.engine import Engine
-from app.html import views
-from app.html.views import esc, per_cent
+from app.html import render
 from app.visitor.workspace import Workspace
 from nearl.data.formats.volume import ACQUIRED, Scan
 from nearl.data.formats.windows import THREE_CT
 from nearl.data.images import ImageRecord
 from nearl.reading.volumes import METHODS, VolumeReading, iter_volume
 
+MOST_WORDS = 6  # unknown words named in one note
+UNLIKE_SHORT = "unlike those taught on"
+UNFAMILIAR = (
+    "This image is unlike those the model has learned from, so until you teach it, its answer is little more than a "
+    "guess. Some familiar images are flagged by mistake."
+)
+UNFAMILIAR_SHORT = "unlike what the model knows"
 THREE = "three"
 COLOURS = ("red", "green", "blue")
 MOST_SLICES = 120  # that are read for the curve; of more, every second, third... (our choice)
 TOGETHER = {"top-k": "Best five slices", "mean": "Mean", "max": "Best slice"}
+
+
+# --- the reading -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The reading of one image."""
+
+    classes: Sequence[str]
+    before: Sequence[float]  # probability of each class before teaching
+    after: Sequence[float] | None = None  # the same after teaching, None without an adapter
+    untaught: Sequence[str] = ()  # classes that teaching did not cover
+    unknown: Sequence[str] = ()  # words of the prompts that the model was never trained on
+    trusted: str = ""  # of `trust`
+    closer: Sequence[tuple[str, str]] = ()  # (name, title) of ready sets whose prompts are closer to the image
+    unfamiliar: bool = False  # the image is unlike those that the model has learned from
+
+
+def reading(r: Reading) -> str:
+    """The reading in a sentence, its bars and what they mean."""
+    taught = r.after is not None
+    return render(
+        "predict/reading.html",
+        classes=r.classes,
+        before=_shares(r.before),
+        after=_shares(r.after) if taught else None,
+        untaught=[name for name in r.classes if name in set(r.untaught)] if taught else [],
+        unknown=_unknown(r.unknown),
+        trusted=r.trusted,
+        closer=r.closer,
+        unfamiliar=UNFAMILIAR if r.unfamiliar and not taught else "",
+    )
+
+
+def _shares(p: Sequence[float]) -> list[float]:
+    return np.asarray(p).tolist()
+
+
+def _unknown(words: Sequence[str]) -> str:
+    if not words:
+        return ""
+    listed = ", ".join(f"“{word}”" for word in words[:MOST_WORDS]) + (" and others" if len(words) > MOST_WORDS else "")
+    noun = "word" if len(words) == 1 else "words"
+    return f"The model ignores the unknown {noun} {listed}; use other words or a larger model."
+
+
+def reading_empty(has_image: bool) -> str:
+    words = (
+        "Check that the classes below fit this image, then press “Read the image”."
+        if has_image
+        else "The reading appears here once there is an image."
+    )
+    return render("predict/waiting.html", words=words, busy=False)
+
+
+def reading_busy(loading: bool) -> str:
+    words = "The model is still loading; the reading follows." if loading else "Reading the image."
+    return render("predict/waiting.html", words=words, busy=True)
+
+
+def trust(
+    calibrated: bool,
+    coverage: float | None,
+    among: Sequence[str] | None,
+    unlike: bool | None,
+    edited: bool,
+    notes: Sequence[str],
+) -> str:
+    """How far the shares after teaching can be trusted, for one image; None where it was not measured.
+
+    `among`: the classes that hold the true one as often as `coverage` (0..1) says; `unlike`: whether the image is
+    unlike those taught with; `edited`: the prompts are no longer those it was measured with; `notes`: what is missing
+    and why, first of all the edit.
+    """
+    first = 1 if edited else 0
+    return render(
+        "predict/trust.html", calibrated=calibrated, coverage=coverage, among=among, unlike=unlike, edited=edited,
+        warnings=notes[:first], notes=notes[first:],
+    )  # fmt: skip
+
+
+def table(
+    files: Sequence[str],
+    classes: Sequence[str],
+    before: np.ndarray,
+    after: np.ndarray | None,
+    unlike: Sequence[bool] | None = None,
+    closer: Sequence[Sequence[str]] = (),
+    unfamiliar: Sequence[bool] | None = None,
+) -> str:
+    """All images at a glance: the closest class of each, before and after teaching.
+
+    `before`, `after`: probabilities (B, C); `unlike`: which images are unlike those taught with; `closer`: for each
+    the ready sets that fit it better; `unfamiliar`: which are unlike those that the model has learned from.
+    """
+
+    def doubt(i: int) -> str:
+        if unfamiliar and unfamiliar[i] and after is None:
+            return UNFAMILIAR_SHORT
+        return "other prompts fit better" if closer and closer[i] else ""
+
+    rows = [
+        (
+            name,
+            _shares(before[i]),
+            doubt(i),
+            None if after is None else _shares(after[i]),
+            UNLIKE_SHORT if unlike and unlike[i] else "",
+        )
+        for i, name in enumerate(files)
+    ]
+    return render("predict/table.html", classes=classes, rows=rows, taught=after is not None)
+
+
+# --- scans -----------------------------------------------------------------------------------------------------------
 
 
 def selected(workspace: Workspace) -> ImageRecord | None:
@@ -75,35 +197,26 @@ def look(workspace: Workspace, what: str, value: str | bool | int | None) -> Non
         workspace.viewing.redraw(record.at(**changes))
 
 
-# --- over and under the picture --------------------------------------------------------------------------------------
-
-
 def marks(record: ImageRecord, box: tuple[float, float, float, float] | None) -> str:
-    """The patient's sides at the edges, and the part that the model sees where that is not the whole, as an SVG."""
+    """The patient's sides at the edges and the part that the model sees where that is not the whole, as an SVG."""
     width, height = record.size
-    size = max(width, height) * 0.05
+    letter = max(width, height) * 0.05
     places = {
-        "left": (size * 0.3, height / 2, "start"), "right": (width - size * 0.3, height / 2, "end"),
-        "top": (width / 2, size, "middle"), "bottom": (width / 2, height - size * 0.4, "middle"),
+        "left": (letter * 0.3, height / 2, "start"), "right": (width - letter * 0.3, height / 2, "end"),
+        "top": (width / 2, letter, "middle"), "bottom": (width / 2, height - letter * 0.4, "middle"),
     }  # fmt: skip
-    shapes = "".join(
-        f'<text x="{places[side][0]:.1f}" y="{places[side][1]:.1f}" text-anchor="{places[side][2]}" '
-        f'font-size="{size:.1f}" stroke-width="{size / 6:.1f}">{esc(letters)}</text>'
-        for side, letters in record.letters.items()
-    )
     if box is not None:
-        left, top = max(box[0], 0), max(box[1], 0)
-        right, bottom = min(box[2], width), min(box[3], height)
-        if right - left < width - 1 or bottom - top < height - 1:
-            shapes += (
-                f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}" '
-                f'stroke-width="{size / 12:.1f}"><title>The model sees what is inside</title></rect>'
-            )
-    if not shapes:
+        left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
+        whole = right - left >= width - 1 and bottom - top >= height - 1
+        box = None if whole else (left, top, right, bottom)
+    if not record.letters and box is None:
         return ""
     sides = ", ".join(f"{letters} at the {side}" for side, letters in record.letters.items())
-    label = f"Sides of the patient: {sides}" if sides else "The part that the model sees"
-    return f'<svg class="marks" viewBox="0 0 {width} {height}" role="img" aria-label="{esc(label)}">{shapes}</svg>'
+    return render(
+        "predict/marks.html", width=width, height=height, letter=letter, box=box,
+        texts=[(*places[side], letters) for side, letters in record.letters.items()],
+        label=f"Sides of the patient: {sides}" if sides else "The part that the model sees",
+    )  # fmt: skip
 
 
 def facts(record: ImageRecord) -> list[str]:
@@ -133,7 +246,7 @@ def caution(record: ImageRecord) -> str:
     """What colour means where it is not the scan's own."""
     if record.scan is None or not isinstance(record.view.window, tuple):
         return ""
-    return "The model gets three windows as red, green and blue; it learnt from ordinary pictures, so this is a trial."
+    return "The model gets three windows as red, green and blue, which it never learned from; this is an experiment."
 
 
 # --- all slices ------------------------------------------------------------------------------------------------------
@@ -170,39 +283,27 @@ def read_all(engine: Engine, workspace: Workspace) -> Iterator[VolumeReading]:
 def volume_html(workspace: Workspace, name: str | None, method: str) -> str:
     """The share of one class in every slice, to click on, and the shares of all slices together."""
     record = selected(workspace)
-    reading = workspace.viewing.volume(volume_key(workspace)) if record is not None else None
-    if reading is None:
+    found = workspace.viewing.volume(volume_key(workspace)) if record is not None else None
+    if found is None:
         return ""
-    name = name if name in reading.classes else reading.classes[0]
-    column = reading.classes.index(name)
-    taught = reading.adapted is not None
-    shares = (reading.adapted if taught else reading.frozen)[:, column]
-    what = "frame" if is_film(record) else "slice"
-    buttons = "".join(
-        _column(number, float(share), what, number == record.slice_number)
-        for number, share in zip(reading.numbers, shares, strict=True)
-    )
-    columns = (
-        f'<div class="columns {"after" if taught else "before"}" role="group" '
-        f'aria-label="Share of {esc(name)} in every {what}">{buttons}</div>'
-    )
-    if len(reading.numbers) < reading.total:
-        words = f"Reading {what} {len(reading.numbers)} of {reading.total}"
-        return f'<div class="per-slice" role="status">{columns}<p>{words}</p></div>'
+    name = name if name in found.classes else found.classes[0]
+    taught = found.adapted is not None
+    shares = (found.adapted if taught else found.frozen)[:, found.classes.index(name)]
     method = method if method in METHODS else METHODS[-1]
-    frozen, adapted = reading.aggregate(method)
-    missing = set(workspace.viewing.classifier.untaught()) if taught else set()
-    bars = views.bars(reading.classes, frozen, adapted, missing)
-    return (
-        f'<div class="per-slice">{columns}<p>Share of “{esc(name)}” in every {what}, {"after" if taught else "before"} '
-        f"teaching. Press a column to go there.</p>"
-        f"<h3>{reading.total} {what}s together: {TOGETHER[method].lower()}</h3>{bars}</div>"
-    )
-
-
-def _column(number: int, share: float, what: str, pressed: bool) -> str:
-    words = f"{what.capitalize()} {number + 1}: {per_cent(share)}"
-    return (
-        f'<button type="button" data-pick="{number}" aria-pressed="{"true" if pressed else "false"}" '
-        f'aria-label="{words}" title="{words}"><i style="height:{100 * share:.1f}%"></i></button>'
+    whole = len(found.numbers) >= found.total
+    before, after = found.aggregate(method) if whole else ([], None)
+    return render(
+        "predict/volume.html",
+        name=name,
+        what="frame" if is_film(record) else "slice",
+        columns=list(zip(found.numbers, _shares(shares), strict=True)),
+        shown=record.slice_number,
+        taught=taught,
+        whole=whole,
+        total=found.total,
+        together=TOGETHER[method].lower(),
+        classes=found.classes,
+        before=_shares(before),
+        after=None if after is None else _shares(after),
+        untaught=workspace.viewing.classifier.untaught() if taught else [],
     )

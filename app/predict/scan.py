@@ -22,13 +22,6 @@ if TYPE_CHECKING:
     from app.predict.tab import PredictTab
 
 GROUP = ("map-controls", "scan-controls")
-CHECK_LIST = """<details class="check-list"><summary>Before you bring a scan of a person</summary><ul>
-<li>Export it without names: most viewers offer “anonymise”.</li>
-<li>Look for text burned into the picture, also at its edges.</li>
-<li>A face can be recognised in a head scan: crop or deface it.</li>
-<li>Bring only what you may share.</li></ul>
-<p>Names and dates in the file are dropped when it is read, and the file itself is deleted from the server.</p>
-</details>"""
 
 
 @dataclass

@@ -12,8 +12,9 @@ import gradio as gr
 from app.context import DEVICE, Context, asset_text, away, prompt_editor, seen
 from app.events import Press
 from app.examples import Example, example_list
-from app.html import views
+from app.html import render, views
 from app.predict import actions as reading
+from app.predict import html as reading_views
 from app.predict import scan
 from app.predict.actions import AFTER, BEFORE, OFF, MapChoice
 from app.visitor import uploads
@@ -87,17 +88,17 @@ def build(ctx: Context) -> PredictTab:
                 public = bool(os.environ.get("SPACE_ID"))
                 confirmed = gr.Checkbox(label=CONFIRM, value=not public, visible=public, elem_id="upload-confirm")
                 upload = gr.File(label=ACCEPTED, file_count="multiple", elem_id="upload", height=120)
-                gr.HTML(scan.CHECK_LIST, js_on_load=None)
+                gr.HTML(render("predict/check_list.html"), js_on_load=None)
                 thumbs = [(e.thumb, e.label) for e in examples]
-                gr.HTML('<h2 class="section">Examples <span class="tag">Synthetic</span></h2>', js_on_load=None)
+                gr.HTML(views.section("Examples", "Synthetic"), js_on_load=None)
                 shelf = gr.HTML(
                     views.strip(thumbs, -1, "Examples, made up by a program"),
                     js_on_load=asset_text("pick.js"), elem_id="examples",
                 )  # fmt: skip
         with gr.Column(elem_classes="right", min_width=280, scale=9):
-            result = gr.HTML(views.reading_empty(False), js_on_load=asset_text("pick.js"), elem_id="reading")
+            result = gr.HTML(reading_views.reading_empty(False), js_on_load=asset_text("pick.js"), elem_id="reading")
             table = gr.HTML("", js_on_load=None, elem_id="reading-table")
-            gr.HTML('<h2 class="section">Classes, in your words</h2>', js_on_load=None)
+            gr.HTML(views.section("Classes, in your words"), js_on_load=None)
             editor = prompt_editor("predict", ctx.default_prompts, ctx.ready_prompts)
             with gr.Column(elem_classes="action"):
                 message = gr.HTML("", js_on_load=None, elem_id="predict-message")
@@ -150,7 +151,7 @@ def read_and_show(
     """Read the images and show first the shares, then the map, which takes longer."""
     try:
         if workspace.viewing.records and workspace.viewing.prediction is None:
-            yield {tab.reading: views.reading_busy(ctx.engine.state == "loading")}
+            yield {tab.reading: reading_views.reading_busy(ctx.engine.state == "loading")}
         reading.read(ctx.engine, workspace, value)
         choice, updates = map_choices(tab, workspace, choice)
         shown = show(tab, workspace)

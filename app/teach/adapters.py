@@ -8,11 +8,13 @@ import gradio as gr
 
 from app.context import Context, asset_text
 from app.html import views
+from app.teach import html as teach_views
 from app.teach import shelf_actions as adapting
-from app.teach import shelf_html as shelf_views
 from app.teach.parts import Parts, Pressed
 from app.visitor.workspace import Workspace
 from nearl.errors import NearlError
+
+ABOUT = "An adapter is what the model learned from your images, in one small file; it holds no image."
 
 
 @dataclass
@@ -26,14 +28,10 @@ class ShelfPart(Parts):
 
 
 def build() -> ShelfPart:
-    gr.HTML('<h2 class="section">Your adapters</h2>', js_on_load=None)
-    gr.HTML(
-        '<p class="quiet">An adapter is what the model learnt from your images, in one small file; it holds no image.'
-        "</p>",
-        js_on_load=None,
-    )
+    gr.HTML(views.section("Your adapters"), js_on_load=None)
+    gr.HTML(views.quiet(ABOUT), js_on_load=None)
     message = gr.HTML("", js_on_load=None, elem_id="shelf-message")
-    items = gr.HTML(shelf_views.shelf([]), js_on_load=asset_text("act.js"), elem_id="shelf")
+    items = gr.HTML(teach_views.shelf([]), js_on_load=asset_text("act.js"), elem_id="shelf")
     comparison = gr.HTML("", js_on_load=asset_text("act.js"), elem_id="comparison")
     upload = gr.File(
         label="Put an adapter from a file on the shelf (zip)", file_count="single", height=96, elem_id="adapter-upload"
@@ -42,7 +40,7 @@ def build() -> ShelfPart:
 
 
 def show(part: ShelfPart, workspace: Workspace, message: str = "") -> dict:
-    return {part.shelf: shelf_views.shelf(workspace.shelf.items()), part.message: message}
+    return {part.shelf: teach_views.shelf(workspace.shelf.items()), part.message: message}
 
 
 def do(ctx: Context, workspace: Workspace, pressed: Pressed) -> bool:
@@ -66,4 +64,4 @@ def compare(ctx: Context, workspace: Workspace, pressed: Pressed) -> str:
         raise NearlError(f"To compare, tick two adapters; now {len(chosen) or 'none'} of them are ticked.")
     columns = adapting.compare(ctx.engine, workspace, [item.id for item in chosen])
     record = workspace.viewing.record
-    return shelf_views.comparison(views.data_uri(record.image(), 320), record.name, columns)
+    return teach_views.comparison(views.data_uri(record.image(), 320), record.name, columns)

@@ -20,8 +20,8 @@ from nearl.errors import NearlError
 
 EXAMPLE, FILES, ZIP = "example", "files", "zip"
 ADVICE = {
-    EXAMPLE: "Choose a kind of picture; half of the pictures show a lesion.",
-    FILES: "Name a class and add its images; then the next class. Two classes are the least.",
+    EXAMPLE: "Choose a kind of image; half of the images show a lesion.",
+    FILES: "Name a class and add its images; then the next class. You need at least two classes.",
     ZIP: "A zip with one folder per class, named after it. Or a table (CSV with the columns file and label, and "
     "patient if you have it) together with its images or a zip of them, chosen at once.",
 }  # fmt: skip
@@ -59,8 +59,8 @@ def build_sources() -> tuple[Sources, dict]:
     with gr.Column() as example:
         kind = gr.Radio(
             [(label, kind) for kind, label in KIND_NAMES.items()],
-            label="Kind of picture (drawn by a program)",
-            info="The embedded model has seen such drawings; most is left to learn on chest CT, blood and head MRI.",
+            label="Kind of image (synthetic, made by a program)",
+            info="The embedded model has seen such images; chest CT, blood and head MRI leave most to learn.",
             elem_id="kind",
         )
     with gr.Column(visible=False, elem_classes="class-rows") as by_class, gr.Row(elem_classes="class-row"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,15 +10,16 @@ import gradio as gr
 from gradio.utils import get_space
 
 from app.context import QUIET, Context
-from app.html import views
+from app.html import render, views
 from app.predict import actions as reading
 from app.teach import shelf_actions as adapting
 from app.visitor.workspace import Workspace
 
-WORDS = """<p class="quiet">Sign in with Hugging Face to publish under your own name. What becomes public, unless you
-keep it private: class names, prompts, the number of images, figures, and averages of image features; no images and no
-file names. Signing in loads the page anew; inside a frame it may begin in an empty workspace, so download your adapter
-first.</p>"""
+WORDS = (
+    "Sign in with Hugging Face to publish under your own name. What becomes public, unless you keep it private: class "
+    "names, prompts, the number of images, figures, and averages of image features; no images and no file names. "
+    "Signing in reloads the page; inside a frame it may begin in an empty workspace, so download your adapter first."
+)
 HUB = {**QUIET, "concurrency_id": "hub", "concurrency_limit": 4}  # waits for the network, not for the device
 
 
@@ -39,7 +39,7 @@ def offered() -> bool:
 
 def build() -> PublishPart:
     with gr.Accordion("Publish, or fetch a published one", open=False, elem_classes="folded", elem_id="publish"):
-        gr.HTML(WORDS, js_on_load=None)
+        gr.HTML(views.quiet(WORDS), js_on_load=None)
         gr.LoginButton()
         repo = gr.Textbox(label="Name on the Hub", placeholder="owner/name", max_length=100, elem_id="repo")
         private = gr.Checkbox(label="Private", value=True, elem_id="private")
@@ -58,10 +58,10 @@ def push(workspace: Workspace, repo: str, private: bool, token: gr.OAuthToken | 
             return views.message("No adapter is in use; choose one of your shelf first.", "error")
         if token is None:
             return views.message("Sign in first, with the button above.", "error")
-        address = html.escape(adapting.push(workspace, key, repo, token.token, private))
+        address = adapting.push(workspace, key, repo, token.token, private)
     except Exception as error:
         return views.message(reading.sentence(error), "error")
-    return f'<p class="quiet">Published: <a href="{address}" target="_blank" rel="noopener">{address}</a></p>'
+    return render("teach/published.html", address=address)
 
 
 def wire(

@@ -14,7 +14,6 @@ from app.predict import actions as reading
 from app.teach import actions as teaching
 from app.teach import html as teach_views
 from app.teach import outcome
-from app.teach import result_html as result_views
 from app.teach.html import Thumb
 from app.teach.images import is_example
 from app.teach.parts import Controls, Parts, Pressed, choice_of
@@ -67,7 +66,7 @@ def build_controls() -> Controls:
                 label="Learning rate (0: the usual one)", value=0, minimum=0, maximum=1, step=0.001,
                 min_width=180, elem_id="lr",
             )  # fmt: skip
-        early_stop = gr.Checkbox(label="Stop early when nothing more is learnt", value=True, elem_id="early-stop")
+        early_stop = gr.Checkbox(label="Stop early when nothing more is learned", value=True, elem_id="early-stop")
     return Controls(preset, hold_out, group_by, augment, flip, steps, lr, early_stop)
 
 
@@ -108,9 +107,9 @@ def show(part: RunPart, workspace: Workspace) -> dict:
     curve = {"losses": losses, "held": run.held, "steps": losses[-1][0] if losses else 1}
     return {
         **_buttons(part, False),
-        part.progress: result_views.summary(run.results, taught, in_use, run.stopped),
+        part.progress: teach_views.summary(run.results, taught, in_use, run.stopped),
         part.cell: "",
-        part.details: result_views.details(run.results, curve, _mistakes(workspace, run)),
+        part.details: teach_views.details(run.results, curve, _mistakes(workspace, run)),
     }
 
 
@@ -185,17 +184,17 @@ def _cell_html(ctx: Context, workspace: Workspace, pressed: Pressed) -> str:
         picture, caption = outcome.row_map(ctx.engine, workspace, place, name, moment == "after")
     record = outcome.row_record(workspace, place)
     synthetic = is_example(teaching.labelled(workspace))
-    drawn = views.viewer(views.data_uri(record.image()), rows[place]["file"], record.size, synthetic, picture, caption)
+    drawn = views.viewer(record, synthetic, (picture, caption))
     offered = [said] if said == truth else [said, truth]
     maps = [
         (f"Map for “{c}”, {m} teaching", classes.index(c), m, moment == m and c == name)
         for m in ("before", "after")
         for c in offered
     ]
-    what = "read rightly" if truth == said else f"read as {said}"
+    what = "read correctly" if truth == said else f"read as {said}"
     words = f"{truth}, {what}, {when} teaching: {views.plural(len(shown), 'image')}"
     state = {"truth": classes.index(truth), "said": classes.index(said), "when": when}
-    return result_views.cell_images(words, state, thumbs, place, drawn, maps)
+    return teach_views.cell_images(words, state, thumbs, place, drawn, maps)
 
 
 def report(workspace: Workspace, pressed: Pressed) -> str:

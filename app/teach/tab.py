@@ -46,12 +46,12 @@ def build(ctx: Context, predict_tab: predict.PredictTab, tab_item: gr.Tab, opene
     """The tab in `tab_item`. `opened`: the event of a page that opens, after which the session is known."""
     with gr.Row(elem_classes="split"):
         with gr.Column(elem_classes="left", min_width=280, scale=1):
-            gr.HTML('<h2 class="section">1. Images to learn from</h2>', js_on_load=None)
+            gr.HTML(views.section("1. Images to learn from"), js_on_load=None)
             sources, found = images.build_sources()
             with gr.Column(elem_classes=away()) as words:
-                gr.HTML('<h2 class="section">2. The classes, in your words</h2>', js_on_load=None)
+                gr.HTML(views.section("2. The classes, in your words"), js_on_load=None)
                 editor = images.build_editor()
-                gr.HTML('<h2 class="section">3. Teach</h2>', js_on_load=None)
+                gr.HTML(views.section("3. Teach"), js_on_load=None)
                 controls = run.build_controls()
                 buttons = run.build_buttons()
             with gr.Column(elem_classes="own-adapters"):

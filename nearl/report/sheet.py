@@ -14,8 +14,9 @@ from PIL import ImageFont
 from nearl import NOTICE, __version__
 from nearl.measure.evaluate import mistakes
 from nearl.report import charts
-from nearl.report.content import Report, percent, plain
+from nearl.report.content import Report
 from nearl.report.page import image_name
+from nearl.report.words import per_cent, plain, shortened
 
 WIDTH, HEIGHT, MARGIN = 8.27, 11.69, 0.6  # inches
 BOTTOM = HEIGHT - 0.55
@@ -45,7 +46,7 @@ class _Sheet:
     def draw(self) -> None:
         report, half = self.report, (WIDTH - 2 * MARGIN - 0.4) / 2
         right = MARGIN + half + 0.4
-        self.text(MARGIN, 0.62, charts.shortened(_writable(report.title, "Report"), 60), 15, weight="bold")
+        self.text(MARGIN, 0.62, shortened(_writable(report.title, "Report"), 60), 15, weight="bold")
         self.text(MARGIN, 0.86, NOTICE, 8, weight="bold", colour=charts.TEAL)
         y = self.lines(MARGIN, 1.2, report.headline, WIDTH - 2 * MARGIN, 11, 0.2)
         y = self.lines(MARGIN, y + 0.04, " ".join((report.how, *report.cautions)), WIDTH - 2 * MARGIN, 7.5, 0.145)
@@ -74,8 +75,7 @@ class _Sheet:
     def recalls(self, left: float, top: float, width: float) -> float:
         """The bars by class under their heading; returns the height of both."""
         lines = [
-            (charts.shortened(f"{i + 1}  {self.classes[i]}", 20), *pair)
-            for i, (_, *pair) in enumerate(self.report.recalls())
+            (shortened(f"{i + 1}  {self.classes[i]}", 20), *pair) for i, (_, *pair) in enumerate(self.report.recalls())
         ]
         more = ""
         if len(lines) > MOST:
@@ -139,8 +139,8 @@ class _Sheet:
         room = int((BOTTOM - top - 0.2) / 0.125)
         for i, row in enumerate(rows[: max(room, 0)]):
             when = "before" if row["after"] is None else "after"
-            truth, said = (charts.shortened(named.get(plain(name), "?"), 18) for name in (row["truth"], row[when]))
-            words = f"{image_name(row)}: {truth}, read as {said} ({percent(row[f'{when}_share'])})"
+            truth, said = (shortened(named.get(plain(name), "?"), 18) for name in (row["truth"], row[when]))
+            words = f"{image_name(row)}: {truth}, read as {said} ({per_cent(row[f'{when}_share'])})"
             self.lines(left, top + 0.2 + 0.125 * i, words, width, 6.8, 0.125, most=1)
 
     def box(self, left: float, top: float, width: float, height: float) -> charts.Box:

@@ -7,16 +7,17 @@ import io
 from collections.abc import Sequence
 
 from nearl import NOTICE
-from nearl.report.content import printable
+from nearl.report.words import printable
 
 FORMULAS = "=+-@|%＝＋－＠"  # what a spreadsheet takes for the beginning of a formula
 
 
 def csv(rows: Sequence[dict], names: bool = False) -> str:
-    """Rows of `nearl.measure.evaluate.rows` as comma-separated values with a heading line; encode it as "utf-8-sig",
-    by which
-    spreadsheets know UTF-8. A row: image, truth, the likeliest class and its share before and after, then the share of
-    every class before and after. ``names``: file names instead of "image 1", "image 2", ...
+    """Rows of `nearl.measure.evaluate.rows` as comma-separated values with a heading line; encode it as "utf-8-sig", by
+    which spreadsheets recognise UTF-8.
+
+    A row: image, truth, the likeliest class and its share before and after, then the share of every class before and
+    after. ``names``: file names instead of "image 1", "image 2", ...
 
     Every cell is quoted, and one that a spreadsheet would take for a formula gets a leading apostrophe. The last
     heading is the notice.

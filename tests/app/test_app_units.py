@@ -1,4 +1,4 @@
-"""The app's parts without a browser: HTML, workspaces, the lock, teaching runs and the command line."""
+"""The app's parts without a browser: workspaces, the lock, teaching runs and the command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from gradio.helpers import special_args
 
 from app.context import load_ready_prompts
 from app.engine import DeviceLock, Engine
-from app.html import views
 from app.page import Settings, build_app
 from app.predict import actions as reading
 from app.predict.actions import AFTER, BEFORE, MapChoice
@@ -31,7 +30,6 @@ from app.visitor.disk import Root
 from app.visitor.maps import MapKey
 from app.visitor.registry import Registry
 from app.visitor.workspace import GRACE_SECONDS, IDLE_SECONDS
-from nearl.data.images import Problem
 from nearl.data.phantoms.kinds import phantom_set, write_phantom_folder
 from nearl.errors import NearlError
 from nearl.methods.nearl.finetune import Recipe, finetune
@@ -39,63 +37,6 @@ from nearl.prompts import PromptSet, default_prompts, ready_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = '<script>alert("1")</script>'
-
-
-# ------------------------------------------------------------------------------------------------------------- views
-
-
-@pytest.mark.parametrize(
-    "html",
-    [
-        views.reading([HOSTILE, "b"], [0.4, 0.6], [0.7, 0.3], [HOSTILE]),
-        views.table([HOSTILE, "x"], [HOSTILE, "b"], np.array([[0.9, 0.1]] * 2), np.array([[0.9, 0.1]] * 2)),
-        views.viewer("data:,", HOSTILE, (1, 1), True, "data:,", HOSTILE, [HOSTILE]),
-        views.strip([("data:,", HOSTILE)], 0, HOSTILE),
-        views.problem_list([Problem(HOSTILE, HOSTILE)]),
-        views.message(HOSTILE, "error"),
-        views.model_line(HOSTILE, "ready"),
-        views.model_line("m", HOSTILE),
-    ],
-)
-def test_names_of_visitors_never_become_markup(html):
-    assert "<script" not in html
-    assert "&lt;script&gt;" in html
-
-
-def test_reading_says_both_shares_in_class_order():
-    html = views.reading(["zebra", "ape"], [0.25, 0.75], [0.9, 0.1])
-    assert html.index("zebra</h3>") < html.index("ape</h3>")
-    assert [word in html for word in ("25\u202f%", "75\u202f%", "90\u202f%", "10\u202f%")] == [True] * 4
-    assert "relative to your prompts" in html
-
-
-def test_reading_without_an_adapter_points_to_teach():
-    html = views.reading(["a", "b"], [0.5, 0.5], None, ["a"])
-    assert 'data-tab="Teach"' in html
-    assert "never taught" not in html
-
-
-def test_a_picture_unlike_those_learned_from_is_said_until_something_is_taught():
-    before, after = np.array([[0.5, 0.5]] * 2), np.array([[0.4, 0.6]] * 2)
-    assert views.UNFAMILIAR in views.reading(["a", "b"], before[0], None, unfamiliar=True)
-    assert views.UNFAMILIAR not in views.reading(["a", "b"], before[0], after[0], unfamiliar=True)
-    mark = lambda *given: views.table(["x", "y"], ["a", "b"], *given).count(views.UNFAMILIAR_SHORT)  # noqa: E731
-    assert mark(before, None, None, (), [True, False]) == 1 and mark(before, after, None, (), [True, False]) == 0
-    assert mark(before, None, None, [["z"], []], [True, False]) == 1
-
-
-def test_classes_that_were_never_taught_are_named_in_words():
-    html = views.reading(["a", "b"], [0.5, 0.5], [0.4, 0.6], ["b"])
-    assert "was never taught b;" in html
-    assert html.count('class="untaught"') == 1
-
-
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [(0, "0\u202f%"), (0.004, "&lt; 1\u202f%"), (0.126, "13\u202f%"), (0.999, "&gt; 99\u202f%"), (1, "100\u202f%")],
-)
-def test_shares_are_whole_per_cents(share, text):
-    assert views.per_cent(share) == text
 
 
 def _luminance(colour: str) -> float:

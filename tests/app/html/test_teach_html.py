@@ -7,10 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from app.html import views
+from app.predict import html as predict_views
 from app.teach import html as teach_views
-from app.teach import result_html as result_views
-from app.teach import shelf_html as shelf_views
 from nearl.data.images import Problem
 from nearl.measure import evaluate
 
@@ -41,13 +39,13 @@ def test_names_never_become_markup():
         teach_views.equal_images([[thumb, thumb]], [[thumb]], [[thumb]], classes),
         teach_views.progress(f"fold {HOSTILE}", 1, 2, 3.0, [(1, 1.0), (2, 0.5)], []),
         teach_views.ended("failed", HOSTILE),
-        result_views.summary(study, 3, True, "early"),
-        result_views.summary(many, 3, True, ""),
-        result_views.details(study, {"losses": [], "held": [], "steps": 2}, [thumb]),
-        result_views.cell_images(HOSTILE, {"when": HOSTILE}, [thumb], 0, "", [(HOSTILE, 0, "after", True)]),
-        shelf_views.shelf([item(HOSTILE, classes=classes, created=HOSTILE, method=HOSTILE), item("b")]),
-        shelf_views.comparison("data:,", HOSTILE, [(HOSTILE, classes, [0.2, 0.3, 0.5])]),
-        views.trust(False, 0.9, [HOSTILE], True, True, [HOSTILE]),
+        teach_views.summary(study, 3, True, "early"),
+        teach_views.summary(many, 3, True, ""),
+        teach_views.details(study, {"losses": [], "held": [], "steps": 2}, [thumb]),
+        teach_views.cell_images(HOSTILE, {"when": HOSTILE}, [thumb], 0, "", [(HOSTILE, 0, "after", True)]),
+        teach_views.shelf([item(HOSTILE, classes=classes, created=HOSTILE, method=HOSTILE), item("b")]),
+        teach_views.comparison("data:,", HOSTILE, [(HOSTILE, classes, [0.2, 0.3, 0.5])]),
+        predict_views.trust(False, 0.9, [HOSTILE], True, True, [HOSTILE]),
     ]
     for page in pages:
         assert "<img src=x" not in page
@@ -55,8 +53,8 @@ def test_names_never_become_markup():
 
 
 def test_every_number_of_the_confusion_matrix_is_a_button_that_says_what_it_is():
-    html = result_views.confusion(results(30, ["a", "b"]))
-    assert "15 images of a read rightly, after teaching" in html
+    html = teach_views.summary(results(30, ["a", "b"]), 8, False, "")
+    assert "15 images of a read correctly, after teaching" in html
     assert html.count('data-act="cell"') == sum(
         n > 0 for which in ("frozen", "adapted") for row in results(30, ["a", "b"])[which]["confusion"] for n in row
     )
@@ -64,10 +62,10 @@ def test_every_number_of_the_confusion_matrix_is_a_button_that_says_what_it_is()
 
 
 def test_too_few_images_are_words_and_not_numbers():
-    html = result_views.summary(results(4, ["a", "b"]), 8, False, "")
+    html = teach_views.summary(results(4, ["a", "b"]), 8, False, "")
     assert "too few to say" in html
     none = evaluate.study(np.zeros((0, 2)), None, [], ["a", "b"], "none")
-    html = result_views.summary(none, 8, True, "") + result_views.details(
+    html = teach_views.summary(none, 8, True, "") + teach_views.details(
         none, {"losses": [], "held": [], "steps": 1}, []
     )
     assert "No image was kept aside" in html
@@ -75,26 +73,27 @@ def test_too_few_images_are_words_and_not_numbers():
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"), [("given", "came for testing"), ("folds", "by turns"), ("held-out", "kept")]
+    ("kind", "words"), [("given", "came for testing"), ("folds", "cross-validation"), ("held-out", "kept")]
 )
 def test_how_it_was_checked_is_said(kind, words):
-    assert words in result_views.summary(results(30, ["a", "b"], kind), 8, True, "")
+    assert words in teach_views.summary(results(30, ["a", "b"], kind), 8, True, "")
 
 
 def test_reliability_has_its_numbers_in_a_table():
     study = results(30, ["a", "b"])
-    html = result_views.reliability(study)
+    html = teach_views.details(study, {"losses": [], "held": [], "steps": 1}, [])
     bins = [b["n"] for which in ("frozen", "adapted") for b in study[which]["reliability"] if b["n"]]
-    assert html.count("<th scope='row'>") == len(bins)
+    assert html.count('<th scope="row">') == len(bins)
     assert sum(bins) == 60
 
 
 def test_pages_of_thumbnails():
     counts = {"a": 60, "b": 2}
     middle = teach_views.labelled_set(counts, 0, 1, [(i, "data:,", "f", ()) for i in range(24, 48)])
-    assert "a: 25 to 48 of 60" in middle and 'data-to="0"' in middle and 'data-to="2"' in middle
+    assert "a: 25 to 48 of 60" in middle and ">Next 12<" in middle
+    assert 'data-to="0"' in middle and 'data-to="2"' in middle
     last = teach_views.labelled_set(counts, 0, 2, [(i, "data:,", "f", ()) for i in range(48, 60)])
-    assert "a: 49 to 60 of 60" in last and ">Later<" not in last
+    assert "a: 49 to 60 of 60" in last and ">Next" not in last
     assert "thumbs" not in teach_views.labelled_set(counts, None, 0, [])
 
 
@@ -116,15 +115,7 @@ def test_many_left_out_files_are_counted():
 
 
 def test_the_curve_is_thinned_and_names_its_ends():
-    html = teach_views.curves([(i, 1 / i) for i in range(1, 2000)], [(1, 0.5), (1999, 0.75)], 2000)
+    html = teach_views.progress("", 1999, 2000, 3.0, [(i, 1 / i) for i in range(1, 2000)], [(1, 0.5), (1999, 0.75)])
     assert html.count(",") < 1200
     assert "from 50\u202f% to 75\u202f%" in html
-    assert teach_views.curves([(1, 1.0)], [], 10) == '<div class="curve-empty"></div>'
-
-
-def test_trust_is_visibly_off_when_the_prompts_were_edited():
-    on = views.trust(True, 0.9, ["a"], False, False, [])
-    assert "calibrated on images kept aside" in on and "9 of 10" in on and "note" not in on
-    off = views.trust(False, None, None, None, True, ["The prompts were edited."])
-    assert "not calibrated" in off and "switched off" in off and "The prompts were edited." in off
-    assert "do not rely" in views.trust(True, None, None, True, False, [])
+    assert "<svg" not in teach_views.progress("", 1, 10, None, [(1, 1.0)], [])

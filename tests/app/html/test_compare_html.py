@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.compare import gap_html as gap_views
 from app.compare import html as compare_views
-from app.html import charts as compare_charts
+from app.compare.html import Status
+from app.html import charts
+from app.html import space as spaces
 
 HOSTILE = """<img src=x onerror=alert(1)>"'&"""
 
@@ -28,8 +29,9 @@ def line(method="nearl", value=0.8, **more) -> dict:
     return {**about, **figures, **costs, **more}
 
 
-def page(lines, **more) -> str:
-    return compare_views.comparison(lines, "", "", classes=["a", "b"], **more)
+def page(lines, at_work="", step="", going_on=False, **more) -> str:
+    status = Status("", at_work, step, going_on)
+    return compare_views.comparison(lines, status, "", classes=["a", "b"], **more)
 
 
 def test_names_never_become_markup():
@@ -37,7 +39,8 @@ def test_names_never_become_markup():
     failed = line(title=HOSTILE, error=HOSTILE, done=0)
     shown = [
         compare_views.cards([(HOSTILE, [card])] * 3),
-        compare_views.comparison([line(title=HOSTILE), line("zero-shot", title=HOSTILE), failed], "", HOSTILE,
+        compare_views.comparison([line(title=HOSTILE), line("zero-shot", title=HOSTILE), failed],
+                                 Status(""), HOSTILE,
                                  answers=[(HOSTILE, {"value": 0.1, "interval": [-0.1, 0.2]})], classes=[HOSTILE, "b"]),
         compare_views.going_on(0, 1, 2, HOSTILE, 3.0),
     ]  # fmt: skip
@@ -76,21 +79,21 @@ def test_labels_keep_off_each_other_and_inside():
     points = [(100.0, 100.0), (104.0, 102.0), (300.0, 100.0), (102.0, 104.0)]
     names = ["Linear probe", "Tip-Adapter", "NEARL, whole update", "LoRA"]
     box = (40.0, 10.0, 318.0, 250.0)
-    found = compare_charts.place_labels(points, names, box)
+    found = charts.place_labels(points, names, box)
     rooms = []
     for (x, y, end), name in zip(found, names, strict=True):
-        wide = compare_charts.LETTER * len(name)
+        wide = charts.LETTER * len(name)
         left = x if end == "start" else x - wide
         rooms.append((left, y - 11, left + wide, y + 3))
         assert box[0] <= left and left + wide <= box[2]
-    assert not any(compare_charts._meet(a, b) for i, a in enumerate(rooms) for b in rooms[:i])
+    assert not any(charts.overlap(a, b) for i, a in enumerate(rooms) for b in rooms[:i])
 
 
 def test_the_scatter_has_a_place_for_what_takes_no_time():
-    html = compare_charts.scatter([line("zero-shot", fit_seconds=0.0), line(fit_seconds=0.4), line("lora", 0.2)])
+    html = charts.scatter([line("zero-shot", fit_seconds=0.0), line(fit_seconds=0.4), line("lora", 0.2)])
     places = [float(x) for x in re.findall(r'cx="([-\d.]+)"', html)]
     assert len(places) == 6 and min(places) >= 44.0 and "nan" not in html
-    assert compare_charts.scatter([line()]) == ""
+    assert charts.scatter([line()]) == ""
 
 
 def test_what_moves_nothing_shares_a_card_and_the_rest_is_before_and_after():
@@ -101,17 +104,17 @@ def test_what_moves_nothing_shares_a_card_and_the_rest_is_before_and_after():
         line(),
         line("x", space=space([], [], "It lies elsewhere.")),
     ]
-    html = gap_views.spaces(lines, ["a", "b"])
+    html = spaces.spaces(lines, ["a", "b"])
     assert html.count('<article class="space">') == 3 and html.count("<svg") == 1 + 2 + 1
     assert "0.80 apart, closer than before (1.00)" in html and "It lies elsewhere." in html
-    assert "Image and words together: 25\u202f% (50\u202f% before)" in html
-    assert gap_views.spaces([line(space=None)], ["a"]) == ""
+    assert "Image and prompts together: 25\u202f% (50\u202f% before)" in html
+    assert spaces.spaces([line(space=None)], ["a"]) == ""
 
 
 def test_images_that_would_be_one_blot_are_spread_and_nothing_leaves_the_picture():
     close = space([[0.0, 0.01], [0.01, 0.0]], [[1.0, 0.5], [1.0, -0.5]])
     close["before"]["images"] = [[0.0, 0.0], [0.01, 0.01]]
-    html = gap_views.spaces([line(space=close)], ["a", "b"])
-    assert f"{gap_views.MOST_ZOOM} times enlarged" in html
+    html = spaces.spaces([line(space=close)], ["a", "b"])
+    assert f"enlarged {spaces.MOST_ZOOM} times" in html
     for x, y in re.findall(r'cx="([-\d.]+)" cy="([-\d.]+)"', html):
-        assert 0 <= float(x) <= gap_views.WIDTH and 0 <= float(y) <= gap_views.HEIGHT
+        assert 0 <= float(x) <= spaces.WIDTH and 0 <= float(y) <= spaces.HEIGHT

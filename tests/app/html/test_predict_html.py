@@ -1,0 +1,116 @@
+"""What Predict and all tabs show: names never become markup, shares are whole per cents, what is missing is words."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from markupsafe import Markup
+from PIL import Image
+
+from app.html import render, views
+from app.predict import html as predict_views
+from app.predict.html import Reading, reading, table
+from nearl.data.images import Problem
+from nearl.report.words import per_cent, points
+
+HOSTILE = """<script>alert("1")</script>'"&{{7*7}}{% raw %}""" + "x" * 300
+PICTURE = SimpleNamespace(name=HOSTILE, size=(1, 1), image=lambda: Image.new("L", (1, 1)))
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        reading(Reading([HOSTILE, "b"], [0.4, 0.6], [0.7, 0.3], [HOSTILE])),
+        reading(Reading(["a", "b"], [0.4, 0.6], None, (), [HOSTILE], closer=[(HOSTILE, HOSTILE)])),
+        table([HOSTILE, "x"], [HOSTILE, "b"], np.array([[0.9, 0.1]] * 2), np.array([[0.9, 0.1]] * 2)),
+        predict_views.trust(True, 0.9, [HOSTILE], True, True, [HOSTILE, HOSTILE]),
+        predict_views.marks(SimpleNamespace(size=(9, 9), letters={"left": HOSTILE}), None),
+        views.viewer(PICTURE, True, ("data:,", HOSTILE), [HOSTILE], "", [HOSTILE]),
+        views.strip([("data:,", HOSTILE)], 0, HOSTILE),
+        views.problem_list([Problem(HOSTILE, HOSTILE)]),
+        views.message(HOSTILE, "error"),
+        views.header(HOSTILE, "ready"),
+        views.header("m", HOSTILE, HOSTILE),
+        views.section(HOSTILE, HOSTILE),
+        views.quiet(HOSTILE),
+    ],
+)
+def test_names_of_visitors_never_become_markup(html):
+    assert "<script" not in html and "&lt;script&gt;" in html
+    assert '("1")' not in html and "'\"&{" not in html and "{{7*7}}" in html
+
+
+def test_what_a_template_gives_is_put_into_another_as_it_is():
+    inner = views.quiet("<b>")
+    assert isinstance(inner, Markup) and '<p class="quiet">&lt;b&gt;</p>' in views.viewer(PICTURE, False, marks=inner)
+    assert "&lt;p" in views.quiet(str(inner))
+
+
+def test_a_template_that_lacks_something_fails():
+    with pytest.raises(Exception, match="words"):
+        render("quiet.html")
+
+
+def test_an_error_says_that_it_is_one_and_nothing_is_no_message():
+    assert "<strong>Error:</strong> It broke." in views.message("It broke.", "error")
+    assert views.message("") == "" and views.problem_list([]) == "" and views.strip([], 0, "x") == ""
+
+
+def test_reading_says_both_shares_in_class_order():
+    html = reading(Reading(["zebra", "ape"], [0.25, 0.75], [0.9, 0.1]))
+    assert html.index("zebra</h3>") < html.index("ape</h3>")
+    assert [word in html for word in ("25\u202f%", "75\u202f%", "90\u202f%", "10\u202f%")] == [True] * 4
+    assert "relative to your prompts" in html
+
+
+def test_reading_without_an_adapter_points_to_teach():
+    html = reading(Reading(["a", "b"], [0.5, 0.5], None, ["a"]))
+    assert 'data-tab="Teach"' in html
+    assert "never taught" not in html
+
+
+def test_an_image_unlike_those_learned_from_is_said_until_something_is_taught():
+    before, after = np.array([[0.5, 0.5]] * 2), np.array([[0.4, 0.6]] * 2)
+    assert predict_views.UNFAMILIAR in reading(Reading(["a", "b"], before[0], unfamiliar=True))
+    assert predict_views.UNFAMILIAR not in reading(Reading(["a", "b"], before[0], after[0], unfamiliar=True))
+
+    def mark(*given) -> int:
+        return table(["x", "y"], ["a", "b"], *given).count(predict_views.UNFAMILIAR_SHORT)
+
+    assert mark(before, None, None, (), [True, False]) == 1 and mark(before, after, None, (), [True, False]) == 0
+    assert mark(before, None, None, [["z"], []], [True, False]) == 1
+
+
+def test_classes_that_were_never_taught_are_named_in_words():
+    html = reading(Reading(["a", "b"], [0.5, 0.5], [0.4, 0.6], ["b"]))
+    assert "was never taught b;" in html
+    assert html.count('class="untaught"') == 1
+
+
+def test_unknown_words_are_named_and_many_are_cut():
+    words = [f"w{i}" for i in range(20)]
+    one, many = (reading(Reading(["a", "b"], [0.5, 0.5], unknown=words[:n])) for n in (1, 20))
+    assert "unknown word “w0”" in one and "and others" in many and "w19" not in many
+
+
+def test_trust_is_visibly_off_when_the_prompts_were_edited():
+    on = predict_views.trust(True, 0.9, ["a"], False, False, [])
+    assert "calibrated on images kept aside" in on and "9 of 10" in on and "note" not in on
+    off = predict_views.trust(False, None, None, None, True, ["The prompts were edited."])
+    assert "not calibrated" in off and "switched off" in off and "The prompts were edited." in off
+    assert "do not rely" in predict_views.trust(True, None, None, True, False, [])
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0, "0\u202f%"), (0.004, "< 1\u202f%"), (0.126, "13\u202f%"), (0.999, "> 99\u202f%"), (1, "100\u202f%")],
+)
+def test_shares_are_whole_per_cents(share, text):
+    assert per_cent(share) == text
+
+
+@pytest.mark.parametrize(("gain", "text"), [(0.314, "+31"), (-0.05, "−5"), (0.001, "0"), (-0.001, "0")])
+def test_points_carry_their_sign(gain, text):
+    assert points(gain) == text
