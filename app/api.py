@@ -61,16 +61,16 @@ def build(ctx: Context) -> None:
     session = ctx.session
 
     def predict(key: str, paths: list[str] | None, value: dict | None) -> tuple[str, dict]:
-        workspace = ctx.workspace(key)
+        workspace = ctx.programs(key)
         return workspace.id, _answered(lambda: _predict(ctx, workspace, paths or [], value), paths or [])
 
     def explain(key: str, name: str, kind: str) -> tuple[str, dict, str | None]:
-        workspace = ctx.workspace(key)
+        workspace = ctx.programs(key)
         found = _answered(lambda: _explain(ctx, workspace, name, kind))
         return workspace.id, found, found.pop("picture", None)
 
     def teach(key: str, path: str | None, value: dict | None, length: str) -> Iterator[tuple[str, dict]]:
-        workspace = ctx.workspace(key)
+        workspace = ctx.programs(key)
         run = _answered(lambda: _start(ctx, workspace, path, value, length), [path])
         if not isinstance(run, RunView):
             yield workspace.id, run
@@ -79,7 +79,7 @@ def build(ctx: Context) -> None:
             yield workspace.id, _run_facts(workspace, state)
 
     def compare(key: str, path: str | None, kind: str, names: str, shots: float, seeds: float, length: str):
-        workspace = ctx.workspace(key)
+        workspace = ctx.programs(key)
         asked = comparing.Choice(kind or comparing.OWN, _listed(names), int(shots), int(seeds), length)
         run = _answered(lambda: _compare(ctx, workspace, path, asked), [path])
         if isinstance(run, dict):
@@ -89,7 +89,7 @@ def build(ctx: Context) -> None:
             yield workspace.id, _comparison_facts(state)
 
     def cancel(key: str) -> tuple[str, dict]:
-        workspace = ctx.workspace(key)
+        workspace = ctx.programs(key)
         found = [work for work in (teaching.current(workspace), comparing.current(workspace)) if work is not None]
         if not found:
             return workspace.id, {"state": None}
@@ -98,37 +98,37 @@ def build(ctx: Context) -> None:
         return workspace.id, {"state": run.state if run.finished else "cancelling"}
 
     def use_adapter(key: str, path: str | None) -> tuple[str, dict]:
-        workspace = ctx.workspace(key)
+        workspace = ctx.programs(key)
         return workspace.id, _answered(lambda: _use_adapter(ctx, workspace, path), [path])
 
     def download_adapter(key: str) -> tuple[str, str | None]:
-        workspace = ctx.workspace(key)
+        workspace = ctx.programs(key)
         used = [item.id for item in workspace.shelf.items() if item.in_use]
         return workspace.id, str(adapting.zip_file(workspace, used[0])) if used else None
 
     def run(key: str) -> tuple[str, dict]:
-        workspace = ctx.workspace(key)
+        workspace = ctx.programs(key)
         found = teaching.current(workspace)
         return workspace.id, _run_facts(workspace, found) if found else {"state": None}
 
     def results(key: str) -> tuple[str, dict]:
-        workspace = ctx.workspace(key)
+        workspace = ctx.programs(key)
         return workspace.id, _results(workspace)
 
     def listed(key: str) -> tuple[str, dict]:
-        workspace = ctx.workspace(key)
+        workspace = ctx.programs(key)
         return workspace.id, _shelf(workspace)
 
     def use(key: str, item: str) -> tuple[str, dict]:
-        workspace = ctx.workspace(key)
+        workspace = ctx.programs(key)
         return workspace.id, _shelf(workspace, lambda: adapting.use(ctx.engine, workspace, item))
 
     def rename(key: str, item: str, name: str) -> tuple[str, dict]:
-        workspace = ctx.workspace(key)
+        workspace = ctx.programs(key)
         return workspace.id, _shelf(workspace, lambda: workspace.shelf.rename(item, name))
 
     def delete(key: str, item: str) -> tuple[str, dict]:
-        workspace = ctx.workspace(key)
+        workspace = ctx.programs(key)
         return workspace.id, _shelf(workspace, lambda: workspace.shelf.delete(item))
 
     device = {"concurrency_id": "device", "concurrency_limit": 4}

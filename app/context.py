@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import gradio as gr
+from gradio.context import LocalContext
 
 from app.engine import Engine
 from app.events import Changed
-from app.visitor.registry import Registry
+from app.visitor.pages import Pages
 from app.visitor.workspace import Workspace
 from nearl.prompts import PromptSet, ready_sets
 from nearl.resources import ASSETS
@@ -23,20 +24,29 @@ FIRST_SET = "brain_mri_tumor"  # in the editor when the page opens
 
 @dataclass
 class Context:
-    """Shared by the tabs. `session` is the page's opaque workspace id, the only thing Gradio keeps for a visitor.
+    """Shared by the tabs. `session` is the visitor's opaque workspace id, the only thing Gradio keeps for a visitor.
     `changed`: how a tab tells the others that something they show has changed."""
 
     engine: Engine
-    registry: Registry
+    pages: Pages
     session: gr.State
     changed: Changed
     ready_prompts: dict[str, dict] = field(default_factory=dict)
 
     def workspace(self, key: str | None) -> Workspace:
-        """The visitor's workspace. Waits, while the server starts, until the engine has imported what the tabs use:
-        two threads that import the same large packages at once can both fail."""
+        """The workspace of the page whose event is being handled. `key`: what Gradio keeps for it.
+
+        Waits, while the server starts, until the engine has imported what the tabs use: two threads that import the
+        same large packages at once can both fail.
+        """
         self.engine.imported.wait()
-        return self.registry.get(key)
+        request = LocalContext.request.get(None)
+        return self.pages.workspace(getattr(request, "session_hash", None), key)
+
+    def programs(self, key: str | None) -> Workspace:
+        """The same for a program, which opens no page: its first call begins a workspace."""
+        self.engine.imported.wait()
+        return self.pages.workspace(None, key)
 
     @property
     def default_prompts(self) -> dict | None:

@@ -24,6 +24,7 @@ from app.teach import tab as teach
 from app.theme import build_theme
 from app.visitor import guard
 from app.visitor.disk import Root, default_root, remove_old_uploads
+from app.visitor.pages import Pages
 from app.visitor.registry import Registry
 from nearl.errors import NearlError
 
@@ -51,8 +52,8 @@ document.addEventListener("focusin", (event) => {
 </script>"""
 
 # The id of the workspace is kept by the browser, so that a reload, a second tab and a restarted server find it again.
-# Where the browser keeps nothing, a reload begins anew.
-RECALL = "() => { try { return [localStorage.getItem('nearl-workspace'), null]; } catch { return [null, null]; } }"
+# Where the browser keeps nothing, a reload begins with an empty workspace.
+RECALL = "() => { try { return [localStorage.getItem('nearl-workspace')]; } catch { return [null]; } }"
 REMEMBER = "(key) => { try { localStorage.setItem('nearl-workspace', key); } catch {} return []; }"
 
 WORDS = {"common": {"upload": "Add files"}}  # the name of a button that Gradio leaves without one
@@ -105,7 +106,7 @@ def build_app(settings: Settings) -> gr.Blocks:
     threading.Thread(target=_recover, args=(engine, registry), name="recover", daemon=True).start()
     with Page(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS) as app:
         session = gr.State(None)
-        ctx = Context(engine, registry, session, Changed.build(), load_ready_prompts())
+        ctx = Context(engine, Pages(registry), session, Changed.build(), load_ready_prompts())
         header = gr.HTML(_header(engine), js_on_load=None, elem_id="header")
         opened = _opening(app, ctx, header)  # outside the tabs: a timer in a tab that was never open does not tick
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
@@ -140,7 +141,7 @@ def _root(settings: Settings) -> Root:
 
 
 def _recover(engine: Engine, registry: Registry) -> None:
-    """Go on with the runs of an earlier server, once there is a model."""
+    """Resume the runs of an earlier server, once there is a model."""
     with contextlib.suppress(NearlError):
         engine.backbone()
         engine.queue.recover(registry)
@@ -153,21 +154,14 @@ def _header(engine: Engine) -> str:
 def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Dependency:
     """A workspace for every page that opens; it is left behind when the page closes. The header follows the model.
     Returns the event after which the page has its workspace."""
-    pages: dict[str, str] = {}
     kept = gr.Textbox(visible=False)
 
-    def opened(key: str | None, begun: str | None, request: gr.Request) -> tuple[str, str, str]:
-        # `begun`: the workspace of what was clicked before this event came
-        workspace = ctx.registry.get(key or begun)
-        if begun is None:
-            workspace.viewing.page_opened()
-        pages[request.session_hash] = found = workspace.id
+    def opened(key: str | None, request: gr.Request) -> tuple[str, str, str]:
+        found = ctx.pages.open(request.session_hash, key).id
         return found, _header(ctx.engine), found
 
     def closed(request: gr.Request) -> None:
-        key = pages.pop(request.session_hash, None)
-        if key not in pages.values():  # no other tab of the same browser
-            ctx.registry.leave(key)
+        ctx.pages.close(request.session_hash)
 
     def model_state() -> tuple[str, dict]:
         loading = ctx.engine.state == "loading"
@@ -176,7 +170,7 @@ def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Depende
     timer = gr.Timer(1.0)
     quiet = {**QUIET, "queue": False}
     timer.tick(model_state, None, [header, timer], **quiet)
-    loaded = app.load(opened, [kept, ctx.session], [ctx.session, header, kept], js=RECALL, **quiet)
+    loaded = app.load(opened, kept, [ctx.session, header, kept], js=RECALL, **quiet)
     loaded.then(None, kept, None, js=REMEMBER, api_visibility="private")
     app.unload(closed)
     return loaded

@@ -1,10 +1,10 @@
-"""What the app keeps on disk: one folder for all workspaces, one in it for each, every file written by rename.
+"""The app's folder on disk: one folder in it for each workspace; every file is written by rename.
 
-A workspace's folder is called after a hash of its id, so that the id itself, which opens the workspace, stands in no
-path, log or list of processes. All folders are readable by the server's user alone.
+A workspace's folder is named by a hash of its id, so that the id itself, which opens the workspace, is in no path, log
+or list of processes. All folders are readable by the server's user alone.
 
-Old folders are deleted, so the server works only in a folder that carries its marker, and deletes in it only what has
-a name that it makes itself. A folder that somebody else keeps files in is refused.
+Old folders are deleted, so the server works only in a folder that carries its marker, and deletes only what has a name
+that it makes itself. A folder with somebody else's files is refused.
 """
 
 from __future__ import annotations
@@ -19,14 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from nearl.errors import NearlError
-
-try:
-    import fcntl
-except ImportError:  # Windows: two servers on one folder are not noticed there
-    fcntl = None
 
 ENVIRONMENT = "NEARL_WORKSPACES"
 MARKER = ".nearl-clip"
@@ -46,7 +42,7 @@ def default_root() -> Path:
 class Root:
     """The folder of one server: a new one, an empty one, or one that carries the marker of an earlier server.
 
-    `path` None: a temporary folder, which goes with this object or with the process. Raises NearlError if the folder
+    `path` None: a temporary folder, deleted with this object or with the process. Raises NearlError if the folder
     cannot be made, if another server uses it, or if it may hold somebody else's files: a link, or a folder without a
     marker that is not empty.
     """
@@ -61,17 +57,14 @@ class Root:
                 folder.mkdir(exist_ok=True)
                 folder.chmod(0o700)
             (self.path / MARKER).write_text(MARK, encoding="utf-8")
-            self._lock = (self.path / LOCK).open("w")
-        except OSError as error:
-            raise NearlError(f"The folder {self.path} cannot be written to; name another with --workspaces.") from error
-        try:
-            if fcntl is not None:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
+            self._lock = FileLock(self.path / LOCK, blocking=False, thread_local=False)
+            self._lock.acquire()  # until this object or the process ends, however it ends
+        except Timeout as error:
             raise NearlError(
                 f"Another server keeps its workspaces in {self.path}; name another folder with --workspaces."
             ) from error
+        except OSError as error:
+            raise NearlError(f"The folder {self.path} cannot be written to; name another with --workspaces.") from error
 
     def _refuse_foreign(self) -> None:
         for path in (self.path, self.workspaces, self.uploads, self.path / MARKER):

@@ -57,6 +57,14 @@ class Viewing:
             self.prediction = self._volume = None
             self._maps.clear()
 
+    def take(self, other: Viewing) -> None:
+        """Take over the images of another workspace; a page shows them already."""
+        with other._lock:
+            records, problems, synthetic = other.records, other.problems, other.synthetic
+        if records or problems:
+            self.bring(records, problems, synthetic)
+            self.page_opened()
+
     def select(self, place: int) -> None:
         """Show the image at this place; places beyond the last start again at the first."""
         with self._lock:

@@ -9,6 +9,8 @@ import re
 import secrets
 import shutil
 import stat
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +28,7 @@ from app.visitor.workspace import IDLE_SECONDS
 from nearl.data.phantoms.kinds import phantom_set, write_phantom_folder
 from nearl.errors import NearlError
 from nearl.prompts import default_prompts
-from tests.support.app_server import open_page, serve
+from tests.support.app_server import ROOT, open_page, serve
 
 MARK = "Zzyzx_Anna"
 PROMPTS = default_prompts(["no lesion", "lesion"]).to_dict()
@@ -192,6 +194,7 @@ def test_what_is_kept_has_no_names_and_is_for_the_server_alone(registry):
     for part in (data, test):
         part.records = [replace(record, name=f"{MARK}.png") for record in part.records]
     data.groups, data.name = [f"{MARK} {i % 2}" if i else "" for i in range(len(data))], f"{MARK}.zip"
+    data.synthetic = test.synthetic = False  # as if a visitor had brought them
     mine = registry.get(None)
     mine.support.keep(data, test)
     for path in registry.root.path.rglob("*"):
@@ -259,9 +262,17 @@ def test_there_are_never_more_workspaces_on_disk_than_allowed(registry, now, mon
     assert [each.path.exists() for each in made] == [False, False, True, True]
 
 
-def test_two_servers_do_not_share_a_folder(registry):
+def test_two_servers_do_not_share_a_folder_and_a_killed_one_frees_it(tmp_path):
+    code = "import sys; from app.visitor.disk import Root; r = Root(sys.argv[1]); print('up', flush=True); input()"
+    first = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "root")], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert first.stdout.readline() == b"up\n"
     with pytest.raises(NearlError, match="Another server"):
-        Root(registry.root.path)
+        Root(tmp_path / "root")
+    first.kill()
+    first.wait()
+    Root(tmp_path / "root")
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def open_page(server: Server, session: str, key: object = None) -> str:
     """What the page does when it opens, for a session's hash: the id of its workspace, `key` if that is known."""
     config = httpx.get(f"{server.url}/config", timeout=60).json()
     opened = next(d["id"] for d in config["dependencies"] if d["api_name"] == "opened")
-    body = {"data": [key, None], "fn_index": opened, "session_hash": session}
+    body = {"data": [key], "fn_index": opened, "session_hash": session}
     answer = httpx.post(f"{server.url}/gradio_api/run/predict", json=body, timeout=60)
     answer.raise_for_status()
     return answer.json()["data"][-1]

@@ -1,0 +1,64 @@
+"""Which workspace every open page has. A page is one tab of a browser, known by the hash of its session."""
+
+from __future__ import annotations
+
+import threading
+
+from app.visitor.registry import Registry
+from app.visitor.workspace import Workspace
+
+PATIENCE = 5.0  # seconds that an event waits for the opening of its page
+MAX_PAGES = 4096
+
+
+class Pages:
+    """The open pages.
+
+    A page that opens asks for the workspace that its browser remembers. A click may reach the server before that: it
+    waits for the opening, so that it works in the workspace that the page then has.
+    """
+
+    def __init__(self, registry: Registry, patience: float = PATIENCE):
+        self._registry, self._patience = registry, patience
+        self._keys: dict[str, str] = {}  # by page, the latest last
+        self._opened = threading.Condition()
+
+    def open(self, page: str, key: str | None) -> Workspace:
+        """The workspace of a page that opens. `key`: what its browser remembers.
+
+        Where an event has waited too long and begun a workspace of its own, its images are moved.
+        """
+        with self._opened:
+            begun = self._keys.get(page)
+            workspace = self._registry.get(key or begun)
+            self._remember(page, workspace)
+            self._opened.notify_all()
+        if begun is None:
+            workspace.viewing.page_opened()
+        elif begun != workspace.id:
+            workspace.viewing.take(self._registry.get(begun).viewing)
+        return workspace
+
+    def workspace(self, page: str | None, key: str | None) -> Workspace:
+        """The workspace of an event. `page`: where it comes from, if that is known; `key`: of the page's session."""
+        with self._opened:
+            if page is None:
+                return self._registry.get(key)
+            if key is None:
+                self._opened.wait_for(lambda: page in self._keys, self._patience)
+            workspace = self._registry.get(self._keys.get(page) or key)
+            self._remember(page, workspace)
+            return workspace
+
+    def close(self, page: str) -> None:
+        """The page was closed; its workspace is left behind, unless another page has it too."""
+        with self._opened:
+            key = self._keys.pop(page, None)
+            if key not in self._keys.values():
+                self._registry.leave(key)
+
+    def _remember(self, page: str, workspace: Workspace) -> None:
+        self._keys.pop(page, None)
+        self._keys[page] = workspace.id
+        if len(self._keys) > MAX_PAGES:
+            del self._keys[next(iter(self._keys))]
