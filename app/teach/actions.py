@@ -145,11 +145,13 @@ def _with_labels(paths: Sequence[Path]) -> tuple[LabelledSet, LabelledSet | None
 def _aligned(test: LabelledSet, classes: Sequence[str]) -> LabelledSet:
     """Test images with the classes that are taught, in their order; those of other classes are left out and named."""
     index = {class_key(name): i for i, name in enumerate(classes)}
-    kept = [i for i, label in enumerate(test.labels) if class_key(test.classes[label]) in index]
-    missing = [name for name in test.classes if class_key(name) not in index]
+    index |= {name: i for i, name in enumerate(classes)}  # two classes may differ by an underscore until one is renamed
+    place = [index.get(name, index.get(class_key(name))) for name in test.classes]
+    kept = [i for i, label in enumerate(test.labels) if place[label] is not None]
+    missing = [name for name, found in zip(test.classes, place, strict=True) if found is None]
     problems = [Problem(n, f"The test images of “{n}” were left out: no such class is taught.") for n in missing]
     part = test.subset(kept)
-    labels = [index[class_key(test.classes[test.labels[i]])] for i in kept]
+    labels = [place[test.labels[i]] for i in kept]
     return replace(part, classes=list(classes), labels=labels, problems=[*test.problems, *problems])
 
 
@@ -290,6 +292,14 @@ def prompts_for(workspace: Workspace | LabelledSet) -> PromptSet:
         return replace(made, prompts=tuple(texts.get(class_key(name), text) for name, text in prompts))
     except NearlError:  # unusable prompts are no reason to refuse the images
         return made
+
+
+def editor_value(workspace: Workspace) -> dict | None:
+    """What the editor shows: `prompts_for`; None while the class names cannot be taught (`check` says why)."""
+    try:
+        return prompts_for(workspace).to_dict()
+    except NearlError:
+        return None
 
 
 def keep_prompts(workspace: Workspace, value: dict | None) -> None:

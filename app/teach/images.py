@@ -103,7 +103,7 @@ def show(
         part.message: message,
         part.set: teach_views.labelled_set(found.counts, opened, page, thumbs),
         part.check: check_html(workspace, values),
-        part.editor: teaching.prompts_for(workspace).to_dict(),
+        part.editor: teaching.editor_value(workspace),
         part.words: seen(not found.blocking),
     }
 
@@ -242,7 +242,7 @@ def _bring(workspace: Workspace, paths: list[str], name: str = "") -> str:
 
 def _keep_words(workspace: Workspace, value: dict | None) -> None:
     """Prompts that were edited outlive a change of the images."""
-    if teaching.labelled(workspace) is not None and value and value != teaching.prompts_for(workspace).to_dict():
+    if teaching.labelled(workspace) is not None and value and value != teaching.editor_value(workspace):
         teaching.keep_prompts(workspace, value)
 
 

@@ -9,7 +9,8 @@ from nearl.data.likeness import near_pairs
 from nearl.data.records import ImageRecord, Problem
 from nearl.data.sets.labelled import LabelledSet
 from nearl.data.splits import FEWEST, joined
-from nearl.prompts import MAX_CLASSES
+from nearl.errors import NearlError
+from nearl.prompts import MAX_CLASSES, default_prompts
 
 SMALL_SIDE = 64  # pixels; of the shorter side (our choice, as are the next two)
 FEW = 8  # images of a class
@@ -80,6 +81,10 @@ def _blocking(counts: dict[str, int]) -> str:
         return f"The class “{empty[0]}” has no images; add some or remove the class."
     if len(counts) < 2:
         return "Teaching needs images of at least two classes; add another class."
+    try:
+        default_prompts(counts)
+    except NearlError as error:  # names that no prompt set can have: too long, or the same but for an underscore
+        return str(error)
     return ""
 
 

@@ -133,6 +133,8 @@ def test_what_cannot_be_taught(drawn):
     assert "“b” has no images" in check(made(some, [0, 0])).blocking
     many = tuple(f"class {i}" for i in range(MAX_CLASSES + 1))
     assert f"{MAX_CLASSES + 1} classes" in check(made(some, [0, 1], many)).blocking
+    assert "twice" in check(made(some, [0, 1], ("brain tumor", "brain_tumor"))).blocking
+    assert "101 characters" in check(made(some, [0, 1], ("a" * 101, "b"))).blocking
     empty = check(LabelledSet([], [], []))
     assert empty.blocking and empty.sides == (0, 0, 0, 0) and empty.cautions == []
 
