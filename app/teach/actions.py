@@ -21,6 +21,7 @@ from app.predict.actions import prompt_set_from
 from app.visitor import uploads
 from app.visitor.workspace import Workspace
 from nearl.data.images import Problem, base_name
+from nearl.data.sets import edit
 from nearl.data.sets import labelled as sets
 from nearl.data.sets.labelled import LabelledSet
 from nearl.errors import NearlError
@@ -111,9 +112,9 @@ def bring(workspace: Workspace, paths: Sequence[str | Path], label: str = "", ad
     problems = [*data.problems, *(test.problems if test is not None else [])]
     if add and workspace.support.data is not None:
         old, old_test = workspace.support.data, workspace.support.held_out
-        data = sets.join(old, data)
+        data = edit.join(old, data)
         tests = [_aligned(part, data.classes) for part in (old_test, test) if part is not None]
-        test = sets.join(*tests) if len(tests) == 2 else next(iter(tests), None)
+        test = edit.join(*tests) if len(tests) == 2 else next(iter(tests), None)
         problems = [*workspace.support.problems, *problems]
     _keep(workspace, data, test, problems)
 
@@ -136,9 +137,9 @@ def _with_labels(paths: Sequence[Path]) -> tuple[LabelledSet, LabelledSet | None
     parts = [sets.resolve_splits(path, fewest=1) for path in files]
     data, test = parts[0]
     for more, more_test in parts[1:]:
-        data = sets.join(data, more)
+        data = edit.join(data, more)
         tests = [part for part in (test, more_test) if part is not None]
-        test = sets.join(*tests) if len(tests) == 2 else next(iter(tests), None)
+        test = edit.join(*tests) if len(tests) == 2 else next(iter(tests), None)
     return data, test if test is None else _aligned(test, data.classes)
 
 
@@ -172,7 +173,7 @@ def forget_images(workspace: Workspace) -> None:
 
 def rename_class(workspace: Workspace, old: str, new: str) -> None:
     def rename(data: LabelledSet) -> LabelledSet:
-        renamed = sets.rename(data, old, new)
+        renamed = edit.rename(data, old, new)
         entries = (data.prompts or {}).get("classes")
         if isinstance(entries, list):
             names = [{**e, "name": new} if isinstance(e, dict) and e.get("name") == old else e for e in entries]
@@ -183,20 +184,20 @@ def rename_class(workspace: Workspace, old: str, new: str) -> None:
 
 
 def merge_classes(workspace: Workspace, names: Sequence[str], into: str) -> None:
-    _edit(workspace, lambda data: sets.merge(data, names, into))
+    _edit(workspace, lambda data: edit.merge(data, names, into))
 
 
 def drop_class(workspace: Workspace, name: str) -> None:
     """Remove a class with its images."""
-    _edit(workspace, lambda data: sets.drop_class(data, name))
+    _edit(workspace, lambda data: edit.drop_class(data, name))
 
 
 def remove_images(workspace: Workspace, indices: Iterable[int]) -> None:
-    _edit(workspace, lambda data: sets.remove(data, _checked(data, indices)), test_too=False)
+    _edit(workspace, lambda data: edit.remove(data, _checked(data, indices)), test_too=False)
 
 
 def relabel(workspace: Workspace, indices: Iterable[int], label: str) -> None:
-    _edit(workspace, lambda data: sets.relabel(data, _checked(data, indices), label), test_too=False)
+    _edit(workspace, lambda data: edit.relabel(data, _checked(data, indices), label), test_too=False)
 
 
 def _edit(workspace: Workspace, change: Callable[[LabelledSet], LabelledSet], test_too: bool = True) -> None:

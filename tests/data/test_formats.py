@@ -8,7 +8,7 @@ import pytest
 from nearl.data.formats import FORMATS
 from nearl.data.images import decode_many, decode_one
 from nearl.data.sandbox.client import SHARED, Sandbox
-from nearl.data.sets.labelled import from_folder, resolve_splits
+from nearl.data.sets.labelled import resolve_splits
 from nearl.errors import NearlError
 from tests.support import toy_format
 from tests.support.hostile import packed, png, written
@@ -51,5 +51,6 @@ def test_a_format_from_outside_is_read_alone_in_zips_and_in_labelled_sets(plugge
     assert [problem.name for problem in problems] == ["bad.toy"] and "cut short" in problems[0].reason
     files = {f"{label}/{i}.toy": toy(GREY + 40 * n + i) for n, label in enumerate(("a", "b")) for i in range(2)}
     (tmp_path / "set.zip").write_bytes(packed(files))
-    for found in (from_folder(written(tmp_path / "set", files)), resolve_splits(tmp_path / "set.zip")[0]):
+    for source in (written(tmp_path / "set", files), tmp_path / "set.zip"):
+        found, _ = resolve_splits(source)
         assert found.counts() == {"a": 2, "b": 2} and not found.problems

@@ -8,17 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nearl.data.sets.labelled import (
-    LabelledSet,
-    drop_class,
-    from_files,
-    from_folder,
-    from_table,
-    merge,
-    relabel,
-    remove,
-    rename,
-)
+from nearl.data.sets.edit import drop_class, merge, relabel, remove, rename
+from nearl.data.sets.labelled import LabelledSet, from_files, from_table, resolve_splits
 from nearl.data.splits import groups_from_names, plan
 from tests.support.hostile import GOOD, LEADS, PICTURES, Case, judge, lazy, packed, png, written, zipped
 
@@ -97,11 +88,11 @@ CALLS = [
     Case("a pipe in a folder", lambda folder: _folder(folder, pipe=True), named={"x": "a special file"}),
     Case(
         "twelve folders deep",
-        lambda folder: from_folder(written(folder, {**GOOD, "cat/" + "a/" * 12 + "x.png": png()})),
+        lambda folder: resolve_splits(written(folder, {**GOOD, "cat/" + "a/" * 12 + "x.png": png()}))[0],
         named={"a": "lies too deep"},
     ),
     Case("a link round in circles", lambda folder: _folder(folder, link="."), named={"x": "leads in circles"}),
-    Case("a folder that does not exist", lambda folder: from_folder(folder / "no"), refused="does not exist"),
+    Case("a folder that does not exist", lambda folder: resolve_splits(folder / "no")[0], refused="does not exist"),
     Case(
         "a missing file",
         lambda folder: from_files({"cat": [folder / "1.png", _picture(folder)], "horse": [_picture(folder)]}),
@@ -176,7 +167,7 @@ def _picture(folder: Path) -> Path:
 
 
 def _good(folder: Path) -> LabelledSet:
-    return from_folder(written(folder / "good", GOOD))
+    return resolve_splits(written(folder / "good", GOOD))[0]
 
 
 def _folder(folder: Path, link: str | None = None, pipe: bool = False) -> LabelledSet:
@@ -190,7 +181,7 @@ def _folder(folder: Path, link: str | None = None, pipe: bool = False) -> Labell
             os.mkfifo(root / "cat" / "x")
     except (OSError, AttributeError, NotImplementedError):
         pytest.skip("this system has no such files")
-    return from_folder(root)
+    return resolve_splits(root)[0]
 
 
 def _harm_among_files(folder: Path) -> LabelledSet:

@@ -14,20 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nearl.data.sets.labelled import (
-    MAX_SIDE,
-    drop_class,
-    from_files,
-    from_folder,
-    from_table,
-    from_zip,
-    join,
-    merge,
-    relabel,
-    remove,
-    rename,
-    resolve_splits,
-)
+from nearl.data.sets import archives
+from nearl.data.sets.edit import drop_class, join, merge, relabel, remove, rename
+from nearl.data.sets.labelled import MAX_SIDE, LabelledSet, from_files, from_table, resolve_splits
 from nearl.errors import NearlError
 from tests.support.scans import body, dataset, nifti, written
 
@@ -57,8 +46,8 @@ def source(kind: str, tmp_path: Path, files: dict[str, bytes]) -> Path:
     return write(tmp_path / "set", files) if kind == "folder" else pack(tmp_path / "set.zip", files)
 
 
-def load(kind: str, path: Path, **options):
-    return from_folder(path, **options) if kind == "folder" else from_zip(path, **options)
+def load(path: Path) -> LabelledSet:
+    return resolve_splits(path)[0]
 
 
 BOTH = pytest.mark.parametrize("kind", ["folder", "zip"])
@@ -70,7 +59,7 @@ CLASSES = {"b_cat/2.PNG": png(2), "b_cat/1.png": png(1), "a_dog/deep/3.jpeg": pn
 def test_class_folders_under_any_prefix(kind, prefix, tmp_path):
     files = {prefix + name: data for name, data in CLASSES.items()}
     litter = {"__MACOSX/b_cat/._1.png": b"x", prefix + "b_cat/.DS_Store": b"x", prefix + "a_dog/Thumbs.db": b"x"}
-    found = load(kind, source(kind, tmp_path, {**files, **litter, "README.md": b"x"}))
+    found = load(source(kind, tmp_path, {**files, **litter, "README.md": b"x"}))
     assert found.classes == ["a_dog", "b_cat"] and found.labels == [0, 1, 1]
     assert [record.name for record in found.records] == ["3.jpeg", "1.png", "2.PNG"]
     assert found.counts() == {"a_dog": 1, "b_cat": 2} and found.problems == []
@@ -87,15 +76,12 @@ def test_train_and_test(kind, tmp_path):
     assert len(train) == 3 and len(test) == 4 and train.classes == test.classes
     assert train.prompts == test.prompts == {"classes": []}
     assert [problem.name for problem in train.problems] == ["val"]
-    assert len(load(kind, path)) == 3 and len(load(kind, path, split="test")) == 4
 
 
 @BOTH
 def test_only_class_folders_have_no_test_split(kind, tmp_path):
     train, test = resolve_splits(source(kind, tmp_path, CLASSES))
     assert len(train) == 3 and test is None
-    with pytest.raises(NearlError, match="no test folder"):
-        load(kind, tmp_path / ("set" if kind == "folder" else "set.zip"), split="test")
 
 
 def test_test_classes_follow_those_of_train(tmp_path):
@@ -109,7 +95,7 @@ def test_test_classes_follow_those_of_train(tmp_path):
 
 @BOTH
 def test_one_bad_file_is_named_and_the_rest_goes_on(kind, tmp_path):
-    found = load(kind, source(kind, tmp_path, {**CLASSES, "b_cat/bad.png": b"nonsense", "loose.png": png()}))
+    found = load(source(kind, tmp_path, {**CLASSES, "b_cat/bad.png": b"nonsense", "loose.png": png()}))
     assert len(found) == 3
     assert {problem.name for problem in found.problems} == {"bad.png", "loose.png"}
     assert all(problem.name in problem.reason for problem in found.problems)
@@ -123,7 +109,7 @@ def test_classes_without_an_image_are_named(kind, tmp_path):
     else:
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr("empty/", b"")
-    found = load(kind, path)
+    found = load(path)
     assert found.classes == ["a_dog", "b_cat"]
     reasons = {problem.name: problem.reason for problem in found.problems}
     assert "no image" in reasons["empty"] and "can be read" in reasons["ruined"]
@@ -135,35 +121,35 @@ def test_classes_without_an_image_are_named(kind, tmp_path):
 )
 def test_one_class_is_not_enough(kind, files, tmp_path):
     with pytest.raises(NearlError, match="at least two classes"):
-        load(kind, source(kind, tmp_path, files))
+        load(source(kind, tmp_path, files))
 
 
 @BOTH
 def test_no_class_folder_and_twice_the_same_class(kind, tmp_path):
     with pytest.raises(NearlError, match="no class folders"):
-        load(kind, source(kind, tmp_path / "one", {"1.png": png()}) if kind == "folder" else pack(tmp_path / "z", {}))
+        load(source(kind, tmp_path / "one", {"1.png": png()}) if kind == "folder" else pack(tmp_path / "z", {}))
     with pytest.raises(NearlError, match="twice"):
-        load(kind, source(kind, tmp_path, {"Glioma/1.png": png(), "glioma/2.png": png(), "x/1.png": png()}))
+        load(source(kind, tmp_path, {"Glioma/1.png": png(), "glioma/2.png": png(), "x/1.png": png()}))
 
 
 @BOTH
 def test_broken_prompts_are_named_and_the_images_stay(kind, tmp_path):
-    found = load(kind, source(kind, tmp_path, {**CLASSES, "prompts.json": b"{"}))
+    found = load(source(kind, tmp_path, {**CLASSES, "prompts.json": b"{"}))
     assert found.prompts is None and [problem.name for problem in found.problems] == ["prompts.json"]
 
 
 def test_missing_sources(tmp_path):
     with pytest.raises(NearlError, match="nowhere"):
-        from_folder(tmp_path / "nowhere")
+        load(tmp_path / "nowhere")
     with pytest.raises(NearlError, match="nowhere"):
-        from_zip(tmp_path / "nowhere.zip")
+        load(tmp_path / "nowhere.zip")
     (tmp_path / "fake.zip").write_bytes(b"PK no")
     with pytest.raises(NearlError, match=r"fake\.zip is not a zip"):
         resolve_splits(tmp_path / "fake.zip")
 
 
 def test_large_pictures_are_shrunk(tmp_path):
-    found = from_folder(write(tmp_path, {**CLASSES, "a_dog/big.png": png(5, (900, 600))}))
+    found = load(write(tmp_path, {**CLASSES, "a_dog/big.png": png(5, (900, 600))}))
     assert max(max(record.size) for record in found.records) == MAX_SIDE
 
 
@@ -186,7 +172,7 @@ def test_from_files_and_subset(tmp_path):
 @pytest.mark.parametrize("name", ["../a_dog/x.png", "/a_dog/x.png", "a_dog/../../x.png", "C:/x/y.png", "..\\a\\x.png"])
 def test_entries_that_lead_outside_refuse_the_whole_zip(name, tmp_path):
     with pytest.raises(NearlError, match="leads outside"):
-        from_zip(pack(tmp_path / "evil.zip", {**CLASSES, name: png()}))
+        load(pack(tmp_path / "evil.zip", {**CLASSES, name: png()}))
 
 
 def test_links_and_nested_archives_are_named_and_skipped(tmp_path):
@@ -195,22 +181,24 @@ def test_links_and_nested_archives_are_named_and_skipped(tmp_path):
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(link, "/etc/passwd")
-    found = from_zip(path)
+    found = load(path)
     assert len(found) == 3
     reasons = {problem.name: problem.reason for problem in found.problems}
     assert "archive" in reasons["more.zip"] and "link" in reasons["link.png"]
 
 
-def test_limits(tmp_path):
+def test_limits(tmp_path, monkeypatch):
     path = pack(tmp_path / "set.zip", CLASSES)
-    with pytest.raises(NearlError, match="entries"):
-        from_zip(path, max_entries=2)
+    monkeypatch.setattr(archives, "MAX_UNPACKED", 100)
     with pytest.raises(NearlError, match="unpacks to more"):
-        from_zip(path, max_unpacked=100)
+        load(path)
+    monkeypatch.setattr(archives, "MAX_ENTRIES", 2)
+    with pytest.raises(NearlError, match="entries"):
+        load(path)
 
 
 def test_an_entry_that_unpacks_to_far_too_much_is_named(tmp_path):
-    found = from_zip(pack(tmp_path / "set.zip", {**CLASSES, "a_dog/bomb.png": bytes(3_000_000)}))
+    found = load(pack(tmp_path / "set.zip", {**CLASSES, "a_dog/bomb.png": bytes(3_000_000)}))
     assert len(found) == 3 and "unpacks" in found.problems[0].reason
 
 
@@ -220,7 +208,7 @@ def test_an_entry_that_lies_about_its_size_is_named(tmp_path):
     data = path.read_bytes()
     assert data.count(size.to_bytes(4, "little")) >= 2
     path.write_bytes(data.replace(size.to_bytes(4, "little"), (40).to_bytes(4, "little")))
-    found = from_zip(path)
+    found = load(path)
     assert len(found) == 3 and [problem.name for problem in found.problems] == ["liar.png"]
 
 
@@ -235,7 +223,7 @@ def test_damaged_and_locked_entries_are_named(tmp_path):
     entry = data.rindex(b"a_dog/locked.png") - 46  # its record in the central directory
     data[entry + 8] |= 1
     path.write_bytes(bytes(data))
-    found = from_zip(path)
+    found = load(path)
     reasons = {problem.name: problem.reason for problem in found.problems}
     assert len(found) == 3 and "damaged" in reasons["worn.png"] and "password" in reasons["locked.png"]
 
@@ -244,7 +232,7 @@ def test_nothing_is_written_to_disk(tmp_path, monkeypatch):
     path = pack(tmp_path / "set.zip", CLASSES)
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    from_zip(path)
+    load(path)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -265,7 +253,7 @@ def test_scans_are_taught_with_as_pictures(tmp_path):
         (tmp_path / label).mkdir()
         (tmp_path / label / "volume.nii").write_bytes(nifti(body(), np.eye(4)))
         (tmp_path / label / "slice.dcm").write_bytes(written(dataset(np.full((20, 30), 7, np.uint16))))
-    found = from_folder(tmp_path)
+    found = load(tmp_path)
     assert found.counts() == {"a": 2, "b": 2} and not found.problems
     assert all(record.scan is None for record in found.records)  # the numbers behind them are not kept
     assert any("of 24 slices" in note for record in found.records for note in record.notes)
@@ -284,7 +272,7 @@ def test_a_table_with_patients(tmp_path):
     assert found.groups == ["p1", "p2", "p1", ""] and found.subset([3, 0]).groups == ["", "p1"]
     among = from_table([*pictures, tmp_path / "labels.csv"])
     folder, test = resolve_splits(tmp_path)
-    zipped = from_zip(pack(tmp_path / "all.zip", {path.name: path.read_bytes() for path in tmp_path.iterdir()}))
+    zipped = load(pack(tmp_path / "all.zip", {path.name: path.read_bytes() for path in tmp_path.iterdir()}))
     assert test is None
     for other in (among, folder, zipped, from_table([tmp_path / "all.zip"])):
         assert (other.classes, other.labels, other.groups) == (found.classes, found.labels, found.groups)
@@ -295,9 +283,9 @@ def test_train_and_test_folders_outweigh_a_table_and_a_table_outweighs_other_fol
     table = b"file,label\nb_cat/1.png,x\nb_cat/2.PNG,y\na_dog/deep/3.jpeg,x\n"
     train, test = resolve_splits(pack(tmp_path / "a.zip", {**files, "labels.csv": table}))
     assert train.classes == ["a_dog", "b_cat"] and len(test) == 3
-    found = from_zip(pack(tmp_path / "b.zip", {**CLASSES, "labels.csv": table, "prompts.json": b"{}"}))
+    found = load(pack(tmp_path / "b.zip", {**CLASSES, "labels.csv": table, "prompts.json": b"{}"}))
     assert found.counts() == {"x": 2, "y": 1} and not found.problems and found.prompts == {}
-    notes = from_zip(pack(tmp_path / "c.zip", {**CLASSES, "notes.csv": b"a,b\n1,2\n"}))
+    notes = load(pack(tmp_path / "c.zip", {**CLASSES, "notes.csv": b"a,b\n1,2\n"}))
     assert len(notes) == 3 and [problem.name for problem in notes.problems] == ["notes.csv"]
 
 
@@ -308,14 +296,14 @@ def test_one_class_at_a_time(tmp_path):
         from_files({"cat": [zipped]})
     cats = from_files({"Cat": [tmp_path / "b_cat/1.png", zipped]}, fewest=1)
     assert cats.counts() == {"Cat": 3} and [problem.name for problem in cats.problems] == ["bad.png"]
-    both = join(cats, from_folder(tmp_path))
+    both = join(cats, load(tmp_path))
     assert both.classes == ["Cat", "a_dog", "b_cat"] and both.labels == [0, 0, 0, 1, 2, 2] and both.groups is None
     again = join(both, from_files({"  cAT ": [tmp_path / "b_cat/2.PNG"]}, fewest=1))
     assert again.counts() == {"Cat": 4, "a_dog": 1, "b_cat": 2} and len(again.problems) == 1
 
 
 def test_changing_a_set(tmp_path):
-    data = from_folder(write(tmp_path, {**CLASSES, "c_cow/7.png": png(7)}))
+    data = load(write(tmp_path, {**CLASSES, "c_cow/7.png": png(7)}))
     data.groups = ["d", "c1", "c2", "cow"]
     names = [record.name for record in data.records]
     assert rename(data, "B_CAT", " house   cat ").classes == ["a_dog", "house cat", "c_cow"]

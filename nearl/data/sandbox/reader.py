@@ -64,7 +64,7 @@ def too_much(name: str) -> str:
 def _expand(number: int, name: str, content: bytes | Path) -> tuple[list[File], list[Problem]]:
     """The files of a source: itself, or those in a folder or zip. NearlError where it cannot be opened."""
     if isinstance(content, Path) and content.is_dir():
-        listed, problems, _ = archives.folder_files(content)
+        listed, problems = archives.folder_files(content, name)
     else:
         zipped = archives.is_zip(content) if isinstance(content, Path) else content[:4] == b"PK\x03\x04"
         if not zipped:
@@ -72,8 +72,7 @@ def _expand(number: int, name: str, content: bytes | Path) -> tuple[list[File], 
             head = read_bytes(content, name, HEAD_BYTES) if isinstance(content, Path) else content[:HEAD_BYTES]
             return [File(number, name, read, head, identify(head, name))], []
         archive = archives.open_zip(content, name)  # stays open until its entries were read
-        limits = archives.MAX_ENTRIES, archives.MAX_UNPACKED, archives.MAX_RATIO
-        listed, problems, _ = archives.zip_files(archive, name, *limits)
+        listed, problems = archives.zip_files(archive, name)
     files = []
     for parts, reader in sorted((item for item in listed if item[0][-1]), key=lambda item: item[0]):
         label = base_name(parts[-1])

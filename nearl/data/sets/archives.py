@@ -1,7 +1,7 @@
-"""Where files come from: folders and zips, read in memory, with nothing unpacked to disk.
+"""Files in folders and zips, read in memory; nothing is unpacked to disk.
 
-A zip says of itself how many entries it has, where they lie and how large they become. None of it is believed: its
-directory is read up to a limit, entries may not overlap, and no entry yields more bytes than it was allowed to.
+What a zip declares (how many entries, where they lie, how large they become) is not trusted: its directory is read up
+to a limit, entries may not overlap, and no entry yields more bytes than it is allowed to.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ def _hidden(part: str) -> bool:
     return part.startswith(".") or part.lower() in _LITTER
 
 
-def folder_files(root: Path) -> tuple[list[tuple[Parts, Reader]], list[Problem], str]:
-    """(files as (parts, reader), problems, name) of a folder, in sorted order. NearlError where it cannot be read."""
-    name = base_name(str(root.resolve()))
+def folder_files(root: Path, name: str) -> tuple[list[tuple[Parts, Reader]], list[Problem]]:
+    """(files as (parts, reader), problems) of a folder, in sorted order. NearlError where it cannot be read."""
     if not root.is_dir():
         raise NearlError(f"The folder {name} does not exist or is not a folder; check the path.")
     files: list[tuple[Parts, Reader]] = []
@@ -75,11 +74,11 @@ def folder_files(root: Path) -> tuple[list[tuple[Parts, Reader]], list[Problem],
                 problems.append(Problem(shown, f"{shown} is a broken link or a special file and was left out."))
 
     walk(root, (), (root.resolve(),))
-    return files, problems, name
+    return files, problems
 
 
 class _Bounded:
-    """Reads at most MAX_DIRECTORY bytes at once: zipfile asks for a whole directory before it can be counted."""
+    """Reads at most MAX_DIRECTORY bytes at once: zipfile reads a whole directory before its entries can be counted."""
 
     def read(self, size: int | None = -1) -> bytes:
         if size is not None and size > MAX_DIRECTORY:
@@ -117,12 +116,12 @@ def is_zip(path: Path) -> bool:
 
 
 def path_reader(path: Path) -> Reader:
-    """A reader of a file on disk: it hands on the path, whatever size is asked for."""
-    return partial(_path, path)
+    """A reader of a file on disk: it returns the path, whatever size is asked for."""
+    return lambda size=None: path
 
 
 def open_zip(source: Path | bytes, name: str) -> zipfile.ZipFile:
-    """The archive at a path or in memory. NearlError where it is not there, not a zip, or lists far too much."""
+    """The archive at a path or in memory. NearlError where it is missing, not a zip, or lists far too many entries."""
     try:
         return _Zip(_BoundedBytes(source) if isinstance(source, bytes) else _BoundedFile(source))
     except FileNotFoundError:
@@ -133,15 +132,14 @@ def open_zip(source: Path | bytes, name: str) -> zipfile.ZipFile:
         raise NearlError(f"{name} is not a zip file, or a damaged one; make it again.") from None
 
 
-def zip_files(
-    archive: zipfile.ZipFile, name: str, max_entries: int, max_unpacked: int, max_ratio: int
-) -> tuple[list[tuple[Parts, Reader]], list[Problem], str]:
-    """The same of a zip; entries that must not be opened are problems. NearlError for a zip that was made to harm."""
+def zip_files(archive: zipfile.ZipFile, name: str) -> tuple[list[tuple[Parts, Reader]], list[Problem]]:
+    """The same of a zip. Entries that must not be opened (links, nested archives, locked or damaged ones, and those
+    that unpack to far too much) are problems. NearlError for a zip that is locked, too large, or made to harm."""
     entries = archive.infolist()
-    if len(entries) > max_entries:
-        raise NearlError(f"{name} has {len(entries)} entries; at most {max_entries} are allowed.")
-    if sum(entry.file_size for entry in entries) > max_unpacked:
-        raise NearlError(f"{name} unpacks to more than {max_unpacked // 10**6} MB; send fewer or smaller images.")
+    if len(entries) > MAX_ENTRIES:
+        raise NearlError(f"{name} has {len(entries)} entries; at most {MAX_ENTRIES} are allowed.")
+    if sum(entry.file_size for entry in entries) > MAX_UNPACKED:
+        raise NearlError(f"{name} unpacks to more than {MAX_UNPACKED // 10**6} MB; send fewer or smaller images.")
     if any(entry.flag_bits & 1 for entry in entries) and all(
         entry.flag_bits & 1 or entry.is_dir() for entry in entries
     ):
@@ -158,17 +156,17 @@ def zip_files(
         parts = (*(part for part in map(_clean, parts[:-1]) if part not in ("", ".")), _clean(parts[-1]))
         if any(_hidden(part) for part in parts):
             continue
-        if reason := _refusal(entry, parts, max_ratio):
+        if reason := _refusal(entry, parts):
             problems.append(Problem(shown, f"{shown} {reason} and was left out."))
             continue
         if parts[-1] and parts in files:
             problems.append(Problem(shown, f"{shown} is in the zip more than once; only the last one is used."))
         files[parts] = partial(_read_entry, archive, entry, shown)
-    return list(files.items()), problems, name
+    return list(files.items()), problems
 
 
 def _overlap(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> bool:
-    """Whether two entries claim the same bytes, or one claims those of the directory behind them all."""
+    """Whether two entries claim the same bytes, or one claims those of the directory that follows them."""
     spans = sorted((entry.header_offset, entry.header_offset + HEADER + entry.compress_size) for entry in entries)
     following = [start for start, _ in spans[1:]] + [archive.start_dir]
     return any(end > start for (_, end), start in zip(spans, following, strict=False))
@@ -184,11 +182,11 @@ def _name(entry: zipfile.ZipInfo) -> str:
 
 
 def _clean(part: str) -> str:
-    """A part of a path in composed characters, without those that cannot be seen."""
+    """A part of a path in composed characters (NFC), without invisible ones."""
     return "".join(c for c in unicodedata.normalize("NFC", part) if c.isprintable())
 
 
-def _refusal(entry: zipfile.ZipInfo, parts: Parts, max_ratio: int) -> str | None:
+def _refusal(entry: zipfile.ZipInfo, parts: Parts) -> str | None:
     """Why an entry must not be opened, or None."""
     if "\0" in entry.orig_filename:
         return "has a name with a forbidden character"
@@ -207,17 +205,13 @@ def _refusal(entry: zipfile.ZipInfo, parts: Parts, max_ratio: int) -> str | None
         return "is locked with a password"
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others unpack without a limit
         return "is packed in a rare way (neither stored nor deflated)"
-    if entry.file_size > MAX_BYTES or entry.file_size > max(1_000_000, max_ratio * entry.compress_size):
+    if entry.file_size > MAX_BYTES or entry.file_size > max(1_000_000, MAX_RATIO * entry.compress_size):
         return "unpacks to far more than an image should"
     return None
 
 
-def _path(path: Path, size: int | None = None) -> Path:
-    return path
-
-
 def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, shown: str, size: int | None = None) -> bytes:
-    """The bytes of one entry, or its first ``size``, never more than it declares. NearlError if it is damaged."""
+    """The bytes of one entry, or its first `size`, never more than it declares. NearlError if it is damaged."""
     left = entry.file_size if size is None else min(size, entry.file_size)
     pieces = []
     try:

@@ -32,11 +32,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of labels. grouped: whether it has a column of patients or groups."""
+    """A table of labels."""
 
     name: str
     rows: list[Row]
-    grouped: bool
 
 
 @dataclass
@@ -91,7 +90,7 @@ def read_table(data: bytes, name: str) -> Table:
             rows.append(Row(file, tidy(line[header.index("label")]), "" if group is None else tidy(line[group])))
     if not rows:
         raise NearlError(f"{name} has no rows; it needs a line for each image below “file,label”.")
-    return Table(name, rows, group is not None)
+    return Table(name, rows)
 
 
 def is_table(parts: Parts) -> bool:

@@ -1,0 +1,103 @@
+"""Changes of a labelled set. Each gives a new set with the same records; the one it was given stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from nearl.data.sets.labelled import LabelledSet, check_memory, check_names
+from nearl.data.sets.tables import same, tidy
+from nearl.errors import NearlError
+
+
+def join(a: LabelledSet, b: LabelledSet) -> LabelledSet:
+    """The images of both, those of `a` first. Class names that differ only in case and spaces are one class.
+
+    Raises NearlError where both together would be too large to keep in memory.
+    """
+    records = a.records + b.records
+    check_memory(sum(record.pixels.nbytes for record in records), a.name)
+    classes = list(a.classes)
+    places = {same(name): index for index, name in enumerate(classes)}
+    for label in b.classes:
+        if same(label) not in places:
+            places[same(label)] = len(classes)
+            classes.append(label)
+    groups = None
+    if a.groups is not None or b.groups is not None:
+        groups = [*(a.groups or [""] * len(a)), *(b.groups or [""] * len(b))]
+    return replace(
+        a,
+        classes=classes,
+        records=records,
+        labels=a.labels + [places[same(b.classes[label])] for label in b.labels],
+        problems=a.problems + b.problems,
+        prompts=a.prompts or b.prompts,
+        groups=groups,
+        synthetic=a.synthetic and b.synthetic,
+    )
+
+
+def rename(data: LabelledSet, old: str, new: str) -> LabelledSet:
+    """Another name for a class. NearlError if there is no class `old`, or `new` is empty or another class's name."""
+    classes = list(data.classes)
+    classes[_class(data, old)] = tidy(new)
+    check_names(classes, data.name)
+    return replace(data, classes=classes)
+
+
+def merge(data: LabelledSet, names: Sequence[str], into: str) -> LabelledSet:
+    """Several classes as one, in the place of the first of them. NearlError as `rename`, or for an unknown name."""
+    chosen = {_class(data, name) for name in names}
+    if not chosen:
+        raise NearlError("Choose the classes to merge.")
+    first = min(chosen)
+    kept = [index for index in range(len(data.classes)) if index == first or index not in chosen]
+    classes = [tidy(into) if index == first else data.classes[index] for index in kept]
+    check_names(classes, data.name)
+    labels = [kept.index(first if label in chosen else label) for label in data.labels]
+    return replace(data, classes=classes, labels=labels)
+
+
+def remove(data: LabelledSet, indices: Iterable[int]) -> LabelledSet:
+    """The set without these images; a class without images stays. NearlError for an image that is not there."""
+    gone = _indices(data, indices)
+    return replace(data.subset(i for i in range(len(data)) if i not in gone), problems=data.problems)
+
+
+def relabel(data: LabelledSet, indices: Iterable[int], label: str) -> LabelledSet:
+    """These images in another class, which is added if there is none of that name. NearlError as `remove`."""
+    chosen = _indices(data, indices)
+    classes, label = list(data.classes), tidy(label)
+    if same(label) not in map(same, classes):
+        classes.append(label)
+        check_names(classes, data.name)
+    place = [same(name) for name in classes].index(same(label))
+    labels = [place if i in chosen else old for i, old in enumerate(data.labels)]
+    return replace(data, classes=classes, labels=labels)
+
+
+def drop_class(data: LabelledSet, name: str) -> LabelledSet:
+    """The set without a class and its images. NearlError if there is no such class."""
+    index = _class(data, name)
+    part = data.subset(i for i, label in enumerate(data.labels) if label != index)
+    classes = data.classes[:index] + data.classes[index + 1 :]
+    labels = [label - (label > index) for label in part.labels]
+    return replace(part, classes=classes, labels=labels, problems=data.problems)
+
+
+def _class(data: LabelledSet, name: str) -> int:
+    """The index of a class: by its exact name, else by one that differs only in case and spaces."""
+    if name in data.classes:
+        return data.classes.index(name)
+    for index, known in enumerate(data.classes):
+        if same(known) == same(name):
+            return index
+    raise NearlError(f"There is no class “{tidy(name)}”; choose one of {', '.join(data.classes[:12]) or 'none yet'}.")
+
+
+def _indices(data: LabelledSet, indices: Iterable[int]) -> set[int]:
+    chosen = {int(i) for i in indices}
+    if any(not 0 <= i < len(data) for i in chosen):
+        raise NearlError("An image that was chosen is no longer in the set; choose again.")
+    return chosen
