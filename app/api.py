@@ -26,8 +26,9 @@ from app.compare import actions as comparing
 from app.context import Context
 from app.explain import actions as explaining
 from app.predict import actions as reading
-from app.teach import actions as teaching
-from app.teach import shelf_actions as adapting
+from app.teach.images import actions as gathering
+from app.teach.run import actions as teaching
+from app.teach.shelf import actions as adapting
 from app.visitor import uploads
 from app.visitor.workspace import Workspace
 from app.work.queue import DONE, RunView
@@ -204,8 +205,8 @@ def _explain(ctx: Context, workspace: Workspace, name: str, kind: str) -> dict:
 
 
 def _start(ctx: Context, workspace: Workspace, path: str | None, value: dict | None, length: str) -> RunView:
-    teaching.bring(workspace, [path] if path else [], add=False)
-    value = value or teaching.prompts_for(workspace).to_dict()
+    gathering.bring(workspace, [path] if path else [], add=False)
+    value = value or gathering.prompts_for(workspace).to_dict()
     return teaching.start(ctx.engine, workspace, value, teaching.Choice(preset=length))
 
 
@@ -219,7 +220,7 @@ def _compare(ctx: Context, workspace: Workspace, path: str | None, asked: compar
     if wrong := [name for name in asked.methods if name not in known]:
         raise NearlError(f"There is no method called '{wrong[0]}'; choose among {', '.join(sorted(known))}.")
     if path:
-        teaching.bring(workspace, [path], add=False)
+        gathering.bring(workspace, [path], add=False)
     return comparing.start(ctx.engine, workspace, asked)
 
 

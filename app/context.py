@@ -11,7 +11,6 @@ import gradio as gr
 from gradio.context import LocalContext
 
 from app.engine import Engine
-from app.events import Changed
 from app.visitor.pages import Pages
 from app.visitor.workspace import Workspace
 from nearl.prompts import PromptSet, ready_sets
@@ -25,12 +24,16 @@ FIRST_SET = "brain_mri_tumor"  # in the editor when the page opens
 @dataclass
 class Context:
     """Shared by the tabs. `session` is the visitor's opaque workspace id, the only thing Gradio keeps for a visitor.
-    `changed`: how a tab tells the others that something they show has changed."""
+
+    `changed`: a handler that put another adapter into use, or changed the shelf, has it among its outputs and gives it
+    `app.events.anew()`. Each tab subscribes with `.change` and redraws its own components, so that no event lists those
+    of another tab.
+    """
 
     engine: Engine
     pages: Pages
     session: gr.State
-    changed: Changed
+    changed: gr.State
     ready_prompts: dict[str, dict] = field(default_factory=dict)
 
     def workspace(self, key: str | None) -> Workspace:

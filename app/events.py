@@ -1,4 +1,4 @@
-"""What the handlers of all tabs share: a guard against exceptions, typed presses, and news between the tabs.
+"""What the tabs share: a guard against exceptions in handlers, typed presses, and sets of components.
 
 A handler is a function that Gradio calls for an event; it returns or yields updates by component.
 """
@@ -10,7 +10,7 @@ import itertools
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from functools import wraps
 from typing import Any, TypeVar
@@ -148,26 +148,24 @@ class Press:
 
 # ---- news
 
-
-@dataclass(frozen=True)
-class Changed:
-    """What more than one tab shows, each as a hidden state.
-
-    A handler that changed one of them has it among its outputs and gives it a new value, `anew()`. Each tab subscribes
-    with `.change` and redraws its own components, so that no event lists components of another tab.
-    """
-
-    adapter: gr.State  # the adapter in use, or what is on the shelf
-    support: gr.State  # the labelled images
-
-    @classmethod
-    def build(cls) -> Changed:
-        return cls(gr.State(0), gr.State(0))
-
-
 _numbers = itertools.count(1)
 
 
 def anew() -> int:
-    """A value that no state of `Changed` had before."""
+    """A value for `Context.changed` that it never had before."""
     return next(_numbers)
+
+
+# ---- components
+
+INPUT = {"output": False}  # metadata of a component that is only read
+
+
+class Components:
+    """Base of the dataclasses that hold a tab's components, or those of a part of it."""
+
+    @property
+    def outputs(self) -> list:
+        """All components but those with the metadata INPUT; in a field there may be one or a dict of them."""
+        found = [getattr(self, f.name) for f in fields(self) if f.metadata.get("output", True)]
+        return [c for value in found for c in (value.values() if isinstance(value, dict) else [value])]

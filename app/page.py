@@ -15,7 +15,6 @@ from app.about import tab as about
 from app.compare import tab as compare
 from app.context import PAGE, QUIET, Context, asset_text, load_ready_prompts
 from app.engine import ZERO_GPU, Engine
-from app.events import Changed
 from app.explain import tab as explain
 from app.html import views
 from app.learn import tab as learn
@@ -106,18 +105,18 @@ def build_app(settings: Settings) -> gr.Blocks:
     threading.Thread(target=_recover, args=(engine, registry), name="recover", daemon=True).start()
     with Page(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS) as app:
         session = gr.State(None)
-        ctx = Context(engine, Pages(registry), session, Changed.build(), load_ready_prompts())
+        ctx = Context(engine, Pages(registry), session, gr.State(0), load_ready_prompts())
         header = gr.HTML(_header(engine), js_on_load=None, elem_id="header")
         opened = _opening(app, ctx, header)  # outside the tabs: a timer in a tab that was never open does not tick
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
             with gr.Tab("Predict", id="predict"):
-                predict_tab = predict.build(ctx)
+                predict.build(ctx, opened)
             with gr.Tab("Explain", id="explain") as explain_item:
                 explain.build(ctx, explain_item)
             with gr.Tab("Teach", id="teach") as teach_item:
-                teach.build(ctx, predict_tab, teach_item, opened)
+                teach.build(ctx, teach_item, opened)
             with gr.Tab("Compare", id="compare") as compare_item:
-                compare.build(ctx, predict_tab, compare_item, opened)
+                compare.build(ctx, compare_item, opened)
             with gr.Tab("Learn", id="learn"):
                 learn.build()
             with gr.Tab("About", id="about"):

@@ -1,4 +1,4 @@
-"""What the Compare tab does with a workspace: say what would be compared, start it, look at it, use what was learnt."""
+"""What the Compare tab does with a workspace: plan a comparison, start it, report it, use one of its adapters."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from app.engine import Engine
 from app.examples import KIND_NAMES
-from app.teach import actions as teaching
-from app.teach import shelf_actions as adapting
+from app.html.views import plural
+from app.teach.images import actions as gathering
+from app.teach.run.actions import numbered
+from app.teach.shelf import actions as adapting
 from app.visitor.workspace import Workspace
 from nearl.errors import NearlError
 
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
     from nearl.data.splits import Split
     from nearl.methods import Card
 
-OWN = "own"  # the images in Teach; other sources are kinds of drawn pictures
-LEARN, CHECK = 16, 32  # drawn pictures of each class
+OWN = "own"  # the images in Teach; other sources are kinds of synthetic image
+LEARN, CHECK = 16, 32  # synthetic images of each class
 MOST_RUNS = 24  # methods times draws
 
 STEPS, PARTS_OF = "Trained step by step", "NEARL, whole or without a part"
@@ -37,27 +39,31 @@ QUESTIONS = {
     "nearl:static-queries": "Do the queries (USEformer) help here?",
     "nearl:text-only": "Does the image side help here?",
     "nearl:vision-only": "Does the text side help here?",
-    "nearl:no-anchor": "Does holding on to the old model help here?",
+    "nearl:no-anchor": "Does staying close to the frozen model help here?",
 }
 PARTS = {
     "nearl:no-orthogonality": "orthogonality",
     "nearl:static-queries": "the queries' reading of image and words",
     "nearl:text-only": "the image side",
     "nearl:vision-only": "the text side",
-    "nearl:no-anchor": "holding on to the old model",
+    "nearl:no-anchor": "staying close to the frozen model",
 }
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a visitor may choose. `source`: OWN or a kind of drawn picture. `shots`: images of each class, 0 for all;
-    `seeds`: how often they are drawn. `preset`: "balanced" takes each method's own recipe, "quick" fewer steps."""
+    """What a visitor may choose."""
 
     source: str = "ct_slice"
+    """OWN or a kind of synthetic image."""
     methods: Sequence[str] = tuple(USUAL)
+    """Names of methods."""
     shots: int = 8
+    """Images of each class to teach with, 0 for all."""
     seeds: int = 1
+    """How many times they are drawn at random."""
     preset: str = "balanced"
+    """"balanced" takes each method's own recipe, "quick" fewer steps."""
 
     @property
     def recipe(self) -> dict:
@@ -67,7 +73,7 @@ class Choice:
 
 
 def groups() -> dict[str, list[str]]:
-    """All methods by group; one that is in none of GROUPS is trained step by step, or is another part of NEARL."""
+    """All methods by group; those in none of GROUPS join the methods trained step by step or the parts of NEARL."""
     from nearl.methods import names
 
     known = {name for found in GROUPS.values() for name in found}
@@ -93,20 +99,41 @@ def sets(workspace: Workspace, source: str) -> tuple[LabelledSet, LabelledSet | 
     if source != OWN:
         if source not in KIND_NAMES:
             raise NearlError("There is no such kind of synthetic image; choose one of those offered.")
-        data, test = teaching.drawn(source, LEARN, CHECK)
+        data, test = gathering.drawn(source, LEARN, CHECK)
         return data, test, splits.plan(data.labels, given=len(test))
     data = workspace.support.data
     if data is None:
         raise NearlError("There are no images of yours yet; bring some in Teach, or choose synthetic images here.")
-    if blocking := teaching.check(workspace).blocking:
+    if blocking := gathering.check(workspace).blocking:
         raise NearlError(blocking)
-    split = teaching.plan(workspace, teaching.Choice())
+    split = gathering.plan(workspace)
     if split.kind not in ("given", "held-out"):
         raise NearlError(
             f"Every class needs at least {splits.FEWEST} images, so that some can be kept aside to measure on and some "
-            "are left to learn from; bring more in Teach."
+            "are left to teach with; bring more in Teach."
         )
     return data, workspace.support.held_out, split
+
+
+def plan(workspace: Workspace, source: str) -> str:
+    """Which images teach and which measure. NearlError where it cannot be done."""
+    if source != OWN:
+        return f"Synthetic: {LEARN} images of each class to learn from, {CHECK} others to measure on."
+    return sets(workspace, source)[-1].words
+
+
+def images(about: dict) -> str:
+    """Which images a comparison taught with and measured on."""
+    split = about["split"]
+    held = about["test"] if split["kind"] == "given" else split["held"]
+    per = [sum(about["labels"][i] == c for i in split["support"]) for c in range(len(about["classes"]))]
+    taught = sum(min(n, about["shots"] or n) for n in per)
+    name = about["name"][:1].upper() + about["name"][1:]
+    draws = f", in {about['seeds']} random draws" if about["seeds"] > 1 else ""
+    return (
+        f"{name}. Taught with {plural(taught, 'image')} in {len(per)} classes{draws}; measured on "
+        f"{plural(len(held), 'image')} kept aside, used for neither training nor selection."
+    )
 
 
 def start(engine: Engine, workspace: Workspace, choice: Choice) -> ComparisonView:
@@ -123,15 +150,15 @@ def start(engine: Engine, workspace: Workspace, choice: Choice) -> ComparisonVie
         raise NearlError("Comparing needs at least one draw, and one image of each class or more.")
     going_on = current(workspace)
     if going_on is not None and not going_on.finished:
-        raise NearlError("A comparison of yours is going on; cancel it first or wait until it is done.")
+        raise NearlError("A comparison of yours is still running; cancel it first or wait until it is done.")
     data, test, split = sets(workspace, choice.source)
-    prompt_set, backbone = teaching.prompts_for(data), engine.backbone()
+    prompt_set, backbone = gathering.prompts_for(data), engine.backbone()
     from app.work.comparison_view import ComparisonView
     from nearl.methods.nearl.finetune import Recipe
     from nearl.runs.comparison import ComparisonJob
     from nearl.runs.job import make_job
 
-    images, held = teaching.numbered(data, "image"), teaching.numbered(test, "test image")
+    images, held = numbered(data, "image"), numbered(test, "test image")
     with engine.device_lock:
         job = make_job(backbone, images, held, prompt_set, split, Recipe())
     job = ComparisonJob.of(job, methods, choice.shots, choice.seeds, choice.recipe)
@@ -141,14 +168,14 @@ def start(engine: Engine, workspace: Workspace, choice: Choice) -> ComparisonVie
 
 
 def current(workspace: Workspace) -> ComparisonView | None:
-    """The comparison that is going on, or the last one; also after a reload and after a restart of the server."""
+    """The comparison that is running, or the last one; also after a reload and after a restart of the server."""
     from app.work.comparison_view import ComparisonView
 
     return ComparisonView.found_again(workspace)
 
 
 def lines(view: ComparisonView) -> list[dict]:
-    """What came of each method so far, as `nearl.runs.scores` tells it."""
+    """The results of each method so far, as `nearl.runs.scores` gives them."""
     from nearl.runs.scores import scores
 
     return scores(view.folder.about, view.folder.rows)
@@ -164,7 +191,7 @@ def answers(view: ComparisonView) -> list[tuple[str, dict]]:
 
 
 def use(engine: Engine, workspace: Workspace, name: str) -> None:
-    """Put what a method of the last comparison learnt on the shelf, and read with it in Predict from now on."""
+    """Put the adapter of a method of the last comparison on the shelf, and read with it in Predict from now on."""
     view = current(workspace)
     if view is None or not any(row["method"] == name and "error" not in row for row in view.folder.rows):
         raise NearlError("This method has not been taught yet; wait until it is done.")

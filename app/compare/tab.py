@@ -1,127 +1,284 @@
-"""The Compare tab: several methods on the same images, a table that fills in, and the one to read with in Predict.
+"""The Compare tab: several methods on the same images, a table that fills in, and one of them to read with in Predict.
 
-The comparison belongs to the workspace: a page that comes back, or a second one, finds it again.
+The comparison belongs to the workspace: a page that is reloaded, or a second one, finds it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import gradio as gr
 
 from app.compare import actions as comparing
-from app.compare import parts, show
-from app.compare.actions import QUESTIONS, USUAL, WHOLE, Choice
-from app.context import DEVICE, QUIET, Context, seen
+from app.compare import html as compare_views
+from app.compare.actions import OWN, QUESTIONS, USUAL, WHOLE, Choice
+from app.context import DEVICE, QUIET, Context, asset_text, away, seen
+from app.events import INPUT, Components, Press, anew, guarded
+from app.examples import KIND_NAMES
 from app.html import views
-from app.predict import actions as reading
-from app.predict import tab as predict
-from app.teach.parts import Pressed
 from app.visitor.workspace import Workspace
+from app.work.comparison_view import ComparisonView
+from app.work.queue import CANCELLED, FAILED
+from nearl.errors import NearlError
 
 SHOW = "() => { document.getElementById('comparison-result').scrollIntoView({ block: 'start' }); }"
+SHOTS = [("4", 4), ("8", 8), ("16", 16), ("All", 0)]
+SEEDS = [("One", 1), ("Three, for an average", 3)]
+LENGTHS = [("Quick", "quick"), ("Full recipe", "balanced")]
+SYNTHETIC = [(f"{label}, synthetic", kind) for kind, label in KIND_NAMES.items()]
+INTRO = (
+    "Every method gets the same images to learn from and the same prompts, and is measured on the same images that "
+    "none of them learned from."
+)
+LONG = {**QUIET, "concurrency_limit": None}  # follows a run and does not use the device itself
 
 
-def build(ctx: Context, predict_tab: predict.PredictTab, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
+@dataclass
+class CompareTab(Components):
+    """The tab's components, by what they show."""
+
+    source: gr.Radio
+    shots: gr.Radio = field(metadata=INPUT)
+    seeds: gr.Radio = field(metadata=INPUT)
+    length: gr.Radio = field(metadata=INPUT)
+    plan: gr.HTML
+    questions: dict[str, gr.Button]  # by the ablation that answers it
+    methods: gr.HTML
+    folded: gr.Accordion
+    compare: gr.Button
+    cancel: gr.Button
+    message: gr.HTML
+    used: gr.HTML
+    result: gr.HTML
+
+    @property
+    def controls(self) -> list:
+        """In the order in which `_choice` takes their values."""
+        return [self.source, self.shots, self.seeds, self.length]
+
+
+def build(ctx: Context, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
     """The tab in `tab_item`. `opened`: the event of a page that opens, after which the session is known."""
-    part = parts.build()
-    _wire_run(ctx, part)
-    _wire_use(ctx, part, predict_tab)
-    _wire_return(ctx, part, tab_item, opened)
+    tab = _components()
+    _wire_run(ctx, tab)
+    _wire_use(ctx, tab)
+    _wire_return(ctx, tab, tab_item, opened)
 
 
-def _follow(part: parts.ComparePart, workspace: Workspace) -> Iterator[dict]:
+def _components() -> CompareTab:
+    gr.HTML(views.section("The same images, taught in different ways") + views.quiet(INTRO), js_on_load=None)
+    source = gr.Radio(SYNTHETIC, value=None, label="Images", elem_id="compare-source")
+    plan = gr.HTML("", js_on_load=None, elem_id="compare-plan")
+    with gr.Row(elem_classes="compare-row"):
+        shots = gr.Radio(SHOTS, value=Choice.shots, label="Images of each class to learn from", elem_id="compare-shots")
+        seeds = gr.Radio(SEEDS, value=Choice.seeds, label="Random draws of training images", elem_id="compare-seeds")
+        length = gr.Radio(LENGTHS, value=Choice.preset, label="How long", elem_id="compare-length")
+    gr.HTML(views.section("Ask a question about NEARL"), js_on_load=None)
+    with gr.Row(elem_classes="questions"):
+        questions = {name: gr.Button(words, size="md") for name, words in QUESTIONS.items()}
+    with gr.Accordion("Or choose methods yourself", open=True, elem_classes="folded", elem_id="choose") as folded:
+        methods = gr.HTML(
+            None, html_template='<div class="methods-root"></div>', js_on_load=asset_text("methods.js"),
+            apply_default_css=False, elem_id="method-cards",
+        )  # fmt: skip
+    message = gr.HTML("", js_on_load=None, elem_id="compare-message")
+    with gr.Row(elem_classes="action"):
+        compare = gr.Button("Compare", variant="primary", elem_id="compare")
+        cancel = gr.Button("Cancel", elem_classes=away(), elem_id="compare-cancel")
+    used = gr.HTML("", js_on_load=None, elem_id="compare-used")
+    result = gr.HTML(compare_views.empty(), js_on_load=asset_text("act.js"), elem_id="comparison-result")
+    return CompareTab(
+        source, shots, seeds, length, plan, questions, methods, folded, compare, cancel, message, used, result
+    )
+
+
+def _choice(methods: Sequence[str], values: tuple) -> Choice:
+    source, shots, seeds, preset = values
+    return Choice(source, tuple(methods), int(shots or 0), int(seeds), preset)
+
+
+# ---- what is shown
+
+
+def _show(tab: CompareTab, workspace: Workspace) -> dict:
+    """The comparison as it is now, and the buttons that go with it."""
+    view = comparing.current(workspace)
+    return {**_buttons(tab, view), tab.result: compare_views.empty() if view is None else _result(view)}
+
+
+def _buttons(tab: CompareTab, view: ComparisonView | None) -> dict:
+    busy = view is not None and not view.finished
+    idle = {button: gr.update(interactive=not busy) for button in (tab.compare, *tab.questions.values())}
+    return {**idle, tab.cancel: seen(busy)}
+
+
+def _methods(ticked: Sequence[str]) -> dict:
+    """The value of the cards: their HTML, and which are ticked."""
+    return {"html": _cards(), "ticked": list(ticked)}
+
+
+@lru_cache(maxsize=1)
+def _cards() -> str:
+    return compare_views.cards(comparing.cards())
+
+
+def _sources(tab: CompareTab, workspace: Workspace, chosen: str | None = None) -> dict:
+    """The images to choose from; those in Teach come first, and are taken unless others are chosen.
+
+    A choice that still stands is left alone: a visitor may be about to change it.
+    """
+    data, choices = workspace.support.data, SYNTHETIC
+    if data is not None:
+        own = f"{data.name.split(', ')[-1]}, as in Teach" if data.synthetic else "Mine, from Teach"
+        choices = [(own, OWN), *SYNTHETIC]
+    if chosen in [kind for _, kind in choices]:
+        return {tab.source: gr.update(choices=choices), tab.plan: _plan(workspace, chosen)}
+    first = choices[0][1]
+    return {tab.source: gr.update(choices=choices, value=first), tab.plan: _plan(workspace, first)}
+
+
+def _plan(workspace: Workspace, source: str) -> str:
+    """Which images teach and which measure, or why it cannot be done."""
+    try:
+        return compare_views.plan(comparing.plan(workspace, source))
+    except NearlError as error:
+        return views.message(str(error))
+
+
+def _result(view: ComparisonView) -> str:
+    about, busy = view.folder.about, not view.finished
+    lines = [{**line, "place": place} for place, line in enumerate(comparing.lines(view))]
+    done = sum(line["done"] for line in lines)
+    total = sum(1 if line["method"] == "zero-shot" else about["seeds"] for line in lines)
+    title = next((line["title"] for line in lines if line["method"] == view.at_work), "")
+    step = f"step {view.step} of {view.steps}" if view.steps else "in progress"
+    head = compare_views.going_on(view.place, done, total, title, view.seconds_left) if busy else _ended(view, done)
+    return compare_views.comparison(
+        lines,
+        compare_views.Status(head, view.at_work if busy else "", step, busy),
+        comparing.images(about),
+        comparing.answers(view),
+        about["seeds"],
+        about["classes"],
+    )
+
+
+def _ended(view: ComparisonView, done: int) -> str:
+    if view.state == FAILED:
+        return views.message(view.error, "error")
+    if view.state == CANCELLED:
+        kept = "No result was finished."
+        if done:
+            kept = f"{views.plural(done, 'finished result')} {'is' if done == 1 else 'are'} kept."
+        return views.message(f"Cancelled. {kept}")
+    return compare_views.headline(f"{views.plural(len(view.folder.about['methods']), 'method')} compared.")
+
+
+def _used(name: str) -> str:
+    from nearl.methods import card
+
+    return compare_views.used(
+        "Predict now reads with the model as it is, before teaching."
+        if name == "zero-shot"
+        else f"{card(name).title} is now in use, and on your shelf in Teach."
+    )
+
+
+# ---- events
+
+
+def _follow(tab: CompareTab, workspace: Workspace) -> Iterator[dict]:
     """Show the comparison until it has ended; at once if there is none or it has ended already."""
     view = comparing.current(workspace)
     if view is not None and not view.finished:
         for state in view.watch():
             if not state.finished:
-                yield show.all_of(part, workspace)
-    yield show.all_of(part, workspace)
+                yield _show(tab, workspace)
+    yield _show(tab, workspace)
 
 
-def _wire_run(ctx: Context, part: parts.ComparePart) -> None:
+def _wire_run(ctx: Context, tab: CompareTab) -> None:
     session = ctx.session
+
+    def again(key: str, *_) -> dict:
+        return _buttons(tab, comparing.current(ctx.workspace(key)))
 
     def begin(key: str, choice: Choice) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        yield {session: workspace.id, part.message: "", part.compare: gr.update(interactive=False)}
-        try:
-            comparing.start(ctx.engine, workspace, choice)
-        except Exception as error:
-            words = views.message(reading.sentence(error), "error")
-            yield {**show.buttons(part, workspace), part.message: words}
-            return
-        yield {part.folded: gr.update(open=False)}
-        yield from _follow(part, workspace)
+        yield {session: workspace.id, tab.message: "", tab.compare: gr.update(interactive=False)}
+        comparing.start(ctx.engine, workspace, choice)
+        yield {tab.folded: gr.update(open=False)}
+        yield from _follow(tab, workspace)
 
+    @guarded(tab.message, again)
     def on_compare(key: str, cards: dict | None, *values) -> Iterator[dict]:
-        yield from begin(key, parts.choice_of((cards or {}).get("ticked", []), values))
+        yield from begin(key, _choice((cards or {}).get("ticked", []), values))
 
-    def asker(ablation: str):
+    def asker(ablation: str) -> Callable:
+        @guarded(tab.message, again)
         def on_question(key: str, _: dict | None, *values) -> Iterator[dict]:
             methods = [WHOLE, ablation]
-            yield {part.methods: show.methods(methods)}
-            yield from begin(key, parts.choice_of(methods, values))
+            yield {tab.methods: _methods(methods)}
+            yield from begin(key, _choice(methods, values))
 
         return on_question
 
+    @guarded(tab.message)
     def on_cancel(key: str) -> dict:
-        going_on = comparing.current(ctx.workspace(key))
-        if going_on is not None:
-            going_on.cancel()
-        return {part.cancel: seen(False)}
+        view = comparing.current(ctx.workspace(key))
+        if view is not None:
+            view.cancel()
+        return {tab.cancel: seen(False)}
 
+    @guarded(tab.message)
     def on_source(key: str, source: str) -> dict:
-        return {part.plan: show.plan(ctx.workspace(key), source), part.message: ""}
+        return {tab.plan: _plan(ctx.workspace(key), source), tab.message: ""}
 
-    inputs, outputs = [session, part.methods, *part.controls], [session, *part.outputs]
-    part.compare.click(on_compare, inputs, outputs, concurrency_limit=None, **QUIET)
-    for name, button in zip(QUESTIONS, part.questions, strict=True):
-        button.click(asker(name), inputs, outputs, concurrency_limit=None, **QUIET)
-    for button in (part.compare, *part.questions):
+    inputs, outputs = [session, tab.methods, *tab.controls], [session, *tab.outputs]
+    tab.compare.click(on_compare, inputs, outputs, **LONG)
+    for name, button in tab.questions.items():
+        button.click(asker(name), inputs, outputs, **LONG)
+    for button in (tab.compare, *tab.questions.values()):
         button.click(None, js=SHOW, api_visibility="private")
-    part.cancel.click(on_cancel, session, [part.cancel], concurrency_limit=None, **QUIET)
-    part.source.input(on_source, [session, part.source], [part.plan, part.message], **QUIET)
+    tab.cancel.click(on_cancel, session, [tab.cancel, tab.message], **LONG)
+    tab.source.input(on_source, [session, tab.source], [tab.plan, tab.message], **QUIET)
 
 
-def _wire_use(ctx: Context, part: parts.ComparePart, predict_tab: predict.PredictTab) -> None:
-    def on_use(key: str, event: gr.EventData) -> Iterator[dict]:
+def _wire_use(ctx: Context, tab: CompareTab) -> None:
+    @guarded(tab.used)
+    def on_use(key: str, event: gr.EventData) -> dict:
         workspace = ctx.workspace(key)
-        try:
-            name = Pressed.of(event).pick("method", comparing.current(workspace).folder.about["methods"])
-            comparing.use(ctx.engine, workspace, name)
-        except Exception as error:
-            yield {part.used: views.message(reading.sentence(error), "error")}
-            return
-        yield {part.used: show.used(name)}
-        yield from predict.show_adapter(ctx, predict_tab, workspace)
+        view = comparing.current(workspace)
+        name = Press.of(event).pick("method", view.folder.about["methods"] if view is not None else [])
+        comparing.use(ctx.engine, workspace, name)
+        return {tab.used: _used(name), ctx.changed: anew()}
 
-    part.result.click(on_use, ctx.session, [part.used, *predict_tab.outputs], **DEVICE)
+    tab.result.click(on_use, ctx.session, [tab.used, ctx.changed], **DEVICE)
 
 
-def _wire_return(ctx: Context, part: parts.ComparePart, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
-    """A page that is loaded again, or a second one, shows the comparison as it is and goes on watching it."""
+def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
+    """A page that is reloaded, or a second one, shows the comparison as it is and goes on watching it."""
 
+    @guarded(tab.message)
     def on_open(key: str) -> Iterator[dict]:
-        """The cards of methods are in sight until there is a comparison; then they are folded, ticked as they were."""
+        """The cards of methods are unfolded until there is a comparison; then they are folded, ticked as they were."""
         workspace = ctx.workspace(key)
         view = comparing.current(workspace)
-        had = view.folder.about["methods"] if view is not None else USUAL
-        cards = {part.methods: show.methods(had), part.folded: gr.update(open=view is None)}
-        yield {**show.sources(part, workspace), **cards}
-        yield from _follow(part, workspace)
+        ticked = view.folder.about["methods"] if view is not None else USUAL
+        cards = {tab.methods: _methods(ticked), tab.folded: gr.update(open=view is None)}
+        yield {**_sources(tab, workspace), **cards}
+        yield from _follow(tab, workspace)
 
+    @guarded(tab.message)
     def on_select(key: str, source: str) -> Iterator[dict]:
-        """What may have changed in other tabs; nothing that a visitor may be about to change in this one."""
+        """What may have changed elsewhere; nothing that a visitor may be about to change in this tab."""
         workspace = ctx.workspace(key)
         view = comparing.current(workspace)
-        yield {**show.sources(part, workspace, source), **show.all_of(part, workspace)}
+        yield {**_sources(tab, workspace, source), **_show(tab, workspace)}
         if view is not None and not view.finished:
-            yield from _follow(part, workspace)
+            yield from _follow(tab, workspace)
 
-    opened.then(on_open, ctx.session, part.outputs, concurrency_limit=None, **QUIET)
-    tab_item.select(
-        on_select, [ctx.session, part.source], part.outputs, concurrency_limit=None, trigger_mode="once",
-        **QUIET,
-    )  # fmt: skip
+    opened.then(on_open, ctx.session, tab.outputs, **LONG)
+    tab_item.select(on_select, [ctx.session, tab.source], tab.outputs, trigger_mode="once", **LONG)

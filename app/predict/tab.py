@@ -9,8 +9,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from app.context import DEVICE, Context, asset_text, away, prompt_editor, seen
-from app.events import Press
+from app.context import DEVICE, QUIET, Context, asset_text, away, prompt_editor, seen
+from app.events import Press, guarded
 from app.examples import Example, example_list
 from app.html import render, views
 from app.predict import actions as reading
@@ -66,7 +66,8 @@ class PredictTab:
         ]  # fmt: skip
 
 
-def build(ctx: Context) -> PredictTab:
+def build(ctx: Context, opened: gr.events.Dependency) -> None:
+    """The tab. `opened`: the event of a page that opens, after which the session is known."""
     examples = example_list(ASSETS)
     with gr.Row(elem_classes="split"):
         with gr.Column(elem_classes="left", min_width=280, scale=11):
@@ -110,7 +111,7 @@ def build(ctx: Context) -> PredictTab:
     strength.input(None, strength, None, js=SET_STRENGTH, api_visibility="private")
     _wire(ctx, tab, examples, confirmed)
     scan.wire(ctx, tab)
-    return tab
+    _wire_return(ctx, tab, opened)
 
 
 def show(tab: PredictTab, workspace: Workspace, layer: tuple[str | None, str] = (None, ""), error: str = "") -> dict:
@@ -171,6 +172,24 @@ def show_adapter(ctx: Context, tab: PredictTab, workspace: Workspace) -> Iterato
     yield {tab.editor: value, **show(tab, workspace)}
     if workspace.viewing.records and workspace.viewing.prompts is not None:
         yield from read_and_show(ctx, tab, workspace, value, MapChoice(AFTER))
+
+
+def _wire_return(ctx: Context, tab: PredictTab, opened: gr.events.Dependency) -> None:
+    """The images are read again when another adapter is in use, and shown again on a page that is reloaded."""
+
+    @guarded(tab.message)
+    def on_adapter(key: str) -> Iterator[dict]:
+        yield from show_adapter(ctx, tab, ctx.workspace(key))
+
+    @guarded(tab.message)
+    def on_open(key: str) -> Iterator[dict]:
+        workspace = ctx.workspace(key)
+        if workspace.state.get("in_use") or workspace.returning:
+            workspace.returning = False
+            yield from show_adapter(ctx, tab, workspace)
+
+    ctx.changed.change(on_adapter, ctx.session, tab.outputs, trigger_mode="always_last", **DEVICE)
+    opened.then(on_open, ctx.session, tab.outputs, concurrency_limit=None, **QUIET)
 
 
 def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.Checkbox) -> None:

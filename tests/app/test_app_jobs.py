@@ -13,8 +13,9 @@ from gradio_client import Client, handle_file
 
 from app.engine import Engine
 from app.predict import actions as reading
-from app.teach import actions as teaching
-from app.teach import shelf_actions as adapting
+from app.teach.images import actions as gathering
+from app.teach.run import actions as teaching
+from app.teach.shelf import actions as adapting
 from app.visitor.disk import Root
 from app.visitor.registry import Registry
 from app.visitor.workspace import Workspace
@@ -51,7 +52,7 @@ def visitor(registry: Registry) -> Workspace:
 
 def begin(engine: Engine, workspace: Workspace, steps: int) -> RunView:
     choice = teaching.Choice("quick", steps=steps, early_stop=False)
-    return teaching.start(engine, workspace, teaching.prompts_for(workspace).to_dict(), choice)
+    return teaching.start(engine, workspace, gathering.prompts_for(workspace).to_dict(), choice)
 
 
 def until(condition) -> None:

@@ -18,13 +18,15 @@ from gradio.helpers import special_args
 
 from app.context import load_ready_prompts
 from app.engine import DeviceLock, Engine
+from app.events import error_html
 from app.page import Settings, build_app
 from app.predict import actions as reading
 from app.predict.actions import AFTER, BEFORE, MapChoice
-from app.teach import actions as teaching
-from app.teach import publish
-from app.teach import shelf_actions as adapting
-from app.teach.actions import Choice
+from app.teach.images import actions as gathering
+from app.teach.publish import tab as publish
+from app.teach.run import actions as teaching
+from app.teach.run.actions import Choice
+from app.teach.shelf import actions as adapting
 from app.theme import PALETTE
 from app.visitor.disk import Root
 from app.visitor.maps import MapKey
@@ -243,51 +245,51 @@ def test_what_cannot_be_taught_is_refused_before_it_is_queued(engine, workspace)
 def test_images_are_brought_class_by_class_and_tidied(workspace, images, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(images[0].read_bytes()[:200])
-    teaching.bring(workspace, images[:4], "clear")
-    assert "at least two classes" in teaching.check(workspace).blocking
-    teaching.bring(workspace, [*images[4:6], broken], "spot")
+    gathering.bring(workspace, images[:4], "clear")
+    assert "at least two classes" in gathering.check(workspace).blocking
+    gathering.bring(workspace, [*images[4:6], broken], "spot")
     assert workspace.support.data.counts() == {"clear": 4, "spot": 2}
-    assert [problem.name for problem in teaching.check(workspace).problems] == ["broken.png"]
+    assert [problem.name for problem in gathering.check(workspace).problems] == ["broken.png"]
     with pytest.raises(NearlError):
-        teaching.bring(workspace, [broken], "clear")
+        gathering.bring(workspace, [broken], "clear")
     assert len(workspace.support.data) == 6
 
-    teaching.relabel(workspace, [0], "spot")
-    teaching.rename_class(workspace, "spot", "shadow")
-    teaching.remove_images(workspace, [1])
+    gathering.relabel(workspace, [0], "spot")
+    gathering.rename_class(workspace, "spot", "shadow")
+    gathering.remove_images(workspace, [1])
     assert workspace.support.data.counts() == {"clear": 2, "shadow": 3}
     with pytest.raises(NearlError, match="no longer there"):
-        teaching.remove_images(workspace, [99])
-    (_, picture, name, marks), *_ = teaching.thumbs(workspace, [0])
+        gathering.remove_images(workspace, [99])
+    (_, picture, name, marks), *_ = gathering.thumbs(workspace, [0])
     assert picture.startswith("data:image/") and (name, marks) == ("shadow", [])
-    teaching.merge_classes(workspace, ["clear", "shadow"], "all")
+    gathering.merge_classes(workspace, ["clear", "shadow"], "all")
     assert workspace.support.data.counts() == {"all": 5}
-    teaching.forget_images(workspace)
-    assert teaching.labelled(workspace) is None
+    gathering.forget_images(workspace)
+    assert workspace.support.data is None
     with pytest.raises(NearlError, match="no images yet"):
-        teaching.drop_class(workspace, "all")
+        gathering.drop_class(workspace, "all")
 
 
 def test_the_set_is_found_again_by_a_later_server_without_its_names(tmp_path, images):
     root = Root(tmp_path / "root")
     workspace = Registry(root).get(None)
-    teaching.bring(workspace, images[:2], "a")
-    teaching.bring(workspace, images[2:4], "b")
+    gathering.bring(workspace, images[:2], "a")
+    gathering.bring(workspace, images[2:4], "b")
     again = Registry(root).get(workspace.id)
     assert again is not workspace
     assert again.support.data.counts() == {"a": 2, "b": 2}
     assert [r.digest for r in again.support.data.records] == [r.digest for r in workspace.support.data.records]
     assert [r.name for r in again.support.data.records] == [f"image {i}" for i in range(1, 5)]
     with pytest.raises(NearlError, match="names of these files were forgotten"):
-        teaching.plan(again, Choice(group_by="_"))
+        gathering.plan(again, group_by="_")
 
 
 def test_prompts_come_with_the_images_or_from_the_class_names(workspace):
-    teaching.gather_example(workspace, "ultrasound")
+    gathering.gather_example(workspace, "ultrasound")
     assert len(workspace.support.held_out) > 0
-    assert len(teaching.prompts_for(workspace).prompts[0]) > 1
+    assert len(gathering.prompts_for(workspace).prompts[0]) > 1
     workspace.support.data.prompts = {"classes": "nonsense"}
-    assert teaching.prompts_for(workspace).prompts[0] == ("a medical image of no lesion",)
+    assert gathering.prompts_for(workspace).prompts[0] == ("a medical image of no lesion",)
 
 
 def test_adapters_are_things_on_a_shelf(engine, registry, workspace, images):
@@ -393,10 +395,12 @@ def test_publishing_needs_an_adapter_and_a_token_and_keeps_neither_in_its_words(
         "nearl.adapters.hub.push", lambda *values, **options: pushed.append((values, options)) or "https://hub/x"
     )
     token = gr.OAuthToken("hf_secret", "contribute-repos", 9e12)
-    assert "No adapter is in use" in publish.push(workspace, "anna/x", True, token)
+    with pytest.raises(NearlError, match="No adapter is in use"):
+        publish.push(workspace, "anna/x", True, token)
     adapter = taught(engine)
     adapting.use(engine, workspace, workspace.shelf.put(adapter))
-    assert "Sign in first" in publish.push(workspace, "anna/x", True, None)
+    with pytest.raises(NearlError, match="Sign in first"):
+        publish.push(workspace, "anna/x", True, None)
     assert not pushed
     assert 'href="https://hub/x"' in publish.push(workspace, "anna/x", True, token)
     ((values, options),) = pushed
@@ -406,7 +410,9 @@ def test_publishing_needs_an_adapter_and_a_token_and_keeps_neither_in_its_words(
         {"token": "hf_secret", "private": True},
     )
     monkeypatch.undo()
-    said = publish.push(workspace, f"anna/{HOSTILE}", True, token)
+    with pytest.raises(NearlError) as refused:
+        publish.push(workspace, f"anna/{HOSTILE}", True, token)
+    said = error_html(refused.value)
     assert "hf_secret" not in said and "<script" not in said
     assert all(b"hf_secret" not in p.read_bytes() for p in workspace.path.rglob("*") if p.is_file())
 

@@ -1,12 +1,9 @@
-"""A visitor's session in a real browser. Skipped without a chromium, unless NEARL_REQUIRE_BROWSER=1."""
+"""A visitor's session in a real browser."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import time
-from urllib.parse import urlparse
+import threading
 
 import gradio as gr
 import pytest
@@ -14,99 +11,29 @@ from PIL import Image
 
 from app.context import QUIET
 from app.page import Page
-from nearl.data.phantoms.kinds import phantom_set, write_phantom_folder
+from nearl.data.phantoms.kinds import phantom_set
 from tests.support.app_server import ROOT, serve
+from tests.support.browser import (
+    MAP_WORDS,
+    NOTICE,
+    bring_by_class,
+    choose,
+    expect,
+    fits,
+    nameless,
+    open_tab,
+    shares,
+    taught,
+    teach,
+    upload,
+    visit,
+)
 
-REQUIRED = os.environ.get("NEARL_REQUIRE_BROWSER") == "1"
-CHROMIUM = os.environ.get("NEARL_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-OPTIONS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-MAP_WORDS = re.compile("Where it looked for|the map is empty")
-NOTICE = "For teaching and research. Not for diagnosis."
-
-try:
-    from playwright.sync_api import Error, expect, sync_playwright
-except ImportError:
-    sync_playwright = None
-
-pytestmark = pytest.mark.skipif(sync_playwright is None and not REQUIRED, reason="playwright is not installed")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    assert sync_playwright is not None, "playwright is not installed"
-    expect.set_options(timeout=30_000)
-    with sync_playwright() as playwright:
-        try:
-            chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
-        except Error as error:
-            if REQUIRED:
-                raise
-            pytest.skip(f"no chromium to run: {str(error).splitlines()[0]}")
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
-def server(browser, checkpoints, tmp_path_factory):
-    with serve(f"local-dir:{checkpoints('clip')}", tmp_path_factory.mktemp("log") / "app.log") as running:
-        yield running
-        assert "Traceback" not in running.console()
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory):
-    """A folder of a two-class task of synthetic pictures, with 5 images per class to teach with and 2 to read."""
-    return write_phantom_folder(tmp_path_factory.mktemp("task") / "head", "head_mri", train=5, test=2, size=64)
-
-
-@pytest.fixture
-def page(browser, server, request):
-    """The open page. Fails the test for any request that leaves the machine and for any error on the console."""
-    width, height = getattr(request, "param", (1400, 900))
-    opened = browser.new_page(viewport={"width": width, "height": height})
-    outside, errors = [], []
-    opened.on("request", lambda r: outside.append(r.url) if not _is_local(r.url) else None)
-    opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    opened.on("pageerror", lambda e: errors.append(str(e)))
-    opened.set_default_timeout(30_000)
-    opened.goto(server.url)
-    expect(opened.get_by_role("button", name="Read the image")).to_be_visible()
-    expect(opened.locator("#header .model")).to_have_text("Model: clip", timeout=60_000)
-    yield opened
-    opened.close()
-    assert outside == []
-    assert errors == []
-
-
-def _is_local(url: str) -> bool:
-    parts = urlparse(url)
-    return parts.scheme in ("data", "blob") or parts.hostname in ("127.0.0.1", "localhost")
-
-
-def _open(page, tab: str) -> None:
-    page.get_by_role("tab", name=tab, exact=True).click()
-
-
-def _upload(page, where: str, files) -> None:
-    page.locator(f"{where} input[type=file]").set_input_files([str(f) for f in files])
-
-
-def _shares(page, when: str) -> list[str]:
-    return page.locator(f"#reading .bar-line.{when} .value").all_inner_texts()
-
-
-def _bring_by_class(page, task) -> None:
-    """Fill the Teach tab with the task's training images, class by class."""
-    _open(page, "Teach")
-    page.get_by_text("My images, class by class").click()
-    for name in ("lesion", "no lesion"):
-        page.get_by_label("Name of the class").fill(name)
-        _upload(page, "#class-files", sorted((task / "train" / name).iterdir()))
-        expect(page.locator("#source-message")).to_contain_text(f"Added 5 images to “{name}”")
-    expect(page.locator("#set h3").first).to_have_text("10 images in 2 classes")
+BLOCK = """() => { setTimeout(() => {
+  const request = new XMLHttpRequest();
+  request.open("GET", "/hold", false);
+  request.send();
+}, 20); }"""
 
 
 def test_read_edit_teach_and_read_again(page, task, tmp_path):
@@ -114,15 +41,15 @@ def test_read_edit_teach_and_read_again(page, task, tmp_path):
     picture = next((task / "test" / "lesion").iterdir())
     letter = tmp_path / "letter.png"
     letter.write_text("Dear colleague")
-    _upload(page, "#upload", [picture, letter])
+    upload(page, "#upload", [picture, letter])
     expect(page.locator("#viewer img.base")).to_be_visible()
     expect(page.locator("#predict-problems")).to_contain_text("letter.png is not an image")
     page.get_by_label("Ready sets").select_option("phantom_head_mri")
     page.get_by_role("button", name="Read the image").click()
     expect(page.locator("#reading .bar-line.before")).to_have_count(2)
     expect(page.locator("#viewer figure")).to_contain_text(MAP_WORDS)
-    first = _shares(page, "before")
-    assert _shares(page, "after") == []
+    first = shares(page, "before")
+    assert shares(page, "after") == []
     assert sum(int(re.sub(r"\D", "", share)) for share in first) in (99, 100, 101)
 
     # a prompt edited: said to be unread, then read
@@ -132,15 +59,15 @@ def test_read_edit_teach_and_read_again(page, task, tmp_path):
     page.get_by_role("button", name="Read the image").click()
     expect(page.locator("#reading")).not_to_have_class(re.compile("stale"))
     expect(page.locator("#reading .bar-line.before")).to_have_count(2)
-    assert _shares(page, "before") != first
+    assert shares(page, "before") != first
 
     # of two classes at least one has a map; its strength is changed in the page, without asking the server
-    for name in ("lesion", "no lesion"):
-        page.locator("#map-class").get_by_text(name, exact=True).click()
-        expect(page.locator("#viewer figure")).to_contain_text(re.compile(f"“{name}”"))
+    shown = page.locator("#map-class label.selected").inner_text()
+    for name in ("lesion", "no lesion") if shown == "no lesion" else ("no lesion", "lesion"):
+        choose(page, "#map-class", name)
+        expect(page.locator("#viewer figure")).to_contain_text(re.compile(f"“{name}”"))  # so it has been answered
         if page.locator("#viewer img.map").count():
             break
-    page.wait_for_timeout(500)  # what the class asked for has been sent
     asked = []
     page.on("request", lambda r: asked.append(r.url) if r.method == "POST" else None)  # a stream may still be opening
     page.locator("#map-strength input[type=range]").fill("10")
@@ -148,10 +75,9 @@ def test_read_edit_teach_and_read_again(page, task, tmp_path):
     assert asked == []
 
     # teach two classes
-    _bring_by_class(page, task)
-    page.get_by_text("Quick", exact=True).click()
-    page.get_by_role("button", name="Teach", exact=True).click()
-    expect(page.locator("#progress .headline")).to_contain_text("now in use in Predict", timeout=120_000)
+    bring_by_class(page, task)
+    teach(page)
+    taught(page)
     expect(page.locator("#progress")).to_contain_text("Checked on")
     expect(page.locator("#shelf .in-use")).to_have_count(1)
     with page.expect_download() as download:
@@ -160,9 +86,9 @@ def test_read_edit_teach_and_read_again(page, task, tmp_path):
     download.value.save_as(adapter)
 
     # the new probabilities
-    _open(page, "Predict")
+    open_tab(page, "Predict")
     expect(page.locator("#reading .bar-line.after")).to_have_count(2)
-    after = _shares(page, "after")
+    after = shares(page, "after")
     assert sum(int(re.sub(r"\D", "", share)) for share in after) in (99, 100, 101)
     expect(page.locator("#reading")).not_to_contain_text("Nothing has been taught")
 
@@ -175,12 +101,12 @@ def test_read_edit_teach_and_read_again(page, task, tmp_path):
     expect(page.locator("#reading .note").last).to_contain_text(f"was never taught {odd}")
 
     # without the adapter, and with it again from its file
-    _open(page, "Teach")
+    open_tab(page, "Teach")
     page.get_by_role("button", name="Stop using it").click()
     expect(page.locator("#shelf .in-use")).to_have_count(0)
-    _upload(page, "#adapter-upload", [adapter])
+    upload(page, "#adapter-upload", [adapter])
     expect(page.locator("#shelf .in-use")).to_have_count(1)
-    _open(page, "Predict")
+    open_tab(page, "Predict")
     expect(page.locator("#reading .bar-line.after")).to_have_count(2)
 
 
@@ -218,8 +144,7 @@ def test_a_click_before_the_page_has_its_workspace_is_not_lost(browser, server):
 def test_a_page_that_is_loaded_again_shows_the_same_images_and_words(browser, server, tmp_path):
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     page = context.new_page()
-    page.goto(server.url)
-    expect(page.locator("#header .model")).to_have_text("Model: clip", timeout=60_000)  # the page has its workspace
+    visit(page, server.url)  # now it has its workspace
     page.locator("#examples button").first.click()
     expect(page.locator("#reading .bar-line.before")).to_have_count(2, timeout=60_000)
     page.locator("#predict-prompts input").first.fill("odd")
@@ -232,7 +157,7 @@ def test_a_page_that_is_loaded_again_shows_the_same_images_and_words(browser, se
     expect(page.locator("#predict-prompts input").first).to_have_value("odd")
     unread = tmp_path / "unread.png"
     Image.effect_noise((80, 60), 50).save(unread)
-    _upload(page, "#upload", [unread])
+    upload(page, "#upload", [unread])
     expect(page.locator("#viewer figure")).to_contain_text("unread.png")
     page.reload()
     expect(page.locator("#viewer figure")).to_contain_text("unread.png")
@@ -249,9 +174,9 @@ def test_images_are_dropped_and_pasted_anywhere(page, tmp_path):
     page.evaluate(transfer, "dropped.png")
     drop = """(where) => !document.querySelector(where).dispatchEvent(
       new DragEvent("drop", { dataTransfer: window.carried, bubbles: true, cancelable: true }))"""
-    _open(page, "Learn")
+    open_tab(page, "Learn")
     assert page.evaluate(drop, ".page")  # the browser does not leave the page for the file
-    _open(page, "Predict")
+    open_tab(page, "Predict")
     expect(page.locator("#viewer .empty")).to_contain_text("Drop an image here")
     assert page.evaluate(drop, "#viewer")
     expect(page.locator("#viewer figure")).to_contain_text("dropped.png")
@@ -267,11 +192,11 @@ def test_errors_stand_where_their_cause_is(page, tmp_path):
     expect(page.locator("#predict-message [role=alert]")).to_contain_text("no image yet")
     letter = tmp_path / "letter.zip"
     letter.write_text("Dear colleague")
-    _open(page, "Teach")
+    open_tab(page, "Teach")
     page.get_by_text("A zip, or a table of labels").click()
-    _upload(page, "#zip", [letter])
+    upload(page, "#zip", [letter])
     expect(page.locator("#source-message [role=alert]")).to_contain_text("letter.zip is not a zip file")
-    _upload(page, "#adapter-upload", [letter])
+    upload(page, "#adapter-upload", [letter])
     expect(page.locator("#shelf-message [role=alert]")).to_contain_text("adapter")
 
 
@@ -288,11 +213,11 @@ def test_every_tab_fits_and_keeps_the_notice_in_sight(page):
     page.locator("#examples button").first.click()
     expect(page.locator("#viewer figure")).to_contain_text(MAP_WORDS)
     for tab in ("Predict", "Teach", "Learn", "About"):
-        _open(page, tab)
+        open_tab(page, tab)
         if tab == "Teach":
             page.get_by_text("My images, class by class").click()
             expect(page.get_by_label("Name of the class")).to_be_visible()
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), tab
+        assert fits(page), tab
         page.mouse.wheel(0, 4000)
         expect(page.locator("#header .notice")).to_have_text(NOTICE)
         expect(page.locator("#header .notice")).to_be_in_viewport()
@@ -300,7 +225,7 @@ def test_every_tab_fits_and_keeps_the_notice_in_sight(page):
 
 
 def test_the_correction_on_the_learn_tab_can_be_turned(page):
-    _open(page, "Learn")
+    open_tab(page, "Learn")
     for angle, words in ((90, "100\u202f% is new and added"), (0, "100\u202f% repeats"), (135, "50\u202f% takes back")):
         page.get_by_label("Turn the correction").fill(str(angle))
         expect(page.locator("#turned")).to_contain_text(words)
@@ -309,25 +234,23 @@ def test_the_correction_on_the_learn_tab_can_be_turned(page):
 def test_every_control_has_a_name(page):
     page.locator("#examples button").first.click()
     expect(page.locator("#viewer figure")).to_contain_text(MAP_WORDS)
-    _open(page, "Teach")
+    open_tab(page, "Teach")
     page.get_by_text("My images, class by class").click()
     expect(page.get_by_label("Name of the class")).to_be_visible()
-    nameless = page.evaluate(
-        """() => [...document.querySelectorAll("button, input:not([type=file]), textarea, select")]
-            .filter((c) => c.offsetParent && !c.labels?.length && !c.ariaLabel && !c.textContent.trim())
-            .map((c) => c.outerHTML.slice(0, 200))"""
-    )
-    assert nameless == []
+    assert nameless(page) == []
 
 
 def test_no_answer_is_lost_on_a_busy_page_and_none_comes_twice(browser):
+    blocked, said, changed = (threading.Event() for _ in range(3))
+
     def answers():
-        time.sleep(0.5)
+        blocked.wait(60)
         yield {box: gr.update(visible=True)}  # Gradio takes a while for this one
         yield {first: gr.update(value="kept")}
         for word in ("once", "twice", "said"):
             yield {last: gr.update(value=word)}
-        time.sleep(2)
+        said.set()
+        changed.wait(60)
 
     with Page() as app:
         first = gr.Textbox(elem_id="first", interactive=True)
@@ -335,19 +258,26 @@ def test_no_answer_is_lost_on_a_busy_page_and_none_comes_twice(browser):
         with gr.Column(visible=False) as box:
             gr.Slider()
         go = gr.Button("Go")
-        go.click(answers, None, [box, first, last], **QUIET)
-        go.click(
-            None, js="() => { setTimeout(() => { for (const end = Date.now() + 1500; Date.now() < end; ); }, 20); }"
-        )
+        event = go.click(answers, None, [box, first, last], **QUIET)
+        event.then(None, js="() => { document.body.dataset.ended = 'yes'; }")
+        go.click(None, js=BLOCK)
+
+    def hold(route) -> None:  # the page can do nothing until all answers are on their way
+        blocked.set()
+        said.wait(60)
+        route.fulfill(body="")
+
     _, url, _ = app.launch(prevent_thread_lock=True, quiet=True)
     page = browser.new_page()
+    page.route("**/hold", hold)
     try:
         page.goto(url)
         page.get_by_role("button", name="Go", exact=True).click()
         expect(page.locator("#last textarea")).to_have_value("said")
         expect(page.locator("#first textarea")).to_have_value("kept")
         page.locator("#last textarea").fill("changed since")
-        page.wait_for_timeout(2500)
+        changed.set()
+        expect(page.locator("body")).to_have_attribute("data-ended", "yes")
         expect(page.locator("#last textarea")).to_have_value("changed since")
     finally:
         page.close()
@@ -365,7 +295,7 @@ def test_other_words_are_offered_where_they_fit_better(browser, tmp_path):
         page = browser.new_page(viewport={"width": 400, "height": 850})
         page.goto(server.url)
         expect(page.locator("#header .model")).to_have_text("Model: embedded", timeout=60_000)
-        _upload(page, "#upload", pictures)
+        upload(page, "#upload", pictures)
         expect(page.locator("#viewer img.base")).to_be_visible()
         page.get_by_role("button", name="Read the image").click()
         note = page.locator("#reading .note", has_text="closer to the words of another ready set")

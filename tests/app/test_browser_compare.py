@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.app.test_browser import _open, browser, pytestmark, server  # noqa: F401  fixtures
-from tests.app.test_browser_teach import LONG, visitor  # noqa: F401  fixture
-
-try:
-    from playwright.sync_api import expect
-except ImportError:
-    expect = None
+from tests.support.browser import LONG, expect, fits, open_tab
 
 
 def _result(page):
@@ -22,9 +16,9 @@ def _finished(page):
     return _result(page).locator("td button")
 
 
-def test_five_methods_are_compared_and_one_of_them_reads(visitor):  # noqa: F811
+def test_five_methods_are_compared_and_one_of_them_reads(visitor):
     page = visitor()
-    _open(page, "Compare")
+    open_tab(page, "Compare")
     expect(page.locator("#method-cards :checked")).to_have_count(5)
     expect(_result(page)).to_contain_text("Press “Compare” as it stands")
     page.locator("#method-cards input").first.focus()
@@ -36,7 +30,7 @@ def test_five_methods_are_compared_and_one_of_them_reads(visitor):  # noqa: F811
     expect(_finished(page).first).to_be_visible(timeout=LONG)
 
     page.reload()
-    _open(page, "Compare")
+    open_tab(page, "Compare")
     expect(_finished(page).first).to_be_visible(timeout=LONG)
     expect(_result(page)).to_contain_text("5 methods compared", timeout=LONG)
     expect(_finished(page)).to_have_count(5)
@@ -50,13 +44,13 @@ def test_five_methods_are_compared_and_one_of_them_reads(visitor):  # noqa: F811
     page.locator("#compare-used a").click()
     page.locator("#examples button").first.click()
     expect(page.locator("#reading .bar-line.after")).to_have_count(2)
-    _open(page, "Teach")
+    open_tab(page, "Teach")
     expect(page.locator("#shelf .card.used")).to_contain_text("LoRA: ")
 
 
-def test_a_question_is_one_click_and_cancelling_keeps_what_is_finished(visitor):  # noqa: F811
+def test_a_question_is_one_click_and_cancelling_keeps_what_is_finished(visitor):
     page = visitor(width=400)
-    _open(page, "Compare")
+    open_tab(page, "Compare")
     page.locator("#compare-seeds").get_by_text("Three times").click()
     page.get_by_role("button", name="What does orthogonality buy here?").click()
     expect(_finished(page).first).to_be_visible(timeout=LONG)
@@ -65,7 +59,7 @@ def test_a_question_is_one_click_and_cancelling_keeps_what_is_finished(visitor):
     expect(page.get_by_role("button", name="Compare", exact=True)).to_be_enabled()
     assert 1 <= _finished(page).count() <= 2
     assert "NEARL, whole update" in _result(page).inner_text()
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert fits(page)
     row, table = (page.locator(f"#comparison-result .scores {part}").first for part in ("tbody tr", "table"))
     assert row.evaluate("e => getComputedStyle(e).display") == "grid"  # the figures of a method below each other
     assert table.evaluate("e => e.scrollWidth <= e.parentElement.clientWidth")

@@ -1,4 +1,4 @@
-"""The Explain tab in a real browser. Skipped without a chromium, unless NEARL_REQUIRE_BROWSER=1."""
+"""The Explain tab in a real browser."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import re
 import pytest
 from PIL import Image
 
-from tests.app.test_browser import *  # noqa: F403  its fixtures: browser, server, task, page
-from tests.app.test_browser import NOTICE, REQUIRED, _bring_by_class, _open, _upload, expect, sync_playwright
-
-if not REQUIRED:
-    pytestmark = pytest.mark.skipif(sync_playwright is None, reason="playwright is not installed")
-
-for name in [name for name in globals() if name.startswith("test_")]:  # those of the other file run there
-    del globals()[name]
-
-
-def _choose(page, group: str, name: str) -> None:
-    page.locator(f"#explain-{group}").get_by_text(name, exact=True).click()
+from tests.support.browser import (
+    NOTICE,
+    bring_by_class,
+    choose,
+    expect,
+    fits,
+    nameless,
+    open_tab,
+    taught,
+    teach,
+    upload,
+)
 
 
 def _caption(page):
@@ -27,21 +27,21 @@ def _caption(page):
 
 def test_maps_from_the_first_look_to_before_and_after(page, task, tmp_path):
     # nothing to show yet, and the way to something
-    _open(page, "Explain")
+    open_tab(page, "Explain")
     expect(page.locator("#maps")).to_contain_text("once an image has been read")
     page.get_by_role("link", name="Choose an image in Predict").click()
     expect(page.get_by_role("tab", name="Predict")).to_have_attribute("aria-selected", "true")
 
     # two images, read; the map of one class with a bar in its own units
-    _upload(page, "#upload", sorted((task / "test" / "lesion").iterdir()))
+    upload(page, "#upload", sorted((task / "test" / "lesion").iterdir()))
     expect(page.locator("#viewer img.base")).to_be_visible()
     page.get_by_label("Ready sets").select_option("phantom_head_mri")
     page.get_by_role("button", name="Read the image").click()
     expect(page.locator("#reading .bar-line.before")).to_have_count(2)
-    _open(page, "Explain")
+    open_tab(page, "Explain")
     expect(page.locator("#maps figure")).to_have_count(1)
     expect(page.locator("#explain-method label.selected")).to_have_text("Grad-CAM")
-    _choose(page, "method", "Relevance")
+    choose(page, "#explain-method", "Relevance")
     expect(_caption(page)).to_contain_text("Relevance for “")
     expect(page.locator("#maps .ends span")).to_have_count(3)
     expect(page.locator("#maps .scale-words")).to_have_text("relevance")
@@ -51,9 +51,9 @@ def test_maps_from_the_first_look_to_before_and_after(page, task, tmp_path):
     # another class, another picture; a map that knows no class does not ask for one
     first = page.locator("#maps img.map").get_attribute("src")
     chosen = page.locator("#explain-class label.selected").inner_text()
-    _choose(page, "class", "no lesion" if chosen == "lesion" else "lesion")
+    choose(page, "#explain-class", "no lesion" if chosen == "lesion" else "lesion")
     expect(page.locator("#maps img.map")).not_to_have_attribute("src", first)
-    _choose(page, "method", "Attention")
+    choose(page, "#explain-method", "Attention")
     expect(page.locator("#explain-class")).to_be_hidden()
     expect(page.locator("#explain-head")).to_be_visible()
     expect(_caption(page)).to_contain_text("Attention")
@@ -64,13 +64,13 @@ def test_maps_from_the_first_look_to_before_and_after(page, task, tmp_path):
     expect(_caption(page)).to_contain_text("layer 1")
 
     # the control, all classes, all images
-    _choose(page, "method", "Grad-CAM")
+    choose(page, "#explain-method", "Grad-CAM")
     page.get_by_label("Beside it, the control").check()
     expect(page.locator("#maps figure")).to_have_count(2)
     expect(page.locator("#maps")).to_contain_text("scrambled model")
-    _choose(page, "view", "All classes")
+    choose(page, "#explain-view", "All classes")
     expect(page.locator("#maps figcaption")).to_have_text(["no lesion", "lesion"])
-    _choose(page, "view", "All images")
+    choose(page, "#explain-view", "All images")
     expect(page.locator("#maps figure")).to_have_count(2)
     expect(page.locator("#explain-control")).to_be_hidden()
 
@@ -78,7 +78,7 @@ def test_maps_from_the_first_look_to_before_and_after(page, task, tmp_path):
     page.locator("#explain-strength input[type=range]").fill("20")
     for layer in page.locator("#maps img.map").all():
         expect(layer).to_have_css("opacity", "0.2")
-    _choose(page, "view", "This map")
+    choose(page, "#explain-view", "This map")
     page.get_by_label("Beside it, the control").uncheck()
     expect(page.locator("#maps figure")).to_have_count(1)
     with page.expect_download() as download:
@@ -88,17 +88,16 @@ def test_maps_from_the_first_look_to_before_and_after(page, task, tmp_path):
     assert "Grad-CAM, before teaching" in comment and "Not for diagnosis" in comment
 
     # after teaching: both, and what changed
-    _bring_by_class(page, task)
-    page.get_by_text("Quick", exact=True).click()
-    page.get_by_role("button", name="Teach", exact=True).click()
-    expect(page.locator("#progress .headline")).to_contain_text("now in use in Predict", timeout=120_000)
-    _open(page, "Explain")
-    _choose(page, "view", "Before and after")
+    bring_by_class(page, task)
+    teach(page)
+    taught(page)
+    open_tab(page, "Explain")
+    choose(page, "#explain-view", "Before and after")
     expect(page.locator("#maps figcaption")).to_have_text(
         ["before teaching", "after teaching", "what teaching changed"]
     )
     expect(page.locator("#maps")).to_contain_text("less to more")
-    _choose(page, "method", "What teaching added")
+    choose(page, "#explain-method", "What teaching added")
     expect(page.locator("#explain-details caption").first).to_have_text("Image side, layer by layer")
     expect(_caption(page)).to_contain_text("What teaching added")
 
@@ -106,11 +105,11 @@ def test_maps_from_the_first_look_to_before_and_after(page, task, tmp_path):
 def test_a_new_look_asks_the_model_nothing(page, server):
     page.locator("#examples button").first.click()
     expect(page.locator("#reading .bar-line.before")).to_have_count(2)
-    _open(page, "Explain")
-    _choose(page, "method", "Relevance")
+    open_tab(page, "Explain")
+    choose(page, "#explain-method", "Relevance")
     expect(_caption(page)).to_contain_text("Relevance")
     before = page.locator("#maps img.map").get_attribute("src")
-    _choose(page, "colours", "Green")
+    choose(page, "#explain-colours", "Green")
     expect(page.locator("#maps img.map")).not_to_have_attribute("src", before)
     green = page.locator("#maps img.map").get_attribute("src")
     page.get_by_label("Smooth between patches").uncheck()
@@ -122,15 +121,10 @@ def test_a_new_look_asks_the_model_nothing(page, server):
 def test_the_tab_fits_a_phone_and_names_every_control(page):
     page.locator("#examples button").first.click()
     expect(page.locator("#reading .bar-line.before")).to_have_count(2)
-    _open(page, "Explain")
+    open_tab(page, "Explain")
     expect(page.locator("#maps figure")).to_have_count(1)
-    _choose(page, "method", "Attention")
+    choose(page, "#explain-method", "Attention")
     expect(_caption(page)).to_contain_text(re.compile("^.*Attention"))
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert fits(page)
     expect(page.locator("#header .notice")).to_have_text(NOTICE)
-    nameless = page.evaluate(
-        """() => [...document.querySelectorAll("button, input:not([type=file]), textarea, select")]
-            .filter((c) => c.offsetParent && !c.labels?.length && !c.ariaLabel && !c.textContent.trim())
-            .map((c) => c.outerHTML.slice(0, 200))"""
-    )
-    assert nameless == []
+    assert nameless(page) == []

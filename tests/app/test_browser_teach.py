@@ -4,90 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import zipfile
 
-import pytest
 from PIL import Image, ImageDraw
 
-from nearl.data.phantoms.kinds import write_phantom_folder
-from tests.app.test_browser import (  # noqa: F401  fixtures
-    _open,
-    _shares,
-    _upload,
-    browser,
-    pytestmark,
-    server,
-)
 from tests.support.app_server import free_port, serve
+from tests.support.browser import LONG, bring_zip, expect, open_tab, shares, taught, teach, upload, visit
 
-try:
-    from playwright.sync_api import expect
-except ImportError:
-    expect = None
-
-LONG = 120_000  # milliseconds; of a run on a busy machine
-CUT_OFF = re.compile("AbortError|errored out")  # Gradio's own words when a page with an open stream is loaded again
 MANY_STEPS = "2000"
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    """A zip of two classes with 6 images each, and a file that is no image."""
-    folder = tmp_path_factory.mktemp("zip")
-    task = write_phantom_folder(folder / "head", "head_mri", train=6, test=1, size=64)
-    path = folder / "head.zip"
-    with zipfile.ZipFile(path, "w") as out:
-        for file in sorted((task / "train").rglob("*.png")):
-            out.write(file, f"{file.parent.name}/{file.name}")
-        out.writestr("lesion/letter.png", "Dear colleague")
-    return path
-
-
-@pytest.fixture
-def visitor(browser, server):  # noqa: F811
-    """Opens pages, each in a browser context of its own; fails the test for any error on a console."""
-    contexts, errors = [], []
-
-    def page(width: int = 1400, url: str = server.url):
-        context = browser.new_context(viewport={"width": width, "height": 900}, accept_downloads=True)
-        contexts.append(context)
-        context.on("console", lambda m: errors.append(m.text) if _is_error(m) else None)
-        return _goto(context.new_page(), url)
-
-    yield page
-    for context in contexts:
-        context.close()
-    assert errors == []
-
-
-def _is_error(message) -> bool:
-    return message.type == "error" and not CUT_OFF.search(message.text)
-
-
-def _goto(page, url: str):
-    page.set_default_timeout(60_000)
-    page.goto(url)
-    expect(page.locator("#header .model")).to_have_text("Model: clip", timeout=60_000)
-    return page
-
-
-def _bring(page, archive) -> None:
-    _open(page, "Teach")
-    page.get_by_text("A zip, or a table of labels").click()
-    _upload(page, "#zip", [archive])
-    expect(page.locator("#set h3").first).to_have_text("12 images in 2 classes", timeout=60_000)
-
-
-def _teach(page, steps: str = "") -> None:
-    if steps:
-        page.locator("#advanced").get_by_role("button", name="Advanced").click()
-        box = page.get_by_label("Steps (0: as")
-        expect(box).to_be_visible()
-        page.wait_for_timeout(500)  # Gradio sets the value again right after it has opened the section
-        box.fill(steps)
-        page.get_by_label("Stop early").uncheck()
-    page.get_by_text("Quick", exact=True).click()
-    page.get_by_role("button", name="Teach", exact=True).click()
 
 
 def _step(page) -> int:
@@ -97,7 +20,7 @@ def _step(page) -> int:
 
 def test_from_a_zip_to_an_adapter_that_another_visitor_uses(visitor, archive, tmp_path):
     page = visitor()
-    _bring(page, archive)
+    bring_zip(page, archive)
     expect(page.locator("#check")).to_contain_text("letter.png is not an image")
     expect(page.locator("#check")).to_contain_text("Kept aside")
 
@@ -118,8 +41,8 @@ def test_from_a_zip_to_an_adapter_that_another_visitor_uses(visitor, archive, tm
     expect(page.locator("#teach-prompts input").nth(1)).to_have_value(odd)
 
     # taught
-    _teach(page)
-    expect(page.locator("#progress .headline")).to_contain_text("now in use in Predict", timeout=LONG)
+    teach(page)
+    taught(page)
     expect(page.locator("#shelf .in-use")).to_have_count(1)
     number = page.locator("#progress button.cell").first
     expect(number).to_have_attribute("aria-label", re.compile("read"))
@@ -137,24 +60,24 @@ def test_from_a_zip_to_an_adapter_that_another_visitor_uses(visitor, archive, tm
 
     # another visitor sees nothing of it until the file is brought
     other = visitor()
-    _open(other, "Teach")
+    open_tab(other, "Teach")
     expect(other.locator("#shelf")).to_contain_text("Nothing has been taught yet")
     expect(other.locator("#progress")).to_contain_text("appear here")
     expect(other.locator("#set .classes")).to_have_count(0)
-    _upload(other, "#adapter-upload", [tmp_path / "adapter.zip"])
+    upload(other, "#adapter-upload", [tmp_path / "adapter.zip"])
     expect(other.locator("#shelf .in-use")).to_have_count(1)
-    _open(other, "Predict")
+    open_tab(other, "Predict")
     other.locator("#examples button").first.click()
     expect(other.locator("#reading .bar-line.after")).to_have_count(2)
     expect(other.locator("#reading .trust")).to_be_visible()
-    assert len(_shares(other, "after")) == 2
+    assert len(shares(other, "after")) == 2
     other.locator("#predict-prompts-0").fill("an image of one two three")
     other.get_by_role("button", name="Read the image").click()
     expect(other.locator("#reading .trust")).to_contain_text("not calibrated")
 
     # the shelf
-    _open(other, "Teach")
-    _upload(other, "#adapter-upload", [tmp_path / "adapter.zip"])
+    open_tab(other, "Teach")
+    upload(other, "#adapter-upload", [tmp_path / "adapter.zip"])
     expect(other.locator("#shelf .card")).to_have_count(2)
     for box in other.locator("#shelf .tick input").all():
         box.check()
@@ -172,24 +95,24 @@ def test_from_a_zip_to_an_adapter_that_another_visitor_uses(visitor, archive, tm
 
 def test_a_run_is_found_again_and_cancelled(visitor, archive):
     page = visitor()
-    _bring(page, archive)
-    _teach(page, MANY_STEPS)
+    bring_zip(page, archive)
+    teach(page, MANY_STEPS)
     expect(page.locator("#progress .curve").first).to_be_visible(timeout=LONG)
     before = _step(page)
     expect(page.locator("#progress .steps")).not_to_contain_text(f"Step {before} ", timeout=LONG)  # the curve moves
 
     page.reload()
-    _open(page, "Teach")
+    open_tab(page, "Teach")
     expect(page.locator("#progress .curve").first).to_be_visible(timeout=LONG)
     expect(page.locator("#set h3").first).to_have_text("12 images in 2 classes")
     assert _step(page) > before
-    second = _goto(page.context.new_page(), page.url)  # another tab of the same visitor
-    _open(second, "Teach")
+    second = visit(page.context.new_page(), page.url)  # another tab of the same visitor
+    open_tab(second, "Teach")
     expect(second.locator("#progress .curve").first).to_be_visible(timeout=LONG)
 
     stranger = visitor()  # waits in the queue, and sees no progress but its own
-    _bring(stranger, archive)
-    _teach(stranger)
+    bring_zip(stranger, archive)
+    teach(stranger)
     expect(stranger.locator("#progress")).to_contain_text("Waiting for its turn", timeout=LONG)
     expect(stranger.locator("#progress")).to_contain_text("yours is the next")
     second.get_by_role("button", name="Cancel").click()
@@ -200,13 +123,13 @@ def test_a_run_is_found_again_and_cancelled(visitor, archive):
     expect(stranger.locator("#progress .headline")).to_contain_text("now in use", timeout=LONG)
 
 
-def test_a_killed_server_loses_nothing(browser, checkpoints, archive, tmp_path):  # noqa: F811
+def test_a_killed_server_loses_nothing(browser, checkpoints, archive, tmp_path):
     backbone, port = f"local-dir:{checkpoints('clip')}", free_port()
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     with serve(backbone, tmp_path / "first.log", port=port) as first:
-        page = _goto(context.new_page(), first.url)
-        _bring(page, archive)
-        _teach(page, MANY_STEPS)
+        page = visit(context.new_page(), first.url)
+        bring_zip(page, archive)
+        teach(page, MANY_STEPS)
         expect(page.locator("#progress .curve").first).to_be_visible(timeout=LONG)
         first.process.kill()
         first.process.wait(30)
@@ -214,7 +137,7 @@ def test_a_killed_server_loses_nothing(browser, checkpoints, archive, tmp_path):
     with serve(backbone, tmp_path / "second.log", port=port) as second:
         page = context.new_page()
         context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": 6})  # as on a phone
-        _open(_goto(page, second.url), "Teach")
+        open_tab(visit(page, second.url), "Teach")
         expect(page.locator("#set h3").first).to_have_text("12 images in 2 classes")
         expect(page.locator("#progress .curve").first).to_be_visible(timeout=LONG)  # it goes on by itself
         page.get_by_role("button", name="Cancel").click()
@@ -233,11 +156,11 @@ def test_class_by_class_with_copies_and_a_conflict(visitor, tmp_path):
             files[name].append(tmp_path / f"{name}_{i}.png")
             picture.save(files[name][-1])
     files["spot"].append(shutil.copy(files["clear"][0], tmp_path / "odd.png"))
-    _open(page, "Teach")
+    open_tab(page, "Teach")
     page.get_by_text("My images, class by class").click()
     for name, paths in files.items():
         page.get_by_label("Name of the class").fill(name)
-        _upload(page, "#class-files", paths)
+        upload(page, "#class-files", paths)
         expect(page.locator("#set .classes .name", has_text=name)).to_have_count(1)
         expect(page.get_by_label("Name of the class")).to_have_value("")
     expect(page.locator("#set h3").first).to_have_text("9 images in 2 classes")

@@ -1,10 +1,8 @@
 """A scan in a real browser: windows, slices, planes, letters, the curve of all slices, on a desktop and a phone."""
 
-# ruff: noqa: F811 (fixtures of another file)
 from __future__ import annotations
 
 import base64
-import io
 import re
 
 import numpy as np
@@ -13,14 +11,29 @@ from PIL import Image
 
 from nearl.data.formats.windows import THREE_CT
 from nearl.data.images import decode_many, decode_one
-from tests.app.test_browser import NOTICE, REQUIRED, _upload, browser, expect, page, server, sync_playwright  # noqa: F401
+from tests.support.browser import MAP_WORDS, NOTICE, choose, expect, fits, upload
 from tests.support.scans import dataset, directions, nifti, series, written
-
-if not REQUIRED:
-    pytestmark = pytest.mark.skipif(sync_playwright is None, reason="playwright is not installed")
 
 SLICES = 20
 NAME = "Anna_Somebody"
+SHOWS = """([height, width, wanted]) => {
+  const image = document.querySelector("#viewer .stage img.base");
+  if (!image?.complete || image.naturalWidth !== width || image.naturalHeight !== height) return false;
+  const canvas = new OffscreenCanvas(width, height).getContext("2d");
+  canvas.drawImage(image, 0, 0);
+  const found = canvas.getImageData(0, 0, width, height).data, bytes = atob(wanted);
+  for (let i = 0; i < width * height * 3; i++)
+    if (found[Math.floor(i / 3) * 4 + (i % 3)] !== bytes.charCodeAt(i)) return false;
+  return true;
+}"""
+SCROLL = """(stage) => new Promise((done) => {
+  stage.addEventListener("scroll", () => requestAnimationFrame(done), { once: true });
+  stage.scrollTo(40, 30);
+})"""
+KEPT = """() => {
+  const stage = document.querySelector("#viewer .stage");
+  return Math.abs(stage.scrollTop - 30) < 4 && Math.abs(stage.scrollLeft - 40) < 4;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +56,6 @@ def study(tmp_path_factory):
     return paths
 
 
-def shown(page) -> np.ndarray:
-    """The picture in the viewer as uint8 [H, W, 3]."""
-    address = page.locator("#viewer .stage img.base").get_attribute("src")
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.split(",", 1)[1]))).convert("RGB"))
-
-
-def choose(page, where: str, label: str) -> None:
-    page.locator(where).get_by_text(label, exact=True).click()
-
-
 def slide(page, number: int) -> None:
     slider = page.locator("#scan-slice input[type=range]")
     slider.focus()
@@ -61,19 +64,15 @@ def slide(page, number: int) -> None:
 
 def wait_for(page, wanted: np.ndarray) -> None:
     """Until the viewer shows exactly these pixels."""
-    for _ in range(150):
-        picture = shown(page)
-        if picture.shape == wanted.shape and np.array_equal(picture, wanted):
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError(f"the viewer shows {shown(page).shape}, not what the library draws")
+    pixels = np.broadcast_to(wanted if wanted.ndim == 3 else wanted[..., None], (*wanted.shape[:2], 3))
+    page.wait_for_function(SHOWS, arg=[*pixels.shape[:2], base64.b64encode(pixels.tobytes()).decode()])
 
 
 @pytest.mark.parametrize("page", [(1400, 1000), (400, 850)], indirect=True)
 def test_a_series_with_windows_slices_planes_and_letters(page, study):
     (record,), _ = decode_many(study)
     expect(page.locator("#scan-slice")).to_be_hidden()
-    _upload(page, "#upload", study)
+    upload(page, "#upload", study)
     expect(page.locator("#viewer")).to_contain_text(f"Axial slice {SLICES // 2 + 1} of {SLICES}")
     wait_for(page, record.pixels)
     letters = page.locator("#viewer .marks text")
@@ -99,12 +98,12 @@ def test_a_series_with_windows_slices_planes_and_letters(page, study):
     wait_for(page, coronal.pixels)
     assert sorted(letters.all_text_contents()) == ["F", "H", "L", "R"]
     expect(page.get_by_text(NOTICE).first).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert fits(page)
 
 
 def test_a_control_moved_while_another_is_answered_is_obeyed(page, study):
     (record,), _ = decode_many(study)
-    _upload(page, "#upload", study)
+    upload(page, "#upload", study)
     wait_for(page, record.pixels)
     page.evaluate(
         """() => {
@@ -122,7 +121,7 @@ def test_a_control_moved_while_another_is_answered_is_obeyed(page, study):
 
 
 def test_reading_a_volume_and_going_to_a_slice(page, study):
-    _upload(page, "#upload", study)
+    upload(page, "#upload", study)
     expect(page.locator("#viewer")).to_contain_text("Axial slice")
     expect(page.locator("#upload")).not_to_contain_text(NAME)  # the box is empty again: the files are gone
     page.locator("#read").click()
@@ -139,24 +138,22 @@ def test_reading_a_volume_and_going_to_a_slice(page, study):
     choose(page, "#scan-together", "Mean")
     expect(page.locator("#scan-curve")).to_contain_text("together: mean")
     choose(page, "#map-when", "Before teaching")
-    expect(page.locator("#viewer")).to_contain_text(re.compile("Where it looked for|the map is empty"))
+    expect(page.locator("#viewer")).to_contain_text(MAP_WORDS)
     choose(page, "#scan-window", "Bone")  # another window is another question
     expect(page.locator("#scan-curve .columns")).to_have_count(0)
 
 
 def test_zoom_keeps_its_place_from_slice_to_slice(page, study):
-    _upload(page, "#upload", study)
+    upload(page, "#upload", study)
     expect(page.locator("#viewer")).to_contain_text("Axial slice")
     zoom = page.locator("#scan-zoom input[type=range]")
     zoom.evaluate("e => { e.value = 3; e.dispatchEvent(new Event('input', { bubbles: true })); }")
     stage = page.locator("#viewer .stage")
     page.wait_for_function("() => document.querySelector('#viewer .stage').scrollTop > 50")
-    stage.evaluate("e => { e.scrollLeft = 40; e.scrollTop = 30; }")
-    page.wait_for_timeout(300)
+    stage.evaluate(SCROLL)
     slide(page, 4)
     expect(page.locator("#viewer")).to_contain_text(f"Axial slice 4 of {SLICES}")
-    page.wait_for_timeout(300)
-    assert abs(stage.evaluate("e => e.scrollTop") - 30) < 4 and abs(stage.evaluate("e => e.scrollLeft") - 40) < 4
+    page.wait_for_function(KEPT)
 
 
 def test_pictures_have_no_scan_controls_and_refusals_are_named(page, tmp_path, study):
@@ -165,10 +162,10 @@ def test_pictures_have_no_scan_controls_and_refusals_are_named(page, tmp_path, s
     report.write_bytes(written(dataset(np.zeros((20, 20), np.uint16), kind="1.2.840.10008.5.1.4.1.1.88.11")))
     moments = np.random.default_rng(0).integers(0, 99, (30, 28, 18, 3)).astype(np.int16)
     volume.write_bytes(nifti(moments, np.eye(4)))
-    _upload(page, "#upload", [picture, report])
+    upload(page, "#upload", [picture, report])
     expect(page.locator("#predict-problems")).to_contain_text("report.dcm is a structured report")
     expect(page.locator("#viewer")).to_contain_text("photo.png")
     expect(page.locator("#scan-slice")).to_be_hidden()
-    _upload(page, "#upload", [volume])
+    upload(page, "#upload", [volume])
     expect(page.locator("#scan-moment")).to_be_visible()
     wait_for(page, decode_one(volume).pixels)

@@ -19,7 +19,7 @@ import httpx
 import pytest
 from gradio_client import Client, handle_file
 
-from app.teach import actions as teaching
+from app.teach.images import actions as gathering
 from app.visitor import registry as registries
 from app.visitor import workspace
 from app.visitor.disk import Root, folder_name
@@ -209,9 +209,9 @@ def test_what_is_kept_has_no_names_and_is_for_the_server_alone(registry):
     assert [r.digest for r in again.records] == [r.digest for r in data.records]
     assert (again.classes, again.labels, len(more)) == (data.classes, data.labels, len(test))
     assert [a == b for a in again.groups for b in again.groups] == [a == b for a in data.groups for b in data.groups]
-    teaching.remove_images(found, [0])
+    gathering.remove_images(found, [0])
     assert len(list(found.path.rglob("*.png"))) == len(data) + len(test) - 1
-    teaching.forget_images(found)
+    gathering.forget_images(found)
     assert list(found.path.rglob("*.png")) == []
 
 

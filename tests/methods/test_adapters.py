@@ -11,7 +11,7 @@ from PIL import Image
 from app.engine import DeviceLock
 from app.explain import actions as explaining
 from app.predict import actions as reading
-from app.teach import shelf_actions as adapting
+from app.teach.shelf import actions as adapting
 from app.visitor.workspace import Workspace
 from nearl.adapters.store import save_adapter, zip_adapter
 from nearl.cli.main import main

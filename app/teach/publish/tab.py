@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import gradio as gr
 from gradio.utils import get_space
 
 from app.context import QUIET, Context
+from app.events import anew, guarded
 from app.html import render, views
-from app.predict import actions as reading
-from app.teach import shelf_actions as adapting
+from app.teach.shelf import actions as adapting
 from app.visitor.workspace import Workspace
+from nearl.errors import NearlError
 
 WORDS = (
     "Sign in with Hugging Face to publish under your own name. What becomes public, unless you keep it private: class "
@@ -51,45 +51,36 @@ def build() -> PublishPart:
 
 
 def push(workspace: Workspace, repo: str, private: bool, token: gr.OAuthToken | None) -> str:
-    """Publish the adapter in use; returns HTML with its address, or a sentence. The token is for this call alone."""
-    try:
-        key = next((item.id for item in workspace.shelf.items() if item.in_use), None)
-        if key is None:
-            return views.message("No adapter is in use; choose one of your shelf first.", "error")
-        if token is None:
-            return views.message("Sign in first, with the button above.", "error")
-        address = adapting.push(workspace, key, repo, token.token, private)
-    except Exception as error:
-        return views.message(reading.sentence(error), "error")
+    """Publish the adapter in use and return HTML with its address. The token is used for this call only.
+
+    NearlError where there is no adapter or nobody has signed in, and as of `nearl.adapters.hub.push`.
+    """
+    if not workspace.shelf.in_use:
+        raise NearlError("No adapter is in use; choose one of your shelf first.")
+    if token is None:
+        raise NearlError("Sign in first, with the button above.")
+    address = adapting.push(workspace, workspace.shelf.in_use, repo, token.token, private)
     return render("teach/published.html", address=address)
 
 
-def wire(
-    ctx: Context,
-    part: PublishPart,
-    fetched: Callable[[Workspace], Iterator[dict]],
-    outputs: list,
-    opened: gr.events.Dependency,
-) -> None:
-    """`fetched`: what to show, in `outputs`, once an adapter from the Hub is in use. `opened`: the page's opening."""
+def wire(ctx: Context, part: PublishPart, opened: gr.events.Dependency) -> None:
+    """`opened`: the event of a page that opens, after which it is known who is signed in."""
 
-    def on_push(key: str, repo: str, private: bool, token: gr.OAuthToken | None = None) -> str:
-        return push(ctx.workspace(key), repo, private, token)
+    @guarded(part.message)
+    def on_push(key: str, repo: str, private: bool, token: gr.OAuthToken | None = None) -> dict:
+        return {part.message: push(ctx.workspace(key), repo, private, token)}
 
-    def on_pull(key: str, repo: str, token: gr.OAuthToken | None = None) -> Iterator[dict]:
+    @guarded(part.message)
+    def on_pull(key: str, repo: str, token: gr.OAuthToken | None = None) -> dict:
         workspace = ctx.workspace(key)
-        try:
-            found = adapting.pull(ctx.engine, workspace, repo, token.token if token else None)
-            adapting.use(ctx.engine, workspace, found)
-        except Exception as error:
-            yield {part.message: views.message(reading.sentence(error), "error")}
-            return
-        yield {part.message: ""}
-        yield from fetched(workspace)
+        found = adapting.pull(ctx.engine, workspace, repo, token.token if token else None)
+        adapting.use(ctx.engine, workspace, found)
+        return {part.message: "", ctx.changed: anew()}
 
-    def on_open(profile: gr.OAuthProfile | None = None) -> str:
-        return f"{profile.username}/" if profile else ""
+    @guarded(part.message)
+    def on_open(profile: gr.OAuthProfile | None = None) -> dict:
+        return {part.repo: f"{profile.username}/" if profile else ""}
 
-    part.push.click(on_push, [ctx.session, part.repo, part.private], part.message, **HUB)
-    part.pull.click(on_pull, [ctx.session, part.repo], [part.message, *outputs], **HUB)
-    opened.then(on_open, None, part.repo, **QUIET)
+    part.push.click(on_push, [ctx.session, part.repo, part.private], [part.message], **HUB)
+    part.pull.click(on_pull, [ctx.session, part.repo], [part.message, ctx.changed], **HUB)
+    opened.then(on_open, None, [part.repo, part.message], **QUIET)

@@ -1,8 +1,7 @@
-"""What the Teach tab does with a workspace: bring labelled images, tidy and check them, plan and start a run.
+"""The labelled images to teach with: bring, tidy and check them, and plan which are kept aside.
 
-What came of a run is in `app.teach.outcome`, the adapters in `app.visitor.shelf`. Every change of the images is on
-disk when the
-function returns. Where nothing else is said, NearlError is raised with one sentence and nothing has changed.
+Every change is on disk when the function returns. Where nothing else is said, NearlError is raised with one sentence
+and nothing has changed.
 """
 
 from __future__ import annotations
@@ -10,14 +9,13 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from app.engine import Engine
+from app.events import GONE, Act, Press
 from app.examples import KIND_NAMES
 from app.html import views
-from app.predict.actions import prompt_set_from
 from app.visitor import uploads
 from app.visitor.workspace import Workspace
 from nearl.data.images import Problem, base_name
@@ -28,10 +26,8 @@ from nearl.errors import NearlError
 from nearl.prompts import PromptSet, class_key, default_prompts
 
 if TYPE_CHECKING:
-    from app.work.queue import RunView
     from nearl.data.checks import SetCheck
     from nearl.data.splits import Split
-    from nearl.methods.nearl.finetune import Recipe
 
 EXAMPLE_PER_CLASS = 16
 MAX_IMAGES = 600
@@ -40,49 +36,21 @@ MAX_LABEL = 100  # characters, as in a prompt set
 TABLES = (".csv", ".tsv")
 
 
-@dataclass(frozen=True)
-class Choice:
-    """How to teach: what the page lets a visitor choose. `hold_out`: share of every class that is kept aside.
-
-    `group_by`: how file names tell which images belong together, as `nearl.data.splits.groups_from_names` takes it; ""
-    takes the groups that came with the images, if any. `steps` and `lr` None: those of the preset.
-    """
-
-    preset: str = "balanced"
-    hold_out: float = 0.25
-    group_by: str = ""
-    augment: str = "gentle"
-    flip: bool = False
-    steps: int | None = None
-    lr: float | None = None
-    early_stop: bool = True
-    method: str = "nearl"
-
-    def recipe(self) -> Recipe:
-        from nearl.methods.nearl.finetune import PATIENCE, Recipe
-
-        changes = {"steps": self.steps, "lr": self.lr}
-        return Recipe.preset(
-            self.preset,
-            augment=self.augment,
-            flip=self.flip,
-            patience=PATIENCE if self.early_stop else 0,
-            **{name: value for name, value in changes.items() if value is not None},
-        )
-
-
 # ---- bringing images
 
 
 def gather_example(workspace: Workspace, kind: str) -> None:
-    """The synthetic task of that kind, with pictures to check on that were drawn separately."""
+    """Take the synthetic task of that kind, with separate images to check on, in the place of an earlier one."""
+    data = workspace.support.data
+    if data is not None and not data.synthetic:
+        raise NearlError("Your own images are here; press “Forget these images” first.")
     if kind not in KIND_NAMES:
         raise NearlError("There is no such synthetic example; choose one of those offered.")
     _keep(workspace, *drawn(kind, EXAMPLE_PER_CLASS, EXAMPLE_PER_CLASS), [])
 
 
 def drawn(kind: str, learn: int, check: int) -> tuple[LabelledSet, LabelledSet]:
-    """A synthetic task: so many pictures of each class to learn from, and so many others to check on."""
+    """A synthetic task: `learn` images of each class to teach with, and `check` others to check on."""
     from nearl.data.phantoms.kinds import phantom_set
 
     data, test = phantom_set(kind, learn, seed=1), phantom_set(kind, check, seed=2)
@@ -91,11 +59,11 @@ def drawn(kind: str, learn: int, check: int) -> tuple[LabelledSet, LabelledSet]:
 
 
 def bring(workspace: Workspace, paths: Sequence[str | Path], label: str = "", add: bool = True) -> None:
-    """Add labelled images to those that are there, or with `add` False replace them. The uploads are deleted.
+    """Add labelled images to the visitor's own, or with `add` False replace them. The uploads are deleted.
 
-    `label`: all of them are of this class. Without it `paths` are a zip of class folders, or image files or a zip with
-    a table (`file,label`) beside or in it. What could not be used is named in `workspace.support.problems`.
-    NearlError if nothing can be used; the images that are there then stay.
+    `label`: the class of all of them. Without it `paths` are a zip of class folders, or image files or a zip with a
+    table (`file,label`) beside or in it. What cannot be used is named in `workspace.support.problems`. NearlError if
+    nothing can be used; the images that are there then stay.
     """
     paths = [Path(path) for path in paths]
     try:
@@ -166,7 +134,15 @@ def _keep(workspace: Workspace, data: LabelledSet, test: LabelledSet | None, pro
 # ---- tidying
 
 
-def forget_images(workspace: Workspace) -> None:
+def press(workspace: Workspace, pressed: Press) -> None:
+    """Do what a button among the classes, thumbnails or equal images asks for."""
+    act = ACTS.get(pressed.act)
+    if act is None:
+        raise NearlError(GONE)
+    act(workspace, pressed)
+
+
+def forget_images(workspace: Workspace, _: Press | None = None) -> None:
     """Remove all labelled images, from memory and from disk. Runs and adapters stay."""
     workspace.support.forget()
 
@@ -200,6 +176,70 @@ def relabel(workspace: Workspace, indices: Iterable[int], label: str) -> None:
     _edit(workspace, lambda data: edit.relabel(data, _checked(data, indices), label), test_too=False)
 
 
+def _remove_ticked(workspace: Workspace, pressed: Press) -> None:
+    remove_images(workspace, _ticked(pressed))
+
+
+def _move_ticked(workspace: Workspace, pressed: Press) -> None:
+    relabel(workspace, _ticked(pressed), pressed.pick("to", _classes(workspace)))
+
+
+def _ticked(pressed: Press) -> Sequence[int]:
+    if not pressed.ticked:
+        raise NearlError("No image is ticked; tick some first.")
+    return pressed.ticked
+
+
+def _rename(workspace: Workspace, pressed: Press) -> None:
+    rename_class(workspace, pressed.pick("class", _classes(workspace)), pressed.to)
+
+
+def _merge(workspace: Workspace, pressed: Press) -> None:
+    classes = _classes(workspace)
+    merge_classes(workspace, [pressed.pick("class", classes)], pressed.pick("to", classes))
+
+
+def _drop(workspace: Workspace, pressed: Press) -> None:
+    drop_class(workspace, pressed.pick("class", _classes(workspace)))
+
+
+def _keep_one(workspace: Workspace, _: Press) -> None:
+    """Remove all but the first of every group of copies."""
+    remove_images(workspace, [i for group in equal_images(workspace).copies for i in group[1:]])
+
+
+def _settle(workspace: Workspace, pressed: Press) -> None:
+    """Give a group of equal images with several labels one of them, or remove the group."""
+    group = pressed.pick("group", equal_images(workspace).conflicts)
+    if pressed.number("to") < 0:
+        remove_images(workspace, group)
+    else:
+        relabel(workspace, group, pressed.pick("to", _classes(workspace)))
+
+
+def _look(workspace: Workspace, pressed: Press) -> None:
+    """Another class or page is shown; the images stay as they are."""
+
+
+ACTS: dict[Act, Callable[[Workspace, Press], None]] = {
+    Act.OPEN: _look,
+    Act.CLOSE: _look,
+    Act.PAGE: _look,
+    Act.FORGET: forget_images,
+    Act.REMOVE: _remove_ticked,
+    Act.MOVE: _move_ticked,
+    Act.RENAME: _rename,
+    Act.MERGE: _merge,
+    Act.DROP: _drop,
+    Act.KEEP_ONE: _keep_one,
+    Act.SETTLE: _settle,
+}
+
+
+def _classes(workspace: Workspace) -> list[str]:
+    return workspace.support.needed().classes
+
+
 def _edit(workspace: Workspace, change: Callable[[LabelledSet], LabelledSet], test_too: bool = True) -> None:
     with workspace.lock:
         data, test = workspace.support.data, workspace.support.held_out
@@ -224,20 +264,33 @@ def _checked(data: LabelledSet, indices: Iterable[int]) -> list[int]:
 # ---- looking
 
 
-def labelled(workspace: Workspace) -> LabelledSet | None:
-    return workspace.support.data
-
-
 def check(workspace: Workspace) -> SetCheck:
-    """The check before teaching, made once for the images that are there. `problems`: all since they were brought."""
+    """The check before teaching. Its `problems` are all since the images were brought."""
     return workspace.support.check()
 
 
+class Equal(NamedTuple):
+    """Groups of equal images, as indices into the labelled set."""
+
+    conflicts: list[list[int]]  # with several labels
+    copies: list[list[int]]  # of one label
+    near: list[list[int]]  # nearly equal, of one label
+
+
+def equal_images(workspace: Workspace) -> Equal:
+    data, found = workspace.support.needed(), check(workspace)
+
+    def one_label(groups: Sequence[Sequence[int]]) -> list[list[int]]:
+        return [list(group) for group in groups if len({data.labels[i] for i in group}) == 1]
+
+    return Equal([list(group) for group in found.conflicts], one_label(found.duplicates), one_label(found.near))
+
+
 def thumbs(workspace: Workspace, indices: Iterable[int]) -> list[tuple[int, str, str, list[str]]]:
-    """(index, data address, class, marks) of these images. Marks: "same picture", "nearly the same", "two labels",
+    """(index, data address, class, marks) of these images. Marks: "same image", "nearly the same", "two labels",
     "also in the test images", "small"."""
     data, found = workspace.support.needed(), check(workspace)
-    groups = {"two labels": found.conflicts, "same picture": found.duplicates, "nearly the same": found.near}
+    groups = {"two labels": found.conflicts, "same image": found.duplicates, "nearly the same": found.near}
     flat = {word: {i for group in members for i in group} for word, members in groups.items()}
     flat |= {"also in the test images": set(found.in_test), "small": set(found.small)}
     return [
@@ -251,24 +304,28 @@ def thumbs(workspace: Workspace, indices: Iterable[int]) -> list[tuple[int, str,
     ]
 
 
-def plan(workspace: Workspace, choice: Choice) -> Split:
-    """What will be kept aside to measure with."""
+def plan(workspace: Workspace, hold_out: float = 0.25, group_by: str = "") -> Split:
+    """What will be kept aside to measure with.
+
+    `hold_out`: proportion of every class. `group_by`: how file names tell which images belong together, as
+    `nearl.data.splits.groups_from_names` takes it; "" takes the groups that came with the images, if any.
+    """
     from nearl.data import splits
 
     data, found, test = workspace.support.needed(), check(workspace), workspace.support.held_out
     groups = data.groups
-    if choice.group_by:
+    if group_by:
         names = [record.name for record in data.records]
         if all(re.fullmatch(r"image \d+", name) for name in names):
             raise NearlError(
-                "The names of these files were forgotten when the server started again; bring the images anew to keep "
-                "those of one patient together."
+                "The names of these files were forgotten when the server started again; bring the images again to "
+                "keep those of one patient together."
             )
-        groups = splits.groups_from_names(names, choice.group_by)
+        groups = splits.groups_from_names(names, group_by)
     given = len(test) if test is not None else 0
     return splits.plan(
         data.labels,
-        choice.hold_out,
+        hold_out,
         seed=0,
         groups=groups,
         duplicates=[*found.duplicates, *found.near],
@@ -278,8 +335,10 @@ def plan(workspace: Workspace, choice: Choice) -> Split:
 
 
 def prompts_for(workspace: Workspace | LabelledSet) -> PromptSet:
-    """The prompts that came with the images or were kept with `keep_prompts`; a class without any gets one made from
-    its name."""
+    """The prompts that came with the images or were kept with `keep_prompts`; others are made from the class names.
+
+    NearlError for classes that no prompt set can have.
+    """
     data = workspace if isinstance(workspace, LabelledSet) else workspace.support.needed()
     made = default_prompts(data.classes)
     try:
@@ -303,55 +362,15 @@ def editor_value(workspace: Workspace) -> dict | None:
         return None
 
 
+def keep_edited(workspace: Workspace, value: dict | None) -> None:
+    """Remember prompts that were edited, so that they outlive a change of the images."""
+    if workspace.support.data is not None and value and value != editor_value(workspace):
+        keep_prompts(workspace, value)
+
+
 def keep_prompts(workspace: Workspace, value: dict | None) -> None:
-    """Remember the prompts as they stand in the editor, for a reload; what cannot be a prompt set is passed over."""
+    """Remember the prompts as they stand in the editor, for a reload; what cannot be a prompt set is ignored."""
     with workspace.lock:
         data = workspace.support.data
         if data is not None and isinstance(value, dict):
             workspace.support.keep(replace(data, prompts=value), workspace.support.held_out)
-
-
-# ---- teaching
-
-
-def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choice) -> RunView:
-    """Queue a run with the images that are there and these prompts; the finished adapter goes into use by itself."""
-    data = workspace.support.needed()
-    going_on = current(workspace)
-    if going_on is not None and not going_on.finished:
-        raise NearlError("A run of yours is going on; cancel it first or wait until it is done.")
-    found = check(workspace)
-    if found.blocking:
-        raise NearlError(found.blocking)
-    prompt_set = prompt_set_from(value).for_classes(data.classes)
-    recipe, split, test = choice.recipe(), plan(workspace, choice), workspace.support.held_out
-    keep_prompts(workspace, value)
-    backbone = engine.backbone()
-    from nearl.runs.job import make_job
-
-    with engine.device_lock:
-        job = make_job(
-            backbone, numbered(data, "image"), numbered(test, "test image"), prompt_set, split, recipe, choice.method
-        )
-    digest = lambda part: [record.digest for record in part.records] if part else []  # noqa: E731
-    from app.work.queue import RunView
-
-    workspace.shelf.check_room()
-    run = RunView.new(workspace, engine.queue)
-    engine.queue.add(run, job, data=digest(data), test=digest(test))
-    return run
-
-
-def numbered(data: LabelledSet | None, word: str) -> LabelledSet | None:
-    """The same set with numbers for the names of files and patients, as it may be written to disk."""
-    if data is None:
-        return None
-    records = [replace(record, name=f"{word} {number}") for number, record in enumerate(data.records, start=1)]
-    return replace(data, records=records, problems=[], name=data.name if data.synthetic else "your images from Teach")
-
-
-def current(workspace: Workspace) -> RunView | None:
-    """The run that is going on, or the last one; found again after a reload and after a restart of the server."""
-    from app.work.queue import RunView
-
-    return RunView.found_again(workspace)

@@ -1,0 +1,258 @@
+"""The first steps of the Teach tab: bring labelled images, tidy and check them, edit their prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import gradio as gr
+
+from app.context import QUIET, Context, asset_text, away, prompt_editor, seen
+from app.events import INPUT, Act, Components, Press, guarded
+from app.examples import KIND_NAMES
+from app.html import views
+from app.teach import html as teach_views
+from app.teach.html import MOST_GROUPS, PAGE, Thumb
+from app.teach.images import actions as gathering
+from app.visitor.workspace import Workspace
+from nearl.errors import NearlError
+
+EXAMPLE, FILES, ZIP = "example", "files", "zip"
+ADVICE = {
+    EXAMPLE: "Choose a kind of image; half of the images show a lesion.",
+    FILES: "Name a class and add its images; then the next class. You need at least two classes.",
+    ZIP: "A zip with one folder per class, named after it. Or a table (CSV with the columns file and label, and "
+    "patient if you have it) together with its images or a zip of them, chosen at once.",
+}  # fmt: skip
+
+
+@dataclass
+class ImagesPart(Components):
+    """What shows the labelled set and the ways to bring it."""
+
+    choice: gr.Radio = field(metadata=INPUT)
+    sources: dict[str, gr.Column]  # by the values of `choice`
+    advice: gr.HTML
+    kind: gr.Radio
+    name: gr.Textbox
+    files: gr.File
+    zip: gr.File
+    message: gr.HTML
+    set: gr.HTML
+    check: gr.HTML
+    words: gr.Column
+    editor: gr.HTML
+
+
+def build() -> ImagesPart:
+    """The ways to bring images, one of them in sight; the images that are there; `words`, hidden until there are any,
+    with the editor of their prompts."""
+    gr.HTML(views.section("1. Images to teach with"), js_on_load=None)
+    choice = gr.Radio(
+        [("Synthetic example", EXAMPLE), ("My images, class by class", FILES), ("A zip, or a table of labels", ZIP)],
+        value=EXAMPLE, label="Where they come from", elem_id="source",
+    )  # fmt: skip
+    advice = gr.HTML(views.quiet(ADVICE[EXAMPLE]), js_on_load=None, elem_id="advice")
+    with gr.Column() as example:
+        kind = gr.Radio(
+            [(label, kind) for kind, label in KIND_NAMES.items()],
+            label="Kind of image (synthetic, made by a program)",
+            info="The embedded model has seen such images; chest CT, blood and head MRI leave most to learn.",
+            elem_id="kind",
+        )
+    with gr.Column(visible=False, elem_classes="class-rows") as by_class, gr.Row(elem_classes="class-row"):
+        name = gr.Textbox(label="Name of the class", max_length=100, scale=2, min_width=140, elem_id="class-name")
+        files = gr.File(
+            label="Images of this class", file_count="multiple", height=96, scale=5, min_width=220,
+            elem_id="class-files",
+        )  # fmt: skip
+    with gr.Column(visible=False) as from_zip:
+        archive = gr.File(label="Zip, or table and images", file_count="multiple", height=96, elem_id="zip")
+    message = gr.HTML("", js_on_load=None, elem_id="source-message")
+    shown = gr.HTML("", js_on_load=asset_text("act.js"), elem_id="set")
+    check = gr.HTML("", js_on_load=asset_text("act.js"), elem_id="check")
+    with gr.Column(elem_classes=away()) as words:
+        gr.HTML(views.section("2. The classes, in your words"), js_on_load=None)
+        editor = prompt_editor("teach", None, {}, fixed=True)
+    sources = {EXAMPLE: example, FILES: by_class, ZIP: from_zip}
+    return ImagesPart(choice, sources, advice, kind, name, files, archive, message, shown, check, words, editor)
+
+
+# ---- what is shown
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What decides which images are kept aside, as the controls of the run give it."""
+
+    hold_out: float
+    group_by: str
+
+    @classmethod
+    def of(cls, hold_out: float | None, group_by: str | None) -> Plan:
+        return cls(float(hold_out or 0) / 100, (group_by or "").strip())
+
+
+def show(
+    part: ImagesPart, workspace: Workspace, plan: Plan, opened: int | None = None, page: int = 0, message: str = ""
+) -> dict:
+    """The labelled set as it is, with the class `opened` and its page of thumbnails, as updates by component.
+
+    A set that cannot be taught with is shown with the sentence why, so that it can be mended or forgotten.
+    """
+    data = workspace.support.data
+    if data is None:
+        return {part.message: message, part.set: "", part.check: "", part.words: seen(False)}
+    opened = opened if opened is not None and opened < len(data.classes) else None
+    indices = [] if opened is None else [i for i, label in enumerate(data.labels) if label == opened]
+    page = max(0, min(page, (len(indices) - 1) // PAGE))
+    thumbs = _thumbs(workspace, indices[page * PAGE : (page + 1) * PAGE])
+    found = gathering.check(workspace)
+    return {
+        part.message: message,
+        part.set: teach_views.labelled_set(found.counts, opened, page, thumbs),
+        part.check: _check(workspace, plan),
+        part.editor: gathering.editor_value(workspace),
+        part.words: seen(not found.blocking),
+    }
+
+
+def _thumbs(workspace: Workspace, indices: Sequence[int], with_class: bool = False) -> list[Thumb]:
+    records = workspace.support.needed().records
+    return [
+        (i, src, records[i].name, [name] if with_class else marks)
+        for i, src, name, marks in gathering.thumbs(workspace, indices)
+    ]
+
+
+def _check(workspace: Workspace, plan: Plan) -> str:
+    """The check before teaching, with what will be kept aside under this plan."""
+    found, aside = gathering.check(workspace), ""
+    if not found.blocking:
+        try:
+            aside = gathering.plan(workspace, plan.hold_out, plan.group_by).words
+        except NearlError as error:
+            aside = str(error)
+
+    def drawn(groups: list[list[int]]) -> list:
+        """With thumbnails as far as they are shown; the rest is only counted."""
+        return [*(_thumbs(workspace, g, with_class=True) for g in groups[:MOST_GROUPS]), *groups[MOST_GROUPS:]]
+
+    equal = gathering.equal_images(workspace)
+    groups = teach_views.equal_images(*map(drawn, equal), workspace.support.needed().classes)
+    return teach_views.check(found.sides, aside, found.cautions, found.blocking, groups, found.problems)
+
+
+# ---- events
+
+
+def wire(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component]) -> None:
+    """`plan`: the controls whose values make a Plan."""
+    session = ctx.session
+    outputs = [session, *part.outputs]
+
+    def changed(
+        key: str, value: dict | None, plan: Plan, change: Callable[[Workspace], str | None],
+        opened: int | None = None, page: int = 0,
+    ) -> dict:  # fmt: skip
+        """Do `change` and show what is there then; what `change` returns is the message."""
+        workspace = ctx.workspace(key)
+        gathering.keep_edited(workspace, value)
+        message = change(workspace) or ""
+        return {session: workspace.id, **show(part, workspace, plan, opened, page, message)}
+
+    def as_it_is(key: str, *given) -> dict:
+        """What is there after a change that failed; the message stays."""
+        workspace = ctx.workspace(key)
+        shown = {session: workspace.id, **show(part, workspace, Plan.of(*given[-2:]))}
+        shown.pop(part.message)
+        return shown
+
+    @guarded(part.message)
+    def on_choice(source: str) -> dict:
+        shown = {column: gr.update(visible=name == source) for name, column in part.sources.items()}
+        return {**shown, part.advice: views.quiet(ADVICE[source]), part.message: ""}
+
+    @guarded(part.message, as_it_is)
+    def on_kind(key: str, kind: str, *plan) -> dict:
+        return changed(key, None, Plan.of(*plan), lambda workspace: gathering.gather_example(workspace, kind))
+
+    @guarded(part.message, lambda *given: {**as_it_is(*given), part.files: None, part.name: ""})
+    def on_files(key: str, name: str, paths: list[str] | None, value: dict, *plan) -> dict:
+        name = " ".join((name or "").split())
+        if not paths:
+            return {part.message: ""}
+        if not name:
+            return {part.message: views.quiet("Now name the class that these images show.")}
+        update = changed(key, value, Plan.of(*plan), lambda workspace: _bring(workspace, paths, name))
+        return {**update, part.files: None, part.name: ""}
+
+    @guarded(part.message, lambda *given: {**as_it_is(*given), part.zip: None})
+    def on_zip(key: str, paths: list[str] | None, value: dict, *plan) -> dict:
+        if not paths:
+            return {part.message: ""}
+        return {**changed(key, value, Plan.of(*plan), lambda workspace: _bring(workspace, paths)), part.zip: None}
+
+    @guarded(part.message)
+    def on_press(key: str, value: dict, event: gr.EventData, *plan) -> dict:
+        """A button among the classes and thumbnails or among the equal images; the class that was open stays so."""
+        pressed = Press.of(event)
+
+        def press(workspace: Workspace) -> str:
+            try:
+                gathering.press(workspace, pressed)
+            except NearlError as error:
+                return views.message(str(error), "error")
+            return ""
+
+        update = changed(key, value, Plan.of(*plan), press, *_opened(pressed))
+        return {**update, part.kind: None} if pressed.act is Act.FORGET else update
+
+    @guarded(part.message)
+    def on_plan(key: str, *plan) -> dict:
+        workspace = ctx.workspace(key)
+        return {part.message: ""} if workspace.support.data is None else {part.check: _check(workspace, Plan.of(*plan))}
+
+    once = {**QUIET, "trigger_mode": "once"}
+    last = {**QUIET, "trigger_mode": "always_last"}
+    part.choice.input(on_choice, part.choice, outputs, **last)
+    part.kind.input(on_kind, [session, part.kind, *plan], outputs, **last)
+    by_class = [session, part.name, part.files, part.editor, *plan]
+    gr.on([part.files.upload, part.name.submit, part.name.blur], on_files, by_class, outputs, **once)
+    part.zip.upload(on_zip, [session, part.zip, part.editor, *plan], outputs, **once)
+    for shown in (part.set, part.check):
+        shown.click(on_press, [session, part.editor, *plan], outputs, **once)
+    hold_out, group_by = plan
+    gr.on([hold_out.release, group_by.blur], on_plan, [session, *plan], [part.check, part.message], **last)
+
+
+def wire_return(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], opened: gr.events.Dependency) -> None:
+    """A page that is reloaded, or a second one, shows the images as they are."""
+
+    @guarded(part.message)
+    def on_open(key: str, *plan) -> dict:
+        return show(part, ctx.workspace(key), Plan.of(*plan))
+
+    opened.then(on_open, [ctx.session, *plan], part.outputs, concurrency_limit=None, **QUIET)
+
+
+def _opened(pressed: Press) -> tuple[int | None, int]:
+    """The class whose images are open after a press, if any, and the page of its thumbnails."""
+    opened, page = pressed.number("open", -1), pressed.number("page", 0)
+    if pressed.act is Act.OPEN:
+        opened, page = pressed.number("class"), 0
+    elif pressed.act is Act.PAGE:
+        page = pressed.number("to")
+    elif pressed.act in (Act.CLOSE, Act.MERGE, Act.DROP, Act.FORGET):
+        opened = -1
+    return (opened if opened >= 0 else None), page
+
+
+def _bring(workspace: Workspace, paths: list[str], name: str = "") -> str:
+    """Add the images, or put them in the place of a synthetic example; says what was done."""
+    data = workspace.support.data
+    add = data is not None and not data.synthetic
+    before = len(data) if add else 0
+    gathering.bring(workspace, paths, name, add)
+    more = views.plural(len(workspace.support.needed()) - before, "image")
+    return views.quiet(f"Added {more}{f' to “{name}”. Now the next class' if name else ''}.")

@@ -1,0 +1,220 @@
+"""A teaching run: start it, find it again, and look at its results, with images and maps; files to download."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.engine import Engine
+from app.events import Act, Press
+from app.html import views
+from app.predict.actions import prompt_set_from
+from app.teach.images import actions as gathering
+from app.visitor.workspace import Workspace
+from app.work.queue import RunView
+from nearl.data.images import ImageRecord
+from nearl.data.sets.labelled import LabelledSet
+from nearl.errors import NearlError
+from nearl.prompts import PromptSet
+
+if TYPE_CHECKING:
+    from nearl.methods import Card
+    from nearl.methods.nearl.finetune import Recipe
+
+NEARL = "nearl"
+BEFORE, AFTER = "before", "after"
+MOMENTS = (BEFORE, AFTER)
+REPORTS = ("html", "pdf", "csv")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How to teach: what the page lets a visitor choose."""
+
+    preset: str = "balanced"
+    """How long, as `Recipe.preset` takes it."""
+    hold_out: float = 0.25
+    """Proportion of every class that is kept aside to measure with."""
+    group_by: str = ""
+    """How file names tell which images belong together, see `app.teach.images.actions.plan`."""
+    augment: str = "gentle"
+    """Small random changes to the images: "none", "gentle" or "strong"."""
+    flip: bool = False
+    """Whether left and right are swapped too."""
+    steps: int | None = None
+    """None: those of the preset."""
+    lr: float | None = None
+    """Learning rate; None: that of the preset."""
+    early_stop: bool = True
+    """Stop when the training loss no longer falls."""
+    method: str = NEARL
+    """A name of `nearl.methods`."""
+
+    def recipe(self) -> Recipe:
+        from nearl.methods.nearl.finetune import PATIENCE, Recipe
+
+        changes = {"steps": self.steps, "lr": self.lr}
+        return Recipe.preset(
+            self.preset,
+            augment=self.augment,
+            flip=self.flip,
+            patience=PATIENCE if self.early_stop else 0,
+            **{name: value for name, value in changes.items() if value is not None},
+        )
+
+
+def methods() -> list[Card]:
+    """The cards of all methods that learn something, NEARL first; not the parts of NEARL, which Compare has."""
+    from nearl.methods import card, names
+
+    found = [name for name in names() if name not in (NEARL, "zero-shot") and ":" not in name]
+    return [card(name) for name in (NEARL, *found)]
+
+
+# ---- a run
+
+
+def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choice) -> RunView:
+    """Queue a run with the images that are there and these prompts; its adapter goes into use when it is done.
+
+    NearlError with one sentence where it cannot be done.
+    """
+    data, test = workspace.support.needed(), workspace.support.held_out
+    earlier = current(workspace)
+    if earlier is not None and not earlier.finished:
+        raise NearlError("A run of yours is still going; cancel it first or wait until it is done.")
+    if blocking := gathering.check(workspace).blocking:
+        raise NearlError(blocking)
+    prompt_set = prompt_set_from(value).for_classes(data.classes)
+    recipe, split = choice.recipe(), gathering.plan(workspace, choice.hold_out, choice.group_by)
+    gathering.keep_prompts(workspace, value)
+    backbone = engine.backbone()
+    from nearl.runs.job import make_job
+
+    images, held = numbered(data, "image"), numbered(test, "test image")
+    with engine.device_lock:
+        job = make_job(backbone, images, held, prompt_set, split, recipe, choice.method)
+    workspace.shelf.check_room()
+    run = RunView.new(workspace, engine.queue)
+    engine.queue.add(run, job, data=_digests(data), test=_digests(test))
+    return run
+
+
+def numbered(data: LabelledSet | None, word: str) -> LabelledSet | None:
+    """The same set with numbers for the names of files and patients, as it may be written to disk."""
+    if data is None:
+        return None
+    records = [replace(record, name=f"{word} {number}") for number, record in enumerate(data.records, start=1)]
+    return replace(data, records=records, problems=[], name=data.name if data.synthetic else "your images from Teach")
+
+
+def _digests(data: LabelledSet | None) -> list[str]:
+    return [record.digest for record in data.records] if data is not None else []
+
+
+def current(workspace: Workspace) -> RunView | None:
+    """The run that is going on, or the last one; found again after a reload and after a restart of the server."""
+    return RunView.found_again(workspace)
+
+
+def measured(workspace: Workspace) -> RunView:
+    """The last run, with results. NearlError where nothing was measured."""
+    run = current(workspace)
+    if run is None or run.rows is None:
+        raise NearlError("There is no result yet; teach first.")
+    return run
+
+
+# ---- its results
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The images behind one number of a result, and the one of them that is on show."""
+
+    truth: str
+    """Their class."""
+    said: str
+    """The class as which they were read."""
+    when: str
+    """BEFORE or AFTER teaching."""
+    rows: list[dict]
+    """What the result says of each of them."""
+    row: int
+    """The place of the image on show in the result."""
+    class_name: str
+    """The class whose map is on show."""
+    map_when: str
+    """The moment of that map; "" for none."""
+
+
+def cell(workspace: Workspace, pressed: Press) -> Cell:
+    """What was pressed: a number (CELL), a mistake or an image of a cell (ROW), or a map of it (MAP)."""
+    run = measured(workspace)
+    classes, rows = run.results["classes"], run.rows
+    when = BEFORE if pressed.data.get("when") == BEFORE else AFTER
+    if "truth" in pressed.data:
+        truth, said = pressed.pick("truth", classes), pressed.pick("said", classes)
+    else:
+        row = pressed.pick("row", rows)
+        truth, said = row["truth"], row[when]
+    shown = [row for row in rows if row["truth"] == truth and row[when] == said]
+    place = pressed.number("row", shown[0]["index"] if shown else 0)
+    name = pressed.pick("class", classes) if "class" in pressed.data else said
+    moment = "" if pressed.act is Act.CELL else when
+    if pressed.act is Act.MAP:
+        moment = pressed.one_of("map", MOMENTS)
+    return Cell(truth, said, when, shown, place, name, moment)
+
+
+def row_record(workspace: Workspace, row: int) -> ImageRecord:
+    """The image of a row, while it is still among those that were brought. NearlError afterwards."""
+    run = measured(workspace)
+    stored = run.numbered_rows
+    if not 0 <= row < len(stored):
+        raise NearlError("There is no such image in this result; reload the page.")
+    digest = run.digest(stored[row]["file"])
+    for data in (workspace.support.held_out, workspace.support.data):
+        for record in data.records if data is not None else ():
+            if record.digest == digest:
+                return record
+    raise NearlError("This image was removed since; bring it again to see it.")
+
+
+def row_map(engine: Engine, workspace: Workspace, row: int, class_name: str, adapted: bool) -> tuple[str | None, str]:
+    """(data address of the map's layer or None, what it shows in words) of one image, with the run's own adapter."""
+    run, record = measured(workspace), row_record(workspace, row)
+    backbone = engine.backbone()
+    from nearl.explain import gradcam, heat_layer
+    from nearl.reading.classifier import Classifier
+
+    adapter = run.folder.outcome().adapter
+    prompt_set = PromptSet.from_dict(adapter.meta["prompts"])
+    if class_name not in prompt_set.classes:
+        raise NearlError("There is no such class in this result; reload the page.")
+    with engine.device_lock:
+        classifier = Classifier(backbone, prompt_set, adapter)
+        heatmap = gradcam(classifier, record, list(prompt_set.classes).index(class_name), adapted=adapted)
+    moment = f"{AFTER if adapted else BEFORE} teaching"
+    if not heatmap.values.any():
+        return None, f"No part of the image speaks for “{class_name}”, {moment}: the map is empty"
+    return views.data_uri(heat_layer(heatmap)), f"Where it looked for “{class_name}”, {moment}"
+
+
+def report_file(workspace: Workspace, kind: str, names: bool = False) -> Path:
+    """The result as a file to download, of a kind in REPORTS; without `names` images are called by numbers."""
+    run = current(workspace)
+    if run is None:
+        raise NearlError("There is no result yet; teach first.")
+    from nearl import report
+
+    content = replace(report.Report.from_run(run.folder), rows=run.rows or [])
+    path = workspace.download(f"nearl-{'predictions' if kind == 'csv' else 'report'}.{kind}")
+    if kind == "pdf":
+        report.pdf(content, path)
+    elif kind == "csv":
+        path.write_text(report.csv(content.rows, names=names), encoding="utf-8-sig")
+    else:
+        path.write_text(report.html(content, names=names), encoding="utf-8")
+    return path

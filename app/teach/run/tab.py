@@ -1,0 +1,285 @@
+"""The run of the Teach tab: how to teach, progress and cancel, and the results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import gradio as gr
+from PIL import Image
+
+from app.context import DEVICE, QUIET, Context, asset_text, away, seen
+from app.events import Act, Components, Press, anew, guarded
+from app.html import views
+from app.teach import html as teach_views
+from app.teach.html import Thumb
+from app.teach.run import actions as teaching
+from app.teach.run.actions import AFTER, MOMENTS, NEARL, REPORTS, Choice
+from app.visitor.workspace import Workspace
+from app.work.queue import RunView
+from nearl.errors import NearlError
+
+PRESETS = [("Quick", "quick"), ("Balanced", "balanced"), ("Thorough", "thorough")]
+AUGMENT = [("None", "none"), ("Gentle", "gentle"), ("Strong", "strong")]
+SHOW_PROGRESS = "() => { document.getElementById('progress').scrollIntoView({ block: 'nearest' }); }"
+SHOW_CELL = "() => { document.querySelector('#cell section, #cell .note')?.scrollIntoView({ block: 'nearest' }); }"
+LONG = {**QUIET, "concurrency_limit": None}  # follows a run and does not use the device itself
+
+
+@dataclass
+class Controls(Components):
+    """How to teach, in the order in which `_choice` takes the values."""
+
+    preset: gr.Radio
+    method: gr.Radio
+    hold_out: gr.Slider
+    group_by: gr.Textbox
+    augment: gr.Radio
+    flip: gr.Checkbox
+    steps: gr.Number
+    lr: gr.Number
+    early_stop: gr.Checkbox
+
+
+@dataclass
+class RunPart(Components):
+    """What shows the run and its results."""
+
+    teach: gr.Button
+    cancel: gr.Button
+    message: gr.HTML
+    progress: gr.HTML
+    cell: gr.HTML
+    details: gr.HTML
+
+
+def build_controls() -> Controls:
+    """How to teach: the length in sight, the rest folded."""
+    preset = gr.Radio(PRESETS, value="balanced", label="How long", elem_id="preset")
+    with gr.Accordion("Advanced", open=False, elem_classes="folded", elem_id="advanced"):
+        method = gr.Radio([("NEARL", NEARL)], value=NEARL, label="How to teach", elem_id="teach-method")
+        hold_out = gr.Slider(
+            0, 50, 25, step=5, label="Images kept aside to check on, per cent of every class", elem_id="hold-out",
+            buttons=[],
+        )  # fmt: skip
+        group_by = gr.Textbox(
+            label="Images that belong together, by their file names",
+            info="An underscore keeps files together whose names agree up to it, such as p12_left and p12_right.",
+            max_length=100, elem_id="group-by",
+        )  # fmt: skip
+        augment = gr.Radio(
+            AUGMENT, value="gentle", label="Small changes to the images while teaching", elem_id="augment",
+            info="Turned, cropped, brighter or darker. Left and right are never swapped.",
+        )  # fmt: skip
+        flip = gr.Checkbox(
+            label="Swap left and right too (only where the side does not matter)", value=False, elem_id="flip"
+        )
+        with gr.Row():
+            steps = gr.Number(
+                label="Steps (0: as “How long” says)", value=0, precision=0, minimum=0, maximum=2000,
+                min_width=180, elem_id="steps",
+            )  # fmt: skip
+            lr = gr.Number(
+                label="Learning rate (0: the usual one)", value=0, minimum=0, maximum=1, step=0.001,
+                min_width=180, elem_id="lr",
+            )  # fmt: skip
+        early_stop = gr.Checkbox(label="Stop early when the error no longer falls", value=True, elem_id="early-stop")
+    return Controls(preset, method, hold_out, group_by, augment, flip, steps, lr, early_stop)
+
+
+def build_buttons() -> dict[str, gr.Component]:
+    """Components of RunPart below the controls."""
+    message = gr.HTML("", js_on_load=None, elem_id="teach-message")
+    with gr.Row(elem_classes="action"):
+        teach = gr.Button("Teach", variant="primary", elem_id="teach")
+        cancel = gr.Button("Cancel", elem_classes=away(), elem_id="cancel")
+    return {"teach": teach, "cancel": cancel, "message": message}
+
+
+def build_result() -> dict[str, gr.Component]:
+    """Components of RunPart for progress and results."""
+    act = asset_text("act.js")
+    progress = gr.HTML(teach_views.run_empty(), js_on_load=act, elem_id="progress")
+    cell = gr.HTML("", js_on_load=act, elem_id="cell")
+    details = gr.HTML("", js_on_load=act, elem_id="details")
+    return {"progress": progress, "cell": cell, "details": details}
+
+
+def _choice(values: tuple) -> Choice:
+    """The values of Controls as a choice; 0 stands for the preset's own."""
+    preset, method, hold_out, group_by, augment, flip, steps, lr, early_stop = values
+    return Choice(
+        preset=preset,
+        method=method,
+        hold_out=float(hold_out or 0) / 100,
+        group_by=(group_by or "").strip(),
+        augment=augment,
+        flip=bool(flip),
+        steps=int(steps) if steps else None,
+        lr=float(lr) if lr else None,
+        early_stop=bool(early_stop),
+    )
+
+
+# ---- what is shown
+
+
+def show(part: RunPart, workspace: Workspace) -> dict:
+    """The run as it is now: progress, results, or why it ended."""
+    run = teaching.current(workspace)
+    shown = {part.cell: "", part.details: ""}
+    if run is None:
+        return {**shown, **_buttons(part, False), part.progress: teach_views.run_empty()}
+    if not run.finished:
+        return {**shown, **_buttons(part, True), part.progress: _progress(run)}
+    if not run.adapter_key:
+        return {**shown, **_buttons(part, False), part.progress: teach_views.ended(run.state, run.error)}
+    entry = workspace.shelf.entry(run.adapter_key)
+    taught = sum(entry.support_counts.values()) if entry else 0
+    losses = run.losses
+    curve = {"losses": losses, "held": run.held, "steps": losses[-1][0] if losses else 1}
+    in_use = workspace.shelf.in_use == run.adapter_key
+    return {
+        **shown,
+        **_buttons(part, False),
+        part.progress: teach_views.summary(run.results, taught, in_use, run.stopped),
+        part.details: teach_views.details(run.results, curve, _mistakes(workspace, run)),
+    }
+
+
+def _buttons(part: RunPart, busy: bool) -> dict:
+    return {part.teach: gr.update(interactive=not busy), part.cancel: seen(busy), part.message: ""}
+
+
+def _progress(run: RunView) -> str:
+    if run.place > 0:
+        return teach_views.waiting(run.place)
+    return teach_views.progress(run.phase, run.step, run.steps, run.seconds_left, run.losses, run.held)
+
+
+def _thumb(workspace: Workspace, row: dict, marks: list[str]) -> Thumb:
+    try:
+        picture = teaching.row_record(workspace, row["index"]).image()
+    except NearlError:
+        picture, marks = Image.new("RGB", (8, 8), "grey"), [*marks, "image removed since"]
+    return row["index"], views.data_uri(picture, views.THUMB_SIDE), row["file"], marks
+
+
+def _mistakes(workspace: Workspace, run: RunView) -> list[Thumb]:
+    from nearl.measure.evaluate import mistakes  # and with it torch: not before the page is up
+
+    found = []
+    for row in mistakes(run.rows or []):
+        share = f"{100 * row['after_share']:.0f} %"
+        found.append(_thumb(workspace, row, [f"is {row['truth']}", f"read as {row['after']}, {share}"]))
+    return found
+
+
+def _follow(ctx: Context, part: RunPart, workspace: Workspace) -> Iterator[dict]:
+    """Show the run until it has ended, and tell the other tabs of its adapter; at once if there is no run."""
+    run, in_use = teaching.current(workspace), workspace.shelf.in_use
+    if run is not None and not run.finished:
+        yield show(part, workspace)
+        for state in run.watch():
+            if not state.finished:
+                yield {part.progress: _progress(state)}
+        if workspace.shelf.in_use != in_use or run.adapter_key:
+            yield {ctx.changed: anew()}
+    yield show(part, workspace)
+
+
+def _cell(ctx: Context, workspace: Workspace, pressed: Press) -> str:
+    """HTML of the images behind a number, with one of them and its map."""
+    cell = teaching.cell(workspace, pressed)
+    record = teaching.row_record(workspace, cell.row)
+    picture, caption = None, ""
+    if cell.map_when:
+        picture, caption = teaching.row_map(ctx.engine, workspace, cell.row, cell.class_name, cell.map_when == AFTER)
+    data = workspace.support.data
+    synthetic = data is not None and data.synthetic
+    drawn = views.viewer(record, synthetic, (picture, caption))
+    classes = teaching.measured(workspace).results["classes"]
+    offered = dict.fromkeys((cell.said, cell.truth))
+    maps = [
+        (f"Map for “{name}”, {m} teaching", classes.index(name), m, cell.map_when == m and name == cell.class_name)
+        for m in MOMENTS
+        for name in offered
+    ]
+    what = "read correctly" if cell.truth == cell.said else f"read as {cell.said}"
+    words = f"{cell.truth}, {what}, {cell.when} teaching: {views.plural(len(cell.rows), 'image')}"
+    state = {"truth": classes.index(cell.truth), "said": classes.index(cell.said), "when": cell.when}
+    thumbs = [_thumb(workspace, row, [f"{100 * row[f'{cell.when}_share']:.0f} %"]) for row in cell.rows]
+    return teach_views.cell_images(words, state, thumbs, cell.row, drawn, maps)
+
+
+# ---- events
+
+
+def wire(
+    ctx: Context, part: RunPart, controls: Controls, editor: gr.HTML, slot: gr.DownloadButton, download_js: str
+) -> None:
+    """`slot`: the hidden button that a file to download is put into; `download_js` presses it."""
+    session = ctx.session
+
+    @guarded(part.message, lambda *given: {part.teach: gr.update(interactive=True)})
+    def on_teach(key: str, value: dict, *values) -> Iterator[dict]:
+        workspace = ctx.workspace(key)
+        yield {session: workspace.id, part.teach: gr.update(interactive=False), part.message: ""}
+        teaching.start(ctx.engine, workspace, value, _choice(values))
+        yield from _follow(ctx, part, workspace)
+
+    @guarded(part.message)
+    def on_cancel(key: str) -> dict:
+        run = teaching.current(ctx.workspace(key))
+        if run is not None:
+            run.cancel()
+        return {part.cancel: seen(False)}
+
+    @guarded(part.cell)
+    def on_cell(key: str, event: gr.EventData) -> dict:
+        pressed = Press.of(event)
+        return {part.cell: "" if pressed.act is Act.CLOSE else _cell(ctx, ctx.workspace(key), pressed)}
+
+    @guarded(part.cell, lambda *given: {slot: None})
+    def on_details(key: str, event: gr.EventData) -> dict:
+        """A number or a mistake; or a file, with the visitor's file names if that is ticked."""
+        workspace, pressed = ctx.workspace(key), Press.of(event)
+        if pressed.act is not Act.REPORT:
+            return {part.cell: _cell(ctx, workspace, pressed)}
+        return {slot: str(teaching.report_file(workspace, pressed.one_of("kind", REPORTS), bool(pressed.ticked)))}
+
+    part.teach.click(on_teach, [session, editor, *controls.outputs], [session, ctx.changed, *part.outputs], **LONG)
+    part.teach.click(None, js=SHOW_PROGRESS, api_visibility="private")
+    part.cancel.click(on_cancel, session, [part.cancel, part.message], **LONG)
+    for shown in (part.progress, part.cell):
+        shown.click(on_cell, session, [part.cell], **DEVICE).then(None, js=SHOW_CELL, api_visibility="private")
+    event = part.details.click(on_details, session, [part.cell, slot], **DEVICE)
+    event.then(None, js=download_js, api_visibility="private").then(None, js=SHOW_CELL, api_visibility="private")
+
+
+def wire_return(
+    ctx: Context, part: RunPart, controls: Controls, tab_item: gr.Tab, opened: gr.events.Dependency
+) -> None:
+    """A page that is reloaded, or a second one, shows the run as it is and goes on watching it."""
+    outputs = [*part.outputs, ctx.changed]
+
+    @guarded(part.message)
+    def on_open(key: str) -> Iterator[dict]:
+        workspace = ctx.workspace(key)
+        yield {controls.method: gr.update(choices=[(f"{c.title}: {c.idea}", c.name) for c in teaching.methods()])}
+        yield from _follow(ctx, part, workspace)
+
+    @guarded(part.message)
+    def on_select(key: str) -> Iterator[dict]:
+        yield from _follow(ctx, part, ctx.workspace(key))
+
+    @guarded(part.message)
+    def on_changed(key: str) -> dict:
+        """The summary says whether the adapter is in use."""
+        workspace = ctx.workspace(key)
+        run = teaching.current(workspace)
+        return show(part, workspace) if run is not None and run.finished else {part.message: ""}
+
+    opened.then(on_open, ctx.session, [*outputs, controls.method], **LONG)
+    tab_item.select(on_select, ctx.session, outputs, trigger_mode="once", **LONG)
+    ctx.changed.change(on_changed, ctx.session, part.outputs, trigger_mode="always_last", **QUIET)

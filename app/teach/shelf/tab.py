@@ -1,0 +1,120 @@
+"""The shelf of the Teach tab: the visitor's adapters, what can be done with them, and two of them on the same image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gradio as gr
+
+from app.context import DEVICE, QUIET, Context, asset_text
+from app.events import GONE, Act, Components, Press, anew, guarded
+from app.html import views
+from app.teach import html as teach_views
+from app.teach.shelf import actions as adapting
+from app.visitor import uploads
+from app.visitor.workspace import Workspace
+from nearl.errors import NearlError
+
+ABOUT = "An adapter is what the model learned from your images, in one small file; it holds no image."
+
+
+@dataclass
+class ShelfPart(Components):
+    """What shows the shelf."""
+
+    message: gr.HTML
+    shelf: gr.HTML
+    comparison: gr.HTML
+    upload: gr.File
+
+
+def build() -> ShelfPart:
+    gr.HTML(views.section("Your adapters") + views.quiet(ABOUT), js_on_load=None)
+    message = gr.HTML("", js_on_load=None, elem_id="shelf-message")
+    items = gr.HTML(teach_views.shelf([]), js_on_load=asset_text("act.js"), elem_id="shelf")
+    comparison = gr.HTML("", js_on_load=asset_text("act.js"), elem_id="comparison")
+    upload = gr.File(
+        label="Put an adapter from a file on the shelf (zip)", file_count="single", height=96, elem_id="adapter-upload"
+    )
+    return ShelfPart(message, items, comparison, upload)
+
+
+def _show(part: ShelfPart, workspace: Workspace) -> dict:
+    return {part.shelf: teach_views.shelf(workspace.shelf.items())}
+
+
+def _comparison(ctx: Context, workspace: Workspace, pressed: Press) -> str:
+    """HTML of the two ticked adapters on the image that is on show in Predict."""
+    items = workspace.shelf.items()
+    chosen = [items[i] for i in pressed.ticked if 0 <= i < len(items)]
+    if len(chosen) != 2:
+        raise NearlError(f"To compare, tick two adapters; now {len(chosen) or 'none'} of them are ticked.")
+    columns = adapting.compare(ctx.engine, workspace, [item.id for item in chosen])
+    record = workspace.viewing.record
+    return teach_views.comparison(views.data_uri(record.image(), 320), record.name, columns)
+
+
+def wire(ctx: Context, part: ShelfPart, slot: gr.DownloadButton, download_js: str) -> None:
+    """`slot`: the hidden button that a file to download is put into; `download_js` presses it."""
+    session = ctx.session
+
+    def with_item(change: Callable[[Workspace, str, Press], None]) -> Callable[[Workspace, Press], dict]:
+        """Do `change` with the adapter that was pressed and let every tab show what is there then."""
+
+        def act(workspace: Workspace, pressed: Press) -> dict:
+            change(workspace, pressed.pick("item", workspace.shelf.items()).id, pressed)
+            return {ctx.changed: anew(), part.message: ""}
+
+        return act
+
+    def download(workspace: Workspace, pressed: Press) -> dict:
+        item = pressed.pick("item", workspace.shelf.items())
+        return {slot: str(adapting.zip_file(workspace, item.id)), part.message: ""}
+
+    def compare(workspace: Workspace, pressed: Press) -> dict:
+        return {part.comparison: _comparison(ctx, workspace, pressed), part.message: ""}
+
+    acts = {
+        Act.USE: with_item(lambda workspace, key, _: adapting.use(ctx.engine, workspace, key)),
+        Act.STOP: with_item(lambda workspace, *_: adapting.use(ctx.engine, workspace, None)),
+        Act.RENAME: with_item(lambda workspace, key, pressed: workspace.shelf.rename(key, pressed.to)),
+        Act.DELETE: with_item(lambda workspace, key, _: workspace.shelf.delete(key)),
+        Act.DOWNLOAD: download,
+        Act.COMPARE: compare,
+    }
+
+    @guarded(part.message, lambda key, *_: {**_show(part, ctx.workspace(key)), slot: None})
+    def on_shelf(key: str, event: gr.EventData) -> dict:
+        pressed = Press.of(event)
+        if pressed.act not in acts:
+            raise NearlError(GONE)
+        return acts[pressed.act](ctx.workspace(key), pressed)
+
+    @guarded(part.message, lambda *given: {part.upload: None})
+    def on_upload(key: str, path: str | None) -> dict:
+        workspace = ctx.workspace(key)
+        try:
+            adapting.use(ctx.engine, workspace, adapting.add(ctx.engine, workspace, path))
+        finally:
+            uploads.forget([path] if path else [])
+        return {session: workspace.id, ctx.changed: anew(), part.message: "", part.upload: None}
+
+    outputs = [session, ctx.changed, part.message]
+    event = part.shelf.click(on_shelf, session, [*outputs, part.shelf, part.comparison, slot], **DEVICE)
+    event.then(None, js=download_js, api_visibility="private")
+    part.comparison.click(lambda: "", None, part.comparison, **QUIET)
+    part.upload.upload(on_upload, [session, part.upload], [*outputs, part.upload], **DEVICE)
+
+
+def wire_return(ctx: Context, part: ShelfPart, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
+    """The shelf is shown again when an adapter was put on it, and on a page that is reloaded or comes back to it."""
+
+    @guarded(part.message)
+    def on_changed(key: str) -> dict:
+        return _show(part, ctx.workspace(key))
+
+    look = {"fn": on_changed, "inputs": ctx.session, "outputs": [part.shelf, part.message], **QUIET}
+    opened.then(concurrency_limit=None, **look)
+    tab_item.select(concurrency_limit=None, **look)
+    ctx.changed.change(trigger_mode="always_last", concurrency_limit=None, **look)

@@ -1,0 +1,136 @@
+"""What the browser tests do on a page: open a tab, bring files, teach; and the words they look for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+
+try:
+    from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
+except ImportError:
+    expect = sync_playwright = None
+
+REQUIRED = os.environ.get("NEARL_REQUIRE_BROWSER") == "1"
+CHROMIUM = os.environ.get("NEARL_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+OPTIONS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+LONG = 120_000  # milliseconds; of a run on a busy machine
+MAP_WORDS = re.compile("Where it looked for|the map is empty")
+NOTICE = "For teaching and research. Not for diagnosis."
+CUT_OFF = re.compile("AbortError|errored out")  # Gradio's own words when a page with an open stream is reloaded
+
+
+@contextlib.contextmanager
+def launched() -> Iterator[Browser]:
+    """A chromium; without one the test is skipped, or fails if NEARL_REQUIRE_BROWSER=1."""
+    if sync_playwright is None:
+        _missing("playwright is not installed")
+    expect.set_options(timeout=30_000)
+    with sync_playwright() as playwright:
+        try:
+            chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        except Error as error:
+            _missing(f"no chromium to run: {str(error).splitlines()[0]}")
+        yield chromium
+        chromium.close()
+
+
+def _missing(why: str) -> None:
+    if REQUIRED:
+        pytest.fail(why)
+    pytest.skip(why)
+
+
+def is_local(url: str) -> bool:
+    parts = urlparse(url)
+    return parts.scheme in ("data", "blob") or parts.hostname in ("127.0.0.1", "localhost")
+
+
+def visit(page: Page, url: str) -> Page:
+    """Open the app and wait until the model is there."""
+    page.set_default_timeout(60_000)
+    page.goto(url)
+    expect(page.locator("#header .model")).to_have_text("Model: clip", timeout=60_000)
+    return page
+
+
+def open_tab(page: Page, tab: str) -> None:
+    page.get_by_role("tab", name=tab, exact=True).click()
+
+
+def upload(page: Page, where: str, files: list[Path]) -> None:
+    page.locator(f"{where} input[type=file]").set_input_files([str(f) for f in files])
+
+
+def choose(page: Page, where: str, label: str) -> None:
+    page.locator(where).get_by_text(label, exact=True).click()
+
+
+def shares(page: Page, when: str) -> list[str]:
+    return page.locator(f"#reading .bar-line.{when} .value").all_inner_texts()
+
+
+def idle(page: Page) -> None:
+    """Wait until the page has nothing left to do, such as setting what a section shows that was just opened."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestIdleCallback(done)))")
+
+
+def bring_by_class(page: Page, task: Path) -> None:
+    """Fill the Teach tab with the task's training images, class by class."""
+    open_tab(page, "Teach")
+    page.get_by_text("My images, class by class").click()
+    for name in ("lesion", "no lesion"):
+        page.get_by_label("Name of the class").fill(name)
+        upload(page, "#class-files", sorted((task / "train" / name).iterdir()))
+        expect(page.locator("#source-message")).to_contain_text(f"Added 5 images to “{name}”")
+    expect(page.locator("#set h3").first).to_have_text("10 images in 2 classes")
+
+
+def bring_zip(page: Page, archive: Path) -> None:
+    open_tab(page, "Teach")
+    page.get_by_text("A zip, or a table of labels").click()
+    upload(page, "#zip", [archive])
+    expect(page.locator("#set h3").first).to_have_text("12 images in 2 classes", timeout=60_000)
+
+
+def teach(page: Page, steps: str = "") -> None:
+    """Start a quick run, or one of so many steps without an early stop."""
+    if steps:
+        page.locator("#advanced").get_by_role("button", name="Advanced").click()
+        box = page.locator("#steps input")
+        expect(box).to_be_visible()
+        idle(page)
+        box.fill(steps)
+        page.locator("#early-stop input").uncheck()
+    page.locator("#preset").get_by_text("Quick", exact=True).click()
+    page.get_by_role("button", name="Teach", exact=True).click()
+
+
+def taught(page: Page) -> Locator:
+    """The headline of a run that has ended well; waits for it."""
+    headline = page.locator("#progress .headline")
+    expect(headline).to_contain_text("now in use in Predict", timeout=LONG)
+    return headline
+
+
+def nameless(page: Page) -> list[str]:
+    """The controls in sight that a screen reader has no name for."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll("button, input:not([type=file]), textarea, select")]
+            .filter((c) => c.offsetParent && !c.labels?.length && !c.ariaLabel && !c.textContent.trim())
+            .map((c) => c.outerHTML.slice(0, 200))"""
+    )
+
+
+def fits(page: Page) -> bool:
+    """Whether nothing is wider than the window."""
+    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
