@@ -198,7 +198,7 @@ def row_map(engine: Engine, workspace: Workspace, row: int, class_name: str, ada
         heatmap = gradcam(classifier, record, list(prompt_set.classes).index(class_name), adapted=adapted)
     moment = f"{AFTER if adapted else BEFORE} teaching"
     if not heatmap.values.any():
-        return None, f"No part of the image speaks for “{class_name}”, {moment}: the map is empty"
+        return None, f"No part of the image supports “{class_name}”, {moment}: the map is empty"
     return views.data_uri(heat_layer(heatmap)), f"Where it looked for “{class_name}”, {moment}"
 
 
