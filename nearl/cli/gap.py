@@ -25,10 +25,10 @@ def run(args: argparse.Namespace) -> Result:
     from nearl.data.splits import draw_support, hold_out
     from nearl.measure.compare import HELD_OUT
     from nearl.measure.gap import study
-    from nearl.measure.gap_report import draw, lines
     from nearl.measure.interaction import interaction
     from nearl.methods import Task, card, make, recipe
     from nearl.report.charts import drawing
+    from nearl.report.gap import draw, lines
 
     names = methods_of(args)
     for name in names:
