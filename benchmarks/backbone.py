@@ -22,9 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from few_shot import T_95, regression
 from skimage.feature import hog
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.preprocessing import StandardScaler
 
 from nearl.backbones import Backbone, load_backbone
@@ -44,6 +43,22 @@ KEPT_OUT = (
     "leukocytes_aml",
 )  # fmt: skip
 ASKED = yaml.safe_load((Path(__file__).parent / "rewordings.yaml").read_text(encoding="utf-8"))
+T_95 = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided 95 % quantile of Student's t for this many seeds
+
+
+def regression(x: np.ndarray, labels: list[int]) -> LogisticRegressionCV:
+    """Logistic regression, L2 strength chosen inside the support set."""
+    folds = max(2, min(4, int(np.bincount(labels).min())))
+    found = LogisticRegressionCV(
+        Cs=np.logspace(-1, 5, 7),
+        l1_ratios=(0,),
+        cv=folds,
+        scoring="balanced_accuracy",
+        class_weight="balanced",
+        max_iter=2000,
+        use_legacy_attributes=False,
+    )
+    return found.fit(x, labels)
 
 
 def read(classifier: Classifier, prompts: PromptSet, test: LabelledSet) -> np.ndarray:
@@ -115,7 +130,7 @@ def negations(backbone: Backbone, classifier: Classifier, tests: dict[str, Label
         test = tests[entry["set"]]
         with torch.no_grad():
             text = backbone.encode_text(backbone.tokenize([entry["prompt"], entry["denied"]])).float()
-            scores = (classifier.image_features(test.records, adapted=False) @ text.T).cpu().numpy()
+            scores = (classifier.image_features(test.records) @ text.T).cpu().numpy()
         inside = np.isin(np.array(test.classes)[test.labels], entry["of"])
         prompt, denied = (scores[inside, i][:, None] - scores[~inside, i][None] for i in (0, 1))
         rows.append(

@@ -22,11 +22,12 @@ from nearl.adapters.store import Adapter, new_adapter
 from nearl.backbones import Backbone, load_backbone
 from nearl.data.phantoms.kinds import phantom_set
 from nearl.data.sets.labelled import LabelledSet
-from nearl.methods import Task, make, recipe
-from nearl.methods.nearl.finetune import has_fast_bf16
-from nearl.methods.nearl.network import NearlCLIP, PromptTokens
+from nearl.methods import Task, make, recipe, restore
+from nearl.methods.nearl.network import NearlCLIP
 from nearl.prompts import PromptSet, default_prompts
 from nearl.reading.classifier import Classifier
+from nearl.train.batches import PromptTokens
+from nearl.train.loop import has_fast_bf16
 
 
 def taught(backbone: Backbone, per_class: int) -> tuple[LabelledSet, NearlCLIP, Adapter, Classifier]:
@@ -42,7 +43,7 @@ def taught(backbone: Backbone, per_class: int) -> tuple[LabelledSet, NearlCLIP, 
         prompts=prompt_set.to_dict(),
         support_counts=data.counts(),
     )
-    return data, model, adapter, Classifier(backbone, prompt_set, adapter)
+    return data, model, adapter, Classifier(backbone, prompt_set, restore(backbone, adapter))
 
 
 def medians(tasks: Mapping[str, Callable], rounds: int) -> dict[str, float]:
@@ -86,7 +87,7 @@ def ratios(name: str, weights: str, batch: int, rounds: int) -> dict:
         tokens = backbone.vision.embed(images)
 
     def step():
-        """As nearl.methods.nearl.finetune does it: patches embedded once and for all, bf16 autocast where it is
+        """As `nearl.train.loop` does it: patches embedded once and for all, bf16 autocast where it is
         faster."""
         optimizer.zero_grad()
         with torch.autocast(backbone.device.type, torch.bfloat16, enabled=has_fast_bf16(backbone)):
@@ -104,7 +105,7 @@ def ratios(name: str, weights: str, batch: int, rounds: int) -> dict:
     lora_step, alta_step, maple_step = (taking_steps(name) for name in ("lora", "alta", "maple"))
 
     def full_prediction():
-        Classifier(backbone, prompt_set, adapter).predict(data.records)
+        Classifier(backbone, prompt_set, restore(backbone, adapter)).predict(data.records)
 
     edits = iter(range(10**6))
 

@@ -28,9 +28,9 @@ from nearl.data.phantoms.kinds import write_phantom_folder
 from nearl.data.sets.labelled import LabelledSet, from_files
 from nearl.data.splits import draw_support, plan
 from nearl.methods import Frozen
-from nearl.methods.nearl.finetune import Recipe
 from nearl.prompts import PromptSet, default_prompts, ready_sets
 from nearl.runs import make_job, teach
+from nearl.train.recipe import Recipe
 
 NAME = "brain_mri_tumor"
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from nearl.explain import overlay
     from nearl.measure.evaluate import measure as evaluate
     from nearl.methods import METHODS, Task, make, restore
-    from nearl.methods.nearl.finetune import Recipe
     from nearl.prompts import PromptSet, default_prompts, ready_sets
     from nearl.reading.classifier import Classifier
+    from nearl.train.recipe import Recipe
 
 # Read when torch loads. By default its waiting threads spin, and on a busy machine with few cores that makes one image
 # take seconds instead of milliseconds.
@@ -44,7 +44,7 @@ _HOMES = {
     "Classifier": "nearl.reading.classifier:Classifier",
     "NearlError": "nearl.errors:NearlError",
     "PromptSet": "nearl.prompts:PromptSet",
-    "Recipe": "nearl.methods.nearl.finetune:Recipe",
+    "Recipe": "nearl.train.recipe:Recipe",
     "Task": "nearl.methods:Task",
     "default_prompts": "nearl.prompts:default_prompts",
     "draw_support": "nearl.data.splits:draw_support",

@@ -67,7 +67,7 @@ class Choice:
 
     @property
     def recipe(self) -> dict:
-        from nearl.methods.nearl.finetune import Recipe
+        from nearl.train.recipe import Recipe
 
         return {} if self.preset == "balanced" else {"steps": Recipe.preset(self.preset).steps}
 
@@ -154,9 +154,9 @@ def start(engine: Engine, workspace: Workspace, choice: Choice) -> ComparisonVie
     data, test, split = sets(workspace, choice.source)
     prompt_set, backbone = gathering.prompts_for(data), engine.backbone()
     from app.work.comparison_view import ComparisonView
-    from nearl.methods.nearl.finetune import Recipe
     from nearl.runs.comparison import ComparisonJob
     from nearl.runs.job import make_job
+    from nearl.train.recipe import Recipe
 
     images, held = numbered(data, "image"), numbered(test, "test image")
     with engine.device_lock:

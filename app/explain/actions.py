@@ -87,7 +87,7 @@ def offered(workspace: Workspace) -> list[Method]:
     from nearl.explain import available
 
     classifier = workspace.viewing.classifier
-    return available(classifier, classifier.model is not None)
+    return available(classifier, classifier.mapped)
 
 
 def heads(workspace: Workspace) -> int:
@@ -208,10 +208,11 @@ def _bundle(trace: Trace, workspace: Workspace, card: Method, layer, head, whole
 def word_shares(engine: Engine, workspace: Workspace, choice: Choice) -> list[Words]:
     """The words of the chosen class's prompts, for the selected image; empty where they cannot be told apart."""
     from nearl.explain.words import words
+    from nearl.methods.shows import Shows
 
     record, adapted = workspace.viewing.record, choice.when == AFTER
     classifier = workspace.viewing.classifier
-    if adapted and (classifier.model is None or classifier.model.config.text_context == "image"):
+    if Shows.WORDS not in (classifier.method if adapted else classifier.zero_shot).shows:
         return []
     index = list(workspace.viewing.prediction.classes).index(choice.class_name)
 

@@ -61,13 +61,16 @@ def read(engine: Engine, workspace: Workspace, value: dict | None) -> None:
         raise NearlError("There is no image yet; choose an example or bring one.")
     prompt_set = prompt_set_from(value)
     backbone = engine.backbone()
+    from nearl.methods import restore
     from nearl.reading.classifier import Classifier
 
     ready = engine.ready_classes() if workspace.shelf.adapter is None else {}
     viewing = workspace.viewing
     with workspace.lock:
         adapter = workspace.shelf.adapter
-        classifier = viewing.ask(prompt_set, lambda: Classifier(backbone, prompt_set, adapter))
+        classifier = viewing.ask(
+            prompt_set, lambda: Classifier(backbone, prompt_set, adapter and restore(backbone, adapter))
+        )
         with engine.device_lock:
             viewing.keep(classifier.predict(viewing.records), _closer(workspace, ready))
 
@@ -77,7 +80,7 @@ def _closer(workspace: Workspace, ready: dict[str, Tensor]) -> list[list[str]]:
     from nearl.backbones.familiar import closer_sets
 
     classifier = workspace.viewing.classifier
-    images = classifier.image_features(workspace.viewing.records, adapted=False)
+    images = classifier.image_features(workspace.viewing.records)
     sets = {} if workspace.shelf.adapter is not None else ready
     return closer_sets(images, classifier.class_embeddings(), sets, classifier.backbone.logit_scale)
 

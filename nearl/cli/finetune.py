@@ -75,9 +75,9 @@ def outcome_lines(outcome) -> list[str]:
 def _job(args: argparse.Namespace, backbone):
     """The job that the arguments and the images describe."""
     from nearl.data.sets.labelled import resolve_splits
-    from nearl.methods.nearl.finetune import PATIENCE, Recipe
     from nearl.methods.nearl.network import NearlConfig
     from nearl.runs.job import make_job
+    from nearl.train.recipe import PATIENCE, Recipe
 
     began = time.perf_counter()
     data, _ = resolve_splits(args.data)  # test/ is left for `evaluate`
@@ -89,7 +89,7 @@ def _job(args: argparse.Namespace, backbone):
     patience = PATIENCE if args.early_stop else 0
     recipe = Recipe.preset(args.preset, seed=args.seed, flip=args.flip, patience=patience, **changes)
     config = NearlConfig.for_backbone(backbone, text_context=args.text_context, orthogonal=not args.no_orthogonal)
-    job = make_job(backbone, data, None, prompts_of(args, data=data), split, recipe, config=config)
+    job = make_job(backbone, data, None, prompts_of(args, data=data), split, recipe, config=config.to_dict())
     job.decode_seconds += reading
     return job
 

@@ -92,11 +92,13 @@ def backbone_of(args: argparse.Namespace) -> Backbone:
 def classifier_of(args: argparse.Namespace, data: LabelledSet | None = None) -> Classifier:
     """The classifier that ``model_options``, ``prompt_options`` and ``adapter_options`` describe."""
     from nearl.adapters.store import load_adapter
+    from nearl.methods import restore
     from nearl.reading.classifier import Classifier
 
     backbone = backbone_of(args)
     adapter = load_adapter(args.adapter, backbone.identity) if args.adapter else None
-    return Classifier(backbone, prompts_of(args, data, adapter), adapter)
+    method = None if adapter is None else restore(backbone, adapter)
+    return Classifier(backbone, prompts_of(args, data, adapter), method)
 
 
 def prompts_of(args: argparse.Namespace, data: LabelledSet | None = None, adapter: Adapter | None = None) -> PromptSet:

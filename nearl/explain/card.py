@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nearl.backbones import Backbone
+from nearl.methods.shows import Shows
 
 
 @dataclass(frozen=True)
@@ -34,3 +35,4 @@ class Method:
     same_units: bool = False
     slow: bool = False
     fits: Callable[[Backbone], bool] = lambda backbone: True
+    needs: tuple[Shows, ...] = ()

@@ -20,7 +20,7 @@ import torch
 from scipy.stats import beta, spearmanr
 from torch import Tensor
 
-from nearl.adapters.store import Adapter, load_adapter
+from nearl.adapters.store import load_adapter
 from nearl.backbones import Backbone
 from nearl.data.images import ImageRecord
 from nearl.data.phantoms.kinds import CLASSES, make_phantom, phantom_set
@@ -30,9 +30,10 @@ from nearl.explain.maps.occlusion import cover
 from nearl.explain.registry import METHODS, available, draw
 from nearl.explain.score import Score, Scorer, randomised
 from nearl.explain.trace import Trace
-from nearl.methods.nearl.finetune import Recipe, finetune
+from nearl.methods import Task, make, restore
 from nearl.prompts import PromptSet
 from nearl.reading.classifier import Classifier
+from nearl.train.recipe import Recipe
 
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of the patches; denser where the curves are steep (our choice)
 BATCH = 16
@@ -239,14 +240,15 @@ class _Kind:
 def _taught(backbone: Backbone, kind: str, path: str | None, shots: int, seed: int, log: Callable) -> Classifier:
     example = phantom_set(kind, max(shots, 1), seed=TEACH_SEED + seed)
     prompt_set = PromptSet.from_dict(example.prompts).for_classes(example.classes)
-    adapter: Adapter | None = None
+    method = None
     if path is not None:
-        adapter = load_adapter(path, backbone.identity)
+        method = restore(backbone, load_adapter(path, backbone.identity))
     elif shots:
         log(f"{kind}: teaching on {len(example)} phantoms")
-        for progress in finetune(backbone, example, prompt_set, recipe=Recipe(seed=seed)):
-            adapter = progress.adapter
-    return Classifier(backbone, prompt_set, adapter)
+        method = make("nearl", Task(backbone, prompt_set, example))
+        for _ in method.fit(Recipe(seed=seed)):
+            pass
+    return Classifier(backbone, prompt_set, method)
 
 
 def table(result: dict) -> list[str]:

@@ -24,18 +24,10 @@ BATCH = 16
 
 def available(classifier: Classifier, adapted: bool, slow: bool = True) -> list[Method]:
     """The maps that can be drawn of the frozen or the adapted model."""
-    if adapted and not classifier.mapped:
+    method = classifier.method if adapted else classifier.zero_shot
+    if method is None:
         return []
-    model = classifier.model if adapted else None
-    plain = not adapted or (model is not None and model.config.text_context == "support")
-    return [
-        m
-        for m in METHODS.values()
-        if m.fits(classifier.backbone)
-        and (model is not None or not m.adapter)
-        and (slow or not m.slow)
-        and (plain or m.key != "evidence")
-    ]
+    return [m for m in METHODS.values() if m.fits(classifier.backbone) and not method.supports(m) and slow >= m.slow]
 
 
 def draw(trace: Trace, method: str, score: Score, layer: int | None = None, head: int | None = None) -> list[Heatmap]:
@@ -100,15 +92,10 @@ def _check(scorer: Scorer, method: str, layer: int | None, head: int | None) -> 
         raise NearlError(f"There is no map called '{method}'; choose one of {', '.join(METHODS)}.")
     card, backbone = METHODS[method], scorer.classifier.backbone
     tower = backbone.vision
-    if scorer.method is not None and (card.adapter or card.key == "evidence"):
-        raise NearlError(
-            f"“{card.name}” reads how NEARL works inside, and this adapter was taught with {scorer.method.card.title}; "
-            "choose another map, or one before teaching."
-        )
-    if scorer.per_image and card.key == "evidence":
-        raise NearlError("Patch evidence is not defined where every image makes class embeddings of its own.")
     if card.adapter and not scorer.adapted:
         raise NearlError(f"“{card.name}” shows what teaching changed, so it needs an adapter.")
+    if reason := scorer.method.supports(card):
+        raise NearlError(reason)
     if not card.fits(backbone):
         raise NearlError(f"“{card.name}” needs a model that averages its patches, which '{backbone.name}' does not.")
     heads = head_count(backbone)

@@ -16,6 +16,7 @@ from nearl.explain.render import figure, overlay, save_figure
 from nearl.explain.score import OTHERS, Score, Scorer
 from nearl.explain.trace import Trace
 from nearl.explain.words import words
+from nearl.methods.shows import Shows
 from nearl.prompts import class_key
 from nearl.reading.classifier import Classifier
 
@@ -32,9 +33,9 @@ def class_index(classes: Sequence[str], name: str) -> int:
 
 def caption(heatmap: Heatmap, classifier: Classifier, when: datetime.date | None = None) -> list[str]:
     """The lines under a figure: method, class and prompts, model and adapter, date."""
-    adapter = classifier.adapter
     taught = "no adapter"
-    if adapter is not None:
+    if classifier.method is not None:
+        adapter = classifier.method.adapter()
         taught = f"adapter {adapter.version[:8]}, taught on {sum(adapter.meta['support_counts'].values())} images"
     index = class_index(classifier.prompt_set.classes, heatmap.class_name)
     prompts = classifier.prompt_set.texts()[index]
@@ -94,9 +95,9 @@ def write_maps(
                 options = {"layer": layer if card.layers else None, "head": head if card.heads else None}
                 drawn.setdefault(card.key, []).extend(draw(trace, card.key, score, **options))
         if method == ALL:
-            if not trace.scorer.per_image and trace.scorer.method is None:
+            if Shows.WORDS in trace.scorer.method.shows:
                 found["words"] += [{"adapted": adapted, **asdict(w)} for w in words(trace, score.class_index)]
-            found["profile"] = asdict(profile(trace)) if trace.model is not None else None
+            found["profile"] = asdict(profile(trace)) if trace.updates else None
     if not drawn:  # say why
         trace = Trace(Scorer(classifier), [record])
         draw(trace, method, score, layer, head)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nearl.errors import NearlError
+from nearl.methods import restore
 from nearl.methods.shows import Shows
 from nearl.reading.classifier import Classifier
 
@@ -52,64 +53,50 @@ class Score(NamedTuple):
 
 
 class Scorer:
-    """Normalised pixels [B, 3, H, W] -> logits [B, C], with the text side encoded once.
+    """Normalised pixels [B, 3, H, W] -> logits [B, C] of the frozen model or of the taught method.
 
-    ``adapted`` None takes the adapted model if there is one. ``head_seed`` permutes the coordinates of the class
-    embeddings, which randomises the head and keeps all angles between classes; with per-image context, where they are
-    made anew for every image, it changes nothing. With an adapter of another method than NEARL the coordinates of the
-    image embeddings are permuted, which is the same and serves any head. Raises NearlError for an adapted model without
-    an adapter, or whose method no map can be drawn of.
+    ``adapted`` None takes the taught method if there is one. ``head_seed`` permutes the coordinates of the image
+    embeddings, which randomises the head and keeps all angles between classes. Raises NearlError for a taught method
+    where there is none, or of which no map can be drawn.
     """
 
     def __init__(self, classifier: Classifier, adapted: bool | None = None, head_seed: int | None = None):
         self.classifier = classifier
-        self.adapted = classifier.adapter is not None if adapted is None else adapted
-        if self.adapted and classifier.adapter is None:
+        self.adapted = classifier.method is not None if adapted is None else adapted
+        method = classifier.method if self.adapted else classifier.zero_shot
+        if method is None:
             raise NearlError("There is no adapter yet, so only the map of the frozen model can be drawn.")
-        self.method = classifier.method if self.adapted else None
-        self.backbone = classifier.backbone if self.method is None else self.method.tower
-        if self.method is not None and Shows.TOKENS not in self.method.shows:
-            raise NearlError(Shows.TOKENS.value.format(title=self.method.card.title))
+        if Shows.TOKENS not in method.shows:
+            raise NearlError(Shows.TOKENS.value.format(title=method.card.title))
+        self.method, self.backbone = method, method.tower
         self.classes = tuple(classifier.prompt_set.classes)
-        self.per_image = self.model is not None and self.model.config.text_context == "image"
-        self.summaries = self.embeddings = self.order = None
-        with self.backbone.lock, torch.no_grad():
-            if self.per_image:
-                self.prompts = classifier.prompt_tokens()
-                return
-            self.embeddings = classifier.embeddings(self.adapted)
-            if self.model is not None:
-                self.summaries = classifier.taught_features().summaries
+        self.order = None
         if head_seed is not None:
             generator = torch.Generator().manual_seed(head_seed)
-            self.order = torch.randperm(self.embeddings.shape[1], generator=generator).to(self.embeddings.device)
-            self.embeddings = self.embeddings[:, self.order]
+            order = torch.randperm(self.backbone.embed_dim, generator=generator)
+            self.order = order.to(self.backbone.device)
 
     @property
-    def model(self):
-        """A NEARL adapter's modules, or None for the frozen model and for other methods."""
-        return self.classifier.model if self.adapted else None
+    def embeddings(self) -> Tensor:
+        """Unit class embeddings [C, E] to compare image embeddings with."""
+        embeddings = self.method.classes()
+        return embeddings if self.order is None else embeddings[:, torch.argsort(self.order)]
 
     def logits(self, pixels: Tensor) -> Tensor:
         """The caller holds the backbone's lock and decides about gradients."""
-        if self.per_image:
-            return self.model(pixels, self.prompts)
-        if self.method is not None:
-            image = self.method.encode_image(pixels)
-            return self.method.scores(image if self.order is None else image[:, self.order])
-        image = self.model.encode_image(pixels, self.summaries) if self.adapted else self.backbone.encode_image(pixels)
-        return self.backbone.logit_scale * image.float() @ self.embeddings.T
+        return self.method.see(pixels, self.order)
 
 
 def randomised(classifier: Classifier, seed: int) -> Classifier:
     """The same classifier with every tensor of its adapter shuffled: the control of Adebayo et al., "Sanity Checks for
     Saliency Maps", NeurIPS 2018, together with a ``Scorer`` that has a ``head_seed``."""
-    adapter = classifier.adapter
-    if adapter is None:
+    if classifier.method is None:
         return classifier
+    adapter = classifier.method.adapter()
     generator = torch.Generator().manual_seed(seed)
     state = {
         key: value.reshape(-1)[torch.randperm(value.numel(), generator=generator)].reshape(value.shape)
         for key, value in adapter.state.items()
     }
-    return Classifier(classifier.backbone, classifier.prompt_set, replace(adapter, state=state))
+    method = restore(classifier.backbone, replace(adapter, state=state))
+    return Classifier(classifier.backbone, classifier.prompt_set, method)

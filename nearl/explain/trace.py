@@ -30,7 +30,8 @@ class Trace:
 
     def __init__(self, scorer: Scorer, records: Sequence[ImageRecord], gradient: bool = True):
         self.scorer, self.backbone, self.records = scorer, scorer.backbone, list(records)
-        self.tower, self.model, self.gradient = self.backbone.vision, scorer.model, gradient
+        self.tower, self.gradient = self.backbone.vision, gradient
+        self.adapters, self.queries = scorer.method.updates("vision"), scorer.method.queries()
         with self.backbone.lock, torch.set_grad_enabled(gradient), self._capture() as seen:
             self.pixels = scorer.classifier.pixels(self.records)
             self.logits = scorer.logits(self.pixels)
@@ -39,13 +40,10 @@ class Trace:
         self.pool_attention = (seen.attention[POOL] or [None])[0] if POOL in seen.attention else None
         self.norms = [seen.outputs["norm", k][0] for k in blocks]
         self.cam = seen.outputs[CAM][0]
-        self.updates: dict[int, Update] = {k: seen.results["update", k][0] for k in self._adapted()}
+        self.updates: dict[int, Update] = {k: seen.results["update", k][0] for k in self.adapters}
         self.tokens = seen.outputs[LAST][0]
         self.query_attention = self._query_attention(seen)
         self._grads: dict[tuple[Score, Hashable], Tensor] = {}
-
-    def _adapted(self) -> list[int]:
-        return [] if self.model is None else sorted(map(int, self.model.oca_vision))
 
     def _capture(self) -> Capture:
         blocks = self.tower.blocks
@@ -55,31 +53,19 @@ class Trace:
         pool = self.tower.attention_pool
         if pool is not None:
             inside[POOL] = pool
-        calls = {}
-        if self.model is not None:
-            ocas = self.model.oca_vision
-            calls = {
-                ("update", int(k)): (oca, lambda module, args, out: module.parts(args, out)) for k, oca in ocas.items()
-            }
-            if str(len(blocks) - 1) in ocas:
-                outputs[LAST] = ocas[str(len(blocks) - 1)]
-            if self.model.config.synergy == "useformer":
-                inside[QUERIES] = self.model.useformer.blocks[0].cross
+        parts = lambda module, args, out: module.parts(args, out)  # noqa: E731
+        calls = {("update", k): (adapter, parts) for k, adapter in self.adapters.items()}
+        outputs[LAST] = self.adapters.get(len(blocks) - 1, blocks[-1])
+        if self.queries is not None:
+            inside[QUERIES] = self.queries.module
         return Capture(inside, outputs, calls, leaf=blocks[0])
 
     def _query_attention(self, seen: Capture) -> dict[int, Tensor]:
         """Of the first shared block, averaged over its heads, at the steps that end a vision block."""
-        if QUERIES not in seen.attention:
+        if self.queries is None or QUERIES not in seen.attention:
             return {}
-        heads = self.model.config.heads
-        steps = seen.attention[QUERIES]
-        if self.scorer.per_image:  # a step for every adapted block of either tower
-            ends = {s: k for k, s in enumerate(self.model.vision_steps) if str(k) in self.model.oca_vision}
-            texts = {s for k, s in enumerate(self.model.text_steps) if str(k) in self.model.oca_text}
-            taken = [ends.get(s) for s in range(self.model.total_steps) if s in ends or s in texts]
-        else:
-            taken = self._adapted()
-        weights = {k: w.detach().unflatten(1, (heads, -1)) for k, w in zip(taken, steps, strict=True)}
+        steps = zip(self.queries.steps, seen.attention[QUERIES], strict=True)
+        weights = {k: w.detach().unflatten(1, (self.queries.heads, -1)) for k, w in steps}
         return {k: w.mean(1) for k, w in weights.items() if k is not None}
 
     def grad(self, score: Score, *keys: Hashable) -> list[Tensor]:

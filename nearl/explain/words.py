@@ -13,7 +13,8 @@ from nearl.errors import NearlError
 from nearl.explain.capture import Capture
 from nearl.explain.maps.relevance import carry
 from nearl.explain.trace import Trace
-from nearl.methods.nearl.network import PromptTokens
+from nearl.methods.shows import Shows
+from nearl.train.batches import PromptTokens
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,8 @@ def words(trace: Trace, class_index: int, image: int = 0) -> list[Words]:
     adapters of other methods than NEARL.
     """
     scorer, backbone = trace.scorer, trace.backbone
-    if scorer.method is not None:
-        raise NearlError("The words' shares are shown before teaching and for NEARL's adapters alone.")
-    if scorer.per_image:
-        raise NearlError(
-            "With per-image context the words are read anew for each image, so their shares are not shown."
-        )
+    if Shows.WORDS not in scorer.method.shows:
+        raise NearlError(Shows.WORDS.value.format(title=scorer.method.card.title))
     if not 0 <= class_index < len(scorer.classes):
         raise NearlError(f"There is no class number {class_index + 1} among these prompts.")
     texts = scorer.classifier.prompt_set.texts()[class_index]
@@ -49,10 +46,7 @@ def words(trace: Trace, class_index: int, image: int = 0) -> list[Words]:
         image_embedding = _image_embedding(trace, image)
     capture = Capture(dict(enumerate(tower.blocks)), {"last": _last(trace)}, leaf=tower.blocks[0])
     with backbone.lock, torch.enable_grad(), capture as seen:
-        if scorer.adapted:
-            embedding = trace.model.encode_text(PromptTokens(tokens, [len(texts)])).embeddings[0]
-        else:
-            embedding = F.normalize(backbone.encode_text(tokens).float().mean(0), dim=-1)
+        embedding = scorer.method.encode_text(PromptTokens(tokens, [len(texts)]))[0]
         weights = [seen.attention[k][0] for k in range(tower.depth)]
         last = seen.outputs["last"][0]
         *grads, end = torch.autograd.grad((image_embedding * embedding).sum(), [*weights, last], allow_unused=True)
@@ -65,9 +59,7 @@ def words(trace: Trace, class_index: int, image: int = 0) -> list[Words]:
 
 def _last(trace: Trace):
     tower = trace.backbone.text
-    key = str(tower.depth - 1)
-    adapted = trace.model is not None and key in trace.model.oca_text
-    return trace.model.oca_text[key] if adapted else tower.blocks[-1]
+    return trace.scorer.method.updates("text").get(tower.depth - 1, tower.blocks[-1])
 
 
 def _image_embedding(trace: Trace, image: int) -> Tensor:

@@ -34,8 +34,8 @@ from nearl.errors import NearlError
 from nearl.measure.cost import PeakMemory
 from nearl.measure.evaluate import evaluate
 from nearl.methods import Frozen, Method, Task, card, make, recipe
-from nearl.methods.nearl.finetune import Progress
 from nearl.prompts import PromptSet, default_prompts, ready_sets
+from nearl.train.recipe import Progress
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "peft", "scikit-learn", "numpy")
 METRICS = ("n", "balanced_accuracy", "balanced_accuracy_interval", "accuracy", "auroc", "ece")

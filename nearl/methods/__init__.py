@@ -1,11 +1,8 @@
-"""NEARL and its peers behind one small interface, one file per method."""
+"""NEARL and other methods of adaptation behind one interface, one file per method."""
 
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Frozen, Task
-from nearl.methods.registry import ABLATIONS, METHODS, card, make, names, recipe
-from nearl.methods.restoring import build, is_nearl, restore
+from nearl.methods.registry import METHODS, card, make, names, recipe
+from nearl.methods.restoring import restore
 
-__all__ = [
-    "ABLATIONS", "METHODS", "Card", "Frozen", "Method", "Task", "build", "card", "is_nearl", "make", "names", "recipe",
-    "restore",
-]  # fmt: skip
+__all__ = ["METHODS", "Card", "Frozen", "Method", "Task", "card", "make", "names", "recipe", "restore"]

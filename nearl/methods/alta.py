@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,8 +11,8 @@ from nearl.backbones import Backbone
 from nearl.backbones.shadow import shadow
 from nearl.methods.base import Card, InsideTower
 from nearl.methods.frozen import Task
-from nearl.methods.nearl.finetune import Progress, Recipe
-from nearl.methods.training import descend
+from nearl.train.learner import Phase
+from nearl.train.recipe import Recipe
 
 
 class Bottleneck(nn.Module):
@@ -69,7 +68,10 @@ class Alta(InsideTower):
             nn.init.zeros_(bottleneck.up.weight)
             nn.init.zeros_(bottleneck.up.bias)
 
-    def learn(self, recipe: Recipe) -> Iterator[Progress]:
+    def phases(self, recipe: Recipe) -> list[Phase]:
         views, classes = self.task.views(recipe), self.task.classes()
-        encode = lambda index, rng: self.adapted.encode_tokens(views.draw(index, rng))  # noqa: E731
-        return descend(self, recipe, lambda index, rng: self.task.backbone.logit_scale * encode(index, rng) @ classes.T)
+
+        def forward(index: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, float]:
+            return self.backbone.logit_scale * self.adapted.encode_tokens(views.draw(index, rng)) @ classes.T, 0.0
+
+        return [Phase(recipe.steps, recipe.batch_size, forward)]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task
-from nearl.methods.nearl.finetune import Progress, Recipe
-from nearl.methods.training import descend, draw_view
+from nearl.train.batches import draw_view
+from nearl.train.learner import Phase
+from nearl.train.recipe import Recipe
 
 
 class ClipAdapter(Method):
@@ -46,11 +46,14 @@ class ClipAdapter(Method):
         ratio = self.options["ratio"]
         return F.normalize(ratio * F.relu(F.relu(f @ self.down.T) @ self.up.T) + (1 - ratio) * f, dim=-1)
 
-    def learn(self, recipe: Recipe) -> Iterator[Progress]:
-        task = self.task
-        views, classes = task.frozen.embed(task.frozen.views(task.support.records, recipe)), task.classes()
-        scores = lambda f: task.backbone.logit_scale * self.adapt(f) @ classes.T  # noqa: E731
-        return descend(self, recipe, lambda index, rng: scores(draw_view(views, index, rng)))
+    def phases(self, recipe: Recipe) -> list[Phase]:
+        frozen, classes = self.task.frozen, self.task.classes()
+        views = frozen.embed(frozen.views(self.task.support.records, recipe))
+
+        def forward(index: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, float]:
+            return self.backbone.logit_scale * self.adapt(draw_view(views, index, rng)) @ classes.T, 0.0
+
+        return [Phase(recipe.steps, recipe.batch_size, forward)]
 
     def embed(self, pooled: Tensor) -> Tensor:
         return self.adapt(super().embed(pooled))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearl.backbones.context import ContextSlot
-from nearl.methods.base import Card, Method
-from nearl.methods.frozen import Task, ensemble
-from nearl.methods.nearl.finetune import Progress, Recipe, draw_prompts
-from nearl.methods.nearl.network import PromptTokens
-from nearl.methods.training import descend, draw_view
+from nearl.methods.base import Card, InsideText
+from nearl.methods.frozen import Task
+from nearl.train.batches import draw_prompts, draw_view
+from nearl.train.learner import Phase
+from nearl.train.recipe import Recipe
 
 
-class CoOp(Method):
+class CoOp(InsideText):
     """A unified context of M learned token vectors stands before every class's words and is trained through the frozen
     text tower.
 
@@ -46,24 +44,20 @@ class CoOp(Method):
     def start(self, recipe: Recipe) -> None:
         nn.init.normal_(self.context, std=self.slot.spread())
 
-    def encode_text(self, prompts: PromptTokens) -> Tensor:
-        """Unit class embeddings [C, E] of tokenised prompts with the context before them."""
-        text = self.task.backbone.text
-        x, state = self.slot.embed(prompts.tokens, self.context)
+    def encode_prompts(self, tokens: Tensor) -> Tensor:
+        text = self.backbone.text
+        x, state = self.slot.embed(tokens, self.context)
         for k in range(text.depth):
             x = text.block(k, x, state)
-        return ensemble(F.normalize(text.pool(x, state).float(), dim=-1), prompts.counts)
+        return F.normalize(text.pool(x, state).float(), dim=-1)
 
-    def learn(self, recipe: Recipe) -> Iterator[Progress]:
-        task = self.task
-        views = task.frozen.embed(task.frozen.views(task.support.records, recipe))
-        texts = [task.backbone.tokenize(group) for group in task.prompt_set.texts()]
+    def phases(self, recipe: Recipe) -> list[Phase]:
+        frozen = self.task.frozen
+        views = frozen.embed(frozen.views(self.task.support.records, recipe))
+        texts = [self.backbone.tokenize(group) for group in self.task.prompt_set.texts()]
 
-        def logits(index: np.ndarray, rng: np.random.Generator) -> Tensor:
+        def forward(index: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, float]:
             classes = self.encode_text(draw_prompts(texts, recipe.prompts_per_class, rng))
-            return task.backbone.logit_scale * draw_view(views, index, rng) @ classes.T
+            return self.backbone.logit_scale * draw_view(views, index, rng) @ classes.T, 0.0
 
-        return descend(self, recipe, logits)
-
-    def classes(self) -> Tensor:
-        return self.text(lambda: self.encode_text(self.task.tokens()))
+        return [Phase(recipe.steps, recipe.batch_size, forward)]

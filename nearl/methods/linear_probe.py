@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task
-from nearl.methods.nearl.finetune import Progress, Recipe
 from nearl.methods.selection import choose_strength
+from nearl.train.learner import Phase
+from nearl.train.recipe import Recipe
 
 
 class LinearProbe(Method):
@@ -20,8 +19,8 @@ class LinearProbe(Method):
     card = Card(
         "linear-probe",
         "Linear probe",
-        "A logistic regression on the frozen image features, which never looks at the words. How strongly it is held "
-        "back is chosen by keeping parts of the support images aside.",
+        "A logistic regression on the frozen image features, which ignores the prompts. The strength of its "
+        "regularisation is chosen by cross-validation within the support set.",
         "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, arXiv 2103.00020",
         "one weight per feature and class, and one bias per class",
         any_classes=False,
@@ -33,25 +32,25 @@ class LinearProbe(Method):
         self.weight = nn.Parameter(torch.zeros(count, task.backbone.embed_dim, device=task.backbone.device))
         self.bias = nn.Parameter(torch.zeros(count, device=task.backbone.device))
 
-    def learn(self, recipe: Recipe) -> Iterator[Progress]:
+    def phases(self, recipe: Recipe) -> list[Phase]:
         x, y = self.task.features().cpu().numpy().astype(np.float64), np.array(self.task.support.labels)
         fit = lambda index, strength: _regression(strength).fit(x[index], y[index])  # noqa: E731
         predictor = lambda index, strength: lambda held: fit(index, strength).predict_proba(x[held])  # noqa: E731
         strength = choose_strength(y, predictor, recipe.seed)
         found = fit(np.arange(len(y)), strength)
         weight, bias = found.coef_, found.intercept_
-        if len(bias) == 1:  # two classes: one logit, shared out evenly
+        if len(bias) == 1:  # two classes: one logit, split evenly
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
         self.weight.data.copy_(torch.from_numpy(weight))
         self.bias.data.copy_(torch.from_numpy(bias))
         self.chosen = {"strength": strength}
-        return iter(())
+        return []
 
     def scores(self, images: Tensor) -> Tensor:
         return images @ self.weight[self.rows].T + self.bias[self.rows]
 
 
 def _regression(strength: float):
-    from sklearn.linear_model import LogisticRegression  # seconds to import, and prediction does without
+    from sklearn.linear_model import LogisticRegression  # seconds to import, and not needed to predict
 
     return LogisticRegression(C=strength, class_weight="balanced", max_iter=2000, tol=1e-6)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,14 +9,14 @@ from torch import Tensor, nn
 from nearl.backbones import Backbone
 from nearl.backbones.shadow import shadow
 from nearl.errors import NearlError
-from nearl.methods.base import Card, InsideTower
-from nearl.methods.frozen import Task, ensemble
-from nearl.methods.nearl.finetune import Progress, Recipe, draw_prompts
-from nearl.methods.nearl.network import PromptTokens
-from nearl.methods.training import descend
+from nearl.methods.base import Card, InsideText, InsideTower
+from nearl.methods.frozen import Task
+from nearl.train.batches import draw_prompts
+from nearl.train.learner import Phase
+from nearl.train.recipe import Recipe
 
 
-class LoRA(InsideTower):
+class LoRA(InsideText, InsideTower):
     """W x + (alpha / r) B A x for queries, keys and values of every block of both towers, B starting at zero.
 
     Rank 2, alpha 1 and dropout 0.25 before A are CLIP-LoRA's, for every set. The layers are ``peft``'s. They sit in a
@@ -54,44 +52,26 @@ class LoRA(InsideTower):
     def tower(self) -> Backbone:
         return self.adapted
 
-    def encode_text(self, prompts: PromptTokens) -> Tensor:
-        """Unit class embeddings [C, E] of the adapted text tower."""
-        return ensemble(self.adapted.encode_text(prompts.tokens).float(), prompts.counts)
+    def encode_prompts(self, tokens: Tensor) -> Tensor:
+        return self.adapted.encode_text(tokens).float()
 
-    def learn(self, recipe: Recipe) -> Iterator[Progress]:
-        task = self.task
-        views = task.views(recipe)
-        texts = [task.backbone.tokenize(group) for group in task.prompt_set.texts()]
+    def phases(self, recipe: Recipe) -> list[Phase]:
+        views = self.task.views(recipe)
+        texts = [self.backbone.tokenize(group) for group in self.task.prompt_set.texts()]
 
-        def logits(index: np.ndarray, rng: np.random.Generator) -> Tensor:
+        def forward(index: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, float]:
             self._dropout(True)
             classes = self.encode_text(draw_prompts(texts, recipe.prompts_per_class, rng))
             images = self.adapted.encode_tokens(views.draw(index, rng))
             self._dropout(False)
-            return task.backbone.logit_scale * images @ classes.T
+            return self.backbone.logit_scale * images @ classes.T, 0.0
 
-        return seeded(descend(self, recipe, logits), recipe.seed)
+        return [Phase(recipe.steps, recipe.batch_size, forward)]
 
     def _dropout(self, on: bool) -> None:
         for name, module in self.adapted.model.named_modules():
             if name.endswith("lora_dropout.default"):
                 module.train(on)
-
-    def classes(self) -> Tensor:
-        return self.text(lambda: self.encode_text(self.task.tokens()))
-
-
-def seeded(steps: Iterator[Progress], seed: int) -> Iterator[Progress]:
-    """The same steps, torch's generators (for dropout) seeded anew within each and as they were outside."""
-    number = 0
-    while True:
-        with torch.random.fork_rng():
-            torch.manual_seed(1_000_003 * seed + number)
-            progress = next(steps, None)
-        if progress is None:
-            return
-        yield progress
-        number += 1
 
 
 def _inject(adapted, rank: int, alpha: float, dropout: float) -> dict[str, nn.Parameter]:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearl.backbones.context import ContextSlot
-from nearl.methods.base import Card, InsideTower
-from nearl.methods.frozen import Task, ensemble
-from nearl.methods.nearl.finetune import Progress, Recipe, draw_prompts
-from nearl.methods.nearl.network import PromptTokens
-from nearl.methods.training import descend
+from nearl.methods.base import Card, InsideText, InsideTower
+from nearl.methods.frozen import Task
+from nearl.train.batches import draw_prompts
+from nearl.train.learner import Phase
+from nearl.train.recipe import Recipe
 
 
-class MaPLe(InsideTower):
+class MaPLe(InsideText, InsideTower):
     """Before each of the first J blocks of the text tower M learned vectors P_k take the place of those before them,
     and before the same blocks of the image tower W_k P_k + b_k do: J (M d_t + d_t d_v + d_v) parameters.
 
@@ -37,7 +35,7 @@ class MaPLe(InsideTower):
         features=False,
         recipe={"lr": 2e-3},
     )
-    shows = frozenset()  # its own tokens stand among the image's
+    shows = frozenset()  # its own tokens are among the image's
 
     def __init__(self, task: Task, context: int = 2, depth: int = 9):
         super().__init__(task, context=context, depth=depth)
@@ -56,15 +54,14 @@ class MaPLe(InsideTower):
         for coupling in self.couplings:
             coupling.reset_parameters()
 
-    def encode_text(self, prompts: PromptTokens) -> Tensor:
-        """Unit class embeddings [C, E] of tokenised prompts with the learned vectors before them."""
-        text = self.task.backbone.text
-        x, state = self.slot.embed(prompts.tokens, self.context[0])
+    def encode_prompts(self, tokens: Tensor) -> Tensor:
+        text = self.backbone.text
+        x, state = self.slot.embed(tokens, self.context[0])
         for k in range(text.depth):
             if 0 < k < len(self.context):
                 x = self.slot.place(x, self.context[k])
             x = text.block(k, x, state)
-        return ensemble(F.normalize(text.pool(x, state).float(), dim=-1), prompts.counts)
+        return F.normalize(text.pool(x, state).float(), dim=-1)
 
     def encode_tokens(self, x: Tensor) -> Tensor:
         """Embedded patches [B, N, d] -> unit image embeddings [B, E] float32."""
@@ -76,16 +73,12 @@ class MaPLe(InsideTower):
             x = vision.block(k, x)
         return self.embed(vision.features(x[:, :count]).float())
 
-    def classes(self) -> Tensor:
-        return self.text(lambda: self.encode_text(self.task.tokens()))
+    def phases(self, recipe: Recipe) -> list[Phase]:
+        views = self.task.views(recipe)
+        texts = [self.backbone.tokenize(group) for group in self.task.prompt_set.texts()]
 
-    def learn(self, recipe: Recipe) -> Iterator[Progress]:
-        task = self.task
-        views = task.views(recipe)
-        texts = [task.backbone.tokenize(group) for group in task.prompt_set.texts()]
-
-        def logits(index: np.ndarray, rng: np.random.Generator) -> Tensor:
+        def forward(index: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, float]:
             classes = self.encode_text(draw_prompts(texts, recipe.prompts_per_class, rng))
-            return task.backbone.logit_scale * self.encode_tokens(views.draw(index, rng)) @ classes.T
+            return self.backbone.logit_scale * self.encode_tokens(views.draw(index, rng)) @ classes.T, 0.0
 
-        return descend(self, recipe, logits)
+        return [Phase(recipe.steps, recipe.batch_size, forward)]

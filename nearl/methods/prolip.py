@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task
-from nearl.methods.nearl.finetune import Progress, Recipe
-from nearl.methods.training import descend, draw_view
+from nearl.train.batches import draw_view
+from nearl.train.learner import Phase
+from nearl.train.recipe import Recipe
 
 
 class ProLIP(Method):
@@ -50,7 +50,11 @@ class ProLIP(Method):
         """|W - W_0|_F^2 / N, a scalar."""
         return (self.weight - self.frozen_weight).square().sum() / self.task.shots
 
-    def learn(self, recipe: Recipe) -> Iterator[Progress]:
+    def phases(self, recipe: Recipe) -> list[Phase]:
         views, classes = self.task.frozen.views(self.task.support.records, recipe), self.task.classes()
-        scores = lambda pooled: self.task.backbone.logit_scale * self.embed(pooled) @ classes.T  # noqa: E731
-        return descend(self, recipe, lambda index, rng: scores(draw_view(views, index, rng)), self.penalty)
+
+        def forward(index: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+            images = self.embed(draw_view(views, index, rng))
+            return self.backbone.logit_scale * images @ classes.T, self.penalty()
+
+        return [Phase(recipe.steps, recipe.batch_size, forward)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,8 +11,9 @@ from torch import Tensor, nn
 
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task
-from nearl.methods.nearl.finetune import Progress, Recipe
 from nearl.methods.selection import choose_strength
+from nearl.train.learner import Phase
+from nearl.train.recipe import Recipe
 
 
 class TextProbe(Method):
@@ -28,8 +27,8 @@ class TextProbe(Method):
     card = Card(
         "text-probe",
         "Text-informed probe",
-        "A linear classifier whose weights are a learned visual prototype plus the class's words, blended by one "
-        "learned multiplier per class. With few images it stays near the zero-shot answer.",
+        "A linear classifier whose weights are a learned visual prototype plus the class's text embedding, scaled by a "
+        "learned multiplier. With few images it stays close to zero-shot.",
         "Shakeri et al., Few-shot Adaptation of Medical Vision-Language Models, arXiv 2409.03868",
         "one prototype and one multiplier per class",
         any_classes=False,
@@ -41,7 +40,7 @@ class TextProbe(Method):
         self.prototypes = nn.Parameter(torch.zeros(count, task.backbone.embed_dim, device=task.backbone.device))
         self.multipliers = nn.Parameter(task.backbone.logit_scale.repeat(count))
 
-    def learn(self, recipe: Recipe) -> Iterator[Progress]:
+    def phases(self, recipe: Recipe) -> list[Phase]:
         x, t = (v.cpu().numpy().astype(np.float64) for v in (self.task.features(), self.task.classes()))
         y, scale = np.array(self.task.support.labels), float(self.task.backbone.logit_scale)
 
@@ -54,7 +53,7 @@ class TextProbe(Method):
         self.prototypes.data.copy_(torch.from_numpy(w))
         self.multipliers.data.copy_(torch.from_numpy(a))
         self.chosen = {"strength": strength}
-        return iter(())
+        return []
 
     def weights(self) -> Tensor:
         """w_c + a_c t_c, [C, E]."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import product
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from nearl.adapters.store import Adapter
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task
-from nearl.methods.nearl.finetune import Progress, Recipe
-from nearl.methods.training import descend, draw_view
+from nearl.train.batches import draw_view
+from nearl.train.learner import Phase
+from nearl.train.recipe import Recipe
 
 ALPHA, BETA = 1.0, 5.5  # the paper's values before its search
 ALPHAS, BETAS = (0.3, 1.0, 3.0, 10.0), (1.0, 3.0, 5.5, 10.0, 20.0)
@@ -101,7 +102,10 @@ class TipAdapterF(TipAdapter):
         super().__init__(task)
         self.keys = nn.Parameter(self._buffers.pop("keys"))
 
-    def learn(self, recipe: Recipe) -> Iterator[Progress]:
+    def phases(self, recipe: Recipe) -> list[Phase]:
         views = self.task.frozen.embed(self.task.frozen.views(self.task.support.records, recipe))
-        logits = lambda index, rng: self.scores(draw_view(views, index, rng))  # noqa: E731
-        return descend(self, recipe, logits)
+
+        def forward(index: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, float]:
+            return self.scores(draw_view(views, index, rng)), 0.0
+
+        return [Phase(recipe.steps, recipe.batch_size, forward)]

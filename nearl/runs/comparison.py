@@ -32,7 +32,7 @@ from nearl.measure import gap
 from nearl.measure.compare import Measured, measuring
 from nearl.measure.evaluate import study
 from nearl.measure.interaction import interaction
-from nearl.methods import METHODS, Frozen, Method, Task, card, make, recipe
+from nearl.methods import Frozen, Method, Task, card, make, recipe
 from nearl.prompts import PromptSet
 from nearl.reading.trust import fit_trust
 from nearl.runs.folder import CANCELLED, DONE, FAILED, STARTING, WAITING, RunFolder, why
@@ -124,10 +124,9 @@ class _Bench:
         self.train, self.test = everything.subset(job.split.support), everything.subset(job.held)
 
     def measuring(self, name: str, seed: int) -> Iterator:
-        """The method's steps as `nearl.methods.nearl.finetune.Progress`, then the dict of its row and adapter."""
+        """The method's steps as `nearl.train.recipe.Progress`, then the dict of its row and adapter."""
         task = Task(self.backbone, self.prompt_set, self._support(seed), self.frozen)
-        method = METHODS[name.partition(":")[0]]
-        settings = recipe(name, **({} if method.card.features else self.job.recipe), seed=seed)
+        settings = recipe(name, **({} if card(name).features else self.job.recipe), seed=seed)
         for found in measuring(task, self.test, name, settings):
             if not isinstance(found, Measured):
                 yield found

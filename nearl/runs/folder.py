@@ -25,10 +25,10 @@ from safetensors.torch import load_file, save_file
 
 from nearl.adapters.store import load_adapter, save_adapter
 from nearl.errors import NearlError
-from nearl.methods.nearl.finetune import Snapshot
 from nearl.runs.job import CHECKING, TEACHING, Job, Outcome
 from nearl.runs.lock import held, hold
 from nearl.runs.status import CANCELLED, DONE, FAILED, INTERRUPTED, STARTING, WAITING, Status
+from nearl.train.recipe import Snapshot
 
 log = logging.getLogger("nearl.runs")
 

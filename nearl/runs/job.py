@@ -21,12 +21,12 @@ from nearl.data.sets.labelled import LabelledSet
 from nearl.data.splits import Split
 from nearl.errors import NearlError
 from nearl.measure.evaluate import rows, study
-from nearl.methods.nearl.finetune import Progress, Recipe, Snapshot, finetune
-from nearl.methods.nearl.network import NearlConfig
+from nearl.methods import Frozen, Task, card, make, restore
 from nearl.prompts import PromptSet, class_key
 from nearl.reading.classifier import Classifier
 from nearl.reading.trust import fit_trust
-from nearl.train.views import Samples, as_uint8
+from nearl.train.recipe import Progress, Recipe, Snapshot
+from nearl.train.samples import as_uint8
 
 SNAPSHOT_SECONDS = 10.0
 CHECK_BATCH = 16  # images between two looks at whether to stop, while checking
@@ -41,8 +41,8 @@ class Job:
     backbone: {"name", "device", "weights", "fingerprint"}. images: uint8 [N, 3, H, W] as `Backbone.to_uint8` makes
     them, those to teach with and, after them, given test images, whose indices are ``test``. labels and files: N of
     each; files are for the eyes of whoever brought them. prompts: of a PromptSet for ``classes``. split: which images
-    teach and which are held out. config: of a NearlConfig, None for its defaults. recipe: of a Recipe. decode_seconds:
-    what bringing the images to this form took.
+    teach and which are held out. config: the method's own settings, None for its defaults. recipe: of a Recipe.
+    decode_seconds: what bringing the images to this form took.
     """
 
     backbone: dict
@@ -97,16 +97,15 @@ def make_job(
     split: Split,
     recipe: Recipe,
     method: str = "nearl",
-    config: NearlConfig | None = None,
+    config: dict | None = None,
 ) -> Job:
     """A run on these images. ``split`` has indices into ``data``; ``test`` may be images to measure on (split kind
-    "given"). ``method``: "nearl", or "nearl:<ablation>" of `nearl.methods` for NEARL without one of its parts.
+    "given"). ``method``: a name of `nearl.methods`, ``config``: its own settings.
 
-    NearlError where prompts, images and test images do not name the same classes, and for another method.
+    NearlError where prompts, images and test images do not name the same classes, and for a missing method.
     """
     began = time.perf_counter()
-    if method != "nearl":
-        config = _ablated(backbone, method)
+    card(method)
     prompt_set = prompt_set.for_classes(data.classes)
     index = {class_key(name): number for number, name in enumerate(data.classes)}
     images, labels, files = [as_uint8(backbone, data)], list(data.labels), [r.name for r in data.records]
@@ -133,7 +132,7 @@ def make_job(
         split=split,
         recipe=asdict(recipe),
         method=method,
-        config=None if config is None else config.to_dict(),
+        config=config,
         name=data.name,
         decode_seconds=time.perf_counter() - began,
     )
@@ -154,7 +153,7 @@ def teach(
 
     Where the split is "folds", the adapter is taught on all images and then one more on each fold's support, for the
     figures alone: the held parts' predictions are pooled. ``stop`` is asked before every step: a cancelled run keeps
-    the best weights of the adapter so far (`nearl.methods.nearl.finetune.Finetuning`), which are then not measured.
+    the best weights of the adapter so far (`nearl.train.loop.Training`), which are then not measured.
     ``backbone``: one
     that is loaded already, else the job's is loaded.
     """
@@ -174,9 +173,11 @@ class _Teaching:
     def __init__(self, job: Job, backbone: Backbone, state: Snapshot | None, stop: Callable[[], bool], every: float):
         self.job, self.backbone, self.stop, self.every = job, backbone, stop, every
         self.recipe = Recipe(**job.recipe)
-        self.config = None if job.config is None else NearlConfig(**job.config)
         self.prompt_set = PromptSet.from_dict(job.prompts)
-        self.samples = Samples(job.images, job.labels, job.classes)
+        self.frozen = Frozen(backbone)
+        pixels = job.images.permute(0, 2, 3, 1).numpy()  # resize and crop change nothing at the model's own size
+        self.records = [ImageRecord.from_pixels(name, image) for name, image in zip(job.files, pixels, strict=True)]
+        self.images = LabelledSet(job.classes, self.records, job.labels)
         split = job.split
         given = job.test if split.kind == "given" else split.held
         self.parts = [(TEACHING, split.support, given)] if split.kind != "folds" else [(TEACHING, split.support, [])]
@@ -201,28 +202,27 @@ class _Teaching:
             yield {"done": Outcome(adapter, None, [], "cancelled", self.seconds)}
 
     def _teach(self, phase: str, support: list[int], held: list[int]) -> Iterator[dict]:
-        watched = self.samples.subset(held) if held and phase == TEACHING else None
-        support_set = self.samples.subset(support)
-        run = finetune(
-            self.backbone, support_set, self.prompt_set, self.config, self.recipe, watched, resume=self.resume
-        )
+        watched = self.images.subset(held) if held and phase == TEACHING else None
+        task = Task(self.backbone, self.prompt_set, self.images.subset(support), self.frozen)
+        method = make(self.job.method, task, **(self.job.config or {}))
+        run, stopped = method.fit(self.recipe, watched, self.resume), ""
         self.resume = None
         while True:
             if self.stop():
                 self._add(run.seconds)
-                raise _Cancelled(run.best() if phase == TEACHING else None)
-            progress = next(run)
-            self._steps += 1
-            yield self._event(phase, progress)
-            if progress.adapter is not None:
+                raise _Cancelled(method.adapter() if phase == TEACHING and run.keep_best() else None)
+            progress = next(run, None)
+            if progress is None:
                 break
+            self._steps, stopped = self._steps + 1, progress.stopped
+            yield self._event(phase, progress)
             if time.monotonic() - self._saved >= self.every:
                 yield {"snapshot": self._snapshot(run.snapshot())}
                 self._saved = time.monotonic()
         self._add(run.seconds)
-        self.done.append(progress.adapter)
+        self.done.append(method.adapter())
         if phase == TEACHING:
-            self.stopped = progress.stopped
+            self.stopped = stopped
 
     def _event(self, phase: str, progress: Progress) -> dict:
         later = (len(self.parts) - len(self.done) - 1) * self.recipe.steps
@@ -247,7 +247,7 @@ class _Teaching:
         held = [i for _, group in groups for i in group]
         support = self.parts[0][1]
         classifier = Classifier(self.backbone, self.prompt_set)
-        records = self._records()
+        records, shown = self.records, None
         batches = [(None, support[i : i + CHECK_BATCH]) for i in range(0, len(support), CHECK_BATCH)]
         batches += [(a, group[i : i + CHECK_BATCH]) for a, group in groups for i in range(0, len(group), CHECK_BATCH)]
         frozen, adapted, seen = [], [], 0
@@ -256,10 +256,11 @@ class _Teaching:
                 raise _Cancelled
             some = [records[i] for i in batch]
             if taught is None:  # kept by the classifier for the distances below and for the held-out folds
-                classifier.image_features(some, adapted=False)
+                classifier.image_features(some)
             else:
-                if classifier.adapter is not taught:
-                    classifier.set_adapter(taught)
+                if shown is not taught:
+                    shown = taught
+                    classifier.set_method(restore(self.backbone, taught))
                 prediction = classifier.predict(some)
                 frozen.append(prediction.frozen)
                 adapted.append(prediction.adapted)
@@ -273,7 +274,7 @@ class _Teaching:
         results = study(before, after, labels, job.classes, job.split.kind)
         table = rows(before, after, labels, job.classes, files)
         table = [{**row, "image": i} for row, i in zip(table, held, strict=True)]
-        embed = lambda indices: classifier.image_features([records[i] for i in indices], adapted=False).cpu().numpy()  # noqa: E731
+        embed = lambda indices: classifier.image_features([records[i] for i in indices]).cpu().numpy()  # noqa: E731
         trust = fit_trust(
             self.prompt_set.digest,
             after if held else None,
@@ -286,11 +287,6 @@ class _Teaching:
         adapter.meta |= {"metrics": results if held else None, "trust": trust.to_dict()}
         self._add({"evaluate": time.perf_counter() - began})
         yield {"done": Outcome(adapter, results, table, self.stopped, self.seconds)}
-
-    def _records(self) -> list[ImageRecord]:
-        """The images as the classifier takes them; at the model's own size its resize and crop change nothing."""
-        pixels = self.job.images.permute(0, 2, 3, 1).numpy()
-        return [ImageRecord.from_pixels(name, image) for name, image in zip(self.job.files, pixels, strict=True)]
 
     def _add(self, seconds: dict[str, float]) -> None:
         for phase, value in seconds.items():
@@ -321,16 +317,6 @@ class _Teaching:
         self.done = [Adapter(*pair) for pair in zip(adapters, state.about["done"], strict=True)]
         self.stopped, self.seconds = state.about["stopped"], dict(state.about["seconds"])
         self.resume = Snapshot(run, state.about["run"])
-
-
-def _ablated(backbone: Backbone, method: str) -> NearlConfig:
-    from nearl.methods.registry import ABLATIONS
-
-    name = method.removeprefix("nearl:")
-    if name == method or name not in ABLATIONS:
-        known = ", ".join(f"nearl:{ablation}" for ablation in ABLATIONS)
-        raise NearlError(f"The method '{method}' cannot be taught in a run of its own; choose nearl or {known}.")
-    return NearlConfig.for_backbone(backbone, **ABLATIONS[name].changes)
 
 
 def backbone_of(job: Job) -> Backbone:

@@ -1,4 +1,4 @@
-"""Where the time goes."""
+"""Time spent in the phases of a training step."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 
 
 class Clock:
-    """``seconds`` spent in named phases: ``with clock("forward"): ...``. A GPU is waited for, so that its work counts
-    where it was asked for. Phases do not nest."""
+    """``seconds`` spent in named phases: ``with clock("forward"): ...``. Waits for a GPU, so that its work counts
+    where it was started. Phases do not nest."""
 
     def __init__(self, device: torch.device):
         self.seconds: dict[str, float] = {}

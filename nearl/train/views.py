@@ -1,12 +1,11 @@
-"""Labelled images as the model takes them: decoded once, kept as uint8, seen in augmented views when taught with."""
+"""Augmented views of the training images, each embedded once."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Hashable
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,53 +14,18 @@ from torchvision.transforms import v2
 
 from nearl.backbones import Backbone
 from nearl.data.sets.labelled import LabelledSet
-
-if TYPE_CHECKING:
-    from nearl.methods.nearl.finetune import Recipe
+from nearl.train.recipe import Recipe
+from nearl.train.samples import Samples
 
 MAX_VIEWS = 512
 STRENGTHS = {"gentle": (0.7, 10.0, 0.2), "strong": (0.5, 25.0, 0.4)}
-"""Least share of the area that a crop keeps, most degrees of a turn, most change of brightness and contrast (ours)."""
-
-
-@dataclass(frozen=True)
-class Samples:
-    """``images`` uint8 [N, 3, H, W] in the backbone's own resize and crop; labels[i] is an index into ``classes``."""
-
-    images: Tensor
-    labels: list[int]
-    classes: list[str]
-
-    @classmethod
-    def of(cls, backbone: Backbone, data: LabelledSet | Samples) -> Samples:
-        """A labelled set as the model takes it; what already is goes through as it is."""
-        if isinstance(data, Samples):
-            return data
-        return cls(as_uint8(backbone, data), list(data.labels), list(data.classes))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def counts(self) -> dict[str, int]:
-        """How many images every class has."""
-        return {name: self.labels.count(index) for index, name in enumerate(self.classes)}
-
-    def subset(self, indices: Iterable[int]) -> Samples:
-        """The images at ``indices``, in that order, with the same classes."""
-        chosen = list(indices)
-        return Samples(self.images[chosen], [self.labels[i] for i in chosen], self.classes)
-
-
-def as_uint8(backbone: Backbone, data: LabelledSet) -> Tensor:
-    """All images of a set as uint8 [N, 3, H, W]."""
-    if not data.records:
-        return torch.zeros(0, 3, *backbone.image_size, dtype=torch.uint8)
-    return torch.stack([backbone.to_uint8(record.image()) for record in data.records])
+"""Smallest share of the area that a crop keeps, largest rotation in degrees, largest change of brightness and contrast
+(our choice)."""
 
 
 class Change(NamedTuple):
-    """One way to augment an image: turn it by ``angle`` degrees, crop ``scale`` of both sides at (``top``, ``left``)
-    pixels, multiply ``brightness`` and ``contrast``, and swap left and right where ``mirrored`` is 1."""
+    """One way to augment an image: rotate by ``angle`` degrees, crop ``scale`` of both sides at (``top``, ``left``)
+    pixels, multiply ``brightness`` and ``contrast``, and mirror if ``mirrored`` is 1."""
 
     scale: float
     top: float
@@ -73,6 +37,7 @@ class Change(NamedTuple):
 
     @classmethod
     def draw(cls, size: tuple[int, int], strength: str, flip: bool, rng: np.random.Generator) -> Change:
+        """A random change of an image of ``size`` (height, width), of the given strength."""
         area, turn, light = STRENGTHS[strength]
         scale = math.sqrt(rng.uniform(area, 1.0))
         top, left = (rng.integers(0, side - round(side * scale) + 1) for side in size)
@@ -81,7 +46,7 @@ class Change(NamedTuple):
         return cls(scale, float(top), float(left), angle, brightness, contrast, float(flip and rng.random() < 0.5))
 
     def apply(self, image: Tensor) -> Tensor:
-        """uint8 [3, H, W] -> the same, changed."""
+        """The changed image, uint8 [3, H, W] as it was given."""
         change, (height, width) = v2.functional, image.shape[-2:]
         crop = int(self.top), int(self.left), round(height * self.scale), round(width * self.scale)
         image = change.rotate(image, self.angle, v2.InterpolationMode.BILINEAR)
@@ -91,23 +56,26 @@ class Change(NamedTuple):
 
 
 def augment(images: Tensor, rng: np.random.Generator, strength: str = "gentle") -> Tensor:
-    """uint8 [B, 3, H, W] -> the same, each image changed at random in the way of that strength."""
+    """Images uint8 [B, 3, H, W], each changed at random."""
     return torch.stack([Change.draw(image.shape[-2:], strength, False, rng).apply(image) for image in images])
 
 
-class Views:
-    """Images as embedded patches, each in a few augmented ways, for the steps of training.
+class Store(Protocol):
+    """Anything that keeps tensors by key: `Kept`, or `nearl.methods.Frozen`."""
 
-    What comes before the first block (a convolutional stem in the embedded backbone) is never adapted, so every view
-    is embedded once, when it is first drawn, and kept: in ``kept``, which may be shared by runs on one backbone. How an
-    image is changed depends on its content, the number of the view and the recipe's seed alone, and every view is
-    embedded by itself, so that it is the same to the bit in any order. ``MAX_VIEWS`` bounds the memory: many images
-    have fewer views each. The recipe's ``augment`` is "none", "gentle" or "strong"; its ``flip`` mirrors half of the
-    augmented views and is off unless asked for, because left and right mean something in medical images; of its
-    ``keep`` see `some_patches`.
+    def get(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor: ...
+
+
+class Views:
+    """Images as embedded patches, each in a few augmented views, for the steps of training.
+
+    What precedes the first block (a convolutional stem in the embedded backbone) is never adapted, so every view is
+    embedded once, when it is first drawn, and kept in ``kept``, which runs on one backbone may share. A view depends on
+    the image's content, the number of the view and the recipe's seed alone, and is embedded by itself, so that it is
+    identical to the bit in any order. ``MAX_VIEWS`` bounds the memory: large sets have fewer views per image.
     """
 
-    def __init__(self, backbone: Backbone, support: LabelledSet | Samples, recipe: Recipe, kept: Kept | None = None):
+    def __init__(self, backbone: Backbone, support: LabelledSet | Samples, recipe: Recipe, kept: Store | None = None):
         self.backbone, self.images = backbone, Samples.of(backbone, support).images
         self.strength, self.flip, self.seed, self.keep = recipe.augment, recipe.flip, recipe.seed, recipe.keep
         self.count = max(1, min(recipe.views, MAX_VIEWS // len(self.images))) if self.strength != "none" else 1
@@ -124,7 +92,7 @@ class Views:
 
     @torch.no_grad()
     def tokens(self, picked: list[tuple[int, int]], rng: np.random.Generator) -> Tensor:
-        """Embedded patches [B, n, d] of the picked views; of each the share ``keep``, other ones every time."""
+        """Embedded patches [B, n, d] of the picked views; of each view a random share ``keep``."""
         tokens = torch.stack([self._view(i, v) for i, v in picked])
         return some_patches(tokens, self.keep, self.backbone.vision.prefix_tokens, rng)
 
@@ -139,7 +107,7 @@ class Views:
         return (what, self._names[i], precision, *kind)
 
     def _embedding(self, i: int, v: int) -> Tensor:
-        tokens = self._view(i, v)  # before, so that its time is not counted as the embedding's too
+        tokens = self._view(i, v)  # first, so that its time is not counted for the embedding too
         return self.kept.get(self._key("embedding", i, v), lambda: self.backbone.encode_tokens(tokens[None])[0])
 
     def _view(self, i: int, v: int) -> Tensor:
@@ -154,23 +122,23 @@ class Views:
 
 
 class Kept:
-    """What was computed once, by key."""
+    """Tensors by key, each computed once."""
 
     def __init__(self) -> None:
         self._tensors: dict[Hashable, Tensor] = {}
 
     def get(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
-        """What ``key`` names, computed the first time."""
+        """The tensor of ``key``, computed the first time."""
         if key not in self._tensors:
             self._tensors[key] = compute()
         return self._tensors[key]
 
 
 def some_patches(tokens: Tensor, share: float, prefix: int, rng: np.random.Generator) -> Tensor:
-    """A random ``share`` of an image's patch tokens, in their order, behind its prefix tokens: [B, N, d] -> [B, n, d].
+    """A random ``share`` of each image's patch tokens, in order, after its prefix tokens: [B, N, d] -> [B, n, d].
 
-    Positions are in the tokens already, so a tower reads what is left as a picture with gaps (Li et al., FLIP,
-    arXiv 2212.00794): a step costs about that share, and no patch can be relied on.
+    The tokens carry their positions, so a tower reads the rest as an image with gaps (Li et al., FLIP, arXiv
+    2212.00794). A step costs about that share of a full one, and no patch can be relied on.
     """
     count = tokens.shape[1] - prefix
     left = max(1, round(share * count))

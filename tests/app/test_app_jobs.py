@@ -23,10 +23,12 @@ from app.work.queue import CANCELLED, DONE, FAILED, INTERRUPTED, TEACHING, WAITI
 from nearl.adapters.store import Adapter, zip_adapter
 from nearl.data.phantoms.kinds import phantom_set, write_phantom_folder
 from nearl.errors import NearlError
-from nearl.methods.nearl.finetune import FEWEST_STEPS, Recipe, finetune
 from nearl.prompts import default_prompts
 from nearl.runs import RunFolder
+from nearl.train.loop import FEWEST_STEPS
+from nearl.train.recipe import Recipe
 from tests.support.app_server import open_page, serve
+from tests.support.methods_data import teach
 
 PATIENCE = 600  # seconds for anything at all, on a machine that has other work
 pytestmark = pytest.mark.timeout(3 * PATIENCE)
@@ -66,8 +68,7 @@ def taught(engine: Engine) -> Adapter:
     """An adapter made in this process, in no time."""
     data = phantom_set("smear", 2, size=64)
     recipe = Recipe(steps=2, batch_size=2, augment="none")
-    *_, last = finetune(engine.backbone(), data, default_prompts(data.classes), recipe=recipe)
-    return last.adapter
+    return teach(engine.backbone(), data, default_prompts(data.classes), recipe)
 
 
 def ended(run: RunView) -> RunView:

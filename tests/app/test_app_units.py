@@ -34,8 +34,9 @@ from app.visitor.registry import Registry
 from app.visitor.workspace import GRACE_SECONDS, IDLE_SECONDS
 from nearl.data.phantoms.kinds import phantom_set, write_phantom_folder
 from nearl.errors import NearlError
-from nearl.methods.nearl.finetune import Recipe, finetune
 from nearl.prompts import PromptSet, default_prompts, ready_sets
+from nearl.train.recipe import Recipe
+from tests.support.methods_data import teach
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = '<script>alert("1")</script>'
@@ -164,8 +165,7 @@ def images(folder):
 def taught(engine, kind="head_mri", size=64):
     """An adapter as a run leaves it, in a few steps."""
     data = phantom_set(kind, 4, size=size)
-    *_, last = finetune(engine.backbone(), data, default_prompts(data.classes), recipe=Recipe(steps=6, batch_size=4))
-    return last.adapter
+    return teach(engine.backbone(), data, default_prompts(data.classes), Recipe(steps=6, batch_size=4))
 
 
 def test_read_before_and_after_teaching(engine, workspace, images):

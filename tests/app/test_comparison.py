@@ -32,9 +32,9 @@ def begin(engine, workspace, methods, seeds=1, shots=2):  # noqa: F811
 def job(engine, tmp_path_factory):  # noqa: F811
     """What the page would queue for ten images of each class, with two steps of training."""
     from nearl.data.splits import plan
-    from nearl.methods.nearl.finetune import Recipe
     from nearl.prompts import default_prompts
     from nearl.runs.job import make_job
+    from nearl.train.recipe import Recipe
 
     data = phantom_set("smear", 5, size=64)
     given = make_job(engine.backbone(), data, None, default_prompts(data.classes), plan(data.labels), Recipe())

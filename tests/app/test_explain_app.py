@@ -17,7 +17,7 @@ from app.visitor.workspace import Workspace
 from nearl.errors import NearlError
 from nearl.explain import METHODS
 from nearl.reading.classifier import Classifier
-from tests.reading.test_classifier import PROMPTS, Counter, adapter_for, record
+from tests.support.reading import PROMPTS, Counter, adapter_for, reader, record
 
 HOSTILE = "<script>alert(1)</script>"
 ENGINE = SimpleNamespace(device_lock=DeviceLock())
@@ -30,7 +30,7 @@ def workspace(tiny, tmp_path):
     made = Workspace("w", tmp_path / "w")
     made.viewing.bring([record(i, HOSTILE) for i in range(3)], [], False)
     made.shelf.use(made.shelf.put(adapter_for(backbone)))
-    classifier = made.viewing.ask(PROMPTS, lambda: Classifier(backbone, PROMPTS, made.shelf.adapter))
+    classifier = made.viewing.ask(PROMPTS, lambda: reader(backbone, PROMPTS, made.shelf.adapter))
     made.viewing.keep(classifier.predict(made.viewing.records), [])
     yield made
     made.close()

@@ -53,7 +53,7 @@ def test_the_embedded_model_tells_a_chest_from_a_brain():
     for kind, expected in (("ct_slice", "lung_ct"), ("chest_xray", "chest_xray_pneumonia")):
         records = phantom_set(kind, 3, seed=3).records
         reader = Classifier(embedded, sets["brain_mri_tumor"])
-        images = reader.image_features(records, adapted=False)
+        images = reader.image_features(records)
         found = closer_sets(images, reader.class_embeddings(), classes, scale)
         assert sum(expected in names for names in found) >= len(records) // 2
         reader.set_prompts(sets[f"phantom_{kind}"])

@@ -26,17 +26,17 @@ from nearl.explain.report import write_maps
 from nearl.explain.trace import CAM
 from nearl.explain.words import words
 from nearl.reading.classifier import Classifier
-from tests.reading.test_classifier import PROMPTS, Counter, adapter_for, record
+from tests.support.reading import PROMPTS, Counter, adapter_for, reader, record
 
 
 @pytest.fixture
 def classifier(backbone):
-    return Classifier(backbone, PROMPTS, adapter_for(backbone))
+    return reader(backbone, PROMPTS, adapter_for(backbone))
 
 
 @pytest.fixture
 def clip(tiny):
-    return Classifier(tiny("clip"), PROMPTS, adapter_for(tiny("clip")))
+    return reader(tiny("clip"), PROMPTS, adapter_for(tiny("clip")))
 
 
 @pytest.mark.parametrize("adapted", [False, True])
@@ -90,7 +90,7 @@ def test_a_batch_equals_its_single_images(classifier):
 
 
 def test_patch_evidence_adds_up_to_the_score(tiny):
-    classifier = Classifier(tiny("bert-pooler"), PROMPTS, adapter_for(tiny("bert-pooler")))  # averages its patches
+    classifier = reader(tiny("bert-pooler"), PROMPTS, adapter_for(tiny("bert-pooler")))  # averages its patches
     for adapted in (False, True):
         trace = Trace(Scorer(classifier, adapted), [record(0), record(1)])
         for score in (Score(0), Score(1, ALONE), Score(1, 0)):
@@ -122,11 +122,11 @@ def test_a_new_adapter_adds_nothing_and_a_moved_one_something_new(tiny):
     adapter = adapter_for(tiny("clip"))
     still = {k: torch.zeros_like(v) if k.endswith("w_o.weight") else v for k, v in adapter.state.items()}
     adapter_still = type(adapter)(still, adapter.meta)
-    trace = Trace(Scorer(Classifier(tiny("clip"), PROMPTS, adapter_still)), [record(0)], gradient=False)
+    trace = Trace(Scorer(reader(tiny("clip"), PROMPTS, adapter_still)), [record(0)], gradient=False)
     assert all(u.novel.max() < 1e-6 and u.parallel.abs().max() < 1e-6 for u in trace.updates.values())
     for orthogonal in (True, False):
         adapter = adapter_for(tiny("clip"), orthogonal=orthogonal)
-        model = Classifier(tiny("clip"), PROMPTS, adapter)
+        model = reader(tiny("clip"), PROMPTS, adapter)
         trace = Trace(Scorer(model), [record(0)], gradient=False)
         assert sorted(trace.updates) == [0, 1, 2]
         assert all(u.novel.min() > 0 and u.parallel.abs().max() > 1e-4 for u in trace.updates.values())
@@ -144,7 +144,7 @@ def test_a_new_adapter_adds_nothing_and_a_moved_one_something_new(tiny):
 
 @pytest.mark.parametrize("context", ["support", "image"])
 def test_profile_follows_both_towers_and_the_queries(tiny, context):
-    classifier = Classifier(tiny("clip-quickgelu"), PROMPTS, adapter_for(tiny("clip-quickgelu"), text_context=context))
+    classifier = reader(tiny("clip-quickgelu"), PROMPTS, adapter_for(tiny("clip-quickgelu"), text_context=context))
     found = profile(Trace(Scorer(classifier), [record(0), record(1)], gradient=False), 1)
     assert sorted(found.vision) == [0, 1] and all(novel > 0 for novel, _ in found.vision.values())
     assert sorted(found.text) == ([0, 1, 2, 3, 4] if context == "support" else [])
@@ -186,7 +186,7 @@ def snapshot(classifier):
         [(n, v.clone()) for n, v in m.state_dict().items()]
         + [(n, p.requires_grad, p.grad is None) for n, p in m.named_parameters()]
         + [(n, x.training, len(x._forward_hooks), len(x._forward_pre_hooks)) for n, x in m.named_modules()]
-        for m in (classifier.backbone.model, classifier.model)
+        for m in (classifier.backbone.model, classifier.method)
     ]
 
 
@@ -221,12 +221,12 @@ def test_explaining_changes_nothing_even_when_it_fails(classifier, monkeypatch):
             gradcam(classifier, record(5), 1, adapted)
     monkeypatch.undo()
     assert same(before, snapshot(classifier))
-    fresh = Classifier(classifier.backbone, PROMPTS, classifier.adapter)
+    fresh = reader(classifier.backbone, PROMPTS, classifier.method.adapter())
     np.testing.assert_array_equal(fresh.predict([record(3)]).adapted, expected)
 
 
 def test_per_image_context_can_be_explained(tiny):
-    classifier = Classifier(tiny("clip"), PROMPTS, adapter_for(tiny("clip"), text_context="image"))
+    classifier = reader(tiny("clip"), PROMPTS, adapter_for(tiny("clip"), text_context="image"))
     trace = Trace(Scorer(classifier), [record(3)])
     for card in available(classifier, True, slow=False):
         maps = [draw(trace, card.key, Score(c, ALONE))[0].values for c in range(2)]

@@ -10,7 +10,7 @@ from nearl.errors import NearlError
 from nearl.explain import METHODS, Scorer
 from nearl.explain.faithfulness import covered, curve_measures, mean_interval, place_measures, study, table
 from nearl.reading.classifier import Classifier
-from tests.reading.test_classifier import PROMPTS
+from tests.support.reading import PROMPTS
 
 
 def test_covered_follows_what_the_model_sees():

@@ -24,8 +24,8 @@ from nearl.explain.words import words
 from nearl.methods import METHODS, card, make
 from nearl.prompts import PromptSet
 from nearl.reading.classifier import Classifier
-from tests.reading.test_classifier import Counter
 from tests.support.methods_data import PROMPTS, shades, task_of, taught
+from tests.support.reading import Counter, reader
 
 NEW = shades(2, seed=9).records
 FIXED = [name for name in METHODS if not card(name).any_classes]
@@ -53,12 +53,12 @@ def test_probes_and_caches_are_those_that_know_their_own_classes_alone():
 @pytest.mark.parametrize("name", OPEN)
 def test_edited_prompts_are_followed(tiny, adapters, name):
     backbone = tiny("biomedclip")
-    classifier = Classifier(backbone, PROMPTS, adapters(name))
+    classifier = reader(backbone, PROMPTS, adapters(name))
     before = classifier.predict(NEW).adapted
     classifier.set_prompts(EDITED)
     prediction = classifier.predict(NEW)
     assert prediction.adapted.shape == (4, 3) and classifier.untaught() == ["three"]
-    fresh = Classifier(backbone, EDITED, adapters(name)).predict(NEW)
+    fresh = reader(backbone, EDITED, adapters(name)).predict(NEW)
     np.testing.assert_allclose(prediction.adapted, fresh.adapted, atol=1e-6)
     classifier.set_prompts(PROMPTS)
     np.testing.assert_allclose(classifier.predict(NEW).adapted, before, atol=1e-6)
@@ -69,7 +69,7 @@ def test_edited_prompts_are_followed(tiny, adapters, name):
 @pytest.mark.parametrize("name", FIXED)
 def test_a_class_that_was_never_fitted_is_refused_and_nothing_changes(tiny, adapters, name):
     backbone = tiny("biomedclip")
-    classifier = Classifier(backbone, PROMPTS, adapters(name))
+    classifier = reader(backbone, PROMPTS, adapters(name))
     before = classifier.predict(NEW)
     with pytest.raises(NearlError, match=f"{card(name).title} answers only .*one, two.*“three”"):
         classifier.set_prompts(EDITED)
@@ -91,10 +91,10 @@ def test_an_image_is_looked_at_once(tiny, adapters):
     passes = Counter(backbone.vision.blocks[0])
     try:
         for name in ("tip-adapter", "coop"):  # both from the frozen features
-            classifier = Classifier(backbone, PROMPTS, adapters(name))
+            classifier = reader(backbone, PROMPTS, adapters(name))
             classifier.predict(NEW), classifier.predict(NEW[::-1])
             assert passes.take() == 4
-        classifier = Classifier(backbone, PROMPTS, adapters("alta"))
+        classifier = reader(backbone, PROMPTS, adapters("alta"))
         inside = Counter(classifier.method.tower.vision.blocks[0])
         classifier.predict(NEW), classifier.predict(NEW[::-1])
         assert (passes.take(), inside.take()) == (4, 4)
@@ -137,13 +137,13 @@ def test_what_does_not_fit_is_refused_before_it_is_allocated(tiny, adapters, nam
     tried = []
     monkeypatch.setattr(METHODS[name], "load_state_dict", lambda *_: tried.append(1))
     with pytest.raises(NearlError, match="do not fit"):
-        Classifier(tiny("biomedclip"), PROMPTS, adapter)
+        reader(tiny("biomedclip"), PROMPTS, adapters)
     assert not tried or "alpha" in adapter.config["chosen"]
 
 
 @pytest.mark.parametrize("name", ["tip-adapter", "prolip", "lora", "alta"])
 def test_maps_are_of_the_adapted_model(tiny, adapters, name):
-    classifier = Classifier(tiny("biomedclip"), PROMPTS, adapters(name))
+    classifier = reader(tiny("biomedclip"), PROMPTS, adapters(name))
     trace = Trace(Scorer(classifier), NEW[:2])
     with torch.no_grad():
         torch.testing.assert_close(trace.logits.detach(), classifier.method.logits(NEW[:2]), atol=1e-3, rtol=1e-4)
@@ -163,7 +163,7 @@ def test_maps_are_of_the_adapted_model(tiny, adapters, name):
 
 
 def test_where_no_map_can_be_drawn_it_is_said_and_those_before_teaching_stay(tiny, adapters, tmp_path):
-    classifier = Classifier(tiny("biomedclip"), PROMPTS, adapters("maple"))
+    classifier = reader(tiny("biomedclip"), PROMPTS, adapters("maple"))
     assert not classifier.mapped and available(classifier, True) == []
     with pytest.raises(NearlError, match="No map can be drawn of MaPLe"):
         Scorer(classifier)
@@ -174,7 +174,7 @@ def test_where_no_map_can_be_drawn_it_is_said_and_those_before_teaching_stay(tin
 
 
 def test_all_maps_of_another_methods_adapter_are_written(tiny, adapters, tmp_path):
-    classifier = Classifier(tiny("biomedclip"), PROMPTS, adapters("coop"))
+    classifier = reader(tiny("biomedclip"), PROMPTS, adapters("coop"))
     found = write_maps(classifier, NEW[0], "one", tmp_path)
     assert [m["adapted"] for m in found["maps"]] == [False, True, None] and found["profile"] is None
     with pytest.raises(NearlError, match="taught with CoOp"):
@@ -187,7 +187,7 @@ def test_the_command_line_takes_any_adapter(tiny, adapters, checkpoints, tmp_pat
     common = ["--backbone", f"local-dir:{checkpoints('biomedclip')}", "--adapter", str(folder), "--json"]
     main(["predict", str(image), *common])
     found = json.loads(capsys.readouterr().out)["predictions"][0]["adapted"]
-    expected = Classifier(tiny("biomedclip"), PROMPTS, adapters("tip-adapter")).predict(NEW[:1]).adapted[0]
+    expected = reader(tiny("biomedclip"), PROMPTS, adapters("tip-adapter")).predict(NEW[:1]).adapted[0]
     np.testing.assert_allclose(list(found.values()), expected, atol=1e-4)
     EDITED.save(tmp_path / "edited.json")
     with pytest.raises(SystemExit) as stop:

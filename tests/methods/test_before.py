@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nearl.adapters.store import load_adapter
-from nearl.methods import card
+from nearl.methods import card, restore
 from nearl.reading.classifier import Classifier
 from tests.support.before import ADAPTERS, BEFORE, EDITED, EXPECTED, PROMPTS, adapter_folder, shades
 
@@ -15,7 +15,7 @@ NEW = shades(2, seed=9).records
 def test_an_adapter_gives_the_same_probabilities(portable, name):
     _, backbone = portable
     adapter = load_adapter(adapter_folder(name), backbone.identity)
-    classifier = Classifier(backbone, PROMPTS, adapter)
+    classifier = Classifier(backbone, PROMPTS, restore(backbone, adapter))
     prediction = classifier.predict(NEW)
     np.testing.assert_allclose(prediction.frozen, EXPECTED[name]["frozen"], atol=1e-5)
     np.testing.assert_allclose(prediction.adapted, EXPECTED[name]["adapted"], atol=1e-5)
@@ -27,5 +27,5 @@ def test_an_adapter_gives_the_same_probabilities(portable, name):
 @pytest.mark.parametrize("kind", ["done", "cancelled"])
 def test_the_adapter_of_a_run_gives_the_same_probabilities(portable, kind):
     _, backbone = portable
-    prediction = Classifier(backbone, PROMPTS, load_adapter(BEFORE / "runs" / kind)).predict(NEW)
+    prediction = Classifier(backbone, PROMPTS, restore(backbone, load_adapter(BEFORE / "runs" / kind))).predict(NEW)
     np.testing.assert_allclose(prediction.adapted, EXPECTED[f"runs/{kind}"]["adapted"], atol=1e-5)

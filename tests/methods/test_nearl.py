@@ -5,9 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from nearl.errors import NearlError
-from nearl.methods.nearl.network import NearlCLIP, NearlConfig, PromptTokens, _steps
+from nearl.methods.nearl.network import NearlCLIP, NearlConfig, _steps
 from nearl.methods.nearl.oca import OCA, token_norm
 from nearl.methods.nearl.useformer import Attention
+from nearl.train.batches import PromptTokens
+from tests.support.reading import moved
 
 GROUPS = [["a brain mri of a glioma", "glioma"], ["chest x ray"], ["no sign of pneumonia in the lung scan"]]
 CONTEXTS = ("support", "image")
@@ -19,15 +21,6 @@ def prompts_of(backbone, groups=GROUPS):
 
 def images_for(backbone, count=4, seed=0):
     return torch.randn(count, 3, *backbone.image_size, generator=torch.Generator().manual_seed(seed))
-
-
-def moved(model, std=0.2):
-    """The same model with adapters that do something."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for oca in (*model.oca_vision.values(), *model.oca_text.values()):
-            oca.w_o.weight.normal_(std=std, generator=generator)
-    return model
 
 
 def frozen_logits(backbone, images, prompts):

@@ -4,56 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from nearl.adapters.store import Adapter, new_adapter
+from nearl.adapters.store import Adapter
 from nearl.backbones import load_backbone
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
-from nearl.methods.nearl.network import NearlCLIP, NearlConfig
 from nearl.prompts import PromptSet, default_prompts
 from nearl.reading.classifier import Classifier
 from nearl.reading.trust import Trust
-from tests.methods.test_nearl import moved
-
-PROMPTS = PromptSet("test", ("glioma", "normal"), (("brain mri glioma", "glioma"), ("normal brain mri",)))
-
-
-def record(seed, name=None, size=(40, 36)):
-    pixels = np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
-    return ImageRecord.from_pixels(name or f"image-{seed}.png", pixels)
-
-
-def adapter_for(backbone, prompt_set=PROMPTS, **config):
-    model = moved(NearlCLIP(backbone, NearlConfig(**config)))
-    return new_adapter(
-        model.state_dict(),
-        backbone=backbone.identity,
-        config=model.config.to_dict(),
-        classes=list(prompt_set.classes),
-        prompts=prompt_set.to_dict(),
-        support_counts={name: 4 for name in prompt_set.classes},
-    )
-
-
-class Counter:
-    """Counts the rows that pass through a tower's first block."""
-
-    def __init__(self, block):
-        self.rows = 0
-        self.handle = block.register_forward_hook(self)
-
-    def __call__(self, _, inputs, output):
-        self.rows += len(inputs[0])
-
-    def take(self):
-        rows, self.rows = self.rows, 0
-        return rows
+from tests.support.reading import PROMPTS, Counter, adapter_for, reader, record
 
 
 def test_probabilities_before_and_after(backbone):
     records = [record(i) for i in range(3)]
     before = Classifier(backbone, PROMPTS).predict(records)
     assert before.adapted is None and before.classes == ["glioma", "normal"] and before.files[1] == "image-1.png"
-    after = Classifier(backbone, PROMPTS, adapter_for(backbone)).predict(records)
+    after = reader(backbone, PROMPTS, adapter_for(backbone)).predict(records)
     for p in (after.frozen, after.adapted):
         assert p.shape == (3, 2) and p.dtype == np.float32
         np.testing.assert_allclose(p.sum(1), 1, atol=1e-5)
@@ -63,7 +28,7 @@ def test_probabilities_before_and_after(backbone):
 
 def test_cached_prediction_equals_the_models_own_forward(backbone):
     adapter = adapter_for(backbone)
-    classifier = Classifier(backbone, PROMPTS, adapter)
+    classifier = reader(backbone, PROMPTS, adapter)
     records = [record(i) for i in range(3)]
     with torch.no_grad():
         expected = classifier.model(classifier.pixels(records), classifier.prompt_tokens()).softmax(-1).numpy()
@@ -74,7 +39,7 @@ def test_cached_prediction_equals_the_models_own_forward(backbone):
 
 def test_per_image_context_predicts_too(tiny):
     backbone = tiny("clip")
-    classifier = Classifier(backbone, PROMPTS, adapter_for(backbone, text_context="image"))
+    classifier = reader(backbone, PROMPTS, adapter_for(backbone, text_context="image"))
     records = [record(i) for i in range(20)]  # more than one batch
     prediction = classifier.predict(records)
     assert prediction.adapted.shape == (20, 2)
@@ -84,7 +49,7 @@ def test_per_image_context_predicts_too(tiny):
 def test_editing_a_prompt_encodes_that_prompt_and_no_image(tiny):
     backbone = tiny("custom-text")
     images, texts = Counter(backbone.vision.blocks[0]), Counter(backbone.text.blocks[0])
-    classifier = Classifier(backbone, PROMPTS, adapter_for(backbone))
+    classifier = reader(backbone, PROMPTS, adapter_for(backbone))
     records = [record(i) for i in range(3)]
     first = classifier.predict(records)
     assert images.take() == 2 * 3  # frozen and adapted
@@ -126,7 +91,7 @@ def test_classes_that_were_never_taught_are_named(tiny):
 def test_adapters_that_do_not_fit_are_refused_and_the_old_one_stays(tiny):
     backbone = tiny("clip")
     good = adapter_for(backbone)
-    classifier = Classifier(backbone, PROMPTS, good)
+    classifier = reader(backbone, PROMPTS, good)
     foreign = adapter_for(tiny("siglip"))
     lying = adapter_for(backbone)
     lying.meta["config"] = lying.config | {"rank": 4}
@@ -150,7 +115,7 @@ def test_sizes_that_do_not_fit_are_refused_before_they_are_allocated(tiny, confi
     adapter = adapter_for(backbone)
     adapter.meta["config"] = adapter.config | config
     with pytest.raises(NearlError, match="do not fit"):
-        Classifier(backbone, PROMPTS, adapter)
+        reader(backbone, PROMPTS, adapter)
 
 
 def test_an_adapter_is_read_as_what_it_says_it_is(tiny):
@@ -159,7 +124,7 @@ def test_an_adapter_is_read_as_what_it_says_it_is(tiny):
     for method, says in (("cocoop", "no method called 'cocoop'"), ("lora", "do not fit")):
         adapter.meta["method"] = method
         with pytest.raises(NearlError, match=says):
-            Classifier(backbone, PROMPTS, adapter)
+            reader(backbone, PROMPTS, adapter)
 
 
 def test_the_embedded_model_names_the_words_it_was_never_trained_on():
@@ -185,9 +150,9 @@ def test_trust_that_comes_with_an_adapter_is_applied_until_the_prompts_are_edite
     backbone = tiny("clip")
     records = [record(i) for i in range(3)]
     adapter = trusting(backbone)
-    bare = Classifier(backbone, PROMPTS, Adapter(adapter.state, adapter.meta | {"trust": None})).predict(records)
+    bare = reader(backbone, PROMPTS, Adapter(adapter.state, adapter.meta | {"trust": None})).predict(records)
     assert bare.trust is None
-    classifier = Classifier(backbone, PROMPTS, adapter)
+    classifier = reader(backbone, PROMPTS, adapter)
     said = classifier.predict(records)
     cooled = bare.adapted ** (1 / 4)
     np.testing.assert_allclose(said.adapted, cooled / cooled.sum(1, keepdims=True), atol=1e-4)
@@ -209,7 +174,7 @@ def test_trust_that_comes_with_an_adapter_is_applied_until_the_prompts_are_edite
 def test_an_adapter_with_unusable_trust_is_refused_and_the_old_one_stays(tiny):
     backbone = tiny("clip")
     good = trusting(backbone)
-    classifier = Classifier(backbone, PROMPTS, good)
+    classifier = reader(backbone, PROMPTS, good)
     for bad, says in (({"temperature": "hot"}, "cannot be used"), ({"centroids": [[0.5]]}, "another model")):
         with pytest.raises(NearlError, match=says):
             classifier.set_adapter(trusting(backbone, **bad))

@@ -20,11 +20,11 @@ from nearl.data.sets.labelled import LabelledSet
 from nearl.data.splits import Split, plan
 from nearl.errors import NearlError
 from nearl.methods import Frozen
-from nearl.methods.nearl.finetune import Recipe
 from nearl.prompts import default_prompts
-from nearl.reading.classifier import Classifier
 from nearl.runs import Job, RunFolder, job, make_job, process, start, teach
 from nearl.runs.folder import NO_MEMORY
+from nearl.train.recipe import Recipe
+from tests.support.reading import reader
 
 CLASSES = ["one", "two"]
 PATIENCE = 120  # seconds to wait for a process on a busy machine
@@ -98,7 +98,7 @@ def test_figures_are_those_of_a_reading(backbone):
     a = made(backbone, data)
     _, outcome = finish(teach(a, backbone))
     outcome.adapter.meta["trust"] = None
-    classifier = Classifier(backbone, default_prompts(CLASSES), outcome.adapter)
+    classifier = reader(backbone, default_prompts(CLASSES), outcome.adapter)
     prediction = classifier.predict([data.records[i] for i in a.split.held])
     for row, frozen, adapted in zip(outcome.rows, prediction.frozen, prediction.adapted, strict=True):
         assert list(row["shares_before"].values()) == pytest.approx(frozen.tolist(), abs=1e-4)
@@ -122,9 +122,9 @@ def test_folds_are_measured_by_models_that_never_saw_them(backbone, monkeypatch)
     a = made(backbone, data, steps=6)
     assert a.split.kind == "folds"
     taught, frozen = [], []
-    finetune, see = job.finetune, Frozen._see
-    monkeypatch.setattr(job, "finetune", lambda b, s, *more, **k: taught.append(s) or finetune(b, s, *more, **k))
-    monkeypatch.setattr(Frozen, "_see", lambda self, x: frozen.append(len(x)) or see(self, x))
+    make, see = job.make, Frozen.see
+    monkeypatch.setattr(job, "make", lambda name, task, **k: taught.append(task.support) or make(name, task, **k))
+    monkeypatch.setattr(Frozen, "see", lambda self, x: frozen.append(len(x)) or see(self, x))
     events, outcome = finish(teach(a, backbone))
     phases = list(dict.fromkeys(event["phase"] for event in events))
     assert phases == ["teaching", "fold 1 of 3", "fold 2 of 3", "fold 3 of 3", "checking"]

@@ -4,7 +4,7 @@ import numpy as np
 
 from nearl.data.images import ImageRecord
 from nearl.data.sets.labelled import LabelledSet
-from nearl.methods import Task
+from nearl.methods import Task, make
 from nearl.prompts import PromptSet
 
 PROMPTS = PromptSet("two", ("one", "two"), (("a scan of one", "one"), ("medical image of the two",)))
@@ -24,6 +24,14 @@ def shades(per_class=6, seed=0):
 
 def task_of(backbone, per_class=4):
     return Task(backbone, PROMPTS, shades(per_class))
+
+
+def teach(backbone, data, prompts, recipe, **options):
+    """NEARL's adapter after a run."""
+    method = make("nearl", Task(backbone, prompts, data), **options)
+    for _ in method.fit(recipe):
+        pass
+    return method.adapter()
 
 
 def taught(method, **changes):

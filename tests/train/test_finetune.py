@@ -7,11 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-
-from nearl.data.sets.labelled import LabelledSet
-from nearl.errors import NearlError
-from nearl.measure.evaluate import measure
-from nearl.methods.nearl.anchor import MOST, Anchor
 from nearl.methods.nearl.finetune import (
     FEWEST_STEPS,
     Recipe,
@@ -21,6 +16,11 @@ from nearl.methods.nearl.finetune import (
     finetune,
     learning_rate,
 )
+
+from nearl.data.sets.labelled import LabelledSet
+from nearl.errors import NearlError
+from nearl.measure.evaluate import measure
+from nearl.methods.nearl.anchor import MOST, Anchor
 from nearl.methods.nearl.network import NearlCLIP, NearlConfig
 from nearl.prompts import default_prompts
 from nearl.reading.classifier import Classifier

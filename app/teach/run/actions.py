@@ -20,7 +20,7 @@ from nearl.prompts import PromptSet
 
 if TYPE_CHECKING:
     from nearl.methods import Card
-    from nearl.methods.nearl.finetune import Recipe
+    from nearl.train.recipe import Recipe
 
 NEARL = "nearl"
 BEFORE, AFTER = "before", "after"
@@ -52,7 +52,7 @@ class Choice:
     """A name of `nearl.methods`."""
 
     def recipe(self) -> Recipe:
-        from nearl.methods.nearl.finetune import PATIENCE, Recipe
+        from nearl.train.recipe import PATIENCE, Recipe
 
         changes = {"steps": self.steps, "lr": self.lr}
         return Recipe.preset(
@@ -187,6 +187,7 @@ def row_map(engine: Engine, workspace: Workspace, row: int, class_name: str, ada
     run, record = measured(workspace), row_record(workspace, row)
     backbone = engine.backbone()
     from nearl.explain import gradcam, heat_layer
+    from nearl.methods import restore
     from nearl.reading.classifier import Classifier
 
     adapter = run.folder.outcome().adapter
@@ -194,7 +195,7 @@ def row_map(engine: Engine, workspace: Workspace, row: int, class_name: str, ada
     if class_name not in prompt_set.classes:
         raise NearlError("There is no such class in this result; reload the page.")
     with engine.device_lock:
-        classifier = Classifier(backbone, prompt_set, adapter)
+        classifier = Classifier(backbone, prompt_set, restore(backbone, adapter))
         heatmap = gradcam(classifier, record, list(prompt_set.classes).index(class_name), adapted=adapted)
     moment = f"{AFTER if adapted else BEFORE} teaching"
     if not heatmap.values.any():

@@ -79,13 +79,14 @@ def compare(
     if record is None:
         raise NearlError("There is no image to compare on yet; choose an example or bring one in Predict.")
     backbone = engine.backbone()
+    from nearl.methods import restore
     from nearl.reading.classifier import Classifier
 
     found = []
     for key in keys:
         adapter, name = workspace.shelf.load(key), workspace.shelf.entry(key).name
         with engine.device_lock:
-            classifier = Classifier(backbone, PromptSet.from_dict(adapter.meta["prompts"]), adapter)
+            classifier = Classifier(backbone, PromptSet.from_dict(adapter.meta["prompts"]), restore(backbone, adapter))
             prediction = classifier.predict([record])
         found.append((name, list(prediction.classes), [float(p) for p in prediction.adapted[0]]))
     return found

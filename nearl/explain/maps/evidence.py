@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nearl.backbones import Backbone
 from nearl.explain.card import Method
+from nearl.methods.shows import Shows
 
 if TYPE_CHECKING:
     from nearl.explain.score import Score
@@ -72,5 +73,6 @@ METHODS = (
         signed=True,
         same_units=True,
         fits=averages_patches,
+        needs=(Shows.LINEAR,),
     ),
 )

@@ -14,7 +14,7 @@ import torch
 from nearl.errors import NearlError
 from nearl.explain.capture import Capture
 from nearl.explain.card import Method
-from nearl.methods.nearl.network import PromptTokens
+from nearl.methods.shows import Shows
 
 if TYPE_CHECKING:
     from nearl.explain.score import Score
@@ -36,6 +36,7 @@ def parallel(trace: Trace, score: Score, layer: int | None, head: int | None):
 
 
 _SHARED = {"units": "% of the token's length", "layers": True, "by_class": False, "adapter": True, "same_units": True}
+_SHARED["needs"] = (Shows.UPDATES,)
 METHODS = (
     Method(
         "novelty",
@@ -74,7 +75,7 @@ def profile(trace: Trace, image: int = 0) -> Profile:
 
     Raises NearlError where the trace is of the frozen model.
     """
-    if trace.model is None:
+    if not trace.scorer.adapted or Shows.UPDATES not in trace.scorer.method.shows:
         raise NearlError("Nothing has been taught yet, so there is nothing that teaching added.")
     mean = lambda u, i: (100 * float(u.novel[i].mean()), 100 * float(u.parallel[i].abs().mean()))  # noqa: E731
     count = trace.tokens.shape[1]
@@ -82,23 +83,22 @@ def profile(trace: Trace, image: int = 0) -> Profile:
     for k, weights in trace.query_attention.items():
         w = weights[image]
         queries[k] = torch.cat([w[:, :count].sum(1, keepdim=True), w[:, count:]], 1).tolist()
-    taught = trace.scorer.classifier.adapter.meta["classes"]
-    if trace.scorer.per_image:
-        taught = [
-            name for name, n in zip(trace.scorer.classes, trace.scorer.prompts.counts, strict=True) for _ in range(n)
-        ]
+    method = trace.scorer.method
+    watched = method.queries()
     vision = {k: mean(update, image) for k, update in trace.updates.items()}
-    return Profile(vision, {} if trace.scorer.per_image else _text_profile(trace), queries, list(taught))
+    text = _text_profile(trace) if Shows.WORDS in method.shows else {}
+    return Profile(vision, text, queries, watched.sources if watched else list(method.taught.classes))
 
 
 @torch.no_grad()
 def _text_profile(trace: Trace) -> dict[int, tuple[float, float]]:
-    model, backbone = trace.model, trace.backbone
-    prompts: PromptTokens = trace.scorer.classifier.prompt_tokens()
-    calls = {int(k): (oca, lambda module, args, out: module.parts(args, out)) for k, oca in model.oca_text.items()}
+    method, backbone = trace.scorer.method, trace.backbone
+    prompts = method.task.tokens()
+    parts = lambda module, args, out: module.parts(args, out)  # noqa: E731
+    calls = {k: (adapter, parts) for k, adapter in method.updates("text").items()}
     with backbone.lock, Capture({}, calls=calls) as seen:
         _, state = backbone.text.embed(prompts.tokens)
-        model.encode_text(prompts)
+        method.encode_text(prompts)
     valid = state.valid.float()
     mean = lambda x: 100 * float((x.abs() * valid).sum() / valid.sum())  # noqa: E731
     return {k: (mean(found[0].novel), mean(found[0].parallel)) for k, found in seen.results.items()}

@@ -1,11 +1,14 @@
-"""NEARL and its ablations as methods among the others; what they are is in ``nearl.methods.nearl.network`` and
-``nearl.methods.nearl.finetune``."""
+"""NEARL as a method; the network itself is in ``nearl.methods.nearl.network``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
+from typing import ClassVar
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearl.adapters.store import Adapter
@@ -13,96 +16,164 @@ from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
 from nearl.methods.base import Card, InsideTower
 from nearl.methods.frozen import BATCH, Task
-from nearl.methods.nearl.finetune import Progress, Recipe, finetune
-from nearl.methods.nearl.network import ClassFeatures, NearlCLIP, NearlConfig, PromptTokens
+from nearl.methods.nearl.anchor import Anchor
+from nearl.methods.nearl.network import ClassFeatures, NearlCLIP, NearlConfig
 from nearl.methods.shows import Queries, Shows
+from nearl.prompts import PromptSet
+from nearl.train.batches import PromptTokens, balanced_batch, draw_prompts
+from nearl.train.learner import Phase
+from nearl.train.loop import autocast
+from nearl.train.recipe import Recipe
+from nearl.train.views import Views
+
+FULL_STEP = 4.0  # duration of a step through both towers in steps of the warm start, about
+ANCHOR_IMAGES = 64  # at most, to measure how well the frozen model reads
 
 
 class Nearl(InsideTower):
-    """An OCA after every block of both towers, fed by the USEformer; ``options`` are changes to ``NearlConfig``."""
+    """An OCA after every block of both towers, fed by the USEformer.
+
+    Training begins with the text side alone (`Recipe.warm_start`), on frozen image embeddings. ``options`` and
+    ``changes`` are changes to the defaults of ``NearlConfig``; ``network`` is what is learned.
+    """
 
     card = Card(
         "nearl",
         "NEARL",
-        "A few learned queries walk down both towers and gather what image and words have to say to each other. After "
-        "every block they add what is new to a token, and only the part at a right angle to what it already says.",
+        "A few learned queries pass through both towers and gather what image and prompts have to say to each other. "
+        "After every block, adapters add to each token only the part of their update that is orthogonal to it.",
         "Peng et al., NEARL-CLIP, arXiv 2508.04101",
         "an adapter after every block of both towers, and the queries' own small transformer",
         features=False,
     )
+    changes: ClassVar[dict] = {}
 
     def __init__(self, task: Task, **options):
-        super().__init__(task, **options)
+        super().__init__(task, **{**self.changes, **options})
         with torch.random.fork_rng():
-            self.model = NearlCLIP(task.backbone, NearlConfig.for_backbone(task.backbone, **options))
-        self.taught: Adapter | None = None
-
-    def learn(self, recipe: Recipe) -> Iterator[Progress]:
-        task = self.task
-        views = task.views(recipe)
-        for progress in finetune(task.backbone, task.support, task.prompt_set, self.model.config, recipe, views=views):
-            if progress.adapter is not None:
-                self.taught = progress.adapter
-                self.model.load_state_dict(self.taught.state)
-            yield progress
-
-    def _read(self) -> ClassFeatures:
-        if self.model.config.text_context == "image":
-            raise NearlError("With per-image context every image has classes of its own, so none can be shown.")
-        return self.text(lambda: self.model.encode_text(self.task.tokens()))
-
-    def classes(self) -> Tensor:
-        return self._read().embeddings
-
-    def encode_tokens(self, x: Tensor) -> Tensor:
-        return self.model.encode_tokens(x, self._read().summaries)
-
-    def encode_text(self, prompts: PromptTokens) -> Tensor:
-        return self.model.encode_text(prompts).embeddings
-
-    def see(self, pixels: Tensor, turn: Tensor | None = None) -> Tensor:
-        if self.model.config.text_context == "image":
-            return self.model(pixels, self.task.tokens())
-        return super().see(pixels, turn)
+            self.network = NearlCLIP(task.backbone, NearlConfig.for_backbone(task.backbone, **self.options))
+        self.per_image = self.network.config.text_context == "image"
+        own = {Shows.UPDATES} if self.network.oca_vision else set()
+        self.shows = frozenset({Shows.TOKENS, *own} | (set() if self.per_image else {Shows.LINEAR, Shows.WORDS}))
 
     @property
-    def shows(self) -> frozenset[Shows]:
-        own = {Shows.UPDATES} if self.model.oca_vision else set()
-        alone = {Shows.LINEAR, Shows.WORDS} if self.model.config.text_context == "support" else set()
-        return frozenset({Shows.TOKENS, *own, *alone})
+    def learned(self) -> nn.Module:
+        return self.network
+
+    # ---- teaching ----------------------------------------------------------------------------------------------------
+
+    def start(self, recipe: Recipe) -> None:
+        self.network.load_state_dict(NearlCLIP(self.backbone, self.network.config).state_dict())
+
+    def phases(self, recipe: Recipe) -> list[Phase]:
+        views = self.task.views(recipe)
+        texts = [self.backbone.tokenize(group) for group in self.task.prompt_set.texts()]
+        anchor = self._anchor(recipe, views, texts) if recipe.pull else None
+
+        def forward(index: np.ndarray, rng: np.random.Generator, warm: bool = False) -> tuple[Tensor, Tensor | float]:
+            prompts, picked = draw_prompts(texts, recipe.prompts_per_class, rng), views.pick(index, rng)
+            frozen = views.embeddings(picked) if warm or anchor is not None else None
+            if warm:
+                logits = self.backbone.logit_scale * frozen @ self.network.encode_text(prompts).embeddings.T
+            else:
+                logits = self.network.forward_tokens(views.tokens(picked, rng), prompts).float()
+            return logits, 0.0 if anchor is None else anchor.loss(frozen, logits)
+
+        warm = round(recipe.warm_start * recipe.steps)
+        full = Phase(recipe.steps - warm, recipe.batch_size, forward, FULL_STEP)
+        if self.per_image or not self.network.oca_text:  # there is no text side that could be trained alone
+            return [full]
+        return [Phase(warm, 2 * recipe.batch_size, partial(forward, warm=True)), full]
+
+    def _anchor(self, recipe: Recipe, views: Views, texts: list[Tensor]) -> Anchor | None:
+        """None where the frozen model reads the support images too poorly to be followed."""
+        rng, count = np.random.default_rng(recipe.seed), len(self.labels)
+        some = max(ANCHOR_IMAGES, len(self.taught.classes))  # at least one of every class
+        index = balanced_batch(self.labels, min(count, some), rng)
+        with self.backbone.lock, autocast(self.backbone, recipe):
+            embeddings = views.embeddings(views.pick(index, rng))
+            anchor = Anchor(self.backbone, texts, embeddings, self.task.labels[index], recipe.pull)
+        return anchor if anchor.weight > 0 else None
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+
+    def _features(self, prompt_set: PromptSet) -> ClassFeatures:
+        """Features of the classes; every prompt is encoded once."""
+        if self.per_image:
+            raise NearlError("With per-image context every image has classes of its own, so none can be shown.")
+        groups = prompt_set.texts()
+        rows = self.task.frozen.of_texts(self.key("text"), [t for group in groups for t in group], self._encode)
+        parts = rows.split([len(group) for group in groups])
+        width = self.backbone.embed_dim
+        embeddings = F.normalize(torch.stack([part[:, :width].mean(0) for part in parts]), dim=-1)
+        summaries = torch.stack([part[:, width:].mean(0) for part in parts])
+        return ClassFeatures(embeddings, summaries.unflatten(1, (self.backbone.text.depth, -1)).transpose(0, 1))
+
+    def _encode(self, tokens: Tensor) -> Tensor:
+        """Of each text its unit embedding and its summaries, one after the other: [P, E + layers D]."""
+        found = self.network.encode_text(PromptTokens(tokens, [1] * len(tokens)))
+        return torch.cat([found.embeddings, found.summaries.transpose(0, 1).flatten(1)], dim=1)
+
+    def classes(self) -> Tensor:
+        return self._features(self.task.prompt_set).embeddings
+
+    def summaries(self) -> Tensor:
+        """What the image side attends to: the summaries [layers, C, D] of the prompts that it was taught with."""
+        return self._features(self.taught).summaries
+
+    def encode_tokens(self, x: Tensor) -> Tensor:
+        return self.network.encode_tokens(x, self.summaries())
+
+    def images(self, records: Sequence[ImageRecord]) -> Tensor:
+        summaries, patches = self.summaries(), self.task.frozen.patches
+        encode = lambda some: self.network.encode_tokens(patches(some), summaries)  # noqa: E731
+        return self.task.frozen.of_images(self.key("image"), records, encode)
+
+    def encode_prompts(self, tokens: Tensor) -> Tensor:
+        return self.network.encode_text(PromptTokens(tokens, [1] * len(tokens))).embeddings
+
+    def judge(self, prepared: Tensor) -> Tensor:
+        if self.per_image:
+            return self.network.forward_tokens(prepared, self.task.tokens())
+        return super().judge(prepared)
+
+    def see(self, pixels: Tensor, turn: Tensor | None = None) -> Tensor:
+        return self.judge(self.prepare(pixels)) if self.per_image else super().see(pixels, turn)
+
+    def logits(self, records: Sequence[ImageRecord]) -> Tensor:
+        if not self.per_image:
+            return super().logits(records)
+        with self.backbone.lock:
+            batches = [self.task.frozen.pixels(records[i : i + BATCH]) for i in range(0, len(records), BATCH)]
+            return torch.cat([self.see(batch) for batch in batches])
+
+    # ---- what maps see -----------------------------------------------------------------------------------------------
 
     def updates(self, side: str) -> dict[int, nn.Module]:
-        adapters = self.model.oca_vision if side == "vision" else self.model.oca_text
+        adapters = self.network.oca_vision if side == "vision" else self.network.oca_text
         return {int(k): adapters[k] for k in sorted(adapters, key=int)}
 
     def queries(self) -> Queries | None:
-        """The first shared block's, at the steps that end an adapted vision block; None for static queries."""
-        model, prompt_set = self.model, self.task.prompt_set
-        if model.config.synergy != "useformer":
+        """Those of the first shared block, at the steps that end an adapted vision block; None for static queries."""
+        network, prompt_set = self.network, self.task.prompt_set
+        if network.config.synergy != "useformer":
             return None
-        if model.config.text_context == "support":
-            steps, sources = list(self.updates("vision")), list(self.taught.meta["classes"])
+        if not self.per_image:
+            steps, sources = list(self.updates("vision")), list(self.taught.classes)
         else:  # a step for every adapted block of either tower, which attends to every prompt
-            ends = {s: k for k, s in enumerate(model.vision_steps) if k in self.updates("vision")}
-            texts = {s for k, s in enumerate(model.text_steps) if k in self.updates("text")}
-            steps = [ends.get(s) for s in range(model.total_steps) if s in ends or s in texts]
+            ends = {s: k for k, s in enumerate(network.vision_steps) if k in self.updates("vision")}
+            texts = {s for k, s in enumerate(network.text_steps) if k in self.updates("text")}
+            steps = [ends.get(s) for s in range(network.total_steps) if s in ends or s in texts]
             sources = [c for c, texts in zip(prompt_set.classes, prompt_set.texts(), strict=True) for _ in texts]
-        return Queries(model.useformer.blocks[0].cross, steps, model.config.heads, sources)
+        return Queries(network.useformer.blocks[0].cross, steps, network.config.heads, sources)
 
-    def logits(self, records: Sequence[ImageRecord]) -> Tensor:
-        if self.model.config.text_context != "image":
-            return super().logits(records)
-        with self.task.backbone.lock:
-            batches = [self.task.frozen.pixels(records[i : i + BATCH]) for i in range(0, len(records), BATCH)]
-            return torch.cat([self.model(batch, self.task.tokens()) for batch in batches])
+    # ---- saving and restoring ----------------------------------------------------------------------------------------
 
-    def adapter(self) -> Adapter:
-        """What ``finetune`` gave: an adapter that ``nearl.reading.classifier`` reads too. NearlError before the last
-        step."""
-        if self.taught is None:
-            raise NearlError("NEARL has not been taught to the end, so there is no adapter to keep.")
-        return self.taught
+    def config(self) -> dict:
+        return self.network.config.to_dict()
 
-    def restore(self, adapter: Adapter) -> None:
-        self.model.load_state_dict(adapter.state)
-        self.taught, self._text = adapter, None
+    @classmethod
+    def settings(cls, adapter: Adapter) -> dict:
+        if NearlConfig(**adapter.config).blocks > len(adapter.state):
+            raise ValueError("more blocks than tensors")
+        return dict(adapter.config)

@@ -26,6 +26,7 @@ from nearl.backbones import Backbone
 from nearl.errors import NearlError
 from nearl.methods.nearl.oca import OCA, token_norm
 from nearl.methods.nearl.useformer import StaticQueries, USEformer
+from nearl.train.batches import PromptTokens
 
 WIDE = 1400  # vision + text width above which one smaller shared block keeps the total at 1.46 M parameters
 NARROW = 512  # and below which one shared block does, since a USEformer of width 128 outweighs such towers
@@ -79,13 +80,6 @@ class NearlConfig:
 
     def to_dict(self) -> dict:
         return asdict(self)
-
-
-class PromptTokens(NamedTuple):
-    """Tokens [P, L] of all prompts of all classes, class after class, and how many prompts each class has."""
-
-    tokens: Tensor
-    counts: list[int]
 
 
 class ClassFeatures(NamedTuple):

@@ -1,0 +1,51 @@
+"""What the training loop needs of a method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from nearl.backbones import Backbone
+from nearl.train.recipe import Recipe
+
+
+class Phase(NamedTuple):
+    """A part of training with a learning-rate cycle of its own."""
+
+    steps: int
+    batch_size: int
+    forward: Callable[[np.ndarray, np.random.Generator], tuple[Tensor, Tensor | float]]
+    """Logits [B, C] of the support images at these indices, and a penalty to add to their loss. What it draws, it draws
+    from the generator."""
+    pace: float = 1.0
+    """Duration of a step relative to those of the other phases, about."""
+
+
+class Learner(Protocol):
+    """A method, as the loop sees it."""
+
+    backbone: Backbone
+    labels: list[int]
+    """Of the support images."""
+    learned: nn.Module
+    """Its state dict is what training changes, and what a snapshot and an adapter hold."""
+    mixed_precision: bool
+    """Whether bf16 autocast may be used where it is fast."""
+
+    def phases(self, recipe: Recipe) -> list[Phase]:
+        """The phases of training, in order."""
+
+    def moved(self, steps: int) -> None:
+        """Called when ``learned`` has changed: it is now as after ``steps`` steps."""
+
+    def identity(self) -> dict:
+        """Plain JSON that tells this training task from others."""
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """The part of the forward pass before anything learned; for the learning curve."""
+
+    def judge(self, prepared: Tensor) -> Tensor:
+        """The rest of it: logits [B, C]."""

@@ -1,0 +1,49 @@
+"""Labelled images as the model takes them: decoded once, kept as uint8."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nearl.backbones import Backbone
+from nearl.data.sets.labelled import LabelledSet
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A labelled set after the backbone's own resize and crop."""
+
+    images: Tensor
+    """uint8 [N, 3, H, W]."""
+    labels: list[int]
+    """N indices into ``classes``."""
+    classes: list[str]
+
+    @classmethod
+    def of(cls, backbone: Backbone, data: LabelledSet | Samples) -> Samples:
+        """The samples of a labelled set; Samples are returned as they are."""
+        if isinstance(data, Samples):
+            return data
+        return cls(as_uint8(backbone, data), list(data.labels), list(data.classes))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def counts(self) -> dict[str, int]:
+        """The number of images of every class."""
+        return {name: self.labels.count(index) for index, name in enumerate(self.classes)}
+
+    def subset(self, indices: Iterable[int]) -> Samples:
+        """The images at ``indices``, in that order, with the same classes."""
+        chosen = list(indices)
+        return Samples(self.images[chosen], [self.labels[i] for i in chosen], self.classes)
+
+
+def as_uint8(backbone: Backbone, data: LabelledSet) -> Tensor:
+    """All images of a set as uint8 [N, 3, H, W]."""
+    if not data.records:
+        return torch.zeros(0, 3, *backbone.image_size, dtype=torch.uint8)
+    return torch.stack([backbone.to_uint8(record.image()) for record in data.records])
