@@ -24,6 +24,7 @@ import gradio as gr
 
 from app.compare import actions as comparing
 from app.context import Context
+from app.events import sentence
 from app.explain import actions as explaining
 from app.predict import actions as reading
 from app.teach.images import actions as gathering
@@ -156,7 +157,7 @@ def _answered(work, paths: Sequence[str | None] = ()):
     try:
         return work()
     except Exception as error:
-        return {"error": uploads.without_names(reading.sentence(error), paths)}
+        return {"error": uploads.without_names(sentence(error), paths)}
     finally:
         uploads.forget(paths)
 

@@ -77,6 +77,10 @@ def seen(yes: object, *classes: str) -> dict:
     return gr.update(elem_classes=list(classes) if yes else away(*classes))
 
 
+MAP_CONTROLS = "map-controls"  # CSS class
+SET_STRENGTH = "(v) => { document.documentElement.style.setProperty('--map-strength', v / 100); return []; }"
+
+
 def asset_text(name: str) -> str:
     return (PAGE / name).read_text(encoding="utf-8")
 

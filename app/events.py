@@ -55,16 +55,16 @@ def guarded(message: gr.HTML, also: Callable[..., dict] = lambda *given: {}) -> 
 
     def decorate(handler: Callable) -> Callable:
         @wraps(handler)
-        def once(*given: Any) -> dict:
+        def once(*given: Any, **named: Any) -> dict:
             try:
-                return handler(*given)
+                return handler(*given, **named)
             except Exception as error:
                 return failed(error, given)
 
         @wraps(handler)
-        def several(*given: Any) -> Iterator[dict]:
+        def several(*given: Any, **named: Any) -> Iterator[dict]:
             try:
-                yield from handler(*given)
+                yield from handler(*given, **named)
             except Exception as error:
                 yield failed(error, given)
 
@@ -166,6 +166,11 @@ class Components:
 
     @property
     def outputs(self) -> list:
-        """All components but those with the metadata INPUT; in a field there may be one or a dict of them."""
-        found = [getattr(self, f.name) for f in fields(self) if f.metadata.get("output", True)]
-        return [c for value in found for c in (value.values() if isinstance(value, dict) else [value])]
+        """All components but those with the metadata INPUT. A field is one, a dict of them, or another such set."""
+        found = []
+        for value in (getattr(self, f.name) for f in fields(self) if f.metadata.get("output", True)):
+            if isinstance(value, Components):
+                found += value.outputs
+            else:
+                found += value.values() if isinstance(value, dict) else [value]
+        return found

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from app.context import DEVICE, QUIET, Context, asset_text, away, seen
-from app.events import Press
+from app.context import DEVICE, MAP_CONTROLS, QUIET, SET_STRENGTH, Context, asset_text, away, seen
+from app.events import Press, sentence
 from app.explain import actions as explaining
 from app.explain import html as map_views
 from app.explain.actions import CLASSES, COMPARE, IMAGES, ONE, Choice
 from app.html import views
-from app.predict.actions import AFTER, BEFORE, filmstrip_html, read, sentence
-from app.predict.tab import CONTROLS, SET_STRENGTH
+from app.predict.actions import AFTER, BEFORE, read
+from app.predict.html import filmstrip_html
 from app.visitor.workspace import Workspace
 
 SIDE = ("right", "plain-controls")
@@ -70,7 +70,7 @@ def build(ctx: Context, tab_item: gr.Tab) -> ExplainTab:
         with gr.Column(elem_classes="left", min_width=280, scale=12):
             with gr.Column(elem_classes="lightbox"):
                 stage = gr.HTML(map_views.empty(), js_on_load=None, elem_id="maps")
-                with gr.Column(elem_classes=away(CONTROLS)) as controls:
+                with gr.Column(elem_classes=away(MAP_CONTROLS)) as controls:
                     view = gr.Radio([(VIEW_NAMES[ONE], ONE)], value=ONE, label="Show", elem_id="explain-view")
                     with gr.Row():
                         when = gr.Radio(
@@ -136,7 +136,7 @@ def _controls(tab: ExplainTab, workspace: Workspace, asked: Choice, choice: Choi
         return gr.update(**more, **({"value": getattr(choice, name)} if changed else {}))
 
     return {
-        tab.controls: seen(True, CONTROLS),
+        tab.controls: seen(True, MAP_CONTROLS),
         tab.side: seen(True, *SIDE),
         tab.view: update("view", choices=shown),
         tab.when: update("when", choices=whens, visible=choice.view != COMPARE),
@@ -180,7 +180,7 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
         except Exception as error:
             yield {tab.message: views.message(sentence(error), "error")}
         if workspace.viewing.prediction is None:
-            hidden = {tab.controls: seen(False, CONTROLS), tab.side: seen(False, *SIDE)}
+            hidden = {tab.controls: seen(False, MAP_CONTROLS), tab.side: seen(False, *SIDE)}
             yield {tab.stage: map_views.empty(), tab.message: "", tab.filmstrip: "", **hidden}
             return
         count = len(tab.choices)

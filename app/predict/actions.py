@@ -1,4 +1,4 @@
-"""What the Predict tab does with a workspace: bring images, read them, look where the model looked."""
+"""What the Predict tab does with a workspace: bring images, read them, draw where the model looked."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.context import set_title
 from app.engine import Engine
-from app.events import sentence  # noqa: F401
 from app.html import views
-from app.predict import html as viewer
 from app.visitor.maps import MapKey
 from app.visitor.workspace import Workspace
 from nearl.data.images import decode_many
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nearl.explain import Heatmap
-    from nearl.reading.classifier import Prediction
 
 MAX_IMAGES = 64
 MAX_FILES = 1200  # the slices of a series are one image
@@ -120,65 +116,3 @@ def map_layer(engine: Engine, workspace: Workspace, choice: MapChoice) -> tuple[
     caution = heatmap.caution(record.image())
     words = f"Where it looked for “{name}”, {moment}" + (f". {caution}" if caution else "")
     return views.data_uri(heat_layer(heatmap)), words
-
-
-def viewer_html(workspace: Workspace, layer: tuple[str | None, str] = (None, "")) -> str:
-    if not workspace.viewing.records:
-        return views.viewer_empty()
-    record = workspace.viewing.record
-    box = None
-    if workspace.viewing.classifier is not None:
-        from nearl.explain.heatmap import seen_box
-
-        box = seen_box(workspace.viewing.classifier.backbone, record.size)
-    notes = [*record.notes, viewer.caution(record)]
-    return views.viewer(
-        record, workspace.viewing.synthetic, layer, notes, viewer.marks(record, box), viewer.facts(record)
-    )
-
-
-def filmstrip_html(workspace: Workspace) -> str:
-    if len(workspace.viewing.records) < 2:
-        return ""
-    items = [(views.data_uri(r.image(), views.THUMB_SIDE), r.name) for r in workspace.viewing.records]
-    return views.strip(items, workspace.viewing.selected, "Your images")
-
-
-def reading_html(workspace: Workspace) -> str:
-    prediction = workspace.viewing.prediction
-    if prediction is None:
-        return viewer.reading_empty(bool(workspace.viewing.records))
-    i = workspace.viewing.selected
-    after = None if prediction.adapted is None else prediction.adapted[i]
-    untaught = workspace.viewing.classifier.untaught() if after is not None else []
-    unknown = workspace.viewing.classifier.unknown_words()
-    closer = [(name, set_title(name)) for name in workspace.viewing.closer[i]]
-    trust = trust_html(prediction, i)
-    odd = prediction.unfamiliar is not None and prediction.unfamiliar[i] and not workspace.viewing.synthetic
-    return viewer.reading(
-        viewer.Reading(prediction.classes, prediction.frozen[i], after, untaught, unknown, trust, closer, odd)
-    )
-
-
-def trust_html(prediction: Prediction, i: int) -> str:
-    """How far the reading of image `i` can be trusted; "" where the adapter does not say."""
-    trust = prediction.trust
-    if trust is None:
-        return ""
-    from nearl.reading.trust import OTHER_PROMPTS
-
-    pick = lambda name: None if trust[name] is None else trust[name][i]  # noqa: E731
-    edited = OTHER_PROMPTS in trust["notes"]
-    return viewer.trust(trust["calibrated"], trust["coverage"], pick("sets"), pick("unlike"), edited, trust["notes"])
-
-
-def table_html(workspace: Workspace) -> str:
-    prediction = workspace.viewing.prediction
-    if prediction is None or len(workspace.viewing.records) < 2:
-        return ""
-    names = [r.name for r in workspace.viewing.records]
-    unlike = prediction.trust["unlike"] if prediction.trust else None
-    odd = None if workspace.viewing.synthetic else prediction.unfamiliar
-    return viewer.table(
-        names, prediction.classes, prediction.frozen, prediction.adapted, unlike, workspace.viewing.closer, odd
-    )

@@ -1,19 +1,20 @@
-"""What the Predict tab shows: the reading, how far to trust it, all images at a glance, and scans."""
+"""What the Predict tab shows: the image, the reading, how far to trust it, and all images at a glance."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.engine import Engine
-from app.html import render
+from app.context import set_title
+from app.html import render, views
+from app.predict.scan import html as scan_views
 from app.visitor.workspace import Workspace
-from nearl.data.formats.volume import ACQUIRED, Scan
-from nearl.data.formats.windows import THREE_CT
-from nearl.data.images import ImageRecord
-from nearl.reading.volumes import METHODS, VolumeReading, iter_volume
+
+if TYPE_CHECKING:
+    from nearl.reading.classifier import Prediction
 
 MOST_WORDS = 6  # unknown words named in one note
 UNLIKE_SHORT = "unlike those taught on"
@@ -22,10 +23,6 @@ UNFAMILIAR = (
     "guess. Some familiar images are flagged by mistake."
 )
 UNFAMILIAR_SHORT = "unlike what the model knows"
-THREE = "three"
-COLOURS = ("red", "green", "blue")
-MOST_SLICES = 120  # that are read for the curve; of more, every second, third... (our choice)
-TOGETHER = {"top-k": "Best five slices", "mean": "Mean", "max": "Best slice"}
 
 
 # --- the reading -----------------------------------------------------------------------------------------------------
@@ -141,169 +138,64 @@ def table(
     return render("predict/table.html", classes=classes, rows=rows, taught=after is not None)
 
 
-# --- scans -----------------------------------------------------------------------------------------------------------
+# --- of a workspace ---------------------------------------------------------------------------------------------------
 
 
-def selected(workspace: Workspace) -> ImageRecord | None:
-    """The image on show, if it is a scan."""
+def viewer_html(workspace: Workspace, layer: tuple[str | None, str] = (None, "")) -> str:
+    if not workspace.viewing.records:
+        return views.viewer_empty()
     record = workspace.viewing.record
-    return record if record is not None and record.scan is not None else None
+    box = None
+    if workspace.viewing.classifier is not None:
+        from nearl.explain.heatmap import seen_box
+
+        box = seen_box(workspace.viewing.classifier.backbone, record.size)
+    notes = [*record.notes, scan_views.caution(record)]
+    return views.viewer(
+        record, workspace.viewing.synthetic, layer, notes, scan_views.marks(record, box), scan_views.facts(record)
+    )
 
 
-def windows(scan: Scan) -> list[tuple[str, str]]:
-    """(label, key) of the windows to offer, the scan's own first; none for colour."""
-    found = [(window.name, window.name) for window in scan.presets()]
-    if scan.modality == "CT" and found:
-        found.append(("Three at once", THREE))
-    return found
-
-
-def window_key(record: ImageRecord) -> str | None:
-    """The key of the window in use."""
-    window = record.view.window
-    return THREE if isinstance(window, tuple) else window.name if window else None
-
-
-def planes(scan: Scan) -> list[tuple[str, str]]:
-    """(label, key) of the planes."""
-    return [(plane.capitalize(), plane) for plane in scan.planes]
-
-
-def is_film(record: ImageRecord) -> bool:
-    """True where the slider walks through moments, not places."""
-    return record.scan.slices(record.view.plane) == 1
-
-
-def look(workspace: Workspace, what: str, value: str | bool | int | None) -> None:
-    """Change one thing of how the selected scan is drawn: window (by key), invert, plane, number or moment (from 1).
-
-    A new plane begins at its middle slice.
-    """
-    with workspace.lock:
-        record = selected(workspace)
-        if record is None or value is None:
-            return
-        if what == "window":
-            found = THREE_CT if value == THREE else next((w for w in record.scan.presets() if w.name == value), None)
-            changes = {"window": found or record.view.window}
-        elif what == "invert":
-            changes = {"invert": bool(value)}
-        elif what == "plane":
-            if value not in record.scan.planes or value == record.view.plane:
-                return
-            changes = {"plane": value, "index": record.scan.slices(value) // 2}
-        else:
-            changes = {"frame" if what == "moment" or is_film(record) else "index": int(value) - 1}
-        workspace.viewing.redraw(record.at(**changes))
-
-
-def marks(record: ImageRecord, box: tuple[float, float, float, float] | None) -> str:
-    """The patient's sides at the edges and the part that the model sees where that is not the whole, as an SVG."""
-    width, height = record.size
-    letter = max(width, height) * 0.05
-    places = {
-        "left": (letter * 0.3, height / 2, "start"), "right": (width - letter * 0.3, height / 2, "end"),
-        "top": (width / 2, letter, "middle"), "bottom": (width / 2, height - letter * 0.4, "middle"),
-    }  # fmt: skip
-    if box is not None:
-        left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
-        whole = right - left >= width - 1 and bottom - top >= height - 1
-        box = None if whole else (left, top, right, bottom)
-    if not record.letters and box is None:
+def filmstrip_html(workspace: Workspace) -> str:
+    if len(workspace.viewing.records) < 2:
         return ""
-    sides = ", ".join(f"{letters} at the {side}" for side, letters in record.letters.items())
-    return render(
-        "predict/marks.html", width=width, height=height, letter=letter, box=box,
-        texts=[(*places[side], letters) for side, letters in record.letters.items()],
-        label=f"Sides of the patient: {sides}" if sides else "The part that the model sees",
-    )  # fmt: skip
+    items = [(views.data_uri(r.image(), views.THUMB_SIDE), r.name) for r in workspace.viewing.records]
+    return views.strip(items, workspace.viewing.selected, "Your images")
 
 
-def facts(record: ImageRecord) -> list[str]:
-    """Plane, slice, window and spacing in words, for the line under the picture."""
-    if record.scan is None:
-        return []
-    scan, view, words = record.scan, record.view, []
-    if record.slices() > 1:
-        where = (
-            "Frame" if is_film(record) else "Slice" if view.plane == ACQUIRED else f"{view.plane.capitalize()} slice"
-        )
-        words.append(f"{where} {record.slice_number + 1} of {record.slices()}")
-    if isinstance(view.window, tuple):
-        names = ", ".join(f"{w.name.lower()} {colour}" for w, colour in zip(view.window, COLOURS, strict=True))
-        words.append(f"Three windows as colours: {names}")
-    elif view.window is not None:
-        words.append(f"Window: {view.window.words}")
-    if view.invert:
-        words.append("inverted")
-    rows, columns = scan.pixel_spacing(view.plane)
-    if rows and columns:
-        words.append(f"{rows:.3g} × {columns:.3g} mm a pixel")
-    return words
+def reading_html(workspace: Workspace) -> str:
+    prediction = workspace.viewing.prediction
+    if prediction is None:
+        return reading_empty(bool(workspace.viewing.records))
+    i = workspace.viewing.selected
+    after = None if prediction.adapted is None else prediction.adapted[i]
+    untaught = workspace.viewing.classifier.untaught() if after is not None else []
+    unknown = workspace.viewing.classifier.unknown_words()
+    closer = [(name, set_title(name)) for name in workspace.viewing.closer[i]]
+    odd = prediction.unfamiliar is not None and prediction.unfamiliar[i] and not workspace.viewing.synthetic
+    trusted = trust_html(prediction, i)
+    return reading(Reading(prediction.classes, prediction.frozen[i], after, untaught, unknown, trusted, closer, odd))
 
 
-def caution(record: ImageRecord) -> str:
-    """What colour means where it is not the scan's own."""
-    if record.scan is None or not isinstance(record.view.window, tuple):
-        return ""
-    return "The model gets three windows as red, green and blue, which it never learned from; this is an experiment."
-
-
-# --- all slices ------------------------------------------------------------------------------------------------------
-
-
-def volume_key(workspace: Workspace) -> tuple:
-    """What a reading of all slices depends on."""
-    record = selected(workspace)
-    view = record.view
-    place = () if is_film(record) else (view.plane, view.frame)
-    adapter = workspace.shelf.adapter.version if workspace.shelf.adapter is not None else None
-    prompts = workspace.viewing.prompts.digest if workspace.viewing.prompts is not None else None
-    return id(record.scan), place, view.window, view.invert, prompts, adapter
-
-
-def step(record: ImageRecord) -> int:
-    """Every how many slices one is read for the curve."""
-    return -(-record.slices() // MOST_SLICES)
-
-
-def read_all(engine: Engine, workspace: Workspace) -> Iterator[VolumeReading]:
-    """Read the slices of the scan on show, batch by batch; the whole reading stays in the workspace."""
-    record, key = selected(workspace), volume_key(workspace)
-    steps = iter_volume(workspace.viewing.classifier, record, step(record))
-    while True:
-        with engine.device_lock:
-            reading = next(steps, None)
-        if reading is None:
-            return
-        workspace.viewing.keep_volume(key, reading)
-        yield reading
-
-
-def volume_html(workspace: Workspace, name: str | None, method: str) -> str:
-    """The share of one class in every slice, to click on, and the shares of all slices together."""
-    record = selected(workspace)
-    found = workspace.viewing.volume(volume_key(workspace)) if record is not None else None
+def trust_html(prediction: Prediction, i: int) -> str:
+    """How far the reading of image `i` can be trusted; "" where the adapter does not say."""
+    found = prediction.trust
     if found is None:
         return ""
-    name = name if name in found.classes else found.classes[0]
-    taught = found.adapted is not None
-    shares = (found.adapted if taught else found.frozen)[:, found.classes.index(name)]
-    method = method if method in METHODS else METHODS[-1]
-    whole = len(found.numbers) >= found.total
-    before, after = found.aggregate(method) if whole else ([], None)
-    return render(
-        "predict/volume.html",
-        name=name,
-        what="frame" if is_film(record) else "slice",
-        columns=list(zip(found.numbers, _shares(shares), strict=True)),
-        shown=record.slice_number,
-        taught=taught,
-        whole=whole,
-        total=found.total,
-        together=TOGETHER[method].lower(),
-        classes=found.classes,
-        before=_shares(before),
-        after=None if after is None else _shares(after),
-        untaught=workspace.viewing.classifier.untaught() if taught else [],
+    from nearl.reading.trust import OTHER_PROMPTS
+
+    pick = lambda name: None if found[name] is None else found[name][i]  # noqa: E731
+    edited = OTHER_PROMPTS in found["notes"]
+    return trust(found["calibrated"], found["coverage"], pick("sets"), pick("unlike"), edited, found["notes"])
+
+
+def table_html(workspace: Workspace) -> str:
+    prediction = workspace.viewing.prediction
+    if prediction is None or len(workspace.viewing.records) < 2:
+        return ""
+    names = [r.name for r in workspace.viewing.records]
+    unlike = prediction.trust["unlike"] if prediction.trust else None
+    odd = None if workspace.viewing.synthetic else prediction.unfamiliar
+    return table(
+        names, prediction.classes, prediction.frozen, prediction.adapted, unlike, workspace.viewing.closer, odd
     )

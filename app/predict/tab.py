@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import gradio as gr
 
-from app.context import DEVICE, QUIET, Context, asset_text, away, prompt_editor, seen
-from app.events import Press, guarded
+from app.context import DEVICE, MAP_CONTROLS, QUIET, SET_STRENGTH, Context, asset_text, away, prompt_editor, seen
+from app.events import INPUT, Components, Press, guarded
 from app.examples import Example, example_list
 from app.html import render, views
 from app.predict import actions as reading
-from app.predict import html as reading_views
-from app.predict import scan
+from app.predict import html as predict_views
 from app.predict.actions import AFTER, BEFORE, OFF, MapChoice
+from app.predict.scan import html as scan_views
+from app.predict.scan import tab as scan
+from app.predict.scan.tab import ScanPart
 from app.visitor import uploads
 from app.visitor.workspace import Workspace
 from nearl.errors import NearlError
 from nearl.resources import ASSETS
 
-CONTROLS = "map-controls"
 MARK_STALE = "() => document.getElementById('reading')?.classList.add('stale')"
 MARK_FRESH = """() => {
   if (!document.querySelector("#predict-message .error")) document.getElementById("reading")?.classList.remove("stale");
@@ -36,11 +36,10 @@ SHOW_READING = """() => {  // unless it is looked at already: then somebody may 
 }"""
 ACCEPTED = "Your images: PNG, JPEG, TIFF, DICOM, NIfTI, or a zip"
 CONFIRM = "These images show no names, dates or faces, and I may share them"
-SET_STRENGTH = "(v) => { document.documentElement.style.setProperty('--map-strength', v / 100); return []; }"
 
 
 @dataclass
-class PredictTab:
+class PredictTab(Components):
     """The tab's components, by what they show."""
 
     viewer: gr.HTML
@@ -54,16 +53,9 @@ class PredictTab:
     table: gr.HTML
     editor: gr.HTML
     upload: gr.File
-    examples: gr.HTML
-    button: gr.Button
-    scan: scan.ScanControls
-
-    @property
-    def outputs(self) -> list:
-        return [
-            self.viewer, self.controls, self.when, self.about, self.filmstrip, self.problems, self.message,
-            self.reading, self.table, self.editor, self.upload, *self.scan.outputs,
-        ]  # fmt: skip
+    examples: gr.HTML = field(metadata=INPUT)
+    button: gr.Button = field(metadata=INPUT)
+    scan: ScanPart
 
 
 def build(ctx: Context, opened: gr.events.Dependency) -> None:
@@ -74,7 +66,7 @@ def build(ctx: Context, opened: gr.events.Dependency) -> None:
             with gr.Column(elem_classes="lightbox"):
                 viewer = gr.HTML(views.viewer_empty(), js_on_load=None, elem_id="viewer")
                 scan_controls = scan.build()
-                with gr.Column(elem_classes=away(CONTROLS)) as controls:
+                with gr.Column(elem_classes=away(MAP_CONTROLS)) as controls:
                     with gr.Row():
                         when = gr.Radio(
                             [("No map", OFF)], value=OFF, label="Where it looked", scale=3, elem_id="map-when"
@@ -97,7 +89,7 @@ def build(ctx: Context, opened: gr.events.Dependency) -> None:
                     js_on_load=asset_text("pick.js"), elem_id="examples",
                 )  # fmt: skip
         with gr.Column(elem_classes="right", min_width=280, scale=9):
-            result = gr.HTML(reading_views.reading_empty(False), js_on_load=asset_text("pick.js"), elem_id="reading")
+            result = gr.HTML(predict_views.reading_empty(False), js_on_load=asset_text("pick.js"), elem_id="reading")
             table = gr.HTML("", js_on_load=None, elem_id="reading-table")
             gr.HTML(views.section("Classes, in your words"), js_on_load=None)
             editor = prompt_editor("predict", ctx.default_prompts, ctx.ready_prompts)
@@ -109,27 +101,26 @@ def build(ctx: Context, opened: gr.events.Dependency) -> None:
         scan_controls,
     )  # fmt: skip
     strength.input(None, strength, None, js=SET_STRENGTH, api_visibility="private")
-    _wire(ctx, tab, examples, confirmed)
-    scan.wire(ctx, tab)
+    _wire_images(ctx, tab, examples, confirmed)
+    _wire_scan(ctx, tab)
     _wire_return(ctx, tab, opened)
 
 
-def show(tab: PredictTab, workspace: Workspace, layer: tuple[str | None, str] = (None, ""), error: str = "") -> dict:
-    """Everything the tab shows of a workspace, as updates by component."""
-    ready = workspace.viewing.prediction is not None
+def _show(tab: PredictTab, workspace: Workspace) -> dict:
+    """Everything the tab shows of a workspace but a map, as updates by component."""
     return {
-        tab.viewer: reading.viewer_html(workspace, layer),
-        tab.controls: seen(ready, CONTROLS),
-        tab.filmstrip: reading.filmstrip_html(workspace),
+        tab.viewer: predict_views.viewer_html(workspace),
+        tab.controls: seen(workspace.viewing.prediction is not None, MAP_CONTROLS),
+        tab.filmstrip: predict_views.filmstrip_html(workspace),
         tab.problems: views.problem_list(workspace.viewing.problems),
-        tab.message: views.message(error, "error"),
-        tab.reading: reading.reading_html(workspace),
-        tab.table: reading.table_html(workspace),
+        tab.message: "",
+        tab.reading: predict_views.reading_html(workspace),
+        tab.table: predict_views.table_html(workspace),
         **scan.show(tab.scan, workspace),
     }
 
 
-def map_choices(tab: PredictTab, workspace: Workspace, choice: MapChoice) -> tuple[MapChoice, dict]:
+def _map_choices(tab: PredictTab, workspace: Workspace, choice: MapChoice) -> tuple[MapChoice, dict]:
     """The map that can be shown now, as near as possible to the one chosen, and the radios that offer it."""
     prediction = workspace.viewing.prediction
     if prediction is None:
@@ -146,134 +137,162 @@ def map_choices(tab: PredictTab, workspace: Workspace, choice: MapChoice) -> tup
     return MapChoice(when, name), updates
 
 
-def read_and_show(
-    ctx: Context, tab: PredictTab, workspace: Workspace, value: dict | None, choice: MapChoice
-) -> Iterator[dict]:
-    """Read the images and show first the shares, then the map, which takes longer."""
-    try:
-        if workspace.viewing.records and workspace.viewing.prediction is None:
-            yield {tab.reading: reading_views.reading_busy(ctx.engine.state == "loading")}
-        reading.read(ctx.engine, workspace, value)
-        choice, updates = map_choices(tab, workspace, choice)
-        shown = show(tab, workspace)
-        for control in tab.scan.choices.values():  # moved meanwhile, it is not set back
-            shown.pop(control, None)
-        yield {**shown, **updates}
-        if choice.when != OFF:
-            yield {tab.viewer: reading.viewer_html(workspace, reading.map_layer(ctx.engine, workspace, choice))}
-    except Exception as error:
-        message = views.message(reading.sentence(error), "error")
-        yield {tab.message: message, tab.reading: reading.reading_html(workspace)}
+def _map(ctx: Context, tab: PredictTab, workspace: Workspace, choice: MapChoice) -> dict:
+    layer = reading.map_layer(ctx.engine, workspace, choice)
+    return {tab.viewer: predict_views.viewer_html(workspace, layer)}
 
 
-def show_adapter(ctx: Context, tab: PredictTab, workspace: Workspace) -> Iterator[dict]:
-    """Show the images that are there, and what the adapter in use, or its absence, does to them."""
-    value = workspace.viewing.prompts.to_dict() if workspace.viewing.prompts else ctx.default_prompts
-    yield {tab.editor: value, **show(tab, workspace)}
-    if workspace.viewing.records and workspace.viewing.prompts is not None:
-        yield from read_and_show(ctx, tab, workspace, value, MapChoice(AFTER))
+def _read(ctx: Context, tab: PredictTab, workspace: Workspace, value: dict | None, choice: MapChoice) -> Iterator[dict]:
+    """Read the images and show first the reading, then the map, which takes longer."""
+    if workspace.viewing.records and workspace.viewing.prediction is None:
+        yield {tab.reading: predict_views.reading_busy(ctx.engine.state == "loading")}
+    reading.read(ctx.engine, workspace, value)
+    choice, updates = _map_choices(tab, workspace, choice)
+    shown = _show(tab, workspace)
+    for control in tab.scan.looks.values():  # one that was moved meanwhile is not set back
+        shown.pop(control, None)
+    yield {**shown, **updates}
+    if choice.when != OFF:
+        yield _map(ctx, tab, workspace, choice)
 
 
-def _wire_return(ctx: Context, tab: PredictTab, opened: gr.events.Dependency) -> None:
-    """The images are read again when another adapter is in use, and shown again on a page that is reloaded."""
+# ---- events
 
-    @guarded(tab.message)
-    def on_adapter(key: str) -> Iterator[dict]:
-        yield from show_adapter(ctx, tab, ctx.workspace(key))
 
-    @guarded(tab.message)
-    def on_open(key: str) -> Iterator[dict]:
+def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.Checkbox) -> None:
+    """Bring images, read them, choose one, and map it."""
+    session, chosen = ctx.session, [tab.when, tab.about]
+    outputs = [session, *tab.outputs]
+
+    def without_message(key: str, *_) -> dict:
         workspace = ctx.workspace(key)
-        if workspace.state.get("in_use") or workspace.returning:
-            workspace.returning = False
-            yield from show_adapter(ctx, tab, workspace)
+        return {session: workspace.id, tab.upload: None, **_show(tab, workspace), tab.message: gr.skip()}
 
-    ctx.changed.change(on_adapter, ctx.session, tab.outputs, trigger_mode="always_last", **DEVICE)
-    opened.then(on_open, ctx.session, tab.outputs, concurrency_limit=None, **QUIET)
+    def reading_alone(key: str, *_) -> dict:
+        return {tab.reading: predict_views.reading_html(ctx.workspace(key))}
 
-
-def _wire(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.Checkbox) -> None:
-    session = ctx.session
-    chosen = [tab.when, tab.about]
-
+    @guarded(tab.message, without_message)
     def on_upload(key: str, paths: list[str] | None, sure: bool, value: dict, when: str, about: str) -> Iterator[dict]:
         workspace = ctx.workspace(key)
         try:
-            for update in _bring(workspace, paths or [], False, value, MapChoice(when, about), sure):
-                yield {tab.upload: None, **update}
+            if not sure:
+                raise NearlError(f"Nothing was read: first tick “{CONFIRM}”, then bring the images again.")
+            reading.bring(workspace, paths or [])
         finally:
             uploads.forget(paths or [])
+        yield {session: workspace.id, tab.upload: None, **_show(tab, workspace)}
+        if workspace.viewing.records and workspace.viewing.prompts is not None:
+            yield from _read(ctx, tab, workspace, value, MapChoice(when, about))
 
+    @guarded(tab.message, without_message)
     def on_example(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
         workspace = ctx.workspace(key)
         example = Press.of(event).pick("pick", examples)
-        value = example.prompts
-        if workspace.shelf.adapter is not None and workspace.viewing.prompts is not None:
-            value = workspace.viewing.prompts.to_dict()
+        prompts = workspace.viewing.prompts if workspace.shelf.adapter is not None else None
+        value = example.prompts if prompts is None else prompts.to_dict()
         yield {tab.editor: value, tab.upload: None}  # once, so that an edit made while it is read stays
-        yield from _bring(workspace, [example.path], True, value, MapChoice(BEFORE if when == OFF else when))
+        reading.bring(workspace, [example.path], synthetic=True)
+        yield {session: workspace.id, **_show(tab, workspace)}
+        yield from _read(ctx, tab, workspace, value, MapChoice(BEFORE if when == OFF else when))
 
-    def _bring(
-        workspace: Workspace,
-        paths: list[str | Path],
-        synthetic: bool,
-        value: dict,
-        choice: MapChoice,
-        sure: bool = True,
-    ) -> Iterator[dict]:
-        try:
-            if not sure:
-                raise NearlError(f"Nothing was read: first tick “{CONFIRM}”, then bring the images again.")
-            reading.bring(workspace, paths, synthetic)
-        except Exception as error:
-            yield {session: workspace.id, **show(tab, workspace, error=reading.sentence(error))}
-            return
-        yield {session: workspace.id, **show(tab, workspace)}
-        if workspace.viewing.records and (synthetic or workspace.viewing.prompts is not None):
-            yield from read_and_show(ctx, tab, workspace, value, choice)
-
+    @guarded(tab.message, reading_alone)
     def on_read(key: str, value: dict, when: str, about: str) -> Iterator[dict]:
         workspace = ctx.workspace(key)
         first = workspace.viewing.prediction is None
-        choice = MapChoice(BEFORE if first and when == OFF else when, about)
         yield {session: workspace.id}
-        yield from read_and_show(ctx, tab, workspace, value, choice)
+        yield from _read(ctx, tab, workspace, value, MapChoice(BEFORE if first and when == OFF else when, about))
 
+    @guarded(tab.message, reading_alone)
     def on_closer(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
         """Read with the ready set that the note beside the reading offered."""
         value = ctx.ready_prompts[Press.of(event).one_of("pick", list(ctx.ready_prompts))]
         yield {tab.editor: value}
-        yield from read_and_show(ctx, tab, ctx.workspace(key), value, MapChoice(when))
+        yield from _read(ctx, tab, ctx.workspace(key), value, MapChoice(when))
 
+    @guarded(tab.message)
     def on_pick(key: str, when: str, about: str, event: gr.EventData) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        workspace.viewing.select(Press.of(event).pick("pick", range(len(workspace.viewing.records))))
-        yield show(tab, workspace)
-        yield from on_map(key, when, about)
+        workspace.viewing.select(Press.of(event).number("pick"))
+        yield _show(tab, workspace)
+        yield _map(ctx, tab, workspace, MapChoice(when, about))
 
-    def on_map(key: str, when: str, about: str) -> Iterator[dict]:
-        workspace = ctx.workspace(key)
-        try:
-            layer = reading.map_layer(ctx.engine, workspace, MapChoice(when, about))
-            yield {tab.viewer: reading.viewer_html(workspace, layer)}
-        except Exception as error:
-            yield {tab.message: views.message(reading.sentence(error), "error")}
-
-    outputs = [session, *tab.outputs]
+    @guarded(tab.message)
+    def on_map(key: str, when: str, about: str) -> dict:
+        return _map(ctx, tab, ctx.workspace(key), MapChoice(when, about))
 
     def wire(trigger: Callable, fn: Callable, inputs: list) -> gr.events.Dependency:
         return trigger(fn, [session, *inputs], outputs, trigger_mode="always_last", **DEVICE)
 
-    bring = wire(tab.upload.upload, on_upload, [tab.upload, confirmed, tab.editor, *chosen])
-    bring.then(None, js=MARK_FRESH, api_visibility="private")
-    wire(tab.examples.click, on_example, [tab.when]).then(None, js=MARK_FRESH, api_visibility="private")
+    for event in (
+        wire(tab.upload.upload, on_upload, [tab.upload, confirmed, tab.editor, *chosen]),
+        wire(tab.examples.click, on_example, [tab.when]),
+        wire(tab.reading.click, on_closer, [tab.when]),
+    ):
+        event.then(None, js=MARK_FRESH, api_visibility="private")
     for trigger in (tab.button.click, tab.editor.submit):
         event = wire(trigger, on_read, [tab.editor, *chosen]).then(None, js=MARK_FRESH, api_visibility="private")
         event.then(None, js=SHOW_READING, api_visibility="private")
     for trigger in (tab.examples.click, tab.upload.upload):
         trigger(None, js=SHOW_VIEWER, api_visibility="private")
-    wire(tab.reading.click, on_closer, [tab.when]).then(None, js=MARK_FRESH, api_visibility="private")
     wire(tab.filmstrip.click, on_pick, chosen)
-    wire(tab.when.input, on_map, chosen)
-    wire(tab.about.input, on_map, chosen)
+    for radio in chosen:
+        radio.input(on_map, [session, *chosen], [tab.viewer, tab.message], trigger_mode="always_last", **DEVICE)
     tab.editor.input(None, js=MARK_STALE, api_visibility="private")
+
+
+def _wire_scan(ctx: Context, tab: PredictTab) -> None:
+    """Read and map a scan that is drawn in another way."""
+
+    def drawn_again(workspace: Workspace, when: str, about: str, follow: list) -> Iterator[dict]:
+        """First the image and the controls that follow, then what the model says of it, then the map.
+
+        Again where the scan was changed meanwhile: what two events draw may reach the page in either order.
+        """
+        drawn, choice = None, MapChoice(when, about)
+        while drawn is not workspace.viewing.record:
+            drawn = workspace.viewing.record
+            now = scan.show(tab.scan, workspace, about)
+            yield {tab.viewer: predict_views.viewer_html(workspace), **{c: now[c] for c in follow if c in now}}
+            if workspace.viewing.prediction is None:
+                continue
+            reading.read(ctx.engine, workspace, workspace.viewing.prompts.to_dict())
+            yield {
+                tab.reading: predict_views.reading_html(workspace),
+                tab.table: predict_views.table_html(workspace),
+                tab.scan.curve: scan_views.curve(workspace, about),
+            }
+            if choice.when != OFF:
+                yield _map(ctx, tab, workspace, choice)
+
+    outputs = [tab.viewer, tab.reading, tab.table, tab.message, *tab.scan.outputs]
+    scan.wire(ctx, tab.scan, (tab.when, tab.about), tab.message, drawn_again, outputs)
+
+
+def _wire_return(ctx: Context, tab: PredictTab, opened: gr.events.Dependency) -> None:
+    """The images are read again when another adapter is in use, and shown again on a page that is reloaded."""
+
+    def again(workspace: Workspace) -> Iterator[dict]:
+        prompts = workspace.viewing.prompts
+        value = ctx.default_prompts if prompts is None else prompts.to_dict()
+        yield {tab.editor: value, **_show(tab, workspace)}
+        if workspace.viewing.records and prompts is not None:
+            yield from _read(ctx, tab, workspace, value, MapChoice(AFTER))
+
+    @guarded(tab.message)
+    def on_changed(key: str, known: str) -> Iterator[dict]:
+        workspace = ctx.workspace(key)
+        if workspace.shelf.in_use != known:  # else only the shelf has changed, and prompts may have been edited
+            yield {shown: workspace.shelf.in_use}
+            yield from again(workspace)
+
+    @guarded(tab.message)
+    def on_open(key: str) -> Iterator[dict]:
+        workspace = ctx.workspace(key)
+        yield {shown: workspace.shelf.in_use}
+        if workspace.viewing.page_shown() or workspace.shelf.in_use:
+            yield from again(workspace)
+
+    shown = gr.State("")  # the id of the adapter that this page was last read with
+    outputs = [shown, *tab.outputs]
+    ctx.changed.change(on_changed, [ctx.session, shown], outputs, trigger_mode="always_last", **DEVICE)
+    opened.then(on_open, ctx.session, outputs, concurrency_limit=None, **QUIET)

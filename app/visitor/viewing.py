@@ -31,6 +31,7 @@ class Viewing:
         self.classifier: Classifier | None = None
         self.prediction: Prediction | None = None  # of all images; None until they are read
         self.closer: list[list[str]] = []  # for each image, ready sets whose prompts are closer to it
+        self.together = "top-k"  # how the slices of a scan are put together
         self._volume: tuple[tuple, VolumeReading] | None = None
         self._prompts: PromptSet | None = None
         self._returning = False
@@ -104,6 +105,11 @@ class Viewing:
         """Keep the reading of a scan's slices. `key`: what it depends on."""
         with self._lock:
             self._volume = (key, reading)
+
+    def combine(self, together: str) -> None:
+        """Put the slices of a scan together in this way from now on."""
+        with self._lock:
+            self.together = together
 
     def volume(self, key: tuple) -> VolumeReading | None:
         """The reading that was kept under this key, if it is the latest."""

@@ -18,9 +18,10 @@ from gradio.helpers import special_args
 
 from app.context import load_ready_prompts
 from app.engine import DeviceLock, Engine
-from app.events import error_html
+from app.events import error_html, sentence
 from app.page import Settings, build_app
 from app.predict import actions as reading
+from app.predict import html as predict_views
 from app.predict.actions import AFTER, BEFORE, MapChoice
 from app.teach.images import actions as gathering
 from app.teach.publish import tab as publish
@@ -174,7 +175,7 @@ def test_read_before_and_after_teaching(engine, workspace, images):
     reading.read(engine, workspace, prompts)
     before = workspace.viewing.prediction.frozen
     assert workspace.viewing.prediction.adapted is None
-    assert "not taught" not in reading.reading_html(workspace)
+    assert "not taught" not in predict_views.reading_html(workspace)
 
     adapting.use(engine, workspace, workspace.shelf.put(taught(engine)))
     reading.read(engine, workspace, prompts)
@@ -188,7 +189,7 @@ def test_read_before_and_after_teaching(engine, workspace, images):
 
     wider = default_prompts(["no lesion", "lesion", "scar"]).to_dict()
     reading.read(engine, workspace, wider)
-    assert "was never taught scar" in reading.reading_html(workspace)
+    assert "was never taught scar" in predict_views.reading_html(workspace)
 
 
 def test_an_empty_map_is_said_in_words(engine, workspace, images):
@@ -221,8 +222,8 @@ def test_reading_needs_an_image_and_a_class(engine, workspace, images):
 
 def test_unexpected_errors_are_logged_and_told_in_one_sentence(caplog):
     caplog.set_level("ERROR")  # the command line quietens the root logger
-    assert reading.sentence(NearlError("Say this.")) == "Say this."
-    text = reading.sentence(RuntimeError("secret path /root"))
+    assert sentence(NearlError("Say this.")) == "Say this."
+    text = sentence(RuntimeError("secret path /root"))
     assert "secret" not in text
     assert "RuntimeError" in caplog.text and "secret" not in caplog.text  # which may be the name of a file
 

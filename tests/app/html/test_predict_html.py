@@ -12,6 +12,7 @@ from PIL import Image
 from app.html import render, views
 from app.predict import html as predict_views
 from app.predict.html import Reading, reading, table
+from app.predict.scan import html as scan_views
 from nearl.data.images import Problem
 from nearl.report.words import per_cent, points
 
@@ -26,7 +27,7 @@ PICTURE = SimpleNamespace(name=HOSTILE, size=(1, 1), image=lambda: Image.new("L"
         reading(Reading(["a", "b"], [0.4, 0.6], None, (), [HOSTILE], closer=[(HOSTILE, HOSTILE)])),
         table([HOSTILE, "x"], [HOSTILE, "b"], np.array([[0.9, 0.1]] * 2), np.array([[0.9, 0.1]] * 2)),
         predict_views.trust(True, 0.9, [HOSTILE], True, True, [HOSTILE, HOSTILE]),
-        predict_views.marks(SimpleNamespace(size=(9, 9), letters={"left": HOSTILE}), None),
+        scan_views.marks(SimpleNamespace(size=(9, 9), letters={"left": HOSTILE}), None),
         views.viewer(PICTURE, True, ("data:,", HOSTILE), [HOSTILE], "", [HOSTILE]),
         views.strip([("data:,", HOSTILE)], 0, HOSTILE),
         views.problem_list([Problem(HOSTILE, HOSTILE)]),

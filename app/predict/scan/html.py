@@ -1,0 +1,97 @@
+"""What the Predict tab shows of a scan: marks over the image, facts under it, and the reading of all slices."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from app.html import render
+from app.predict.scan.actions import is_film, selected, volume_key
+from app.visitor.workspace import Workspace
+from nearl.data.formats.volume import ACQUIRED
+from nearl.data.images import ImageRecord
+from nearl.reading.volumes import METHODS
+
+COLOURS = ("red", "green", "blue")
+TOGETHER = {"top-k": "Best five slices", "mean": "Mean", "max": "Best slice"}  # how slices are put together
+
+
+def marks(record: ImageRecord, box: tuple[float, float, float, float] | None) -> str:
+    """The patient's sides at the edges and the part that the model sees where that is not the whole, as an SVG."""
+    width, height = record.size
+    letter = max(width, height) * 0.05
+    places = {
+        "left": (letter * 0.3, height / 2, "start"), "right": (width - letter * 0.3, height / 2, "end"),
+        "top": (width / 2, letter, "middle"), "bottom": (width / 2, height - letter * 0.4, "middle"),
+    }  # fmt: skip
+    if box is not None:
+        left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
+        whole = right - left >= width - 1 and bottom - top >= height - 1
+        box = None if whole else (left, top, right, bottom)
+    if not record.letters and box is None:
+        return ""
+    sides = ", ".join(f"{letters} at the {side}" for side, letters in record.letters.items())
+    return render(
+        "predict/marks.html", width=width, height=height, letter=letter, box=box,
+        texts=[(*places[side], letters) for side, letters in record.letters.items()],
+        label=f"Sides of the patient: {sides}" if sides else "The part that the model sees",
+    )  # fmt: skip
+
+
+def facts(record: ImageRecord) -> list[str]:
+    """Plane, slice, window and spacing in words, for the line under the picture."""
+    if record.scan is None:
+        return []
+    scan, view, words = record.scan, record.view, []
+    if record.slices() > 1:
+        where = (
+            "Frame" if is_film(record) else "Slice" if view.plane == ACQUIRED else f"{view.plane.capitalize()} slice"
+        )
+        words.append(f"{where} {record.slice_number + 1} of {record.slices()}")
+    if isinstance(view.window, tuple):
+        names = ", ".join(f"{w.name.lower()} {colour}" for w, colour in zip(view.window, COLOURS, strict=True))
+        words.append(f"Three windows as colours: {names}")
+    elif view.window is not None:
+        words.append(f"Window: {view.window.words}")
+    if view.invert:
+        words.append("inverted")
+    rows, columns = scan.pixel_spacing(view.plane)
+    if rows and columns:
+        words.append(f"{rows:.3g} × {columns:.3g} mm a pixel")
+    return words
+
+
+def caution(record: ImageRecord) -> str:
+    """What colour means where it is not the scan's own."""
+    if record.scan is None or not isinstance(record.view.window, tuple):
+        return ""
+    return "The model gets three windows as red, green and blue, which it never learned from; this is an experiment."
+
+
+def curve(workspace: Workspace, name: str | None) -> str:
+    """The share of one class in every slice, to click on, and the shares of all slices together."""
+    record = selected(workspace)
+    found = workspace.viewing.volume(volume_key(workspace)) if record is not None else None
+    if found is None:
+        return ""
+    name = name if name in found.classes else found.classes[0]
+    taught = found.adapted is not None
+    shares = (found.adapted if taught else found.frozen)[:, found.classes.index(name)]
+    together = workspace.viewing.together
+    method = together if together in METHODS else METHODS[-1]
+    whole = len(found.numbers) >= found.total
+    before, after = found.aggregate(method) if whole else ([], None)
+    return render(
+        "predict/volume.html",
+        name=name,
+        what="frame" if is_film(record) else "slice",
+        columns=list(zip(found.numbers, shares.tolist(), strict=True)),
+        shown=record.slice_number,
+        taught=taught,
+        whole=whole,
+        total=found.total,
+        together=TOGETHER[method].lower(),
+        classes=found.classes,
+        before=np.asarray(before).tolist(),
+        after=None if after is None else np.asarray(after).tolist(),
+        untaught=workspace.viewing.classifier.untaught() if taught else [],
+    )
