@@ -1,4 +1,4 @@
-"""The check of a labelled set before it teaches: what is in it, what is in it twice, and what that does to a result."""
+"""The check of a labelled set before teaching: what is in it, what occurs twice, and why it cannot be used, if so."""
 
 from __future__ import annotations
 
@@ -20,29 +20,22 @@ NAMED = 3  # files named in one sentence
 
 @dataclass(frozen=True)
 class SetCheck:
-    """What `check` found. Images are given by their place in the set.
+    """What `check` found. Images are given by their index in the set."""
 
-    counts: images of each class. problems: what was left out on reading. duplicates: groups with equal pixels. near:
-    groups that show nearly the same and are not all equal. conflicts: groups of copies, equal or near, with more than
-    one label. in_test: images that are also among the test images, equal or near. small: shorter side below 64 pixels.
-    sides: smallest and largest width, smallest and largest height, in pixels. cautions: sentences for the page, the
-    weightiest first. blocking: why this cannot be taught, or "".
-    """
-
-    counts: dict[str, int]
-    problems: list[Problem]
-    duplicates: list[tuple[int, ...]]
-    near: list[tuple[int, ...]]
-    conflicts: list[tuple[int, ...]]
-    in_test: list[int]
-    small: list[int]
-    sides: tuple[int, int, int, int]
-    cautions: list[str]
-    blocking: str
+    counts: dict[str, int]  # images of each class
+    problems: list[Problem]  # what was left out on reading
+    duplicates: list[tuple[int, ...]]  # groups with equal pixels
+    near: list[tuple[int, ...]]  # groups that show nearly the same, not all equal
+    conflicts: list[tuple[int, ...]]  # groups of copies, equal or near, with more than one label
+    in_test: list[int]  # also among the test images, equal or near
+    small: list[int]  # shorter side below SMALL_SIDE
+    sides: tuple[int, int, int, int]  # smallest and largest width, smallest and largest height, in pixels
+    cautions: list[str]  # sentences for the page, the most important first
+    blocking: str  # why this cannot be taught, or ""
 
 
 def check(data: LabelledSet, test: LabelledSet | None = None) -> SetCheck:
-    """Look through a set, and through separate test images for what is also in the set."""
+    """The check of a set, and of separate test images for images that are also in the set."""
     records = data.records
     pairs = near_pairs(records)
     duplicates = _equal(records)
@@ -94,19 +87,19 @@ def _cautions(found: SetCheck, data: LabelledSet, test: LabelledSet | None) -> I
         return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
     if found.conflicts:
-        what = "picture has" if len(found.conflicts) == 1 else "pictures have"
+        what = "image has" if len(found.conflicts) == 1 else "images have"
         yield (
             f"{len(found.conflicts)} {what} more than one label ({named(found.conflicts[0])}); "
             "put the copies into one class or remove them."
         )
     extra = sum(len(group) - 1 for group in found.duplicates)
     if extra:
-        yield f"{_plural(extra, 'image')} {_be(extra)} there more than once ({named(found.duplicates[0])})."
+        yield f"{_plural(extra, 'image')} {_be(extra)} in the set more than once ({named(found.duplicates[0])})."
     if found.near:
         count = sum(map(len, found.near))
         yield (
             f"{count} images look like copies of one another ({named(found.near[0])}); "
-            "they are kept together, so that none is checked with what it was taught with."
+            "they are kept together, so that nothing is tested on a copy of a training image."
         )
     if found.in_test:
         count = len(found.in_test)
@@ -120,11 +113,11 @@ def _cautions(found: SetCheck, data: LabelledSet, test: LabelledSet | None) -> I
     fewest, most = min(filled, key=filled.get), max(filled, key=filled.get)
     if filled[fewest] < FEWEST and test is None:
         yield (
-            f"“{fewest}” has only {_plural(filled[fewest], 'image')}, too few to keep some aside to check with; "
+            f"“{fewest}” has only {_plural(filled[fewest], 'image')}, too few to keep some aside for testing; "
             f"bring at least {FEWEST} of each class."
         )
     elif filled[fewest] < FEW:
-        yield f"“{fewest}” has only {_plural(filled[fewest], 'image')}; with more it learns better."
+        yield f"“{fewest}” has only {_plural(filled[fewest], 'image')}; more would teach it better."
     if filled[most] >= LOPSIDED * filled[fewest]:
         yield f"There are {filled[most]} images of “{most}” and {filled[fewest]} of “{fewest}”; both count the same."
     if found.small:

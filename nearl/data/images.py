@@ -1,7 +1,8 @@
-"""The one door: whatever is brought, by its content and never by its extension, becomes records with checked pixels.
+"""The decoding entry point: files, folders and zips become records with checked pixels.
 
-PNG, JPEG, TIFF, BMP, WebP and GIF, DICOM, NIfTI, and folders or zips of them. Everything is decoded in a process of
-its own (`nearl.data.sandbox.client`); `decode_picture` alone reads still pictures in this one, for files of our own.
+The type is detected from the content, never from the extension: every format in `nearl.data.formats`, and folders or
+zips of them. Untrusted files are decoded in a process of their own (`nearl.data.sandbox.client`); only
+`decode_picture` decodes in this one, for the project's own still images.
 """
 
 from __future__ import annotations
@@ -10,26 +11,23 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from nearl.data.formats.base import MAX_BYTES, read_bytes
-from nearl.data.formats.pictures import MAX_PIXELS, READABLE, decode_pixels
+from nearl.data.formats.base import read_bytes
+from nearl.data.formats.pictures import decode_pixels
 from nearl.data.records import ImageRecord, Problem, base_name
 from nearl.data.sandbox.client import SHARED, Sandbox, Source
 from nearl.errors import NearlError
 
-__all__ = [
-    "MAX_BYTES", "MAX_PIXELS", "READABLE", "ImageRecord", "Problem", "base_name", "decode",
-    "decode_many", "decode_one", "decode_picture",
-]  # fmt: skip
+__all__ = ["ImageRecord", "Problem", "base_name", "decode", "decode_many", "decode_one", "decode_picture"]
 
 
 def decode(
     source: bytes | Path | str, name: str | None = None, max_side: int | None = None, sandbox: Sandbox = SHARED
 ) -> list[ImageRecord]:
-    """Everything in one file, folder or zip: a record for every picture, film and volume.
+    """Everything in one file, folder or zip: a record for every image, film and volume.
 
-    name: shown instead of the path (its base name). max_side: what is shown has at most so many pixels a side.
-    Raises NearlError, one sentence, if there is nothing that can be read; files that cannot be beside others are left
-    out (`decode_many` names them).
+    name: shown instead of the path's base name. max_side: the longest side of what is shown, in pixels. Raises
+    NearlError, one sentence, if nothing can be read; unreadable files beside readable ones are left out (`decode_many`
+    names them).
     """
     records, problems = decode_many([_named(source, name)], max_side, sandbox)
     if not records:
@@ -40,7 +38,7 @@ def decode(
 def decode_one(
     source: bytes | Path | str, name: str | None = None, max_side: int | None = None, sandbox: Sandbox = SHARED
 ) -> ImageRecord:
-    """The one image of a file: the picture, or a volume's middle slice. NearlError if there are several or none."""
+    """The only image of a file: a still image or a volume. NearlError if there are several or none."""
     label, content = _named(source, name)
     if isinstance(content, Path) and content.is_dir():
         raise NearlError(f"{base_name(label)} is a folder, not an image; choose the image files in it.")
@@ -53,9 +51,9 @@ def decode_one(
 def decode_many(
     sources: Iterable[Path | str | tuple[str, bytes | Path]], max_side: int | None = None, sandbox: Sandbox = SHARED
 ) -> tuple[list[ImageRecord], list[Problem]]:
-    """Decode every source, a path or (name, content), in order; one bad file becomes a Problem and the rest goes on.
+    """(records, problems) of all sources, each a path or (name, content), in order; a bad file becomes a Problem.
 
-    DICOM files of one series become one volume, wherever they lie among the sources.
+    DICOM files of one series become one volume, wherever they are among the sources.
     """
     named: list[Source] = [_named(*reversed(s)) if isinstance(s, tuple) else _named(s, None) for s in sources]
     if not named:

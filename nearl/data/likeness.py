@@ -1,8 +1,8 @@
-"""Pictures that show nearly the same: re-encoded, resized, slightly cropped, brighter or darker copies.
+"""Images that show nearly the same: re-encoded, resized, slightly cropped, brighter or darker copies.
 
-Our choice throughout. A picture is reduced to its fine structure: a band of spatial frequencies, divided by its own
+All of this is our choice. An image is reduced to its fine structure: a band of spatial frequencies, divided by its own
 strength nearby, so that faint texture counts as much as strong edges. Anatomy is alike from patient to patient;
-texture is not. Two pictures are copies if their fine structures agree once one is laid on a crop of the other.
+texture is not. Two images are copies if their fine structures agree after one is fitted to a crop of the other.
 """
 
 from __future__ import annotations
@@ -15,24 +15,23 @@ from PIL import Image
 
 from nearl.data.records import ImageRecord
 
-SOURCE, COARSE, FINE = 128, 32, 64  # pixels a side: what is kept of a picture, and where it is compared
-CUTS = (0.0, 0.025, 0.05)  # shares of a side that may be missing at each border; what lies between is found by fitting
-MAY_BE, WORTH_FITTING = 0.85, 0.65  # correlations: of the coarse pictures, and of the fine ones before they are fitted
-ALIKE, MOST_ALIKE = 0.91, 0.96  # correlation that makes a copy; more is asked of a set whose pictures are all alike
-FEW = 8  # pictures below which a set says nothing of how alike its pictures are
+SOURCE, COARSE, FINE = 128, 32, 64  # pixels a side: of the reduced image, and of the two comparisons
+CUTS = (0.0, 0.025, 0.05)  # fractions of a side that may be cut off at each border; fitting finds those in between
+MAY_BE, WORTH_FITTING = 0.85, 0.65  # least correlation of coarse images, and of fine ones before fitting
+ALIKE, MOST_ALIKE = 0.91, 0.96  # least correlation of copies; the higher one in sets whose images are all alike
+FEW = 8  # with fewer images, how alike those of a set are cannot be estimated
 STEPS = 3  # of fitting
-TOGETHER = 128  # pairs that are fitted at a time
-NOISE = 1.0  # grey levels (of a picture whose standard deviation is 50) below which structure does not count
+TOGETHER = 128  # pairs fitted at a time
+NOISE = 1.0  # structure below so many grey levels is ignored, in an image of standard deviation 50
 
-Pairs = tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]  # i [P] and j [P]; the range [x0, x1, y0, y1] of i that j shows [P, 4]
+# i [P], j [P], and the range [x0, x1, y0, y1] of i that j shows [P, 4]
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def near_pairs(records: Sequence[ImageRecord], others: Sequence[ImageRecord] | None = None) -> list[tuple[int, int]]:
-    """(i, j) of pictures that are nearly, not exactly, equal: i < j within records, or i in records and j in others.
+    """(i, j) of images that are nearly, not exactly, equal: i < j within records, or i in records and j in others.
 
-    Found are copies with up to about 6 % cut off at each border, at any size of at least 64 pixels.
+    Finds copies with up to about 6 % cut off at each border, at any size of at least 64 pixels.
     """
     first = _reduced(records)
     second = first if others is None else _reduced(others)
@@ -46,7 +45,7 @@ def near_pairs(records: Sequence[ImageRecord], others: Sequence[ImageRecord] | N
 
 
 def _copies(a: np.ndarray, b: np.ndarray) -> list[tuple[int, int]]:
-    """(i, j) where b[j] shows a[i] or a part of it, both as `_reduced` gives them."""
+    """(i, j) where b[j] shows a[i] or a part of it. a, b: as `_reduced` returns them."""
     if not len(a) or not len(b):
         return []
     (i, j, ranges), typical = _candidates(a, b)
@@ -58,7 +57,7 @@ def _copies(a: np.ndarray, b: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _reduced(records: Sequence[ImageRecord]) -> np.ndarray:
-    """Grey float32 [N, 128, 128], every picture with mean 0 and standard deviation 50."""
+    """Grey float32 [N, 128, 128], every image with mean 0 and standard deviation 50."""
     grey = np.zeros((len(records), SOURCE, SOURCE), np.float32)
     for row, record in enumerate(records):
         grey[row] = record.image().convert("L").resize((SOURCE, SOURCE), Image.Resampling.BOX)
@@ -83,18 +82,18 @@ def _blur(size: int, sigma: float) -> np.ndarray:
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _structure(pictures: np.ndarray) -> np.ndarray:
-    """The fine structure of pictures [N, S, S], each of mean 0 and length 1."""
-    size = pictures.shape[-1]
+def _structure(images: np.ndarray) -> np.ndarray:
+    """The fine structure of images [N, S, S], each of mean 0 and length 1."""
+    size = images.shape[-1]
     near, wide, around = (_blur(size, sigma) for sigma in (0.7, 2.0, 5.0))
-    band = near @ pictures @ near.T - wide @ pictures @ wide.T
+    band = near @ images @ near.T - wide @ images @ wide.T
     band /= np.sqrt(np.maximum(around @ (band * band) @ around.T, 0)) + NOISE
     band -= band.mean(axis=(1, 2), keepdims=True)
     return band / np.maximum(np.sqrt((band * band).sum(axis=(1, 2), keepdims=True)), 1e-6)
 
 
 def _candidates(a: np.ndarray, b: np.ndarray) -> tuple[Pairs, float]:
-    """Pairs where b[j] may be a part of a[i], by a coarse comparison with all cuts; and how alike most pairs are."""
+    """(pairs where b[j] may be a part of a[i], compared coarsely at all cuts; median correlation of all pairs)."""
     cuts = list(product(CUTS, repeat=2))
     windows = {cut: _window(np.array(cut[0]), np.array(1 - cut[1]), COARSE) for cut in cuts}
     whole = windows[0.0, 0.0]
@@ -119,11 +118,12 @@ def _agreement(a: np.ndarray, b: np.ndarray, pairs: Pairs, steps: int) -> np.nda
     """Correlation [P] of the fine structures of b[j] and of the part of a[i] that fits it best (Gauss-Newton)."""
     i, j, ranges = pairs
     whole = _window(np.array(0.0), np.array(1.0), FINE)
+    targets = _structure(whole @ b @ whole.T)
     share = ((np.arange(FINE) + 0.5) / FINE).astype(np.float32)
     result = np.zeros(len(i), np.float32)
     for start in range(0, len(i), TOGETHER):
         rows = slice(start, start + TOGETHER)
-        source, target = a[i[rows]], _structure(whole @ b[j[rows]] @ whole.T)
+        source, target = a[i[rows]], targets[j[rows]]
         place = ranges[rows].copy()
         for step in range(steps + 1):
             across, down = (_window(place[:, k], place[:, k + 1], FINE) for k in (0, 2))
@@ -135,7 +135,7 @@ def _agreement(a: np.ndarray, b: np.ndarray, pairs: Pairs, steps: int) -> np.nda
 
 
 def _better(place: np.ndarray, part: np.ndarray, target: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """The four borders of each range [P, 4] moved so that `part` comes nearer to `target`, both [P, S, S]."""
+    """Ranges [P, 4] after one step that moves their borders so that `part` fits `target`, both [P, S, S], better."""
     right, below = np.gradient(part, axis=2) * FINE, np.gradient(part, axis=1) * FINE
     slopes = [right * (1 - share), right * share, below * (1 - share)[:, None], below * share[:, None]]
     slopes = np.stack([slope.reshape(len(part), -1) for slope in slopes], axis=1)

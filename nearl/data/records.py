@@ -1,4 +1,4 @@
-"""What the rest of the project sees of an image: checked pixels, and for a scan what they were drawn from."""
+"""An image as the rest of the project sees it: checked pixels and, for a scan, the numbers behind them."""
 
 from __future__ import annotations
 
@@ -14,33 +14,27 @@ from nearl.data.formats.volume import Scan, View
 
 
 class Problem(NamedTuple):
-    """One thing that was left out: the file, entry or class, and the whole sentence to show (it repeats the name)."""
+    """Something that was left out."""
 
-    name: str
-    reason: str
+    name: str  # of the file, entry or class
+    reason: str  # the whole sentence to show; it contains the name
 
 
 @dataclass(frozen=True, eq=False)
 class ImageRecord:
-    """One decoded image: what is shown, and what the model sees.
+    """One decoded image: what is shown and what the model sees."""
 
-    name: base name of the file, for display on the screen of whoever brought it, never to be written anywhere.
-    pixels: uint8 [H, W, 3] RGB, read-only. digest: SHA-256 (hex) of shape and pixels, so equal pictures share cached
-    features. notes: what decoding had to change and what to check, in short sentences. scan, view: for DICOM, NIfTI
-    and films, the numbers behind the pixels and which part of them is drawn; None for a still picture.
-    """
-
-    name: str
-    pixels: np.ndarray = field(repr=False)
-    digest: str
-    notes: tuple[str, ...] = ()
-    scan: Scan | None = field(default=None, repr=False)
-    view: View | None = None
-    max_side: int | None = None
+    name: str  # base name of the file, to show to whoever brought it; never written anywhere
+    pixels: np.ndarray = field(repr=False)  # uint8 [H, W, 3] RGB, read-only
+    digest: str  # SHA-256 (hex) of shape and pixels; equal images share cached features
+    notes: tuple[str, ...] = ()  # what decoding changed and what to check, in sentences
+    scan: Scan | None = field(default=None, repr=False)  # the numbers behind the pixels; None for a still image
+    view: View | None = None  # which part of the scan is shown
+    max_side: int | None = None  # scans are drawn at most so many pixels long
 
     @classmethod
     def from_pixels(cls, name: str, pixels: np.ndarray, notes: Iterable[str] = ()) -> ImageRecord:
-        """Wrap uint8 [H, W, 3] pixels; they are copied only where they are not contiguous."""
+        """A still image of uint8 [H, W, 3] pixels, which are copied only if they are not contiguous."""
         pixels = np.ascontiguousarray(pixels, dtype=np.uint8)
         pixels.setflags(write=False)
         digest = hashlib.sha256(repr(pixels.shape).encode())
@@ -49,19 +43,19 @@ class ImageRecord:
 
     @classmethod
     def from_scan(cls, name: str, scan: Scan, view: View | None = None, max_side: int | None = None) -> ImageRecord:
-        """Draw a view of a scan (default: its middle slice through its first window), at most max_side pixels long."""
+        """A view of a scan (default: its middle slice in its first window), at most max_side pixels long."""
         view = scan.default_view() if view is None else scan.checked(view)
         record = cls.from_pixels(name, scan.render(view, max_side), scan.notes)
         return replace(record, scan=scan, view=view, max_side=max_side)
 
     def at(self, **changes) -> ImageRecord:
-        """The same scan drawn otherwise: fields of View by name. A still picture stays as it is."""
+        """Another view of the same scan: fields of View by name. A still image is returned as it is."""
         if self.scan is None:
             return self
         return self.from_scan(self.name, self.scan, replace(self.view, **changes), self.max_side)
 
     def still(self) -> ImageRecord:
-        """What is drawn now as a picture of its own, without the scan behind it."""
+        """What is shown now as a still image, without the scan behind it."""
         if self.scan is None:
             return self
         count = self.slices()
@@ -69,27 +63,27 @@ class ImageRecord:
         return ImageRecord(self.name, self.pixels, self.digest, (*self.notes, *part))
 
     def slices(self) -> int:
-        """How many pictures the slider walks through: slices of the plane, or frames of a film; 1 for a picture."""
+        """How many images the slider steps through: slices of the plane or frames of a film; 1 for a still image."""
         if self.scan is None:
             return 1
         count = self.scan.slices(self.view.plane)
         return count if count > 1 else self.scan.frames
 
     def slice_at(self, number: int) -> ImageRecord:
-        """The picture number ``number`` of those that `slices` counts."""
+        """Number `number` of the images that `slices` counts."""
         film = self.scan is not None and self.scan.slices(self.view.plane) == 1
         return self.at(frame=number) if film else self.at(index=number)
 
     @property
     def slice_number(self) -> int:
-        """Which of its `slices` is drawn."""
+        """Which of its `slices` is shown."""
         if self.scan is None:
             return 0
         return self.view.frame if self.scan.slices(self.view.plane) == 1 else self.view.index
 
     @property
     def letters(self) -> dict[str, str]:
-        """The patient's sides at the "left", "right", "top" and "bottom" of the picture; empty where unknown."""
+        """The patient's sides at the "left", "right", "top" and "bottom" of the image; empty where unknown."""
         return {} if self.scan is None else self.scan.letters(self.view.plane)
 
     @property
@@ -103,6 +97,6 @@ class ImageRecord:
 
 
 def base_name(name: str) -> str:
-    """The last part of a path of either system, without control characters and at most 120 characters long."""
+    """The last part of a Windows or POSIX path, without control characters and at most 120 characters long."""
     last = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     return "".join(c for c in last if c.isprintable())[-120:] or "image"

@@ -1,9 +1,9 @@
-"""Which images teach and which are held back: by seed alone, the same on every machine.
+"""Which images teach and which are held out: by seed alone, the same on every machine.
 
-`plan` decides how a set is measured, and keeps a patient's images and all copies of a picture on one side.
+`plan` decides how a set is measured, and keeps a patient's images and all copies of an image on one side.
 
-The draws use the raw output of PCG64, a stream numpy promises never to change, and one stream per class: a class keeps
-its draw when another class is added, and 8 shots are always among the 16.
+Draws use the raw output of PCG64, which numpy guarantees not to change, with one stream per class: a class keeps its
+draw when another class is added, and 8 shots are always a subset of 16.
 """
 
 from __future__ import annotations
@@ -17,27 +17,21 @@ import numpy as np
 from nearl.data.records import base_name
 from nearl.errors import NearlError
 
-FEWEST = 4  # images of every class, at least, for a held-out part
-FEWEST_HELD = 2  # images of every class in it, and as many left to teach with
+FEWEST = 4  # images that every class needs for a held-out part
+FEWEST_HELD = 2  # images of every class in that part, and at least as many left to teach with
 MOST_FOLDS, FEWEST_FOLDS = 5, 3
 LONGEST_PATTERN, MOST_REPEATS = 80, 3
 
 
 @dataclass(frozen=True)
 class Split:
-    """What teaches and what measures.
+    """Which images teach and which measure."""
 
-    kind: "given" (separate test images were brought), "held-out", "folds" (too small for one held-out part: k-fold) or
-    "none". support, held: sorted indices; for "folds" and "none" support is everything and held is empty. folds:
-    (support, held) of each fold, every image held exactly once; empty for the other kinds. words: one sentence for the
-    page.
-    """
-
-    kind: str
-    support: list[int]
-    held: list[int]
-    folds: list[tuple[list[int], list[int]]]
-    words: str
+    kind: str  # "given" (separate test images), "held-out", "folds" (too few for one held-out part) or "none"
+    support: list[int]  # sorted indices; all of them for "folds" and "none"
+    held: list[int]  # sorted indices; none for "folds" and "none"
+    folds: list[tuple[list[int], list[int]]]  # (support, held) of each fold, every image held exactly once
+    words: str  # one sentence for the page
 
 
 def draw_support(labels: Sequence[int], shots: int, seed: int) -> list[int]:
@@ -48,7 +42,7 @@ def draw_support(labels: Sequence[int], shots: int, seed: int) -> list[int]:
 
 
 def hold_out(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """(support, held) sorted indices: about `fraction` of every class is held, to measure with.
+    """(support, held) sorted indices: about `fraction` of every class is held out.
 
     Of a class with two images or more at least one is held if fraction > 0; at least one always stays in support
     (our choice). NearlError unless 0 <= fraction < 1.
@@ -74,16 +68,16 @@ def plan(
     given: int = 0,
     leaked: Sequence[int] = (),
 ) -> Split:
-    """Decide how a set is measured: separate test images, else a held-out part, else folds, else not at all.
+    """How a set is measured: on separate test images, else on a held-out part, else in folds, else not at all.
 
-    fraction: about this share of every class is held; 0 holds nothing. groups: the patient or series of each image, ""
-    for one of its own. duplicates: groups of indices that show the same. A patient and a group of duplicates are never
-    on both sides. given: how many separate test images there are; leaked: indices that are also among those, which
-    then do not teach. A held-out part needs 4 images of every class and holds at least 2 of each, never more than half
-    of a class where whole patients have to move; folds need 3 images or patients of every class (all our choice).
+    fraction: how much of every class is held out; 0 holds nothing out. groups: the patient or series of each image, ""
+    for a group of its own. duplicates: groups of indices that show the same. A patient or a group of duplicates is
+    never on both sides. given: how many separate test images there are; leaked: indices that are also among those,
+    which then do not teach. A held-out part needs 4 images of every class and holds at least 2 of each, and at most
+    half of a class where whole patients have to move; folds need 3 images or patients of every class (our choice).
 
-    Raises NearlError unless 0 <= fraction < 1 and seed >= 0, for groups of another length than labels, and where no
-    image of a class would be left to teach with.
+    Raises NearlError unless 0 <= fraction < 1 and seed >= 0, if groups and labels differ in length, and if no image of
+    a class would be left to teach with.
     """
     if not 0 <= fraction < 1:
         raise NearlError(f"The held-out share must be at least 0 and below 1, not {fraction}.")
@@ -93,7 +87,7 @@ def plan(
     if given:
         return _given(labels, given, set(leaked))
     if fraction == 0:
-        return Split("none", everything, [], [], "Nothing is kept aside, so what was learnt cannot be checked.")
+        return Split("none", everything, [], [], "Nothing is kept aside, so the result cannot be measured.")
     if seed < 0:
         raise NearlError(f"The seed must be 0 or more, not {seed}.")
     table, atoms = _atoms(labels, groups, duplicates)
@@ -102,15 +96,15 @@ def plan(
     if held := _held_part(table, order, fraction):
         chosen = sorted(i for number in held for i in atoms[number])
         support = sorted(set(everything) - set(chosen))
-        words = f"{len(chosen)} of {len(everything)} images, some of every class, are kept aside to check with; "
+        words = f"{len(chosen)} of {len(everything)} images, some of every class, are kept aside for testing; "
         return Split("held-out", support, chosen, [], words + f"{whose} is on both sides.")
     if parts := _parts(table, order):
         held_parts = [sorted(i for number in part for i in atoms[number]) for part in parts]
         folds = [(sorted(set(everything) - set(held)), held) for held in held_parts]
         words = (
-            f"There are too few for one held-out part, so the set is checked in {len(folds)} parts, each by a model "
+            f"There are too few images for one held-out part, so the set is tested in {len(folds)} parts, each by a "
+            "model that was not trained on it; the model you keep is trained on all of it."
         )
-        words += "that did not learn from it; the model you keep learns from all of it."
         return Split("folds", everything, [], folds, words)
     lack = "images or patients" if groups is not None else "different images"
     words = f"A class has fewer than {FEWEST_FOLDS} {lack}: too few to keep any aside, so nothing can be measured."
@@ -118,7 +112,7 @@ def plan(
 
 
 def joined(count: int, groups: Iterable[Sequence[int]]) -> list[tuple[int, ...]]:
-    """Groups of indices below `count` that share a member, as one; sorted, each with at least two members."""
+    """Groups of indices below `count`, those that share a member joined; sorted, each with at least two members."""
     parent = list(range(count))
 
     def root(i: int) -> int:
@@ -136,11 +130,11 @@ def joined(count: int, groups: Iterable[Sequence[int]]) -> list[tuple[int, ...]]
 
 
 def groups_from_names(names: Sequence[str], pattern: str) -> list[str]:
-    """The patient or series of each file from its name; "" where the pattern does not fit.
+    """The patient or series of each file from its name; "" where the pattern does not match.
 
-    pattern: a separator such as "_" (what stands before the first one counts), or a regular expression with one pair
-    of round brackets around the part that counts. So that no pattern can run for ever, it has at most 80 characters
-    and three repeats, none of them of the brackets. NearlError for any other, and for one that fits no name.
+    pattern: a separator such as "_" (the part before the first one is used), or a regular expression with one pair of
+    round brackets around the part to use. So that no pattern can run forever, it has at most 80 characters and three
+    repeats, none of them of the brackets. NearlError for any other, and for one that matches no name.
     """
     if not 0 < len(pattern) <= LONGEST_PATTERN:
         raise NearlError(f"The pattern for patients must have 1 to {LONGEST_PATTERN} characters; use one such as “_”.")
@@ -157,7 +151,9 @@ def groups_from_names(names: Sequence[str], pattern: str) -> list[str]:
 def _compiled(pattern: str) -> re.Pattern:
     repeats = sum(pattern.count(sign) for sign in "*+{")
     if repeats > MOST_REPEATS or re.search(r"\)[*+{]|\(\?", pattern):
-        raise NearlError(f"The pattern “{pattern}” is too involved; use a separator such as “_” or a plain expression.")
+        raise NearlError(
+            f"The pattern “{pattern}” is too complicated; use a separator such as “_” or a plain expression."
+        )
     try:
         compiled = re.compile(pattern)
     except (re.error, RecursionError, OverflowError):
@@ -173,7 +169,7 @@ def _given(labels: Sequence[int], given: int, leaked: set[int]) -> Split:
     support = [i for i in range(len(labels)) if i not in leaked]
     if {labels[i] for i in support} != set(labels):
         raise NearlError("Every image of a class is also among the test images; take them out of one of the two.")
-    words = f"{given} separate test images are used to check with, and none of them teaches"
+    words = f"{given} separate test images are used for testing, and none of them for teaching"
     if leaked:
         words += f" ({len(leaked)} of the images to teach with are also among them and are left out)"
     return Split("given", support, [], [], words + ".")
@@ -182,7 +178,7 @@ def _given(labels: Sequence[int], given: int, leaked: set[int]) -> Split:
 def _atoms(
     labels: Sequence[int], groups: Sequence[str] | None, duplicates: Sequence[Sequence[int]]
 ) -> tuple[np.ndarray, list[list[int]]]:
-    """(images of each class [A, C], members of each atom): an atom is what must stay together."""
+    """(images of each class [A, C], members of each atom): an atom is a group that must stay on one side."""
     together: dict[str, list[int]] = {}
     for i, group in enumerate(groups or ()):
         if group:
@@ -203,19 +199,21 @@ def _order(table: np.ndarray, seed: int) -> list[tuple[int, np.ndarray]]:
     for kind in np.argsort(table.sum(axis=0), kind="stable"):
         members = np.flatnonzero(table[:, kind])
         draws = np.random.PCG64([seed, int(kind)]).random_raw(len(members))
-        order.append((int(kind), members[np.argsort(draws, kind="stable")][::-1]))  # as hold_out, which keeps the first
+        order.append(
+            (int(kind), members[np.argsort(draws, kind="stable")][::-1])
+        )  # reversed: as in hold_out, the first ones stay in support
     return order
 
 
 def _held_part(table: np.ndarray, order: list[tuple[int, np.ndarray]], fraction: float) -> list[int]:
-    """The atoms of a held-out part; none where some class is too small for one, or cannot be divided so."""
+    """The atoms of a held-out part; none where a class is too small for one or cannot be divided."""
     sizes = table.sum(axis=0)
     if not len(sizes) or sizes.min() < FEWEST:
         return []
     wanted = np.clip(np.floor(fraction * sizes + 0.5), FEWEST_HELD, sizes - FEWEST_HELD)
     held, count = [], np.zeros(len(sizes))
     for limit, enough in ((wanted, wanted), (np.maximum(wanted, sizes // 2), np.full(len(sizes), FEWEST_HELD))):
-        for kind, members in order:  # first without exceeding the share, then with patients that exceed it
+        for kind, members in order:  # first without exceeding the fraction, then with patients that exceed it
             for number in members:
                 if count[kind] >= enough[kind]:
                     break
@@ -234,7 +232,7 @@ def _parts(table: np.ndarray, order: list[tuple[int, np.ndarray]]) -> list[list[
     count = np.zeros((folds, table.shape[1]), np.int64)
     placed: set[int] = set()
     for kind, members in order:
-        for number in sorted(members, key=lambda number: -table[number, kind]):  # the large ones while there is room
+        for number in sorted(members, key=lambda number: -table[number, kind]):  # large atoms first
             if number not in placed:
                 place = min(range(folds), key=lambda part: (count[part, kind], count[part].sum()))
                 placed.add(number)

@@ -198,7 +198,7 @@ def test_frames_with_positions_are_sorted_and_keep_their_own_scale():
     frames = np.stack([np.full((20, 30), value, np.int16) for value in (100, 200, 300)])
     record = decode_one(enhanced(frames, [20.0, 0.0, 10.0]))
     scan = record.scan
-    assert record.slices() == 3 and scan.slice_spacing("axial") == 10
+    assert record.slices() == 3 and scan.spacing[0] == 10
     assert [scan.values("axial", i)[0, 0] for i in range(3)] == [210, 320, 100]
     assert scan.values("coronal", 3)[:, 0].tolist() == [100, 320, 210]
     twice = decode_one(enhanced(np.concatenate([frames, frames + 1]), [0, 10, 20, 0, 10, 20]))

@@ -186,13 +186,13 @@ ZIPS = [
         "one picture under two labels",
         zipped(more(horse__copy=GOOD["cat/1.png"])),
         counts={"cat": 2, "horse": 3},
-        caution="1 picture has more than one label (1.png, copy)",
+        caution="1 image has more than one label (1.png, copy)",
     ),
     Case(
         "one picture five times",
         zipped({**GOOD, **{f"cat/{i}.png": GOOD["cat/1.png"] for i in range(5, 9)}}),
         counts={"cat": 6, "horse": 2},
-        caution="4 images are there more than once",
+        caution="4 images are in the set more than once",
     ),
     Case(
         "a broken prompts.json",

@@ -138,8 +138,8 @@ CALLS = [
             refused=gist,
         )
         for pattern, gist in (
-            ("(a+)+$", "too involved"),
-            ("(a|aa)*b", "too involved"),
+            ("(a+)+$", "too complicated"),
+            ("(a|aa)*b", "too complicated"),
             ("(", "not a regular expression"),
             ("a" * 99, "1 to 80 characters"),
             ("", "1 to 80 characters"),
@@ -147,7 +147,7 @@ CALLS = [
             ("(a)(b)", "round brackets"),
             ("(b)", "fits none"),
             ("_", "fits none"),
-            (".*.*.*.*(b)", "too involved"),
+            (".*.*.*.*(b)", "too complicated"),
         )
     ),
     Case("more patients than images", lambda folder: plan([0, 1], groups=["a"]), refused="1 patients for 2 images"),

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nearl.data.images import MAX_PIXELS, ImageRecord, decode, decode_many, decode_one, decode_picture
+from nearl.data.formats.pictures import MAX_PIXELS
+from nearl.data.images import ImageRecord, decode, decode_many, decode_one, decode_picture
 from nearl.errors import NearlError
 
 

@@ -87,7 +87,7 @@ def frames(dataset, name: str, order: Iterable[int]) -> Iterator[np.ndarray]:
                     top = 65535 if palette else 2 ** int(dataset.BitsStored) - 1
                     frame = (frame.astype(np.float64) * (255 / top)).round().clip(0, 255).astype(np.uint8)
                 if frame.shape[:2] != shape:
-                    raise ValueError("the compressed picture has another size than the header says")
+                    raise ValueError("the compressed image has another size than the header says")
                 if frame.dtype.byteorder == ">":
                     frame = frame.astype(frame.dtype.newbyteorder("<"))
                 yield np.ascontiguousarray(frame)[None, None]
@@ -100,7 +100,7 @@ def frames(dataset, name: str, order: Iterable[int]) -> Iterator[np.ndarray]:
                 f"{name} is compressed as {syntax}, which no decoder installed here knows; export it uncompressed."
             ) from error
         raise NearlError(
-            f"{name} is a DICOM file ({syntax}) whose picture is damaged or cut short; export it again."
+            f"{name} is a DICOM file ({syntax}) whose image is damaged or cut short; export it again."
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""DICOM: what kind of object a file is, and whether it may be decoded at all.
+"""DICOM: which kind of object a file is, and whether it may be decoded.
 
-Object class, transfer syntax and the size of what is packed are checked before pydicom reads the file.
+Object class, transfer syntax and the unpacked size are checked before pydicom reads the file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REFUSED = (  # SOP classes by their beginning, longest first
     (f"{STORAGE}104.1", "a PDF document wrapped in DICOM, not an image; open it with a DICOM viewer"),
     (f"{STORAGE}104.", "a document or model wrapped in DICOM, not an image; open it with a DICOM viewer"),
     (f"{STORAGE}11.", "a presentation state, not an image; choose the images that it belongs to"),
-    (f"{STORAGE}9.", "a waveform such as an ECG, not an image; export the tracing as a picture"),
+    (f"{STORAGE}9.", "a waveform such as an ECG, not an image; export the tracing as an image"),
     (f"{STORAGE}4.2", "MR spectroscopy, not an image; choose the images of the study"),
     (f"{STORAGE}77.1.6", "a whole-slide image made of tiles; export the region of interest as PNG or TIFF"),
 )
@@ -43,7 +43,7 @@ ENVELOPED = bytes.fromhex("06092a864886f70d010703")  # CMS EnvelopedData, the wr
 
 
 def looks_like(head: bytes) -> bool:
-    """Whether a file that begins so is DICOM, with or without its preamble."""
+    """Whether a file that begins with `head` is DICOM, with or without its preamble."""
     if head[128:132] == b"DICM":
         return True
     group, element = int.from_bytes(head[:2], "little"), int.from_bytes(head[2:4], "little")
@@ -53,41 +53,39 @@ def looks_like(head: bytes) -> bool:
 
 
 def is_enveloped(head: bytes) -> bool:
-    """Whether a file that begins so is an encrypted envelope."""
+    """Whether a file that begins with `head` is an encrypted envelope."""
     return head[:1] == b"\x30" and ENVELOPED in head[:64]
 
 
-def parse(data: bytes, label: str, pixels: bool = True):
-    """The dataset of one file, whose class and transfer syntax were allowed. Raises NearlError."""
+def parse(data: bytes, name: str, pixels: bool = True):
+    """The dataset of one file, checked to be an image. NearlError, naming the file, for any other object."""
     import pydicom
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     syntax, body = _file_meta(data)
     if syntax.startswith(VIDEO):
-        raise NearlError(f"{label} is a video (MPEG) in DICOM, which is not read here; export single frames.")
+        raise NearlError(f"{name} is a video (MPEG) in DICOM, which is not read here; export single frames.")
     if syntax == DEFLATED:
-        _check_inflated(data[body:], label)
+        _check_inflated(data[body:], name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=not pixels)
-            if not syntax:  # files from before the preamble: as pydicom found them to be written
+            if not syntax:  # files without a preamble: the encoding that pydicom found
                 implicit, little = dataset.original_encoding
                 plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
                 dataset.ensure_file_meta()
                 dataset.file_meta.TransferSyntaxUID = plain if little else ExplicitVRBigEndian
-            _refuse(dataset, label)
-    except NearlError:
-        raise
-    except MemoryError:
+            _refuse(dataset, name)
+    except (NearlError, MemoryError):
         raise
     except Exception as error:  # a parser fed with untrusted bytes can raise anything
-        raise NearlError(f"{label} is a DICOM file but is damaged or cut short; export it again.") from error
+        raise NearlError(f"{name} is a DICOM file but is damaged or cut short; export it again.") from error
     return dataset
 
 
 def _file_meta(data: bytes) -> tuple[str, int]:
-    """(transfer syntax, where the dataset begins), by hand, for pydicom inflates a deflated dataset at once."""
+    """(transfer syntax, where the dataset begins), read by hand because pydicom inflates a deflated dataset at once."""
     at, syntax = (132 if data[128:132] == b"DICM" else 0), ""
     while data[at : at + 2] == b"\x02\x00" and len(data) >= at + 8:
         long = data[at + 4 : at + 6] in (b"OB", b"OW", b"SQ", b"UN", b"UT", b"OF", b"OD", b"OL", b"UC", b"UR")
@@ -99,7 +97,7 @@ def _file_meta(data: bytes) -> tuple[str, int]:
     return syntax, at
 
 
-def _check_inflated(packed: bytes, label: str) -> None:
+def _check_inflated(packed: bytes, name: str) -> None:
     inflater, total, allowed = zlib.decompressobj(-15), 0, max(16_000_000, MAX_INFLATE_RATIO * len(packed))
     allowed = min(allowed, MAX_INFLATED)
     try:
@@ -107,14 +105,14 @@ def _check_inflated(packed: bytes, label: str) -> None:
             piece = inflater.decompress(packed, 1 << 20)
             packed, total = inflater.unconsumed_tail, total + len(piece)
             if total > allowed:
-                raise NearlError(f"{label} grows far beyond its size when unpacked and was refused; export it anew.")
+                raise NearlError(f"{name} grows far beyond its size when unpacked and was refused; export it again.")
             if not piece and not packed:
                 break
     except zlib.error:
-        raise NearlError(f"{label} is a packed DICOM file that is damaged or cut short; export it again.") from None
+        raise NearlError(f"{name} is a packed DICOM file that is damaged or cut short; export it again.") from None
 
 
-def _refuse(dataset, label: str) -> None:
+def _refuse(dataset, name: str) -> None:
     """Raise NearlError for an object that is not an image, or one without its pixels."""
     meta = getattr(dataset, "file_meta", None) or {}
     kind = str(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
@@ -122,10 +120,10 @@ def _refuse(dataset, label: str) -> None:
     if not kind or kind not in ALLOWED:
         for beginning, sentence in REFUSED:
             if kind.startswith(beginning) or (not kind and REFUSED_MODALITIES.get(modality) == beginning):
-                raise NearlError(f"{label} is {sentence}.")
+                raise NearlError(f"{name} is {sentence}.")
     if "EncryptedAttributesSequence" in dataset and "Rows" not in dataset:
-        raise NearlError(f"{label} is encrypted; export it without encryption.")
+        raise NearlError(f"{name} is encrypted; export it without encryption.")
     if "Rows" not in dataset or "Columns" not in dataset:
         if len(dataset) == 0 or kind.startswith(STORAGE):
-            raise NearlError(f"{label} is a DICOM file that is damaged or cut short; export it again.")
-        raise NearlError(f"{label} is a DICOM file without a picture; choose the images of the study.")
+            raise NearlError(f"{name} is a DICOM file that is damaged or cut short; export it again.")
+        raise NearlError(f"{name} is a DICOM file without an image; choose the images of the study.")

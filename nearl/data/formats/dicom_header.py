@@ -242,13 +242,13 @@ def _warnings(dataset, modality: str, photometric: str) -> list[str]:
     notes = []
     burned = str(dataset.get("BurnedInAnnotation", "")).strip().upper()
     if burned == "YES":
-        notes.append("The file says that text is burned into the picture: check it for names and dates.")
+        notes.append("The file says that text is burned into the image: check it for names and dates.")
     elif modality in OFTEN_LABELLED and burned != "NO":
-        notes.append("Pictures of this kind often have text burned in: check it for names and dates.")
+        notes.append("Images of this kind often have text burned in: check it for names and dates.")
     if dataset.get("SequenceOfUltrasoundRegions"):
-        notes.append("The picture is more than the scan: around the ultrasound region there may be text and marks.")
+        notes.append("The image is larger than the ultrasound region: there may be text and marks around it.")
     if str(dataset.get("RecognizableVisualFeatures", "")).strip().upper() == "YES":
-        notes.append("The file says that the person can be recognised in the picture.")
+        notes.append("The file says that the person can be recognised in the image.")
     if any((0x6000 + 2 * i, 0x3000) in dataset for i in range(16)):
-        notes.append("Drawings stored beside the picture (overlays) are not shown.")
+        notes.append("Drawings stored beside the image (overlays) are not shown.")
     return notes

@@ -10,4 +10,4 @@ class Pdf(Format):
         return head.startswith(b"%PDF")
 
     def refuse(self, head: bytes, name: str) -> str:
-        return f"{name} is a PDF document, not an image; export its pictures as PNG."
+        return f"{name} is a PDF document, not an image; export its images as PNG."

@@ -1,6 +1,6 @@
-"""NIfTI-1 and -2 in one file (.nii, .nii.gz): the header by nibabel, checked before a voxel is read.
+"""NIfTI-1 and -2 in one file (.nii, .nii.gz). The header, read by nibabel, is checked before any voxel is read.
 
-The free-text fields and extensions of the header are never looked at.
+Its free-text fields and extensions are never read.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def _layout(header, code: int, shape: tuple[int, ...], name: str) -> tuple[tuple
 
 def _slices(voxels: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
     for moment in voxels:
-        for picture in moment:
-            yield np.ascontiguousarray(picture[..., :3] if voxels.ndim == 5 else picture, dtype=dtype)[None, None]
+        for image in moment:
+            yield np.ascontiguousarray(image[..., :3] if voxels.ndim == 5 else image, dtype=dtype)[None, None]
 
 
 def _header(block: bytes):
@@ -112,7 +112,7 @@ def _unpacked(data: bytes, size: int) -> bytes:
 
 
 def _body(data: bytes, name: str, offset: int, needed: int, size: str) -> bytes | bytearray:
-    """Everything up to the last voxel; never more than the header declares."""
+    """Everything up to the last voxel, and never more than the header declares."""
     if not HEADER_BYTES // 2 < offset <= 100_000_000:
         raise NearlError(f"{name} is a NIfTI file but its header is damaged; export it again.")
     if data[:2] == b"\x1f\x8b":

@@ -1,7 +1,7 @@
-"""A decoded scan: stored numbers with their physical meaning, its place in the patient, and how it is drawn.
+"""A decoded scan: stored numbers with their physical meaning, their position in the patient, and how to draw them.
 
 Directions and positions are DICOM's: millimetres in the patient, +x to the left (L), +y to the back (P), +z to the
-head (H).
+head (H). Shapes: T moments, K slices, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from PIL import Image
 
 from nearl.data.formats.windows import MODALITY_PRESETS, PRESETS, Table, Window, auto_window, to_grey
 
-# What each plane shows, as (patient axis, sign) of the slice order, of down and of right: the usual way to hang it.
+# Each plane as it is usually displayed: (patient axis, sign) of growing slice number, of down and of right.
 PLANES = {
-    "axial": ((2, 1), (1, 1), (0, 1)),  # from the feet up; the back is below, the patient's left at the right
-    "coronal": ((1, 1), (2, -1), (0, 1)),  # from the front to the back; the head is above
-    "sagittal": ((0, 1), (2, -1), (1, 1)),  # from the right to the left; the head is above, the front at the left
+    "axial": ((2, 1), (1, 1), (0, 1)),  # slices from the feet up; back at the bottom, the patient's left at the right
+    "coronal": ((1, 1), (2, -1), (0, 1)),  # slices from front to back; head at the top
+    "sagittal": ((0, 1), (2, -1), (1, 1)),  # slices from right to left; head at the top, front at the left
 }
 ACQUIRED = "acquired"
 LETTERS = ("LR", "PA", "HF")
 OPPOSITE = dict(zip("LRPAHF", "RLAPFH", strict=True))
-MIN_SIDE = 16  # pixels; below this there is nothing to look at (our choice)
-SECOND_LETTER = 0.3  # an oblique direction names its second axis from this cosine on (our choice)
-MAX_PIXEL_ASPECT = 20.0  # pixels more oblong than this are not believed
-SAMPLE = 400_000  # values that the automatic window looks at
+MIN_SIDE = 16  # pixels; smaller images show nothing (our choice)
+SECOND_LETTER = 0.3  # an oblique direction gets a second letter from this cosine on (our choice)
+MAX_PIXEL_ASPECT = 20.0  # a larger ratio is taken for an error in the file
+SAMPLE = 400_000  # values that the automatic window is computed from
 
 
 @dataclass(frozen=True)
 class View:
-    """What is drawn: one slice of one plane at one time, through one window, or three as red, green and blue."""
+    """What is shown of a scan."""
 
-    plane: str
-    index: int
-    frame: int = 0
-    window: Window | tuple[Window, Window, Window] | None = None
+    plane: str  # a key of PLANES, or ACQUIRED
+    index: int  # slice of that plane
+    frame: int = 0  # moment
+    window: Window | tuple[Window, Window, Window] | None = None  # three are shown as red, green and blue
     invert: bool = False
 
 
 def letters_of(direction: np.ndarray) -> str:
-    """The patient's sides that a unit direction points to, the nearest first: "L", "LP"."""
+    """The sides of the patient that a unit direction points to, nearest first: "L", "LP"."""
     order = np.argsort(-np.abs(direction), kind="stable")[:2]
     keep = [i for n, i in enumerate(order) if n == 0 or abs(direction[i]) >= SECOND_LETTER]
     return "".join(LETTERS[i][0 if direction[i] > 0 else 1] for i in keep)
@@ -53,34 +53,24 @@ def opposite(letters: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """Everything that survives of a medical file.
+    """Everything that is kept of a medical file."""
 
-    voxels: stored numbers [T, K, H, W], or uint8 colour [T, K, H, W, 3]; read-only. T are moments, K slices.
-    slope, intercept: float64 [T, K]; a physical value is stored * slope + intercept. modality: "CT", "MR"..., "" if
-    unknown. spacing: mm between slices, rows and columns, each None if unknown. axes: float64 [3, 3], the unit
-    directions in the patient of growing slice, row and column number, or None; without ``oriented`` they are only the
-    customary ones. aspect: height of a pixel in widths,
-    used where spacing is unknown. sides: the letters at the right and at
-    the bottom of a projection, or None. windows: those of the file. whites_low: low values are white (MONOCHROME1).
-    padding: the stored value that stands for "outside", or None. facts: whitelisted technical facts. notes: sentences.
-    """
-
-    voxels: np.ndarray = field(repr=False)
-    slope: np.ndarray = field(repr=False)
+    voxels: np.ndarray = field(repr=False)  # stored numbers [T, K, H, W] or uint8 colour [T, K, H, W, 3]; read-only
+    slope: np.ndarray = field(repr=False)  # float64 [T, K]; a physical value is stored * slope + intercept
     intercept: np.ndarray = field(repr=False)
-    modality: str = ""
-    spacing: tuple[float | None, float | None, float | None] = (None, None, None)
-    axes: np.ndarray | None = None
-    oriented: bool = True
-    aspect: float = 1.0
-    sides: tuple[str, str] | None = None
-    windows: tuple[Window, ...] = ()
+    modality: str = ""  # "CT", "MR"...; "" if unknown
+    spacing: tuple[float | None, float | None, float | None] = (None, None, None)  # mm between slices, rows, columns
+    axes: np.ndarray | None = None  # float64 [3, 3]: unit directions of growing slice, row and column number
+    oriented: bool = True  # False: the axes are only the customary ones
+    aspect: float = 1.0  # height of a pixel in widths, where the spacing is unknown
+    sides: tuple[str, str] | None = None  # letters at the right and at the bottom of a projection
+    windows: tuple[Window, ...] = ()  # those of the file
     table: Table | None = None
-    whites_low: bool = False
-    padding: float | None = None
-    full_range: float | None = None  # the largest value that 8-bit greys can take: shown as they are
-    facts: dict[str, str | int | float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    whites_low: bool = False  # low values are white (MONOCHROME1)
+    padding: float | None = None  # the stored value that means "outside"
+    full_range: float | None = None  # the largest possible value of 8-bit grey
+    facts: dict[str, str | int | float] = field(default_factory=dict)  # whitelisted technical facts
+    notes: tuple[str, ...] = ()  # sentences for people
 
     @property
     def colour(self) -> bool:
@@ -88,12 +78,12 @@ class Scan:
 
     @property
     def frames(self) -> int:
-        """Moments: frames of a film, volumes of a 4-D series."""
+        """How many moments: frames of a film, volumes of a 4-D series."""
         return self.voxels.shape[0]
 
     @property
     def planes(self) -> tuple[str, ...]:
-        """The planes that can be shown, by name where the place of the slices in the patient is known."""
+        """The planes that can be shown: those of PLANES if the position in the patient is known, else ACQUIRED."""
         if self.axes is None:
             return (ACQUIRED,)
         sides = self.voxels.shape[1:4]
@@ -110,16 +100,16 @@ class Scan:
         return self.voxels.shape[1 + self._layout(plane)[0][0]]
 
     def default_plane(self) -> str:
-        """The plane in which the slices were made, if it can be shown."""
+        """The plane in which the slices were acquired, if it can be shown."""
         return next((plane for plane in self.planes if self._layout(plane)[0][0] == 0), self.planes[0])
 
     def default_view(self) -> View:
-        """The middle slice, or the first frame, through the file's own window or the best guess."""
+        """The middle slice, or the first frame, in the first of `presets`."""
         plane = self.default_plane()
         return View(plane, self.slices(plane) // 2, 0, self.presets()[0] if self.presets() else None)
 
     def presets(self) -> tuple[Window, ...]:
-        """The windows to offer, the one to begin with first. None for colour."""
+        """The windows to offer, the default first; empty for colour."""
         if self.colour:
             return ()
         own = list(self.windows)
@@ -134,40 +124,40 @@ class Scan:
         return (*own, *named, self.auto())
 
     def auto(self) -> Window:
-        """The automatic window, the same for all slices: percentiles of a sample of the whole scan."""
+        """The automatic window, the same for all slices: from percentiles of a sample of the whole scan."""
         step = max(1, self.voxels.size // SAMPLE)
         stored = self.voxels.reshape(-1)[::step]
-        # the sample walks through slices of one scale each; with several scales it takes that of the middle slice
+        # slices may differ in scale; the middle slice's is used for all
         slope, intercept = (a[0, a.shape[1] // 2] for a in (self.slope, self.intercept))
         if self.padding is not None and (stored != self.padding).any():
             stored = stored[stored != self.padding]
         return auto_window(stored * slope + intercept)
 
     def values(self, plane: str, index: int, frame: int = 0) -> np.ndarray:
-        """One slice as it hangs: float64 [h, w] in physical units, or uint8 [h, w, 3].
+        """One slice as it is displayed: float64 [h, w] in physical units, or uint8 [h, w, 3].
 
-        Raises IndexError where there is no such slice.
+        Raises IndexError if there is no such slice.
         """
         (axis, sign), (down, down_sign), (_, right_sign) = layout = self._layout(plane)
         n = self.voxels.shape[1 + axis]
         if not (0 <= index < n and 0 <= frame < self.frames):
             raise IndexError(f"slice {index} of {n}, frame {frame} of {self.frames}")
         at = index if sign > 0 else n - 1 - index
-        picture = np.take(self.voxels[frame], at, axis=axis)
+        image = np.take(self.voxels[frame], at, axis=axis)
         if not self.colour:
             slope, intercept = self.slope[frame], self.intercept[frame]
             if axis == 0:
                 slope, intercept = slope[at], intercept[at]
-            else:  # what is left of the slice axis comes first
+            else:  # the slice axis is the first of the remaining two
                 slope, intercept = slope[:, None], intercept[:, None]
-            picture = picture.astype(np.float64) * slope + intercept
+            image = image.astype(np.float64) * slope + intercept
         if down > layout[2][0]:
-            picture = picture.swapaxes(0, 1)
-        return picture[:: 1 if down_sign > 0 else -1, :: 1 if right_sign > 0 else -1]
+            image = image.swapaxes(0, 1)
+        return image[:: 1 if down_sign > 0 else -1, :: 1 if right_sign > 0 else -1]
 
     def ras(self, frame: int = 0) -> tuple[np.ndarray, tuple[float | None, ...]]:
-        """What a 3-D model takes: float32 [X, Y, Z] in physical units, growing to the right (R), front (A) and head
-        (S), and the millimetres between voxels along each. Raises ValueError for colour or an unknown orientation."""
+        """(float32 [X, Y, Z] in physical units, mm between voxels along each axis), as 3-D models take it: growing to
+        the right (R), front (A) and head (S). ValueError for colour or an unknown orientation."""
         if self.colour or self.axes is None:
             raise ValueError("needs grey values and known directions")
         columns = [self._place(axis, sign) for axis, sign in ((0, -1), (1, -1), (2, 1))]
@@ -181,10 +171,6 @@ class Scan:
         """Millimetres between the rows and between the columns of a plane."""
         _, (down, _), (right, _) = self._layout(plane)
         return self.spacing[down], self.spacing[right]
-
-    def slice_spacing(self, plane: str) -> float | None:
-        """Millimetres between the slices of a plane."""
-        return self.spacing[self._layout(plane)[0][0]]
 
     def letters(self, plane: str) -> dict[str, str]:
         """The patient's sides at the "left", "right", "top" and "bottom" of a plane; empty where they are unknown."""
@@ -220,7 +206,7 @@ class Scan:
         return np.array(Image.fromarray(np.ascontiguousarray(values)).resize((width, height), how))
 
     def checked(self, view: View) -> View:
-        """The view with its plane, slice and frame brought into what the scan has."""
+        """The view with its plane, slice and frame limited to those that exist."""
         plane = view.plane if view.plane in self.planes else self.default_plane()
         index = min(max(int(view.index), 0), self.slices(plane) - 1)
         return replace(view, plane=plane, index=index, frame=min(max(int(view.frame), 0), self.frames - 1))
@@ -238,6 +224,6 @@ class Scan:
         return self._place(*slices), self._place(*down), self._place(*right)
 
     def _place(self, axis: int, sign: int) -> tuple[int, int]:
-        """(array axis, sign) of a direction of the patient."""
+        """(array axis, sign) of a patient axis: the array axis nearest to it."""
         order = max(permutations(range(3)), key=lambda p: sum(abs(self.axes[p[i], i]) for i in range(3)))
         return order[axis], sign if self.axes[order[axis], axis] >= 0 else -sign

@@ -1,7 +1,7 @@
-"""Windows: which range of values becomes black to white.
+"""Windows: which range of values is shown from black to white.
 
-Linear, linear-exact and sigmoid windows are those of DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3. The presets for CT are
-customary ones in Hounsfield units (our choice among neighbouring habits).
+Linear, linear-exact and sigmoid windows are those of DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3. The CT presets are common
+ones in Hounsfield units (our choice).
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ AUTO_PERCENTILES = (0.5, 99.5)  # our choice
 
 @dataclass(frozen=True)
 class Window:
-    """Values around ``center``, ``width`` wide, from black to white. The function TABLE uses the file's own table."""
+    """A range of values shown from black to white."""
 
     name: str
     center: float
     width: float
-    function: str = "LINEAR_EXACT"
+    function: str = "LINEAR_EXACT"  # one of FUNCTIONS; TABLE uses the file's own table instead
 
     @property
     def words(self) -> str:
-        """For people: the name, and the numbers where they mean something."""
+        """For people: the name, with centre and width where there are any."""
         return self.name if self.function == "TABLE" else f"{self.name}, {self.center:.4g} / {self.width:.4g}"
 
 
@@ -45,7 +45,7 @@ THREE_CT = tuple(PRESETS[name] for name in ("lung", "mediastinum", "bone"))  # a
 
 
 def auto_window(values: np.ndarray) -> Window:
-    """From the 0.5 to the 99.5 percentile of the finite values."""
+    """The window from the 0.5 to the 99.5 percentile of the finite values."""
     values = values[np.isfinite(values)]
     if not values.size:
         return Window("Auto", 0.5, 1.0)
@@ -57,15 +57,15 @@ def auto_window(values: np.ndarray) -> Window:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A VOI lookup table (PS3.3 C.11.2.1.1): values from ``first`` on become ``entries``, ``top`` being white."""
+    """A VOI lookup table (PS3.3 C.11.2.1.1)."""
 
-    first: int
-    entries: np.ndarray
-    top: int
+    first: int  # the value that the first entry stands for
+    entries: np.ndarray  # float64 [N]
+    top: int  # the entry that is white
 
 
 def to_grey(values: np.ndarray, window: Window, table: Table | None = None) -> np.ndarray:
-    """Physical values of any shape -> uint8 grey of the same shape. What is not a number becomes black."""
+    """uint8 grey of physical values, of the same shape; values that are not a number become black."""
     values = np.asarray(values, dtype=np.float64)
     if window.function == "TABLE" and table is not None:
         index = np.clip(np.nan_to_num(values) - table.first, 0, len(table.entries) - 1).astype(np.int64)

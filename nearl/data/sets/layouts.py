@@ -1,4 +1,4 @@
-"""Which folders are classes: finding them among all files of a folder or zip, whatever lies around them."""
+"""Finds the class folders among all files of a folder or zip."""
 
 from __future__ import annotations
 
@@ -18,28 +18,25 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 
 
 class File(NamedTuple):
-    """One file of a class: the path to show, what reads it, and its patient or series ("" for one of its own)."""
+    """One file of a class."""
 
-    path: str
+    path: str  # to show
     read: Reader
-    group: str = ""
+    group: str = ""  # patient or series; "" for a group of its own
 
 
 @dataclass
 class Layout:
-    """splits: {"train"|"test"|None: {class: files}}, None where there are no splits; prompts, problems as LabelledSet.
+    """What `arrange` found."""
 
-    loose: the files beside the class folders and above them.
-    """
-
-    splits: dict[str | None, dict[str, list[File]]]
-    prompts: dict | None
+    splits: dict[str | None, dict[str, list[File]]]  # "train", "test", or None where there are no splits -> by class
+    prompts: dict | None  # the content of prompts.json, unchecked
     problems: list[Problem]
-    loose: list[tuple[Parts, Reader]]
+    loose: list[tuple[Parts, Reader]]  # tables beside the class folders and above them
 
 
 def arrange(files: Sequence[tuple[Parts, Reader]], problems: Sequence[Problem]) -> Layout:
-    """Find the class folders among all files: below one outer folder or several, and below train and test."""
+    """The class folders among all files: below any number of outer folders, and below train and test."""
     problems = list(problems)
     loose: list[tuple[Parts, Reader]] = []
     while True:

@@ -1,6 +1,7 @@
-"""Tables of labels: a CSV with the columns file and label, and patient or group if it has one, read with forgiveness.
+"""Tables of labels: a CSV with the columns file and label, and optionally patient or group.
 
-Comma, semicolon or tab; UTF-8 with or without its mark, UTF-16, else Latin-1; header names in any case.
+Separated by comma, semicolon or tab; UTF-8 with or without a byte order mark, UTF-16, else Latin-1; header names in any
+case.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ _GROUPS = ("patient", "group")
 
 @dataclass(frozen=True)
 class Row:
-    """One line: a path as written with forward slashes, a tidy label ("" where it is empty) and a group or ""."""
+    """One line of a table."""
 
-    file: str
-    label: str
-    group: str
+    file: str  # a path with forward slashes
+    label: str  # "" where it is empty
+    group: str  # patient or group, or ""
 
 
 @dataclass(frozen=True)
@@ -40,32 +41,32 @@ class Table:
 
 @dataclass
 class Matched:
-    """Files with their labels, in the order of the table: (path, reader), label, group; and what did not fit."""
+    """Files with their labels, in the order of the table, and what could not be matched."""
 
-    files: list[tuple[str, Reader]] = field(default_factory=list)
+    files: list[tuple[str, Reader]] = field(default_factory=list)  # (path, what reads it)
     labels: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
 def tidy(text: str) -> str:
-    """A name without what cannot be seen: composed characters, single spaces, nothing unprintable."""
+    """A name in composed characters (NFC), with single spaces and without unprintable characters."""
     text = unicodedata.normalize("NFC", text)
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def same(text: str) -> str:
-    """What two spellings of one class have in common: `tidy`, whatever the case."""
+    """The key under which spellings of one class are the same: `tidy`, in any case."""
     return tidy(text).casefold()
 
 
 def read_table(data: bytes, name: str) -> Table:
-    """The rows of a CSV. NearlError, naming it, where it is empty, too large, not text or lacks a column."""
+    """The table in a CSV file. NearlError, naming it, where it is empty, too large, not text or lacks a column."""
     name = base_name(name)
     if len(data) > MAX_TABLE_BYTES:
-        raise NearlError(f"{name} is larger than {MAX_TABLE_BYTES // 10**6} MB; use a table of the files brought only.")
+        raise NearlError(f"{name} is larger than {MAX_TABLE_BYTES // 10**6} MB; use a table of these files only.")
     lines = _text(data, name).splitlines()
-    if lines and lines[0].lower().startswith("sep="):  # a spreadsheet's own note
+    if lines and lines[0].lower().startswith("sep="):  # written by spreadsheet programs
         lines = lines[1:]
     first = next((number for number, line in enumerate(lines) if line.strip()), None)
     if first is None:
@@ -98,7 +99,7 @@ def is_table(parts: Parts) -> bool:
 
 
 def find_table(files: Sequence[tuple[Parts, Reader]], where: str) -> tuple[Table | None, list[Problem]]:
-    """The one table of labels among files, if there is one, and why others are none. NearlError for more than one."""
+    """(the table of labels among files or None, why other tables are not one). NearlError for more than one."""
     found: list[Table] = []
     problems: list[Problem] = []
     for parts, reader in files:
@@ -113,7 +114,7 @@ def find_table(files: Sequence[tuple[Parts, Reader]], where: str) -> tuple[Table
 
 
 def content(reader: Reader, name: str) -> bytes:
-    """What a reader leads to, at most a little more than a table may have. NearlError where it cannot be read."""
+    """The content of a small file, cut off one byte above MAX_TABLE_BYTES. NearlError where it cannot be read."""
     source = reader(size=MAX_TABLE_BYTES + 1)
     if isinstance(source, bytes):
         return source
@@ -125,10 +126,10 @@ def content(reader: Reader, name: str) -> bytes:
 
 
 def match(table: Table, files: Sequence[tuple[Parts, Reader]]) -> Matched:
-    """Lay the rows beside the files: by the path from the top, from a folder below it, or by the name alone.
+    """Match rows with files: by the path from the top, from a folder below it, or by the name alone.
 
-    Rows without a file or a label, rows that fit several files, files with several labels and files without a row are
-    each named.
+    Rows without a file or label, rows that match several files, files with several labels and files without a row are
+    named as problems.
     """
     paths: dict[str, list[int]] = {}
     ends: dict[str, list[int]] = {}
