@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """Items by name, in the order in which they were registered. ``what``: one of them, in sentences ("method").
+    """Items by name, in the order of registration. ``what`` is what one of them is called in sentences ("method").
 
     Modules named in the environment variable ``NEARL_PLUGINS`` are imported before the first look-up, so that worker
     processes know what they register too. Looking up a missing name raises NearlError with a sentence.
@@ -31,6 +31,10 @@ class Registry(Mapping[str, T], Generic[T]):
             raise ValueError(f"There is a {self.what} called '{name}' already.")
         self._items[name] = item
         return item
+
+    def unregister(self, name: str) -> None:
+        """Take an item out again, if it is there."""
+        self._items.pop(name, None)
 
     def __getitem__(self, name: str) -> T:
         if name not in self:
