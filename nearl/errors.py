@@ -1,5 +1,5 @@
-"""The one exception whose text is written for the person in front of the screen."""
+"""The exception whose text is written for the user."""
 
 
 class NearlError(ValueError):
-    """Something the user can put right. The message is one sentence: what is wrong, with what, and what to do."""
+    """Something the user can correct. The message is one sentence: what is wrong, with what, and what to do."""

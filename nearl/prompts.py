@@ -1,4 +1,4 @@
-"""Prompt sets: the classes in plain words. Each class has one or more prompts, ensembled later in embedding space.
+"""Prompt sets: each class is described by one or more prompts, which are averaged in embedding space.
 
 On disk, as JSON or YAML:
     {"name": "brain_mri_tumor", "description": "...", "templates": [],
@@ -22,8 +22,9 @@ from nearl.resources import ASSETS
 MAX_CLASSES = 64
 MAX_PROMPTS = 32  # of one class
 MAX_TEMPLATES = 16
-MAX_TEXTS = 2048  # of one set, every prompt through every template
-MAX_CHARACTERS = 300  # of one prompt; CLIP reads about 77 tokens
+MAX_TEXTS = 2048  # of one set, every prompt in every template
+MAX_CHARACTERS = 300  # of one prompt; CLIP reads 77 tokens
+MAX_NAME = 100  # characters of a class name
 MAX_FILE_BYTES = 1_000_000
 DEFAULT_TEMPLATE = "a medical image of {}"
 PROMPTS = ASSETS / "prompts"
@@ -31,36 +32,34 @@ PROMPTS = ASSETS / "prompts"
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Class names and their prompts, checked and tidied when made.
+    """Class names and their prompts, checked and tidied on creation.
 
-    classes: C names, as shown and as the class folders are called. prompts: C tuples of texts. templates: texts with
-    one "{}" each, into which every prompt is put; none leaves the prompts as they are. Runs of white space become one
-    space; a semicolon in a prompt or template, which would split it in the app's table, becomes a comma.
-
-    Raises NearlError, one sentence, for no class, class names that are the same by `class_key`, a class without a
-    prompt, and for more or longer texts than the limits above.
+    Runs of white space become one space; a semicolon in a prompt or template, which would split it in the app's table,
+    becomes a comma. Raises NearlError, one sentence, for no class, two class names with the same `class_key`, a class
+    without a prompt, and more or longer texts than the limits above.
     """
 
     name: str
-    classes: tuple[str, ...]
-    prompts: tuple[tuple[str, ...], ...]
-    templates: tuple[str, ...] = ()
+    classes: tuple[str, ...]  # C names, as shown and as the class folders are called
+    prompts: tuple[tuple[str, ...], ...]  # C tuples of texts
+    templates: tuple[str, ...] = ()  # each with one "{}" for the prompt; none uses the prompts as they are
     description: str = ""
     synthetic: bool = False  # written for the synthetic images that come with the project
 
     def __post_init__(self) -> None:
-        tidy = object.__setattr__  # frozen: this is the one place that writes
-        tidy(self, "name", _text(self.name, "The prompt set's name"))
-        tidy(self, "description", _text(self.description, "The prompt set's description", longest=2000))
-        tidy(self, "classes", tuple(_text(c, "A class name", longest=100) for c in _listed(self.classes, "classes")))
-        tidy(
-            self,
-            "templates",
-            tuple(_text(t, "A template").replace(";", ",") for t in _listed(self.templates, "templates")),
-        )
-        if len(self.classes) != len(self.prompts):
-            raise NearlError(f"There are {len(self.classes)} classes but prompts for {len(self.prompts)} of them.")
-        tidy(self, "prompts", tuple(map(_class_prompts, self.classes, self.prompts)))
+        classes = tuple(_text(c, "A class name", MAX_NAME) for c in _listed(self.classes, "classes"))
+        templates = _listed(self.templates, "templates")
+        if len(classes) != len(self.prompts):
+            raise NearlError(f"There are {len(classes)} classes but prompts for {len(self.prompts)} of them.")
+        tidy = {
+            "name": _text(self.name, "The prompt set's name"),
+            "description": _text(self.description, "The prompt set's description", 2000),
+            "classes": classes,
+            "prompts": tuple(map(_class_prompts, classes, self.prompts)),
+            "templates": tuple(_text(t, "A template").replace(";", ",") for t in templates),
+        }
+        for name, value in tidy.items():
+            object.__setattr__(self, name, value)  # the class is frozen; only creation writes
         self._check()
 
     def _check(self) -> None:
@@ -74,7 +73,7 @@ class PromptSet:
                 raise NearlError(f"Class {number} has no name; give it one.")
             if class_key(name) in seen:
                 raise NearlError(
-                    f"The class name “{name}” is there twice (“{seen[class_key(name)]}”); rename one of them."
+                    f"The class name “{name}” occurs twice (“{seen[class_key(name)]}”); rename one of them."
                 )
             seen[class_key(name)] = name
         if len(self.templates) > MAX_TEMPLATES:
@@ -87,14 +86,14 @@ class PromptSet:
             raise NearlError(f"Prompts times templates give {total} texts; at most {MAX_TEXTS} are allowed.")
 
     def texts(self) -> list[list[str]]:
-        """The texts to encode, one list per class: every prompt through every template."""
+        """The texts to encode, one list per class: every prompt in every template."""
         templates = self.templates or ("{}",)
         return [[t.replace("{}", p) for t in templates for p in prompts] for prompts in self.prompts]
 
     def for_classes(self, classes: Iterable[str]) -> PromptSet:
-        """The same prompts for the classes of a labelled set, in its order and under its spelling of the names.
+        """The same prompts for the classes of a labelled set, in its order and its spelling.
 
-        Raises NearlError unless both name the same classes (`class_key`).
+        Raises NearlError unless both have the same classes (`class_key`).
         """
         prompts = {class_key(name): texts for name, texts in zip(self.classes, self.prompts, strict=True)}
         names = tuple(classes)
@@ -110,12 +109,12 @@ class PromptSet:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the class names and texts; a new name or description does not change it."""
+        """SHA-256 (hex) of the class names and texts; it does not depend on name and description."""
         content = json.dumps([list(self.classes), self.texts()], ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def to_dict(self) -> dict:
-        """Plain lists and texts in the layout of the file."""
+        """Plain lists and strings in the layout of the file."""
         return {
             "name": self.name,
             "description": self.description,
@@ -173,12 +172,15 @@ class PromptSet:
 
 
 def class_key(name: str) -> str:
-    """What two names of one class have in common: capitals, underscores and runs of spaces do not count."""
+    """The key under which two names of a class are the same: case, underscores and runs of spaces do not count."""
     return " ".join(name.replace("_", " ").split()).casefold()
 
 
 def default_prompts(class_names: Iterable[str]) -> PromptSet:
-    """One prompt per class, from its name: "pituitary_tumor" -> "a medical image of pituitary tumor"."""
+    """One prompt per class made from its name: "lung_nodule" -> "a medical image of lung nodule".
+
+    Raises NearlError for names that no prompt set can have.
+    """
     names = tuple(class_names)
     prompts = tuple((DEFAULT_TEMPLATE.replace("{}", str(n).replace("_", " ").strip()),) for n in names)
     return PromptSet("class names", names, prompts, description="Made from the class names.")
@@ -195,13 +197,13 @@ def words(text: str) -> list[str]:
 
 
 def unknown_words(texts: Iterable[str], known: Callable[[str], bool]) -> list[str]:
-    """The words that a model does not know (`known`: word -> bool), each once, in the order in which they come."""
+    """The words that a model does not know (`known`: word -> bool), each once, in order of appearance."""
     distinct = {word.casefold(): word for text in texts for word in words(text)}
     return [word for word in distinct.values() if not known(word)]
 
 
 def coverage(text: str, known: Callable[[str], bool]) -> float:
-    """Share of a text's words that a model knows, 0..1; 1 for a text without words."""
+    """Fraction of a text's words that a model knows, 0..1; 1 for a text without words."""
     found = [known(word) for word in words(text)]
     return sum(found) / len(found) if found else 1.0
 

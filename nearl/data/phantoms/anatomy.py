@@ -1,10 +1,9 @@
-"""The grey painters behind nearl.data.phantoms.kinds: stylised anatomy from ellipses, bands and smooth noise, all
-our own.
+"""Painters of the grey phantoms: stylised anatomy from ellipses, bands and smooth noise (all of it our choice).
 
-Every painter, the one in phantom_smear too, is called paint(rng, lesion_rng, size) -> (image, mask, details): image
+Every painter, also those of skin and smear, is called paint(rng, lesion_rng, size) -> (image, mask, details): image
 float32 [H, W] or [H, W, 3] in 0..1, mask bool [H, W], details with "shape" and "brightness" for the caption. The scene
-is drawn from `rng` alone and the lesion from `lesion_rng` alone (None: no lesion), so that with and without a lesion
-the same seed gives the same picture outside it.
+depends on `rng` alone and the lesion on `lesion_rng` alone (None: no lesion), so that the same seed gives the same
+image outside the lesion, with and without it.
 """
 
 from __future__ import annotations
@@ -63,14 +62,14 @@ def head_mri(rng: Rng, lesion_rng: Rng | None, size: int) -> Painted:
     wide, high = rng.uniform(0.6, 1.35), rng.uniform(0, 1)  # ventricle size; level of the slice
     for side in (-1, 1):
         if high < 0.65:
-            blend(image, grey, ellipse(u, v, side * 0.13, 0.12, 0.1, 0.13, side * 0.3, 0.05) * 0.85)
-            blend(image, grey, ellipse(u, v, side * 0.27, -0.02, 0.07, 0.16, -side * 0.25, 0.05) * 0.8)
-        blend(image, grey, ellipse(u, v, side * 0.16, -0.2, 0.055, 0.12, -side * 0.35, 0.04) * 0.8)
-        front = ellipse(u, v, side * 0.085, -0.2, 0.042 * wide, 0.15 + 0.06 * high, -side * 0.4, 0.02)
-        back = ellipse(u, v, side * (0.2 - 0.07 * high), 0.28, 0.05 * wide, 0.17, -side * 0.3, 0.02)
-        body = ellipse(u, v, side * 0.09, 0.05, 0.04 * wide, 0.22, -side * 0.12, 0.02) * (high >= 0.65)
+            blend(image, grey, ellipse((u, v), side * 0.13, 0.12, 0.1, 0.13, side * 0.3, 0.05) * 0.85)
+            blend(image, grey, ellipse((u, v), side * 0.27, -0.02, 0.07, 0.16, -side * 0.25, 0.05) * 0.8)
+        blend(image, grey, ellipse((u, v), side * 0.16, -0.2, 0.055, 0.12, -side * 0.35, 0.04) * 0.8)
+        front = ellipse((u, v), side * 0.085, -0.2, 0.042 * wide, 0.15 + 0.06 * high, -side * 0.4, 0.02)
+        back = ellipse((u, v), side * (0.2 - 0.07 * high), 0.28, 0.05 * wide, 0.17, -side * 0.3, 0.02)
+        body = ellipse((u, v), side * 0.09, 0.05, 0.04 * wide, 0.22, -side * 0.12, 0.02) * (high >= 0.65)
         blend(image, csf, np.maximum(np.maximum(front, back), body))
-    blend(image, csf, ellipse(u, v, 0, 0.1, 0.016 * wide, 0.1, 0, 0.02) * (high < 0.65))
+    blend(image, csf, ellipse((u, v), 0, 0.1, 0.016 * wide, 0.1, 0, 0.02) * (high < 0.65))
     image *= 1 + 0.1 * noise(rng, size, 2) * ramp(inner - rim, 0.2) + 0.035 * noise(rng, size, 30)
 
     mask, details = np.zeros((size, size), bool), {"weighting": weighting}
@@ -140,15 +139,15 @@ def chest_xray(rng: Rng, lesion_rng: Rng | None, size: int) -> Painted:
     collar = y + 0.68 + 0.16 * (aside - 0.1) - 0.1 * np.sin(aside * 5)
     image += 0.15 * ramp(0.035 - np.abs(collar), 0.03) * ramp(aside - 0.08, 0.04) * ramp(0.8 - aside, 0.1)
 
-    heart = ellipse(x, y, rng.uniform(0.08, 0.13), deep - 0.24, rng.uniform(0.25, 0.34), 0.26, 0.55, 0.05)
-    heart = np.maximum(heart, ellipse(x, y, -0.1, deep - 0.24, 0.15, 0.2, 0, 0.05))
-    heart = np.maximum(heart, ellipse(x, y, 0.11, -0.28, 0.09, 0.11, 0, 0.05))
+    heart = ellipse((x, y), rng.uniform(0.08, 0.13), deep - 0.24, rng.uniform(0.25, 0.34), 0.26, 0.55, 0.05)
+    heart = np.maximum(heart, ellipse((x, y), -0.1, deep - 0.24, 0.15, 0.2, 0, 0.05))
+    heart = np.maximum(heart, ellipse((x, y), 0.11, -0.28, 0.09, 0.11, 0, 0.05))
     heart = np.maximum(heart, ramp(0.13 + 0.05 * np.cos(4 * y) - aside, 0.06))
     blend(image, rng.uniform(0.68, 0.74), heart * 0.92)
     image += 0.09 * ramp(0.085 - aside, 0.03) * (1 + 0.3 * np.sign(np.sin(y * 38)) * ramp(0.08 - aside, 0.02))
     blend(image, 0.42, ramp(0.035 - np.abs(x + 0.01), 0.03) * ramp(-0.28 - y, 0.1) * 0.4)  # trachea
     if rng.uniform() < 0.6:
-        bubble = ellipse(x, y, 0.4, deep + 0.16, 0.14, 0.07, -0.2, 0.05)
+        bubble = ellipse((x, y), 0.4, deep + 0.16, 0.14, 0.07, -0.2, 0.05)
         blend(image, 0.36, bubble * 0.8)
     outside = ramp(aside - 0.3 - 1.6 * np.maximum(y + 0.98, 0) ** 0.7, 0.08)
     blend(image, 0.06, np.maximum(outside, ramp(aside - 1.0, 0.06)))
@@ -160,7 +159,7 @@ def chest_xray(rng: Rng, lesion_rng: Rng | None, size: int) -> Painted:
         side = int(g.integers(2))
         shape = str(g.choice(("round", "oval", "irregular", "lobulated")))
         cx, cy, r = (2 * side - 1) * g.uniform(0.34, 0.5), g.uniform(-0.4, deep - 0.28), g.uniform(0.11, 0.22)
-        haze = g.uniform(0.25, 0.8)  # width of the border: a mass is sharp, a pneumonia is not
+        haze = g.uniform(0.25, 0.8)  # width of the border: sharp for a mass, soft for a pneumonia
         alpha = ramp(1 - outline(g, x, y, cx, cy, r, shape), haze) * lungs[side]
         gain = g.uniform(0.16, 0.34)
         image += alpha * (gain + 0.15 * gain * noise(g, size, 14, 2)) * np.clip((0.75 - image) / 0.5, 0, 1)
@@ -191,35 +190,35 @@ def ct_slice(rng: Rng, lesion_rng: Rng | None, size: int) -> Painted:
         rho = radius(x, y, side * 0.42, rng.uniform(-0.03, 0.03), wide, high, side * rng.uniform(0.08, 0.25))
         halves.append(ramp(1 - rho + 0.03 * noise(rng, size, 5), 0.05))
     hx, big = rng.uniform(0.1, 0.18), rng.uniform(0.2, 0.3)
-    heart = ellipse(x, y, hx, -0.14, big * 1.1, big * 0.85, 0.5, 0.03)
+    heart = ellipse((x, y), hx, -0.14, big * 1.1, big * 0.85, 0.5, 0.03)
     middle = np.maximum(heart, ramp(0.13 + 0.04 * np.cos(7 * y) - np.abs(x), 0.03))
     halves = [half * (1 - middle) for half in halves]
     lung = np.maximum(*halves)
     middle = middle * ramp(0.86 - rim, 0.05)
     blend(image, fat + 0.08, middle * 0.8)
     blend(image, blood, heart)
-    blend(image, blood + 0.03, ellipse(x, y, 0.13, 0.24, 0.065, 0.065))  # descending aorta
-    blend(image, blood + 0.02, ellipse(x, y, -0.06, -0.2, 0.09, 0.085))
+    blend(image, blood + 0.03, ellipse((x, y), 0.13, 0.24, 0.065, 0.065))  # descending aorta
+    blend(image, blood + 0.02, ellipse((x, y), -0.06, -0.2, 0.09, 0.085))
     air = rng.uniform(0.08, 0.15)
     blend(image, air + 0.03 * noise(rng, size, 5, 2) + 0.05 * ramp(y, 0.8), lung)
     for side in (-1, 1):
-        blend(image, 0.04, ellipse(x, y, side * 0.1, 0.06, 0.042, 0.036, side * 0.5) * 0.95)  # main bronchi
+        blend(image, 0.04, ellipse((x, y), side * 0.1, 0.06, 0.042, 0.036, side * 0.5) * 0.95)  # main bronchi
 
     bone = rng.uniform(0.88, 0.97)
-    blend(image, bone, ellipse(x, y, 0, ry * 0.5, 0.12, 0.095, 0, 0.02) * (0.92 + 0.06 * noise(rng, size, 18)))
+    blend(image, bone, ellipse((x, y), 0, ry * 0.5, 0.12, 0.095, 0, 0.02) * (0.92 + 0.06 * noise(rng, size, 18)))
     arch = radius(x, y, 0, ry * 0.5 + 0.14, 0.075, 0.062)
     blend(image, bone, np.exp(-(((arch - 1) / 0.3) ** 2)) * 0.9)
-    blend(image, bone, ellipse(x, y, 0, ry * 0.5 + 0.24, 0.02, 0.06) * 0.9)
-    blend(image, bone, ellipse(x, y, 0, -ry * 0.84, 0.1, 0.035) * 0.85)  # sternum
+    blend(image, bone, ellipse((x, y), 0, ry * 0.5 + 0.24, 0.02, 0.06) * 0.9)
+    blend(image, bone, ellipse((x, y), 0, -ry * 0.84, 0.1, 0.035) * 0.85)  # sternum
     start, ring = rng.uniform(0, 0.4), 0.93 - wall
     for angle in (np.arange(12) * (2 * np.pi / 12) + start).tolist():
         if abs(math.cos(angle)) > 0.3:
             at = ring * (1 / (abs(np.cos(angle)) ** 2.3 + abs(np.sin(angle)) ** 2.3) ** (1 / 2.3))
             cx, cy, long = rx * at * np.cos(angle), ry * at * np.sin(angle), rng.uniform(0.06, 0.13)
             along = np.arctan2(ry * np.cos(angle), -rx * np.sin(angle))
-            blend(image, bone, ellipse(x, y, cx, cy, long, 0.024, along) * 0.92)
+            blend(image, bone, ellipse((x, y), cx, cy, long, 0.024, along) * 0.92)
     for side in (-1, 1):
-        blend(image, bone, ellipse(x, y, side * rx * 0.62, ry * 0.7, 0.17, 0.018, -side * 0.62) * 0.7)  # scapulae
+        blend(image, bone, ellipse((x, y), side * rx * 0.62, ry * 0.7, 0.17, 0.018, -side * 0.62) * 0.7)  # scapulae
 
     vessels = np.zeros_like(image)
     for side in (-1, 1):  # short branches that fan out from the hilum, and dots where a vessel crosses the slice
@@ -284,7 +283,7 @@ def ultrasound(rng: Rng, lesion_rng: Rng | None, size: int) -> Painted:
     echo += 2.0 * ramp(0.035 - down, 0.02) + 1.2 * np.exp(-(((down - 0.06) / 0.01) ** 2))
     for _ in range(3):  # fat lobules: dark, but in both classes
         cx, cy = rng.uniform(-0.8, 0.8), rng.uniform(-0.75, 0.2)
-        echo *= 1 - 0.45 * ellipse(x, y, cx, cy, rng.uniform(0.12, 0.28), rng.uniform(0.05, 0.1), 0, 0.05)
+        echo *= 1 - 0.45 * ellipse((x, y), cx, cy, rng.uniform(0.12, 0.28), rng.uniform(0.05, 0.1), 0, 0.05)
     if rng.uniform() < 0.35:  # a rib and its shadow, or none
         rib = rng.uniform(-0.7, 0.7)
         echo += 2.0 * np.exp(-(((x - rib) / 0.16) ** 4) - ((down - fascia - 0.08 - 0.8 * (x - rib) ** 2) / 0.02) ** 2)

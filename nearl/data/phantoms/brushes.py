@@ -1,6 +1,6 @@
-"""The brushes that the phantoms are painted with: soft-edged shapes and smooth noise on square float32 pictures.
+"""Soft-edged shapes and smooth noise on square float32 images, from which the phantoms are painted.
 
-Coordinates run from -1 to 1, y downwards, whatever the size in pixels.
+Coordinates run from -1 to 1, y downwards, at any size in pixels.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 Rng = np.random.Generator
+Grid = tuple[np.ndarray, np.ndarray]  # x, y of every pixel; arrays that broadcast to [H, W]
 Painted = tuple[np.ndarray, np.ndarray, dict]  # image, mask, details: what every painter returns
-SHAPES = {  # waves around the border
+SHAPES = {  # frequencies of the waves around the border
     "round": (),
     "oval": (),
     "lobulated": (3, 4),
@@ -21,14 +22,14 @@ SHAPES = {  # waves around the border
 }
 
 
-def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """x [1, W] and y [H, 1], the pixel centres in -1..1."""
+def grid(size: int) -> Grid:
+    """x [1, W] and y [H, 1]: the pixel centres in -1..1."""
     axis = ((np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1).astype(np.float32)
     return axis[None, :], axis[:, None]
 
 
 def noise(rng: Rng, size: int, cells: int, octaves: int = 1) -> np.ndarray:
-    """Smooth noise [size, size], mean about 0 and deviation about 1, with blobs of 1/cells of the picture."""
+    """Smooth noise [size, size] of mean about 0 and deviation about 1, with blobs of 1/cells of the image."""
     total = np.zeros((size, size), np.float32)
     for octave in range(octaves):
         coarse = Image.fromarray(rng.standard_normal((cells * 2**octave + 3,) * 2, dtype=np.float32))
@@ -37,21 +38,21 @@ def noise(rng: Rng, size: int, cells: int, octaves: int = 1) -> np.ndarray:
 
 
 def ramp(values: np.ndarray, width: float) -> np.ndarray:
-    """0 below -width/2, 1 above width/2, straight between: a soft edge where `values` crosses zero."""
+    """0 below -width/2, 1 above width/2, linear in between: a soft edge where `values` crosses zero."""
     return np.clip(values * (1 / float(width)) + 0.5, 0, 1)
 
 
 def radius(x, y, cx: float, cy: float, rx: float, ry: float, angle: float = 0.0) -> np.ndarray:
-    """1 on the ellipse, 0 in its centre."""
+    """Distance from the centre of an ellipse, relative to its border: 0 in the centre, 1 on the border."""
     c, s = math.cos(angle), math.sin(angle)
     dx, dy = x - float(cx), y - float(cy)
     across, along = dx * (c / float(rx)) + dy * (s / float(rx)), dy * (c / float(ry)) - dx * (s / float(ry))
     return np.sqrt(across * across + along * along)
 
 
-def ellipse(x, y, cx: float, cy: float, rx: float, ry: float, angle: float = 0.0, edge: float = 0.02) -> np.ndarray:
-    """Coverage 0..1 of a soft-edged ellipse; `edge` is the width of the edge in picture units."""
-    return ramp(1 - radius(x, y, cx, cy, rx, ry, angle), edge / min(rx, ry))
+def ellipse(xy: Grid, cx: float, cy: float, rx: float, ry: float, angle: float = 0.0, edge: float = 0.02) -> np.ndarray:
+    """Coverage 0..1 of an ellipse with a soft edge of width `edge`."""
+    return ramp(1 - radius(*xy, cx, cy, rx, ry, angle), edge / min(rx, ry))
 
 
 def blend(image: np.ndarray, value, alpha: np.ndarray) -> None:
@@ -60,7 +61,7 @@ def blend(image: np.ndarray, value, alpha: np.ndarray) -> None:
 
 
 def dot(image: np.ndarray, cx: float, cy: float, r: float, value: float) -> None:
-    """A small soft disc, painted into its own corner of the picture only."""
+    """Paint a small soft disc in place; only the pixels near it are computed."""
     size = image.shape[0]
     reach = int(r * size / 2) + 3
     col, row = int((cx + 1) * size / 2), int((cy + 1) * size / 2)
@@ -72,7 +73,7 @@ def dot(image: np.ndarray, cx: float, cy: float, r: float, value: float) -> None
 
 
 def outline(rng: Rng, x, y, cx: float, cy: float, r: float, shape: str) -> np.ndarray:
-    """1 on the border, 0 in the centre of a lesion of mean radius r whose shape is a key of SHAPES."""
+    """As `radius`, of a lesion of mean radius r whose shape is a key of SHAPES."""
     stretch = rng.uniform(1.3, 1.7) if shape == "oval" else rng.uniform(1.0, 1.12)
     angle = rng.uniform(0, np.pi)
     rho = radius(x, y, cx, cy, r * math.sqrt(stretch), r / math.sqrt(stretch), angle)
@@ -83,8 +84,8 @@ def outline(rng: Rng, x, y, cx: float, cy: float, r: float, shape: str) -> np.nd
     return rho / border
 
 
-def posed(rng: Rng, size: int, turn: float, shift: float, zoom: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """x, y [H, W] as the anatomy sees them: turned by up to `turn` radians, shifted and zoomed."""
+def posed(rng: Rng, size: int, turn: float, shift: float, zoom: tuple[float, float]) -> Grid:
+    """x, y [H, W] in the frame of an anatomy that is turned by up to `turn` radians, shifted and zoomed."""
     x, y = grid(size)
     angle, scale = rng.uniform(-turn, turn), rng.uniform(*zoom)
     x, y = x - rng.uniform(-shift, shift), y - rng.uniform(-shift, shift)

@@ -1,53 +1,49 @@
-"""Phantoms: made-up pictures in the manner of six modalities, with and without a lesion whose mask is known exactly.
+"""Phantoms: synthetic images in the style of six modalities, with and without a lesion whose mask is known exactly.
 
 For examples, tests and measurements. They show no patient and teach nothing about disease; files written here say so
-in a PNG text chunk, and whoever shows one on a screen must label it as synthetic.
+in a PNG text chunk, and a page that shows one must label it as synthetic.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from nearl.data.images import ImageRecord
-from nearl.data.phantoms import anatomy as phantom_anatomy
-from nearl.data.phantoms import skin as phantom_skin
-from nearl.data.phantoms import smear as phantom_smear
+from nearl.data.phantoms import anatomy
+from nearl.data.phantoms.brushes import Painted
+from nearl.data.phantoms.skin import skin
+from nearl.data.phantoms.smear import smear
+from nearl.data.records import ImageRecord
 from nearl.data.sets.labelled import LabelledSet
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet, default_prompts, ready_sets
 
-_PAINTERS = {
-    "head_mri": phantom_anatomy.head_mri,
-    "chest_xray": phantom_anatomy.chest_xray,
-    "ct_slice": phantom_anatomy.ct_slice,
-    "ultrasound": phantom_anatomy.ultrasound,
-    "smear": phantom_smear.smear,
-    "skin": phantom_skin.skin,
+
+class Kind(NamedTuple):
+    """One kind of phantom."""
+
+    paint: Callable[..., Painted]
+    title: str
+    lesion: str  # what the lesion is called
+
+
+_KINDS = {  # a seed gives another image where a kind has another place in this list
+    "head_mri": Kind(anatomy.head_mri, "head MRI, axial slice", "lesion"),
+    "chest_xray": Kind(anatomy.chest_xray, "chest X-ray, frontal view", "lung opacity"),
+    "ct_slice": Kind(anatomy.ct_slice, "chest CT, axial slice", "lung nodule"),
+    "ultrasound": Kind(anatomy.ultrasound, "breast ultrasound", "mass"),
+    "smear": Kind(smear, "blood smear", "parasite in a red cell"),
+    "skin": Kind(skin, "skin photograph", "pigmented lesion"),
 }
-KINDS = tuple(_PAINTERS)
+KINDS = tuple(_KINDS)
 CLASSES = ("no lesion", "lesion")
 MIN_SIZE, MAX_SIZE = 64, 2048
-TITLES = {
-    "head_mri": "head MRI, axial slice",
-    "chest_xray": "chest X-ray, frontal view",
-    "ct_slice": "chest CT, axial slice",
-    "ultrasound": "breast ultrasound",
-    "smear": "blood smear",
-    "skin": "skin photograph",
-}
-_LESIONS = {
-    "head_mri": "lesion",
-    "chest_xray": "lung opacity",
-    "ct_slice": "lung nodule",
-    "ultrasound": "mass",
-    "smear": "parasite in a red cell",
-    "skin": "pigmented lesion",
-}
 _EXAMPLES = (  # kind, lesion, seed: picked by eye
     ("head_mri", True, 8),
     ("head_mri", False, 9),
@@ -63,26 +59,21 @@ _EXAMPLES = (  # kind, lesion, seed: picked by eye
 
 @dataclass(frozen=True, eq=False)
 class Phantom:
-    """One made-up picture.
-
-    pixels: uint8 [H, W, 3] (grey kinds repeat one channel). mask: bool [H, W], True on the lesion and nowhere else;
-    all False without one. caption: one line naming kind, place, size, shape and brightness. details: kind-dependent
-    facts, and with a lesion also "place", "size", "shape", "brightness", "centre" (x, y in pixels) and "area" (pixels).
-    """
+    """One synthetic image."""
 
     kind: str
-    pixels: np.ndarray = field(repr=False)
-    mask: np.ndarray = field(repr=False)
+    pixels: np.ndarray = field(repr=False)  # uint8 [H, W, 3]; grey kinds repeat one channel
+    mask: np.ndarray = field(repr=False)  # bool [H, W]: the lesion
     has_lesion: bool
-    caption: str
-    details: dict
+    caption: str  # one line with kind, place, size, shape and brightness
+    details: dict  # facts of the kind; of a lesion "place", "size", "shape", "brightness", "centre" and "area" (pixels)
 
 
 def make_phantom(kind: str, lesion: bool, seed: int, size: int = 224) -> Phantom:
     """Draw one phantom of size x size pixels; the same arguments always give the same picture.
 
-    With and without a lesion, the same seed gives the same scene and the same noise: only the lesion differs, with its
-    soft border and, in ultrasound, the shadow or brightness behind it.
+    With and without a lesion, the same seed gives the same scene and noise: only the lesion differs, including its soft
+    border and, in ultrasound, the shadow or brightness behind it.
 
     Raises NearlError for an unknown kind, a negative seed, or a size outside 64 to 2048.
     """
@@ -95,23 +86,22 @@ def make_phantom(kind: str, lesion: bool, seed: int, size: int = 224) -> Phantom
     number = KINDS.index(kind)
     scene = np.random.default_rng([number, seed, 0])
     extra = np.random.default_rng([number, seed, 1]) if lesion else None
-    image, mask, details = _PAINTERS[kind](scene, extra, size)
+    image, mask, details = _KINDS[kind].paint(scene, extra, size)
     pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-    caption = f"synthetic {TITLES[kind]}, no {_LESIONS[kind]}"
+    _, title, name = _KINDS[kind]
+    caption = f"synthetic {title}, no {name}"
     if lesion:
         details = {**details, **measure(mask)}
         words = " ".join(details[key] for key in ("size", "shape", "brightness"))
         article = "an" if words[0] in "aeiou" else "a"
-        caption = (
-            f"synthetic {TITLES[kind]}, {article} {words} {_LESIONS[kind]} in the {details['place']} of the picture"
-        )
+        caption = f"synthetic {title}, {article} {words} {name} in the {details['place']} of the picture"
     return Phantom(kind, pixels, mask, lesion, caption, details)
 
 
 def phantom_set(kind: str, per_class: int, seed: int = 0, size: int = 224) -> LabelledSet:
-    """`per_class` phantoms of each class, 0 "no lesion" and 1 "lesion"; no scene is used twice."""
+    """`per_class` phantoms of each class, 0 "no lesion" and 1 "lesion", all of different scenes."""
     return _labelled(kind, 0, per_class, seed, size)
 
 
@@ -136,7 +126,7 @@ def write_phantom_folder(
 
 
 def write_examples(folder: Path | str) -> None:
-    """Write the example pictures of the app, 224 x 224 PNG, and examples.json, which lists them.
+    """Write the example images of the app, 224 x 224 PNG, and examples.json, which lists them.
 
     Each entry: "file", "kind", "title" in plain words, "lesion", "prompts" (name of the ready prompt set), "synthetic".
     """
@@ -147,7 +137,7 @@ def write_examples(folder: Path | str) -> None:
         phantom = make_phantom(kind, lesion, seed)
         name = f"{kind}_{'lesion' if lesion else 'clear'}.png"
         _save(phantom.pixels, folder / name, kind, colours=128)
-        title = f"{TITLES[kind].split(',')[0]}, {'with a ' if lesion else 'no '}{_LESIONS[kind]} (made up)"
+        title = f"{_KINDS[kind].title.split(',')[0]}, {'with a ' if lesion else 'no '}{_KINDS[kind].lesion} (made up)"
         entries.append(
             {
                 "file": name,
@@ -163,7 +153,7 @@ def write_examples(folder: Path | str) -> None:
 
 
 def _labelled(kind: str, first: int, per_class: int, seed: int, size: int) -> LabelledSet:
-    """Scenes 2 * first onwards of the endless row that (kind, seed) stands for; even ones have no lesion."""
+    """Scenes from 2 * first onwards of the endless sequence of (kind, seed); even ones have no lesion."""
     if per_class < 1:
         raise NearlError(f"The number of phantoms per class must be at least 1, not {per_class}.")
     records, labels = [], []
@@ -182,7 +172,7 @@ def _prompts(kind: str) -> PromptSet:
 
 
 def measure(mask: np.ndarray) -> dict:
-    """Place and size in words, centre (x, y) and area in pixels of a lesion, from its mask (bool [H, W], not empty)."""
+    """Place and size in words, centre (x, y) and area in pixels of a lesion. mask: bool [H, W], not empty."""
     rows, cols = np.nonzero(mask)
     side = mask.shape[0]
     x, y = float(cols.mean()), float(rows.mean())
@@ -195,11 +185,11 @@ def measure(mask: np.ndarray) -> dict:
 
 
 def _save(pixels: np.ndarray, path: Path, kind: str, colours: int | None = None) -> None:
-    """PNG with a text chunk that says what it is: grey as one channel, colour as a palette if `colours` is given."""
+    """Write a PNG with a text chunk that says what it is: grey as one channel, colour as a palette if `colours`."""
     coloured = bool(np.ptp(pixels, axis=2).any())
     picture = Image.fromarray(pixels if coloured else pixels[:, :, 0])
     if coloured and colours:
         picture = picture.quantize(colours, dither=Image.Dither.NONE)
     info = PngImagePlugin.PngInfo()
-    info.add_text("Comment", f"SYNTHETIC {TITLES[kind]}: a made-up picture of no patient. Not for diagnosis.")
+    info.add_text("Comment", f"SYNTHETIC {_KINDS[kind].title}: a made-up picture of no patient. Not for diagnosis.")
     picture.save(path, pnginfo=info, optimize=True)

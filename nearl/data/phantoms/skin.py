@@ -1,4 +1,4 @@
-"""The painter of skin: pigment and blood add up as optical densities over a lit, furrowed skin colour."""
+"""Painter of skin: pigment and blood add up as optical densities over a lit, furrowed skin colour."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LUMA = np.array([0.30, 0.59, 0.11], np.float32)
 
 
 def _smooth(values: np.ndarray, width: float) -> np.ndarray:
-    """As ramp, with rounded ends."""
+    """`ramp` with rounded ends."""
     t = ramp(values, width)
     return t * t * (3 - 2 * t)
 

@@ -1,5 +1,6 @@
-"""Untrusted files are read in a process of their own, with limits of memory and time, so that none can take the app
-down. One worker is kept for all; it is started when it is first needed and replaced when it dies or has grown.
+"""Reads untrusted files in a worker process with limited memory and time, so that no file can take the app down.
+
+One worker is shared; it is started when first needed and replaced when it dies or has grown.
 """
 
 from __future__ import annotations
@@ -21,37 +22,37 @@ from nearl.data.sandbox.worker import receive_head, send
 from nearl.errors import NearlError
 from nearl.registry import PLUGINS, load_plugins
 
-MEMORY = 3_000_000_000  # bytes of address space of the worker (our choice: five of the largest scan)
-SECONDS = 60.0  # for bytes; three times as much for several files and for a path, which may be a folder (our choice)
-GROWN = 1_500_000_000  # bytes; a worker that ever held more is replaced
+MEMORY = 3_000_000_000  # bytes of address space of the worker (our choice: five times the largest scan)
+SECONDS = 60.0  # for one file in memory; three times as much for several, and for a path, which may be a folder
+GROWN = 1_500_000_000  # a worker whose memory ever exceeded so many bytes is replaced
 ROOT = Path(__file__).resolve().parents[3]
-KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "TMPDIR", "TEMP")  # of the environment
+PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "TMPDIR", "TEMP")  # environment
 
 Source = tuple[str, "bytes | Path"]
 
 
 class _Died(Exception):
-    """The worker is gone. ``late``: because its time was up."""
+    """The worker is gone. late: it was killed because it took too long."""
 
     def __init__(self, late: bool):
         self.late = late
 
 
 class Sandbox:
-    """A worker process and what is sent to it. May be used from any thread; jobs wait for each other."""
+    """A worker process and the jobs sent to it. Thread-safe; one job at a time."""
 
     def __init__(self, memory: int = MEMORY, seconds: float = SECONDS):
         self.memory, self.seconds = memory, seconds
-        self.peak = 0  # bytes, of all workers so far
-        self.started = 0
+        self.peak = 0  # most bytes of memory of any worker so far
+        self.started = 0  # workers so far
         self._lock = threading.Lock()
         self._process: subprocess.Popen | None = None
 
     def read(
         self, sources: Sequence[Source], max_side: int | None = None
     ) -> tuple[list[tuple[int, ImageRecord]], list[tuple[int, Problem]]]:
-        """Records and problems of the sources, each with the number of its source. Files that kill the worker or
-        take too long are named as problems, and the rest is read."""
+        """(records, problems) of the sources, each with the index of its source. Files that crash the worker or take
+        too long become problems, and the rest is read."""
         with self._lock:
             try:
                 return self._job(list(enumerate(sources)), max_side)
@@ -87,7 +88,7 @@ class Sandbox:
         except _Died as died:
             if fresh or died.late:
                 raise
-        self._start()  # it may have died of what came before
+        self._start()  # an earlier job may have been the cause
         return self._run(sources, max_side)
 
     def _run(self, sources: list[tuple[int, Source]], max_side: int | None):
@@ -106,7 +107,7 @@ class Sandbox:
             self._send(sources, max_side)
             return self._receive(sources)
         except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError) as error:
-            self._stop()  # dead, or it no longer says what we understand
+            self._stop()  # it is dead, or its messages make no sense
             raise _Died(late.is_set()) from error
         except BaseException:
             self._stop()
@@ -158,7 +159,7 @@ class Sandbox:
 
     def _start(self) -> None:
         self._stop()
-        environment = {name: os.environ[name] for name in KEPT if name in os.environ}
+        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         if os.environ.get(PLUGINS):  # file formats from outside, found where this process finds them
             load_plugins()  # a module that cannot be imported is better met here, with its own error

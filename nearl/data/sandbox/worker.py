@@ -1,7 +1,7 @@
-"""The other side of the sandbox: reads files sent by `nearl.data.sandbox.client`, under a memory limit.
+"""The worker process of the sandbox: decodes what `nearl.data.sandbox.client` sends, with limited memory.
 
-Messages in both directions are one letter, a length and so many bytes. To the worker: J, a job as JSON, and then B,
-bytes, for every source that is not a path. From it: H, a draft's header; D, a piece of its numbers; E, a problem,
+A message in either direction is one letter, a length and so many bytes. To the worker: J, a job as JSON, followed by B,
+the content, for every source that is not a path. From it: H, a draft's header; D, a piece of its numbers; E, a problem,
 which also ends the draft that was being sent; Z, the job is done.
 """
 
@@ -26,7 +26,7 @@ def send(stream: BinaryIO, kind: bytes, body: bytes | memoryview = b"") -> None:
 
 
 def receive_head(stream: BinaryIO) -> tuple[bytes, int]:
-    """(letter, length) of the next message. EOFError at the end."""
+    """(letter, length) of the next message. EOFError at the end of the stream."""
     head = stream.read(HEAD.size)
     if len(head) < HEAD.size:
         raise EOFError
@@ -61,7 +61,7 @@ def main(limit: int) -> None:
     """Serve jobs from stdin until it is closed."""
     inward = os.fdopen(os.dup(0), "rb")
     outward = os.fdopen(os.dup(1), "wb", buffering=1 << 20)
-    with open(os.devnull, "r+b") as nowhere:  # what a decoder prints may hold a name, and must not mix with messages
+    with open(os.devnull, "r+b") as nowhere:  # decoders may print, even names; nothing of it may mix with messages
         for number in (0, 1, 2):
             os.dup2(nowhere.fileno(), number)
     logging.disable(logging.CRITICAL)
@@ -72,7 +72,7 @@ def main(limit: int) -> None:
 
     before = address_space()
     load_plugins()
-    limit += address_space() - before  # what plugins import, which may be torch, leaves room for decoding
+    limit += address_space() - before  # what plugins import, perhaps torch, does not count
     with contextlib.suppress(ImportError, ValueError, OSError):  # only some systems limit memory
         import resource
 
