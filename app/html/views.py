@@ -23,13 +23,15 @@ THUMB_SIDE = 128
 
 
 def data_uri(image: Image.Image, side: int = VIEW_SIDE) -> str:
-    """The image as a PNG data address, shrunk to `side` if it is larger; alpha is kept."""
+    """The image as a data address, shrunk to `side` if it is larger: PNG, which keeps alpha, or JPEG for a thumbnail."""
     if max(image.size) > side:
         image = image.copy()
         image.thumbnail((side, side))
+    small = side <= THUMB_SIDE and image.mode in ("L", "RGB")
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, "JPEG" if small else "PNG", quality=88)
+    kind = "jpeg" if small else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def message(text: str, kind: str = "caution") -> str:

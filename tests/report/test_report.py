@@ -94,7 +94,7 @@ def test_the_page_holds_the_figures_the_prompts_and_the_notice(tmp_path):
     text = Tags(page).text
     figures = made.results["adapted"]
     assert f"{100 * figures['balanced_accuracy']:.0f}\u202f%" in text and NOTICE in text
-    assert "of 12 images" in text and f"{100 * figures['recall'][0]['recall']:.0f}\u202f%" in text
+    assert f"{figures['recall'][0]['right']} of 12" in text
     assert "a medical image of glioma" in text and "kept aside" in text and "calibrated" in text
     assert page.count("<svg") == 3 and page.count('<table class="confusion') == 2 and "While teaching" in text
     printed(pdf(made, tmp_path / "report.pdf"))
