@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from nearl.train.learner import Learner
-from nearl.train.recipe import Recipe
 from nearl.train.samples import Samples
 
 CURVE_IMAGES = 48  # at most; the final figures use all held-out images
@@ -19,17 +18,18 @@ BATCH = 16
 class Curve:
     """Balanced accuracy of a method on up to `CURVE_IMAGES` of ``held``, evenly from all classes, always the same ones.
 
-    What precedes the learned part of the forward pass is computed once. All numbers are our choice.
+    What precedes the learned part of the forward pass is computed once. ``steps`` and ``batch_size``: of the training;
+    they say how many points are affordable. All numbers are our choice.
     """
 
-    def __init__(self, learner: Learner, held: Samples, recipe: Recipe):
+    def __init__(self, learner: Learner, held: Samples, steps: int, batch_size: int):
         by_class = [np.flatnonzero(np.asarray(held.labels) == c) for c in sorted(set(held.labels))]
         ranks = sorted((rank, int(i)) for members in by_class for rank, i in enumerate(members))
         self.held = held.subset(sorted(i for _, i in ranks[:CURVE_IMAGES]))
         self.learner = learner
-        passes = 2 * CURVE_SHARE * recipe.steps * recipe.batch_size  # a backward pass costs about one forward pass
+        passes = 2 * CURVE_SHARE * steps * batch_size  # a backward pass costs about one forward pass
         points = min(max(int(passes / len(self.held)), FEWEST_POINTS), MOST_POINTS)
-        self._every = max(recipe.steps // points, 1)
+        self._every = max(steps // points, 1)
         self._prepared: list[Tensor] = []
 
     def due(self, step: int) -> bool:

@@ -51,7 +51,7 @@ class Training:
         self.rng = np.random.default_rng(recipe.seed)
         self.clock = Clock(self.backbone.device)
         held = None if held is None or not self.steps else Samples.of(self.backbone, held)
-        self.curve = Curve(learner, held, recipe) if held else None
+        self.curve = Curve(learner, held, self.steps, recipe.batch_size) if held else None
         self._smoothed = math.nan
         self._best: tuple[float, int, dict[str, Tensor]] = (math.inf, 0, {})  # smoothed loss, step, weights
         if resume is not None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from nearl.adapters.store import load_adapter, save_adapter
 from nearl.errors import NearlError
-from nearl.methods import ABLATIONS, METHODS, Frozen, Task, card, make, names, restore
+from nearl.methods import METHODS, Frozen, Task, card, make, names, restore
 from nearl.methods.clip_adapter import ClipAdapter
 from nearl.methods.linear_probe import LinearProbe
 from nearl.methods.prolip import ProLIP
@@ -19,6 +19,7 @@ from nearl.methods.tip_adapter import TipAdapter, TipAdapterF
 from nearl.methods.zero_shot import ZeroShot
 from nearl.reading.classifier import Classifier
 from tests.support.methods_data import PROMPTS, shades, task_of, taught
+from tests.support.reading import reader
 
 OWN = [
     "zero-shot", "linear-probe", "text-probe", "tip-adapter", "tip-adapter-f", "clip-adapter", "coop", "prolip", "lora",
@@ -37,7 +38,8 @@ def task(request, tiny):
 
 
 def test_every_method_has_a_card():
-    assert list(METHODS) == OWN and names() == OWN + [f"nearl:{name}" for name in ABLATIONS]
+    assert names()[: len(OWN)] == OWN and set(names()) == set(METHODS)
+    assert all(name.startswith("nearl:") == (card(name).ablates == "nearl") for name in names())
     for name in names():
         found = card(name)
         assert found.name == name and found.title and found.trained
@@ -61,12 +63,13 @@ def test_state_comes_back_from_disk_and_a_seed_fixes_it(task, name, tmp_path):
     if method.trainable and name not in ("linear-probe", "text-probe"):  # those two have no chance in them
         other = taught(make(name, task), seed=1)
         assert not np.array_equal(p, other.predict(NEW))
+    assert method.adapter().meta["method"] == name
     adapter = load_adapter(save_adapter(method.adapter(), tmp_path), backbone.identity)
     again = restore(backbone, adapter)
     np.testing.assert_allclose(again.predict(NEW), p, atol=1e-6)
     np.testing.assert_allclose(np.concatenate([again.predict(NEW[:1]), again.predict(NEW[1:])]), p, atol=1e-5)
     assert again.predict([]).shape == (0, 2)
-    np.testing.assert_allclose(Classifier(backbone, PROMPTS, adapter).predict(NEW).adapted, p, atol=1e-5)
+    np.testing.assert_allclose(reader(backbone, PROMPTS, adapter).predict(NEW).adapted, p, atol=1e-5)
     after = backbone.model.state_dict()
     assert list(after) == list(before) and all(torch.equal(before[k], after[k]) for k in before)
     assert torch.equal(torch.get_rng_state(), state)

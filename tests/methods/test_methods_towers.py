@@ -11,15 +11,17 @@ from nearl.errors import NearlError
 from nearl.explain.maps.novelty import profile
 from nearl.explain.score import Scorer
 from nearl.explain.trace import Trace
-from nearl.methods import ABLATIONS, Task, make
+from nearl.methods import Task, make
 from nearl.methods.alta import Alta
 from nearl.methods.coop import CoOp
 from nearl.methods.lora import LoRA
 from nearl.methods.maple import MaPLe
-from nearl.methods.nearl.network import NearlCLIP, NearlConfig, PromptTokens
+from nearl.methods.nearl.ablations import ABLATIONS
+from nearl.methods.nearl.network import NearlCLIP, NearlConfig
 from nearl.prompts import default_prompts
-from nearl.reading.classifier import Classifier
+from nearl.train.batches import PromptTokens
 from tests.support.methods_data import PROMPTS, shades, task_of, taught
+from tests.support.reading import moved, reader
 
 NEW = shades(2, seed=9).records
 
@@ -247,16 +249,9 @@ def test_every_part_of_maple_learns(backbone):
 # --- NEARL and its ablations ------------------------------------------------------------------------------------------
 
 
-def _moved(model):
-    with torch.no_grad():
-        for oca in (*model.oca_vision.values(), *model.oca_text.values()):
-            oca.w_o.weight.normal_(std=0.2, generator=torch.Generator().manual_seed(1))
-    return model
-
-
-@pytest.mark.parametrize("name", list(ABLATIONS))
-def test_every_trained_part_of_an_ablation_learns_and_the_rest_is_not_counted(backbone, name):
-    model = _moved(NearlCLIP(backbone, NearlConfig.for_backbone(backbone, **ABLATIONS[name].changes)))
+@pytest.mark.parametrize("kind", ABLATIONS, ids=lambda kind: kind.card.name)
+def test_every_trained_part_of_an_ablation_learns_and_the_rest_is_not_counted(backbone, kind):
+    model = moved(NearlCLIP(backbone, NearlConfig.for_backbone(backbone, **kind.changes)))
     prompts = make("zero-shot", task_of(backbone)).task.tokens()
     F.cross_entropy(model(pixels_of(backbone), prompts), torch.tensor([0, 1, 0])).backward()
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -282,7 +277,7 @@ def test_parameters_of_the_ablations_against_the_formula(tiny):
 @torch.no_grad()
 def test_static_queries_read_nothing(tiny):
     backbone = tiny("clip")
-    model = _moved(NearlCLIP(backbone, NearlConfig(synergy="static")))
+    model = moved(NearlCLIP(backbone, NearlConfig(synergy="static")))
     prompts, seen = task_of(backbone).tokens(), []
     model.oca_vision["1"].register_forward_pre_hook(lambda _, args: seen.append(args[1]))
     model(pixels_of(backbone), prompts)
@@ -298,8 +293,8 @@ def test_one_side_alone_leaves_the_other_frozen(tiny):
     backbone, pixels = tiny("clip"), pixels_of(tiny("clip"))
     tokens = task_of(backbone).tokens()
     plain = NearlCLIP(backbone).encode_text(tokens)
-    vision = _moved(NearlCLIP(backbone, NearlConfig(text_layers=())))
-    text = _moved(NearlCLIP(backbone, NearlConfig(vision_layers=())))
+    vision = moved(NearlCLIP(backbone, NearlConfig(text_layers=())))
+    text = moved(NearlCLIP(backbone, NearlConfig(vision_layers=())))
     with torch.no_grad():
         assert torch.equal(vision.encode_text(tokens).embeddings, plain.embeddings)
         assert torch.equal(text.encode_image(pixels, plain.summaries), backbone.encode_image(pixels))
@@ -319,7 +314,7 @@ def test_configurations_from_before_the_ablations_still_load(tiny):
 @pytest.mark.parametrize("name", ["static-queries", "vision-only", "text-only"])
 def test_the_classifier_and_the_maps_take_adapters_of_ablations(tiny, name):
     method = taught(make(f"nearl:{name}", task_of(tiny("clip"))), lr=1e-2)
-    classifier = Classifier(tiny("clip"), PROMPTS, method.adapter())
+    classifier = reader(tiny("clip"), PROMPTS, method.adapter())
     np.testing.assert_allclose(classifier.predict(NEW).adapted, method.predict(NEW), atol=1e-5)
     found = profile(Trace(Scorer(classifier, True), NEW[:1], gradient=False))
     assert bool(found.vision) == (name != "text-only")

@@ -8,6 +8,7 @@ from nearl.adapters.store import Adapter
 from nearl.backbones import load_backbone
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
+from nearl.methods import restore
 from nearl.prompts import PromptSet, default_prompts
 from nearl.reading.classifier import Classifier
 from nearl.reading.trust import Trust
@@ -31,7 +32,8 @@ def test_cached_prediction_equals_the_models_own_forward(backbone):
     classifier = reader(backbone, PROMPTS, adapter)
     records = [record(i) for i in range(3)]
     with torch.no_grad():
-        expected = classifier.model(classifier.pixels(records), classifier.prompt_tokens()).softmax(-1).numpy()
+        network, prompts = classifier.method.network, classifier.method.task.tokens()
+        expected = network(classifier.pixels(records), prompts).softmax(-1).numpy()
     first, second = classifier.predict(records), classifier.predict(records)
     np.testing.assert_allclose(first.adapted, expected, atol=1e-4)
     np.testing.assert_array_equal(first.adapted, second.adapted)
@@ -63,7 +65,7 @@ def test_editing_a_prompt_encodes_that_prompt_and_no_image(tiny):
     renamed = ImageRecord.from_pixels("other name.png", records[0].pixels)
     classifier.predict([renamed])
     assert images.take() == 0  # cached by content, not by name
-    classifier.set_adapter(None)
+    classifier.set_method(None)
     assert classifier.predict(records).adapted is None
     assert images.take() == 0
 
@@ -81,7 +83,7 @@ def test_classes_that_were_never_taught_are_named(tiny):
     backbone = tiny("clip")
     classifier = Classifier(backbone, PROMPTS)
     assert classifier.untaught() == []
-    classifier.set_adapter(adapter_for(backbone))
+    classifier.set_method(restore(backbone, adapter_for(backbone)))
     assert classifier.untaught() == []
     classifier.set_prompts(default_prompts(["Glioma", "meningioma", "normal"]))
     assert classifier.untaught() == ["meningioma"]
@@ -99,8 +101,8 @@ def test_adapters_that_do_not_fit_are_refused_and_the_old_one_stays(tiny):
     unknown.meta["config"] = unknown.config | {"colour": "blue"}
     for adapter, says in ((foreign, "taught on"), (lying, "do not fit"), (unknown, "do not fit")):
         with pytest.raises(NearlError, match=says):
-            classifier.set_adapter(adapter)
-        assert classifier.adapter is good
+            classifier.set_method(restore(backbone, adapter))
+        assert classifier.method.source is good
 
 
 @pytest.mark.parametrize(
@@ -167,7 +169,7 @@ def test_trust_that_comes_with_an_adapter_is_applied_until_the_prompts_are_edite
     classifier.set_prompts(PROMPTS)
     assert classifier.predict(records).trust["calibrated"]
     assert classifier.predict([]).trust["sets"] == []
-    classifier.set_adapter(None)
+    classifier.set_method(None)
     assert classifier.predict(records).trust is None
 
 
@@ -177,5 +179,5 @@ def test_an_adapter_with_unusable_trust_is_refused_and_the_old_one_stays(tiny):
     classifier = reader(backbone, PROMPTS, good)
     for bad, says in (({"temperature": "hot"}, "cannot be used"), ({"centroids": [[0.5]]}, "another model")):
         with pytest.raises(NearlError, match=says):
-            classifier.set_adapter(trusting(backbone, **bad))
-        assert classifier.adapter is good and classifier.predict([record(0)]).trust["calibrated"]
+            classifier.set_method(restore(backbone, trusting(backbone, **bad)))
+        assert classifier.method.source is good and classifier.predict([record(0)]).trust["calibrated"]

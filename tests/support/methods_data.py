@@ -5,7 +5,7 @@ import numpy as np
 from nearl.data.images import ImageRecord
 from nearl.data.sets.labelled import LabelledSet
 from nearl.methods import Task, make
-from nearl.prompts import PromptSet
+from nearl.prompts import PromptSet, default_prompts
 
 PROMPTS = PromptSet("two", ("one", "two"), (("a scan of one", "one"), ("medical image of the two",)))
 
@@ -32,6 +32,13 @@ def teach(backbone, data, prompts, recipe, **options):
     for _ in method.fit(recipe):
         pass
     return method.adapter()
+
+
+def started(backbone, recipe, name="nearl", held=None, resume=None, **options):
+    """(method, its run, which has not begun) on ``shades()``, with the default prompts of its classes."""
+    data = shades()
+    method = make(name, Task(backbone, default_prompts(data.classes), data), **options)
+    return method, method.fit(recipe, held, resume)
 
 
 def taught(method, **changes):
