@@ -13,10 +13,10 @@ from app.teach.images import actions as gathering
 from app.teach.run.actions import numbered
 from app.teach.shelf import actions as adapting
 from app.visitor.workspace import Workspace
+from app.work.run import COMPARE, RunView, check_idle
 from nearl.errors import NearlError
 
 if TYPE_CHECKING:
-    from app.work.comparison_view import ComparisonView
     from nearl.data.sets.labelled import LabelledSet
     from nearl.data.splits import Split
     from nearl.methods import Card
@@ -136,7 +136,7 @@ def images(about: dict) -> str:
     )
 
 
-def start(engine: Engine, workspace: Workspace, choice: Choice) -> ComparisonView:
+def start(engine: Engine, workspace: Workspace, choice: Choice) -> RunView:
     """Queue a comparison. NearlError with one sentence where it cannot be done."""
     known = [name for names in groups().values() for name in names]
     methods = [name for name in known if name in choice.methods]
@@ -148,12 +148,9 @@ def start(engine: Engine, workspace: Workspace, choice: Choice) -> ComparisonVie
         )
     if choice.seeds < 1 or choice.shots < 0:
         raise NearlError("Comparing needs at least one draw, and one image of each class or more.")
-    going_on = current(workspace)
-    if going_on is not None and not going_on.finished:
-        raise NearlError("A comparison of yours is still running; cancel it first or wait until it is done.")
+    check_idle(workspace, COMPARE)
     data, test, split = sets(workspace, choice.source)
     prompt_set, backbone = gathering.prompts_for(data), engine.backbone()
-    from app.work.comparison_view import ComparisonView
     from nearl.runs.comparison import ComparisonJob
     from nearl.runs.job import make_job
     from nearl.train.recipe import Recipe
@@ -162,26 +159,22 @@ def start(engine: Engine, workspace: Workspace, choice: Choice) -> ComparisonVie
     with engine.device_lock:
         job = make_job(backbone, images, held, prompt_set, split, Recipe())
     job = ComparisonJob.of(job, methods, choice.shots, choice.seeds, choice.recipe)
-    view = ComparisonView.new(workspace, engine.queue)
-    engine.queue.add(view, job, shelf={})
-    return view
+    return engine.queue.start(workspace, COMPARE, job)
 
 
-def current(workspace: Workspace) -> ComparisonView | None:
+def current(workspace: Workspace) -> RunView | None:
     """The comparison that is running, or the last one; also after a reload and after a restart of the server."""
-    from app.work.comparison_view import ComparisonView
-
-    return ComparisonView.found_again(workspace)
+    return RunView.latest(workspace, COMPARE)
 
 
-def lines(view: ComparisonView) -> list[dict]:
+def lines(view: RunView) -> list[dict]:
     """The results of each method so far, as `nearl.runs.scores` gives them."""
     from nearl.runs.scores import scores
 
     return scores(view.folder.about, view.folder.rows)
 
 
-def answers(view: ComparisonView) -> list[tuple[str, dict]]:
+def answers(view: RunView) -> list[tuple[str, dict]]:
     """(a part of NEARL, the gain by it) where NEARL was compared with and without it."""
     from nearl.runs.scores import difference
 
@@ -198,7 +191,7 @@ def use(engine: Engine, workspace: Workspace, name: str) -> None:
     if name == "zero-shot":
         adapting.use(engine, workspace, None)
         return
-    kept = view.notes["shelf"]
+    kept = view.notes.shelf or {}
     key = kept.get(name, "")
     if workspace.shelf.entry(key) is None:
         adapter = view.folder.adapter(name)

@@ -19,9 +19,9 @@ from app.events import INPUT, Components, Press, anew, guarded
 from app.examples import KIND_NAMES
 from app.html import views
 from app.visitor.workspace import Workspace
-from app.work.comparison_view import ComparisonView
-from app.work.queue import CANCELLED, FAILED
+from app.work.run import RunView, Shown
 from nearl.errors import NearlError
+from nearl.runs.status import CANCELLED, FAILED
 
 SHOW = "() => { document.getElementById('comparison-result').scrollIntoView({ block: 'start' }); }"
 SHOTS = [("4", 4), ("8", 8), ("16", 16), ("All", 0)]
@@ -105,11 +105,16 @@ def _choice(methods: Sequence[str], values: tuple) -> Choice:
 def _show(tab: CompareTab, workspace: Workspace) -> dict:
     """The comparison as it is now, and the buttons that go with it."""
     view = comparing.current(workspace)
-    return {**_buttons(tab, view), tab.result: compare_views.empty() if view is None else _result(view)}
+    if view is None:
+        return {**_buttons(tab, False), tab.result: compare_views.empty()}
+    return _shown(tab, view, view.look())
 
 
-def _buttons(tab: CompareTab, view: ComparisonView | None) -> dict:
-    busy = view is not None and not view.finished
+def _shown(tab: CompareTab, view: RunView, now: Shown) -> dict:
+    return {**_buttons(tab, not now.finished), tab.result: _result(view, now)}
+
+
+def _buttons(tab: CompareTab, busy: bool) -> dict:
     idle = {button: gr.update(interactive=not busy) for button in (tab.compare, *tab.questions.values())}
     return {**idle, tab.cancel: seen(busy)}
 
@@ -147,17 +152,17 @@ def _plan(workspace: Workspace, source: str) -> str:
         return views.message(str(error))
 
 
-def _result(view: ComparisonView) -> str:
-    about, busy = view.folder.about, not view.finished
+def _result(view: RunView, now: Shown) -> str:
+    about, busy = view.folder.about, not now.finished
     lines = [{**line, "place": place} for place, line in enumerate(comparing.lines(view))]
     done = sum(line["done"] for line in lines)
     total = sum(1 if line["method"] == "zero-shot" else about["seeds"] for line in lines)
-    title = next((line["title"] for line in lines if line["method"] == view.at_work), "")
-    step = f"step {view.step} of {view.steps}" if view.steps else "in progress"
-    head = compare_views.going_on(view.place, done, total, title, view.seconds_left) if busy else _ended(view, done)
+    title = next((line["title"] for line in lines if line["method"] == now.method), "")
+    step = f"step {now.step} of {now.steps}" if now.steps else "in progress"
+    head = compare_views.going_on(now.place, done, total, title, now.seconds_left) if busy else _ended(view, now, done)
     return compare_views.comparison(
         lines,
-        compare_views.Status(head, view.at_work if busy else "", step, busy),
+        compare_views.Status(head, now.method if busy else "", step, busy),
         comparing.images(about),
         comparing.answers(view),
         about["seeds"],
@@ -165,10 +170,10 @@ def _result(view: ComparisonView) -> str:
     )
 
 
-def _ended(view: ComparisonView, done: int) -> str:
-    if view.state == FAILED:
-        return views.message(view.error, "error")
-    if view.state == CANCELLED:
+def _ended(view: RunView, now: Shown, done: int) -> str:
+    if now.state == FAILED:
+        return views.message(now.error, "error")
+    if now.state == CANCELLED:
         kept = "No result was finished."
         if done:
             kept = f"{views.plural(done, 'finished result')} {'is' if done == 1 else 'are'} kept."
@@ -192,18 +197,19 @@ def _used(name: str) -> str:
 def _follow(tab: CompareTab, workspace: Workspace) -> Iterator[dict]:
     """Show the comparison until it has ended; at once if there is none or it has ended already."""
     view = comparing.current(workspace)
-    if view is not None and not view.finished:
-        for state in view.watch():
-            if not state.finished:
-                yield _show(tab, workspace)
-    yield _show(tab, workspace)
+    if view is None:
+        yield _show(tab, workspace)
+        return
+    for now in view.watch():
+        yield _shown(tab, view, now)
 
 
 def _wire_run(ctx: Context, tab: CompareTab) -> None:
     session = ctx.session
 
     def again(key: str, *_) -> dict:
-        return _buttons(tab, comparing.current(ctx.workspace(key)))
+        view = comparing.current(ctx.workspace(key))
+        return _buttons(tab, view is not None and not view.finished)
 
     def begin(key: str, choice: Choice) -> Iterator[dict]:
         workspace = ctx.workspace(key)

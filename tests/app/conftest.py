@@ -1,4 +1,5 @@
-"""Fixtures of the app's tests: one server a process, a browser, pages that fail on errors, a task to teach."""
+"""Fixtures of the app's tests: a model and workspaces; one server a process, a browser, pages that fail on errors, a
+task to teach."""
 
 from __future__ import annotations
 
@@ -6,9 +7,30 @@ import zipfile
 
 import pytest
 
+from app.engine import Engine
+from app.visitor.disk import Root
+from app.visitor.registry import Registry
 from nearl.data.phantoms.kinds import write_phantom_folder
 from tests.support.app_server import serve
 from tests.support.browser import CUT_OFF, expect, is_local, launched, visit
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoints):
+    """A tiny model, with a queue of its own."""
+    engine = Engine(f"local-dir:{checkpoints('clip')}", "cpu")
+    engine.start()
+    return engine
+
+
+@pytest.fixture
+def registry(tmp_path):
+    return Registry(Root(tmp_path / "root"))
+
+
+@pytest.fixture
+def workspace(registry):
+    return registry.get(None)
 
 
 @pytest.fixture(scope="session")

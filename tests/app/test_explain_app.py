@@ -154,10 +154,11 @@ def test_an_older_question_does_not_overwrite_a_newer_one(workspace):
 
 def test_programs_get_the_numbers(workspace):
     ctx = SimpleNamespace(engine=ENGINE)
-    answer = api._explain(ctx, workspace, "normal", "relevance")
+    programs = api.Programs(ctx)
+    answer, _ = programs.explain(workspace, "normal", "relevance")
     assert [m["adapted"] for m in answer["maps"]] == [False, True] and len(answer["maps"][0]["values"]) == 4
-    assert [m["adapted"] for m in api._explain(ctx, workspace, "", "novelty")["maps"]] == [True]
+    assert [m["adapted"] for m in programs.explain(workspace, "", "novelty")[0]["maps"]] == [True]
     with pytest.raises(NearlError, match="no map called"):
-        api._explain(ctx, workspace, "", "magic")
+        programs.explain(workspace, "", "magic")
     with pytest.raises(NearlError, match="no class 'cat'"):
-        api._explain(ctx, workspace, "cat", "gradcam")
+        programs.explain(workspace, "cat", "gradcam")

@@ -12,7 +12,7 @@ from app.html import views
 from app.predict.actions import prompt_set_from
 from app.teach.images import actions as gathering
 from app.visitor.workspace import Workspace
-from app.work.queue import RunView
+from app.work.run import TEACH, RunView, check_idle
 from nearl.data.images import ImageRecord
 from nearl.data.sets.labelled import LabelledSet
 from nearl.errors import NearlError
@@ -81,9 +81,7 @@ def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choi
     NearlError with one sentence where it cannot be done.
     """
     data, test = workspace.support.needed(), workspace.support.held_out
-    earlier = current(workspace)
-    if earlier is not None and not earlier.finished:
-        raise NearlError("A run of yours is still going; cancel it first or wait until it is done.")
+    check_idle(workspace, TEACH)
     if blocking := gathering.check(workspace).blocking:
         raise NearlError(blocking)
     prompt_set = prompt_set_from(value).for_classes(data.classes)
@@ -96,9 +94,7 @@ def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choi
     with engine.device_lock:
         job = make_job(backbone, images, held, prompt_set, split, recipe, choice.method)
     workspace.shelf.check_room()
-    run = RunView.new(workspace, engine.queue)
-    engine.queue.add(run, job, data=_digests(data), test=_digests(test))
-    return run
+    return engine.queue.start(workspace, TEACH, job, data=_digests(data), test=_digests(test))
 
 
 def numbered(data: LabelledSet | None, word: str) -> LabelledSet | None:
@@ -115,7 +111,7 @@ def _digests(data: LabelledSet | None) -> list[str]:
 
 def current(workspace: Workspace) -> RunView | None:
     """The run that is going on, or the last one; found again after a reload and after a restart of the server."""
-    return RunView.found_again(workspace)
+    return RunView.latest(workspace, TEACH)
 
 
 def measured(workspace: Workspace) -> RunView:

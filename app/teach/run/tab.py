@@ -16,7 +16,7 @@ from app.teach.html import Thumb
 from app.teach.run import actions as teaching
 from app.teach.run.actions import AFTER, MOMENTS, NEARL, REPORTS, Choice
 from app.visitor.workspace import Workspace
-from app.work.queue import RunView
+from app.work.run import RunView, Shown
 from nearl.errors import NearlError
 
 PRESETS = [("Quick", "quick"), ("Balanced", "balanced"), ("Thorough", "thorough")]
@@ -130,19 +130,19 @@ def show(part: RunPart, workspace: Workspace) -> dict:
     shown = {part.cell: "", part.details: ""}
     if run is None:
         return {**shown, **_buttons(part, False), part.progress: teach_views.run_empty()}
-    if not run.finished:
-        return {**shown, **_buttons(part, True), part.progress: _progress(run)}
-    if not run.adapter_key:
-        return {**shown, **_buttons(part, False), part.progress: teach_views.ended(run.state, run.error)}
-    entry = workspace.shelf.entry(run.adapter_key)
+    now = run.look()
+    if not now.finished:
+        return {**shown, **_buttons(part, True), part.progress: _progress(now)}
+    if not now.adapter_key:
+        return {**shown, **_buttons(part, False), part.progress: teach_views.ended(now.state, now.error)}
+    entry = workspace.shelf.entry(now.adapter_key)
     taught = sum(entry.support_counts.values()) if entry else 0
-    losses = run.losses
-    curve = {"losses": losses, "held": run.held, "steps": losses[-1][0] if losses else 1}
-    in_use = workspace.shelf.in_use == run.adapter_key
+    curve = {"losses": now.losses, "held": now.held, "steps": now.losses[-1][0] if now.losses else 1}
+    in_use = workspace.shelf.in_use == now.adapter_key
     return {
         **shown,
         **_buttons(part, False),
-        part.progress: teach_views.summary(run.results, taught, in_use, run.stopped),
+        part.progress: teach_views.summary(run.results, taught, in_use, now.stopped),
         part.details: teach_views.details(run.results, curve, _mistakes(workspace, run)),
     }
 
@@ -151,10 +151,10 @@ def _buttons(part: RunPart, busy: bool) -> dict:
     return {part.teach: gr.update(interactive=not busy), part.cancel: seen(busy), part.message: ""}
 
 
-def _progress(run: RunView) -> str:
-    if run.place > 0:
-        return teach_views.waiting(run.place)
-    return teach_views.progress(run.phase, run.step, run.steps, run.seconds_left, run.losses, run.held)
+def _progress(now: Shown) -> str:
+    if now.place > 0:
+        return teach_views.waiting(now.place)
+    return teach_views.progress(now.phase, now.step, now.steps, now.seconds_left, now.losses, now.held)
 
 
 def _thumb(workspace: Workspace, row: dict, marks: list[str]) -> Thumb:
@@ -178,12 +178,10 @@ def _mistakes(workspace: Workspace, run: RunView) -> list[Thumb]:
 def _follow(ctx: Context, part: RunPart, workspace: Workspace) -> Iterator[dict]:
     """Show the run until it has ended, and tell the other tabs of its adapter; at once if there is no run."""
     run, in_use = teaching.current(workspace), workspace.shelf.in_use
-    if run is not None and not run.finished:
-        yield show(part, workspace)
-        for state in run.watch():
-            if not state.finished:
-                yield {part.progress: _progress(state)}
-        if workspace.shelf.in_use != in_use or run.adapter_key:
+    for looks, now in enumerate(run.watch() if run is not None else ()):
+        if not now.finished:
+            yield {part.progress: _progress(now), **({} if looks else _buttons(part, True))}
+        elif looks and (now.adapter_key or workspace.shelf.in_use != in_use):
             yield {ctx.changed: anew()}
     yield show(part, workspace)
 

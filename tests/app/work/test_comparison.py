@@ -13,23 +13,23 @@ import pytest
 from app.compare import actions as comparing
 from app.compare.actions import OWN, Choice
 from app.predict import actions as reading
-from app.work.queue import CANCELLED, DONE
 from nearl.data.phantoms.kinds import phantom_set
 from nearl.errors import NearlError
 from nearl.methods import METHODS, names
 from nearl.runs.comparison import ComparisonFolder, ComparisonJob, compare
 from nearl.runs.scores import difference, scores
-from tests.app.test_app_jobs import engine, processes, registry, until, visitor  # noqa: F401  fixtures
+from nearl.runs.status import CANCELLED, DONE
+from tests.support.app_work import processes, until, visitor
 
 CHEAP = ("zero-shot", "linear-probe")
 
 
-def begin(engine, workspace, methods, seeds=1, shots=2):  # noqa: F811
+def begin(engine, workspace, methods, seeds=1, shots=2):
     return comparing.start(engine, workspace, Choice(OWN, methods, shots, seeds))
 
 
 @pytest.fixture(scope="module")
-def job(engine, tmp_path_factory):  # noqa: F811
+def job(engine, tmp_path_factory):
     """What the page would queue for ten images of each class, with two steps of training."""
     from nearl.data.splits import plan
     from nearl.prompts import default_prompts
@@ -41,7 +41,7 @@ def job(engine, tmp_path_factory):  # noqa: F811
     return ComparisonJob.of(given, ["zero-shot", "linear-probe", "lora", "nearl"], 2, 2, {"steps": 2})
 
 
-def test_every_method_has_the_same_images_and_none_is_measured_on_what_it_learnt_from(engine, job, monkeypatch):  # noqa: F811
+def test_every_method_has_the_same_images_and_none_is_measured_on_what_it_learnt_from(engine, job, monkeypatch):
     seen = []
     monkeypatch.setattr(
         "nearl.runs.comparison.measuring",
@@ -61,7 +61,7 @@ def test_every_method_has_the_same_images_and_none_is_measured_on_what_it_learnt
     assert seen[1][3] == METHODS["linear-probe"].recipe(seed=0)  # a method on features keeps its own recipe
 
 
-def test_rows_a_failure_by_name_and_what_is_left_to_do(engine, job, tmp_path, monkeypatch):  # noqa: F811
+def test_rows_a_failure_by_name_and_what_is_left_to_do(engine, job, tmp_path, monkeypatch):
     run = ComparisonFolder(tmp_path / "run").create(job)
 
     def broken(self, recipe):
@@ -111,7 +111,7 @@ def test_a_difference_is_of_the_same_images():
     assert difference(about, both, "nearl", "x")["value"] == pytest.approx(0.1)
 
 
-def test_refusals_are_sentences(engine, registry):  # noqa: F811
+def test_refusals_are_sentences(engine, registry):
     workspace = registry.get(None)
     for choice, words in (
         (Choice(OWN, CHEAP), "no images of yours"),
@@ -161,16 +161,16 @@ class InThread:
         self.thread.join()
 
 
-def test_two_visitors_take_turns_and_a_winner_reads(engine, registry, monkeypatch):  # noqa: F811
+def test_two_visitors_take_turns_and_a_winner_reads(engine, registry, monkeypatch):
     monkeypatch.setattr("nearl.runs.comparison.start", lambda run: InThread(run, engine.backbone()))
     monkeypatch.setattr("nearl.runs.comparison.EVERY", 0.001)
     first, second = visitor(registry), visitor(registry)
     ours = begin(engine, first, ("zero-shot", "linear-probe", "nearl"))
-    with pytest.raises(NearlError, match="is going on"):
+    with pytest.raises(NearlError, match="still running"):
         begin(engine, first, CHEAP)
     theirs = begin(engine, second, CHEAP)
     until(lambda: ours.finished and theirs.finished)
-    assert (ours.state, theirs.state) == (DONE, DONE)
+    assert (ours.look().state, theirs.look().state) == (DONE, DONE)
     turns = [name for name, _ in InThread.done]
     assert turns.index(theirs.path.name) < len(turns) - turns[::-1].index(ours.path.name) - 1  # before ours had ended
     assert not list(registry.root.path.rglob("comparisons/*/job.safetensors"))  # the images are gone
@@ -194,16 +194,16 @@ def test_two_visitors_take_turns_and_a_winner_reads(engine, registry, monkeypatc
         comparing.use(engine, first, "nearl")
 
 
-def test_a_process_that_dies_takes_one_method_with_it_and_a_deaf_one_is_ended(engine, registry, monkeypatch):  # noqa: F811
+def test_a_process_that_dies_takes_one_method_with_it_and_a_deaf_one_is_ended(engine, registry, monkeypatch):
     monkeypatch.setattr("nearl.runs.comparison.PATIENCE", 0.0)
     ours = begin(engine, visitor(registry), ("zero-shot", "nearl", "nearl:vision-only"))
-    until(lambda: ours.at_work == "nearl")
+    until(lambda: ours.look().method == "nearl")
     (worker,) = processes(str(ours.path))
     os.kill(worker, signal.SIGKILL)
-    until(lambda: ours.at_work == "nearl:vision-only")
+    until(lambda: ours.look().method == "nearl:vision-only")
     ours.cancel()
     until(lambda: ours.finished)
-    assert ours.state == CANCELLED and not processes(str(ours.path))
+    assert ours.look().state == CANCELLED and not processes(str(ours.path))
     lines = {line["method"]: line for line in comparing.lines(ours)}
     assert [name for name, line in lines.items() if line["done"]] == ["zero-shot"]
     assert "memory" in lines["nearl"]["error"]  # what the system kills for

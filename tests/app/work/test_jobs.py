@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -16,52 +15,26 @@ from app.predict import actions as reading
 from app.teach.images import actions as gathering
 from app.teach.run import actions as teaching
 from app.teach.shelf import actions as adapting
-from app.visitor.disk import Root
-from app.visitor.registry import Registry
 from app.visitor.workspace import Workspace
-from app.work.queue import CANCELLED, DONE, FAILED, INTERRUPTED, TEACHING, WAITING, RunView
+from app.work.run import RunView
 from nearl.adapters.store import Adapter, zip_adapter
 from nearl.data.phantoms.kinds import phantom_set, write_phantom_folder
 from nearl.errors import NearlError
 from nearl.prompts import default_prompts
 from nearl.runs import RunFolder
+from nearl.runs.status import CANCELLED, DONE, FAILED, INTERRUPTED, TEACHING, WAITING
 from nearl.train.loop import FEWEST_STEPS
 from nearl.train.recipe import Recipe
 from tests.support.app_server import open_page, serve
+from tests.support.app_work import PATIENCE, ended, processes, until, visitor
 from tests.support.methods_data import teach
 
-PATIENCE = 600  # seconds for anything at all, on a machine that has other work
 pytestmark = pytest.mark.timeout(3 * PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def engine(checkpoints):
-    engine = Engine(f"local-dir:{checkpoints('clip')}", "cpu")
-    engine.start()
-    return engine
-
-
-@pytest.fixture
-def registry(tmp_path):
-    return Registry(Root(tmp_path / "root"))
-
-
-def visitor(registry: Registry) -> Workspace:
-    workspace = registry.get(None)
-    workspace.support.keep(phantom_set("smear", 5, size=64))
-    return workspace
 
 
 def begin(engine: Engine, workspace: Workspace, steps: int) -> RunView:
     choice = teaching.Choice("quick", steps=steps, early_stop=False)
     return teaching.start(engine, workspace, gathering.prompts_for(workspace).to_dict(), choice)
-
-
-def until(condition) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def taught(engine: Engine) -> Adapter:
@@ -71,50 +44,33 @@ def taught(engine: Engine) -> Adapter:
     return teach(engine.backbone(), data, default_prompts(data.classes), recipe)
 
 
-def ended(run: RunView) -> RunView:
-    until(lambda: run.finished)
-    return run
-
-
-def processes(words: str) -> list[int]:
-    """The ids of the processes whose command line holds these words."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if words in path.read_bytes().decode(errors="replace"):
-                found.append(int(path.parent.name))
-        except OSError:  # it has ended
-            continue
-    return found
-
-
 def test_runs_wait_in_line_and_a_cancelled_one_keeps_its_best(engine, registry):
     first, second, third = (visitor(registry) for _ in range(3))
     runs = [begin(engine, first, 5000), begin(engine, second, 20), begin(engine, third, 20)]
-    with pytest.raises(NearlError, match="going on"):
+    with pytest.raises(NearlError, match="still running"):
         begin(engine, first, 20)
-    until(lambda: runs[0].place == 0)
-    assert [run.place for run in runs] == [0, 1, 2]
-    assert [run.state for run in runs[1:]] == [WAITING, WAITING]
+    until(lambda: runs[0].look().place == 0)
+    assert [run.look().place for run in runs] == [0, 1, 2]
+    assert [run.look().state for run in runs[1:]] == [WAITING, WAITING]
     runs[1].cancel()
-    assert (runs[1].state, runs[2].place) == (CANCELLED, 1)
+    assert (runs[1].look().state, runs[2].look().place) == (CANCELLED, 1)
 
-    until(lambda: runs[0].step > 6)
-    assert runs[0].state == TEACHING and runs[0].seconds_left > 0
+    until(lambda: runs[0].look().step > 6)
+    assert runs[0].look().state == TEACHING and runs[0].look().seconds_left > 0
     runs[0].cancel()
-    assert ended(runs[0]).state == CANCELLED
-    assert runs[0].stopped == CANCELLED and runs[0].step < 5000
-    assert len(runs[0].losses) == runs[0].step
+    assert ended(runs[0]).look().state == CANCELLED
+    assert runs[0].look().stopped == CANCELLED and runs[0].look().step < 5000
+    assert len(runs[0].look().losses) == runs[0].look().step
     kept = first.shelf.items()
-    assert [item.id for item in kept] == [runs[0].adapter_key]  # on the shelf, but nobody asked for it to be used
+    assert [item.id for item in kept] == [runs[0].look().adapter_key]  # on the shelf, not in use
     assert first.shelf.adapter is None and not kept[0].in_use
     adapting.use(engine, first, kept[0].id)
     assert first.shelf.adapter is not None
 
-    assert ended(runs[2]).state == DONE
+    assert ended(runs[2]).look().state == DONE
     assert third.shelf.adapter is not None and third.shelf.items()[0].in_use
     assert runs[2].results["n"] == len(runs[2].rows) > 0
-    assert (runs[1].step, second.shelf.items(), second.shelf.adapter) == (0, [], None)
+    assert (runs[1].look().step, second.shelf.items(), second.shelf.adapter) == (0, [], None)
     assert not list(registry.root.path.rglob("job.safetensors"))  # no images but those of the sets themselves
 
 
@@ -123,18 +79,18 @@ def test_a_worker_that_dies_ends_its_run_alone_and_the_old_adapter_reads_on(engi
     old = workspace.shelf.put(taught(engine))
     adapting.use(engine, workspace, old)
     run, waiting = begin(engine, workspace, 5000), begin(engine, next_one, 10)
-    until(lambda: run.step > 0)
+    until(lambda: run.look().step > 0)
     reading.bring(workspace, [("image 1", _png(workspace))])
     reading.read(engine, workspace, workspace.viewing.prompts.to_dict())
-    assert run.state == TEACHING
+    assert run.look().state == TEACHING
     assert workspace.viewing.prediction.adapted is not None and workspace.shelf.in_use == old
 
     (worker,) = processes(str(run.path))
     os.kill(worker, signal.SIGKILL)
-    assert ended(run).state == FAILED
-    assert "memory" in run.error and run.error.count(".") == 1  # what the system kills for
+    assert ended(run).look().state == FAILED
+    assert "memory" in run.look().error and run.look().error.count(".") == 1  # what the system kills for
     assert workspace.shelf.in_use == old and len(workspace.shelf.items()) == 1
-    assert ended(waiting).state == DONE
+    assert ended(waiting).look().state == DONE
     assert not workspace.busy
 
 
@@ -143,10 +99,10 @@ def _png(workspace: Workspace) -> Path:
 
 
 def test_a_run_that_takes_every_server_down_is_given_up(engine, registry, monkeypatch):
-    monkeypatch.setattr("app.work.queue.MAX_STARTS", 0)
+    monkeypatch.setattr("app.work.run.MAX_STARTS", 0)
     run = ended(begin(engine, visitor(registry), 20))
-    assert run.state == FAILED
-    assert "again and again" in run.error
+    assert run.look().state == FAILED
+    assert "again and again" in run.look().error
 
 
 def test_a_killed_server_resumes_and_loses_nothing(engine, checkpoints, tmp_path):
@@ -165,7 +121,7 @@ def test_a_killed_server_resumes_and_loses_nothing(engine, checkpoints, tmp_path
         server.process.wait(60)
         until(lambda: not processes(str(kept)))  # the worker has noticed
     (run,) = kept.glob("workspaces/*/runs/*")
-    until(lambda: RunFolder(run).status["state"] == INTERRUPTED)
+    until(lambda: RunFolder(run).look().state == INTERRUPTED)
     before = len(RunFolder(run).events)
     assert not list(kept.rglob("*.zip")) and key not in str(list(kept.rglob("*")))
 
