@@ -11,7 +11,7 @@ import math
 import re
 import unicodedata
 
-import yaml
+from huggingface_hub import ModelCardData
 
 from nearl import NOTICE
 
@@ -21,9 +21,9 @@ TAGS = ["nearl-clip", "clip", "vision-language", "adapter", "medical-imaging", "
 SHOWN_PROMPTS, SHOWN_CLASSES = 6, 200
 JOINERS = "\u200c\u200d"  # the only format characters kept: some scripts need them inside words
 MEASURED = {
-    "given": "on separate test images, none of which it was taught with",
+    "given": "on separate test images, none of which were used for teaching",
     "held-out": "on images of the same collection that were kept aside and not taught",
-    "folds": "by cross-validation: every image was judged by a model that was not taught with it. The adapter in this "
+    "folds": "by cross-validation: every image was read by a model that was not taught with it. The adapter in this "
     "folder was taught with all of them, so the figures are those of its recipe, not of these very weights",
 }
 
@@ -48,7 +48,7 @@ def card(meta: dict, base_model: str | None = None) -> str:
         f"{quoted(backbone.get('name'))}, which it does not contain. The files hold no images and no file names.",
         "## Classes and prompts",
         _classes(classes, counts, _dict(meta.get("prompts"))),
-        "## How well it does",
+        "## How well it works",
         _figures(_dict(meta.get("metrics")), len(classes)),
         _trust(_dict(meta.get("trust"))),
         "## Limits",
@@ -57,9 +57,9 @@ def card(meta: dict, base_model: str | None = None) -> str:
         "Showing and studying how a frozen vision-language model changes when it is adapted. Not intended for any "
         "decision about a person, for screening or triage, or as part of a medical device.",
         "## How to use it",
-        "In the NEARL-CLIP demo, with the same model: add this folder's files as one zip to your adapters. On the "
+        "In the NEARL-CLIP demo, with the same model: upload this folder's files as one zip to your adapters. On the "
         "command line: `python -m nearl predict IMAGE --adapter FOLDER`.",
-        "## What it is made of",
+        "## Technical details",
         _made_of(meta, backbone),
         "## Licence",
         _licence(meta.get("licence")),
@@ -70,7 +70,7 @@ def card(meta: dict, base_model: str | None = None) -> str:
 def quoted(text: object, most: int = 200) -> str:
     """Any text as one Markdown code span on one line, of at most ``most`` characters.
 
-    Control characters, line breaks, surrogates and characters that change the writing direction become spaces.
+    Control characters, line breaks, surrogates and characters that turn the writing direction become spaces.
     """
     plain = "".join(c if c in JOINERS or unicodedata.category(c)[0] != "C" else " " for c in str(text))
     plain = " ".join(plain.split()) or "(nothing)"
@@ -81,16 +81,16 @@ def quoted(text: object, most: int = 200) -> str:
 
 
 def _front_matter(base_model: str | None) -> str:
-    fields = {
-        "library_name": "nearl-clip",
-        "pipeline_tag": "zero-shot-image-classification",
-        "license": "other",
-        "license_name": "terms-of-backbone-and-images",
-        "tags": TAGS,
-    }
-    if base_model:
-        fields |= {"base_model": base_model, "base_model_relation": "adapter"}
-    return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
+    data = ModelCardData(
+        library_name="nearl-clip",
+        pipeline_tag="zero-shot-image-classification",
+        license="other",
+        license_name="terms-of-backbone-and-images",
+        tags=TAGS,
+        base_model=base_model,
+        base_model_relation="adapter" if base_model else None,
+    )
+    return f"---\n{data.to_yaml()}\n---"
 
 
 def _classes(classes: list[str], counts: dict, prompts: dict) -> str:
@@ -112,7 +112,7 @@ def _classes(classes: list[str], counts: dict, prompts: dict) -> str:
 def _figures(metrics: dict, classes: int) -> str:
     frozen, adapted = _dict(metrics.get("frozen")), _dict(metrics.get("adapted"))
     if not frozen and not adapted:
-        return "Not measured. Do not assume that it does anything well."
+        return "Not measured. Do not assume that it works."
     how = MEASURED.get(str(metrics.get("kind")), MEASURED["held-out"])
     number = _count(metrics.get("n"))
     lines = [f"Measured {how}" + (f" ({_plural(number, 'image')})." if number is not None else "."), ""]
@@ -129,7 +129,7 @@ def _figures(metrics: dict, classes: int) -> str:
     lines.append(
         "In brackets: the 95 % interval for which images happened to be measured; another training run or images from "
         f"another place may differ by more.{chance} Calibration error: how far the shown shares are from how often "
-        "they are right; 0 % is best."
+        "they are correct; 0 % is best."
     )
     if metrics.get("few") is True or metrics.get("too_few"):
         lines.append("\nThere were few images to measure with: read the intervals, not the figures before them.")
@@ -163,7 +163,7 @@ def _trust(trust: dict) -> str:
         lines.append("- It gives no sets of classes with a guarantee.")
     if _finite(trust.get("far")):
         lines.append(
-            "- It can say that an image is unlike the ones it was taught with. For that its file holds the average of "
+            "- It can say that an image is unlike the ones it was taught with. For that, its file holds the mean of "
             "each class's images as the frozen model describes them, a list of numbers."
         )
     lines.append("\nAll of this holds for the prompts above, not for edited ones.")
@@ -173,11 +173,11 @@ def _trust(trust: dict) -> str:
 def _limits(images: int) -> str:
     return "\n".join(
         (
-            "- It always answers with one of its classes, also for a picture that shows none of them.",
-            f"- It has seen {_plural(images, 'image')}. Another scanner, hospital, patient group or way of cutting out "
-            "the picture may make it worse, without any sign of it.",
+            "- It always answers with one of its classes, even for an image that shows none of them.",
+            f"- It has seen {_plural(images, 'image')}. Another scanner, hospital, patient group or way of cropping "
+            "the image may make it worse, without any sign of it.",
             "- Its shares are relative to the prompts; they are not the probability of a disease.",
-            "- Nobody has checked whether it does equally well for all groups of people.",
+            "- Nobody has checked whether it works equally well for all groups of people.",
             "- It repeats whatever mistakes are in the labels it was taught with.",
         )
     )
@@ -201,7 +201,7 @@ def _licence(licence: object) -> str:
     own = "" if licence == LICENCE else f"Its own file says: {quoted(licence)}. "
     return (
         f"{own}An adapter inherits the terms of the model it belongs to and of the images it was taught with; whoever "
-        "passes it on answers for being allowed to."
+        "passes it on is responsible for being allowed to."
     )
 
 

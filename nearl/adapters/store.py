@@ -1,6 +1,6 @@
 """Adapters on disk: a folder, or one zip, with ``adapter.safetensors`` and ``adapter.json``. No pickle anywhere.
 
-Beside them lies ``README.md``, the card for people; it is written and never read.
+Beside them is ``README.md``, the card for people, which is written and never read.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -30,31 +32,35 @@ FORMAT_VERSION = 1
 TENSORS, META = "adapter.safetensors", "adapter.json"
 LIMITS = {TENSORS: 256 * 2**20, META: 16 * 2**20}  # bytes
 MAX_NAME = 100
-REQUIRED = {
-    "method": str,
-    "backbone": dict,
-    "config": dict,
-    "classes": list,
-    "prompts": dict,
-    "support_counts": dict,
-    "created": str,
-    "licence": str,
-    "tensors": dict,
-}
-OPTIONAL = {"name": str, "trust": dict, "metrics": dict, "recipe": dict}
+
+
+class Meta(BaseModel):
+    """What the rest of the program relies on in ``adapter.json``; more may be in it, and stays."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    format_version: Literal[1]
+    method: str  # full name, such as "nearl" or "nearl:no-anchor"
+    backbone: dict[str, Any]  # name, config_sha256, weights
+    config: dict[str, Any]
+    classes: Annotated[list[str], Field(min_length=1)]
+    prompts: dict[str, Any]  # a prompt set
+    support_counts: dict[str, Annotated[int, Field(ge=0)]]  # class -> images it was taught with
+    created: str  # ISO 8601, UTC
+    licence: str
+    tensors: dict[str, Any]  # name -> shape
+    name: Annotated[str, Field(max_length=MAX_NAME)] | None = None  # what a person called it
+    trust: dict[str, Any] | None = None  # see `nearl.reading.trust`
+    metrics: dict[str, Any] | None = None  # results on images it was not taught with
+    recipe: dict[str, Any] | None = None
 
 
 @dataclass
 class Adapter:
-    """A taught adapter: float32 tensors ``state`` and the JSON ``meta`` that says what they are.
+    """A taught adapter."""
 
-    ``meta``: format_version, method, backbone {name, config_sha256, weights}, config, classes, prompts (a prompt set),
-    support_counts {class: images}, metrics (held-out, or null), licence, created (ISO 8601, UTC), notice, tensors
-    {name: shape}; and where there is one, name (what a person called it) and trust (see ``nearl.reading.trust``).
-    """
-
-    state: dict[str, Tensor]
-    meta: dict
+    state: dict[str, Tensor]  # float32
+    meta: dict  # what they are, in the layout of `Meta`, and the notice
 
     @property
     def config(self) -> dict:
@@ -62,7 +68,7 @@ class Adapter:
 
     @cached_property
     def version(self) -> str:
-        """sha256 over tensors and taught prompts; names this adapter in caches."""
+        """The sha256 of the tensors and taught prompts, by which caches know this adapter."""
         return hashlib.sha256(save_tensors(self.state) + json.dumps(self.meta["prompts"]).encode()).hexdigest()
 
     def check_backbone(self, identity: dict[str, str]) -> None:
@@ -92,7 +98,7 @@ def new_adapter(
     trust: dict | None = None,
     name: str | None = None,
 ) -> Adapter:
-    """An Adapter of the current format from a model's state dict and what is known about it."""
+    """An Adapter of the current format from a method's state dict and what is known about it."""
     state = {name: value.detach().float().cpu().contiguous().clone() for name, value in state.items()}
     meta = {
         "format_version": FORMAT_VERSION,
@@ -154,7 +160,7 @@ def load_adapter(source: str | Path | bytes, identity: dict[str, str] | None = N
         if value.dtype != torch.float32:
             raise NearlError(f"The tensor '{name}' of this adapter is {value.dtype}, not float32.")
         if not torch.isfinite(value).all():
-            raise NearlError(f"The tensor '{name}' of this adapter holds numbers that are not finite; teach it anew.")
+            raise NearlError(f"The tensor '{name}' of this adapter holds numbers that are not finite; teach it again.")
     adapter = Adapter(state, meta)
     if identity is not None:
         adapter.check_backbone(identity)
@@ -169,34 +175,27 @@ def adapter_files(adapter: Adapter, base_model: str | None = None) -> dict[str, 
 
 
 def public_name(backbone: str) -> str:
-    """A backbone's name as it may travel: of a folder on this machine its last part only."""
+    """A backbone's name as it may be published: of a folder on this machine only its last part."""
     schema, colon, folder = backbone.partition(":")
     return f"{schema}:{Path(folder).name}" if colon and schema == "local-dir" else backbone
 
 
 def _meta(raw: bytes) -> dict:
-    """The content of ``adapter.json``, checked for what the rest of the program relies on."""
+    """The content of ``adapter.json``, checked by `Meta`."""
     try:
         meta = json.loads(raw)
-        json.dumps(
-            meta, ensure_ascii=False, allow_nan=False
-        ).encode()  # half characters and NaN cannot be written again
+        json.dumps(meta, ensure_ascii=False, allow_nan=False).encode()  # lone surrogates and NaN cannot be written
     except (ValueError, RecursionError) as error:
         raise NearlError(f"{META} of this adapter is not readable JSON; it may be damaged.") from error
     if not isinstance(meta, dict) or meta.get("format_version") != FORMAT_VERSION:
         version = meta.get("format_version") if isinstance(meta, dict) else None
         raise NearlError(f"This adapter has format version {version}; this program reads version {FORMAT_VERSION}.")
-    wrong = [key for key, kind in REQUIRED.items() if not isinstance(meta.get(key), kind)]
-    wrong += [key for key, kind in OPTIONAL.items() if not isinstance(meta.get(key), kind | None)]
-    if not wrong:
-        checks = {
-            "name": len(meta.get("name") or "") <= MAX_NAME,
-            "classes": meta["classes"] and all(isinstance(name, str) for name in meta["classes"]),
-            "support_counts": all(type(count) is int and count >= 0 for count in meta["support_counts"].values()),
-        }
-        wrong = [key for key, right in checks.items() if not right]
-    if wrong:
-        raise NearlError(f"{META} of this adapter lacks a proper '{wrong[0]}'; it may be damaged.")
+    try:
+        Meta.model_validate(meta)
+    except ValidationError as error:
+        raise NearlError(
+            f"{META} of this adapter lacks a proper '{error.errors()[0]['loc'][0]}'; it may be damaged."
+        ) from None
     try:
         PromptSet.from_dict(meta["prompts"])
     except NearlError as error:
@@ -233,7 +232,7 @@ def _read(source: str | Path | bytes) -> dict[str, bytes]:
                 raise NearlError(f"The zip {name} unpacks to more than an adapter can be.")
             if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in entries.values()):
                 raise NearlError(f"The zip {name} is packed in an unusual way; pack it again as an ordinary zip.")
-            # with a size, because a read without one unpacks all there is, whatever the directory says
+            # with a size: a read without one unpacks everything, whatever size the directory states
             return {key: archive.open(info).read(info.file_size) for key, info in entries.items()}
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError) as error:
         raise NearlError(f"An adapter is a zip file or a folder with {META} and {TENSORS}; {name} is not.") from error
