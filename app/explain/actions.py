@@ -1,4 +1,4 @@
-"""What the Explain tab does with a workspace: draw the maps that were asked for, once, and show them anew at no cost.
+"""What the Explain tab does with a workspace: draw each map that is asked for once, and show it again at no cost.
 
 A visit to the model draws every quick map of one image and class at once; what has been drawn stays in the workspace
 until its images, prompts or adapter change, so switching method, layer, colours or view asks the model nothing.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from app.engine import Engine
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nearl.explain.words import Words
 
 ONE, COMPARE, CLASSES, IMAGES = "one", "compare", "classes", "images"
+DEFAULT = "gradcam"  # a map that can be drawn of every model
 CONTROL_SEED = 0
 BATCH = 8
 MOMENTS = {False: "before teaching", True: "after teaching", None: "what teaching changed"}
@@ -34,60 +35,87 @@ MOMENTS = {False: "before teaching", True: "after teaching", None: "what teachin
 
 @dataclass(frozen=True)
 class Choice:
-    """What the visitor asks to see. ``layer`` and ``head`` count from 1, 0 is the method's own choice or the mean."""
+    """What the visitor asks to see."""
 
     view: str = ONE
+    """ONE map, COMPARE before and after teaching, all CLASSES or all IMAGES."""
     when: str = BEFORE
+    """BEFORE or AFTER teaching."""
     class_name: str = ""
-    method: str = "gradcam"
+    """"" for the class closest to the image."""
+    method: str = DEFAULT
+    """Key of a map in `nearl.explain`."""
     layer: int = 0
+    """From 1; 0 for the map's own choice."""
     head: int = 0
+    """From 1; 0 for the mean of all."""
     control: bool = False
+    """Whether the same map of a scrambled model is shown too."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a view: the image, its map, what stands below it, and the ends of its colour bar."""
+    """One image of a view with its map."""
 
     record: ImageRecord
     heatmap: Heatmap
     title: str
     span: tuple[float, float] | None = None
+    """Ends of its colour bar; None for those of the map itself."""
 
 
 def settle(workspace: Workspace, choice: Choice) -> Choice:
-    """The choice, as near as possible to the one asked for, that this workspace can show. NearlError without a
-    reading."""
+    """The choice, as near as possible to the one asked for, that this workspace can show.
+
+    NearlError without a reading.
+    """
     from nearl.explain import METHODS
 
-    prediction = workspace.viewing.prediction
-    if prediction is None or not workspace.viewing.records:
+    viewing = workspace.viewing
+    if viewing.prediction is None or not viewing.records:
         raise NearlError("There is no reading yet; read an image in Predict first.")
-    taught = prediction.adapted is not None and workspace.viewing.classifier.mapped
-    choice = replace(choice, when=choice.when if taught else BEFORE)
-    if choice.class_name not in prediction.classes:
+    if choice.class_name not in viewing.prediction.classes:
         choice = replace(choice, class_name=closest(workspace))
     if choice.method not in {card.key for card in offered(workspace)}:
-        choice = replace(choice, method="gradcam")
+        choice = replace(choice, method=DEFAULT)
     card = METHODS[choice.method]
-    if card.adapter:
-        choice = replace(choice, when=AFTER)
-    allowed = views_of(workspace, card)
-    tower = workspace.viewing.classifier.backbone.vision
+    whens, views = whens_of(workspace, card), views_of(workspace, card)
     return replace(
         choice,
-        view=choice.view if choice.view in allowed else ONE,
-        layer=min(choice.layer, tower.depth) if card.layers else 0,
+        when=choice.when if choice.when in whens else whens[0],
+        view=choice.view if choice.view in views else ONE,
+        layer=min(choice.layer, viewing.classifier.backbone.vision.depth) if card.layers else 0,
         head=min(choice.head, heads(workspace)) if card.heads else 0,
     )
 
 
+def refusal(workspace: Workspace, card: Method, when: str) -> str:
+    """ "" if a map can be drawn of the model BEFORE or AFTER teaching, else why not, in a sentence."""
+    classifier = workspace.viewing.classifier
+    if when == AFTER and classifier.method is None:
+        return f"“{card.name}” after teaching needs an adapter; teach first, or use one of your shelf."
+    if when == BEFORE and card.adapter:
+        return f"“{card.name}” shows what teaching changed, so there is none before it."
+    if not card.fits(classifier.backbone):
+        return f"“{card.name}” cannot be drawn of this model."
+    return (classifier.method if when == AFTER else classifier.zero_shot).supports(card)
+
+
+def whens_of(workspace: Workspace, card: Method) -> list[str]:
+    """The moments, BEFORE and AFTER teaching, of which a map can be drawn."""
+    return [when for when in (BEFORE, AFTER) if not refusal(workspace, card, when)]
+
+
 def offered(workspace: Workspace) -> list[Method]:
     """The maps that can be drawn now."""
-    from nearl.explain import available
+    from nearl.explain import METHODS
 
-    classifier = workspace.viewing.classifier
-    return available(classifier, classifier.mapped)
+    return [card for card in METHODS.values() if whens_of(workspace, card)]
+
+
+def missing(workspace: Workspace, card: Method) -> str:
+    """Why a map cannot be drawn after teaching, where something was taught; else ""."""
+    return refusal(workspace, card, AFTER) if workspace.viewing.prediction.adapted is not None else ""
 
 
 def heads(workspace: Workspace) -> int:
@@ -98,46 +126,39 @@ def heads(workspace: Workspace) -> int:
 
 def views_of(workspace: Workspace, card: Method) -> list[str]:
     """The views that make sense for a map of this workspace."""
-    views = [ONE]
-    if workspace.viewing.prediction.adapted is not None and workspace.viewing.classifier.mapped and not card.adapter:
-        views.append(COMPARE)
-    if card.by_class and len(workspace.viewing.prediction.classes) > 1:
-        views.append(CLASSES)
-    return views + ([IMAGES] if len(workspace.viewing.records) > 1 else [])
+    viewing = workspace.viewing
+    possible = {
+        ONE: True,
+        COMPARE: len(whens_of(workspace, card)) == 2,
+        CLASSES: card.by_class and len(viewing.prediction.classes) > 1,
+        IMAGES: len(viewing.records) > 1,
+    }
+    return [view for view, can in possible.items() if can]
 
 
 def panels(engine: Engine, workspace: Workspace, choice: Choice) -> list[Panel]:
-    """The pictures of a settled choice; the model is asked for what has not been drawn yet."""
+    """The images and maps of a settled choice; the model is asked for what has not been drawn yet."""
     from nearl.explain import METHODS, difference
 
-    card = METHODS[choice.method]
-    record = workspace.viewing.record
-    adapted = choice.when == AFTER
-    ask = lambda records, classes, adapted=adapted, control=False: _maps(  # noqa: E731
-        engine, workspace, choice, records, classes, adapted, control
-    )
-    name = choice.class_name
+    card, viewing = METHODS[choice.method], workspace.viewing
+    record, name, adapted = viewing.record, choice.class_name, choice.when == AFTER
+    ask = partial(_maps, engine, workspace, choice)
     if choice.view == COMPARE:
-        before, after = ask([record], [name], False)[0], ask([record], [name], True)[0]
+        before, after = (ask([record], [name], adapted=taught)[0] for taught in (False, True))
         span = _span([before, after]) if card.same_units else None
         both = [Panel(record, m, MOMENTS[m.adapted], span) for m in (before, after)]
         return [*both, Panel(record, difference(before, after, card.same_units), MOMENTS[None])]
     if choice.view == CLASSES:
-        classes = list(workspace.viewing.prediction.classes)
-        maps = ask([record], classes)
+        maps = ask([record], list(viewing.prediction.classes), adapted=adapted)
         return [Panel(record, m, m.class_name, _span(maps)) for m in maps]
     if choice.view == IMAGES:
-        return [Panel(r, ask([r], [name])[0], r.name) for r in _prepared(ask, workspace, name)]
-    shown = [Panel(record, ask([record], [name])[0], MOMENTS[adapted])]
+        maps = ask(viewing.records, [name], adapted=adapted)
+        return [Panel(r, m, r.name) for r, m in zip(viewing.records, maps, strict=True)]
+    shown = [Panel(record, ask([record], [name], adapted=adapted)[0], MOMENTS[adapted])]
     if choice.control:
-        shown.append(Panel(record, ask([record], [name], control=True)[0], "control: the same map, scrambled model"))
+        (control,) = ask([record], [name], adapted=adapted, control=True)
+        shown.append(Panel(record, control, "control: the same map of a scrambled model"))
     return shown
-
-
-def _prepared(ask, workspace: Workspace, name: str) -> Sequence[ImageRecord]:
-    """All images, asked for together so that they share batches."""
-    ask(workspace.viewing.records, [name])
-    return workspace.viewing.records
 
 
 def _span(maps: Sequence[Heatmap]) -> tuple[float, float]:
@@ -151,7 +172,7 @@ def _maps(
     records: Sequence[ImageRecord],
     classes: Sequence[str],
     adapted: bool,
-    control: bool,
+    control: bool = False,
 ) -> list[Heatmap]:
     """One map for each image and class, from the workspace or, together for what is missing, from the model."""
     from nearl.explain import METHODS, Score, draw
@@ -182,9 +203,9 @@ def _maps(
 def _trace(workspace: Workspace, records: Sequence[ImageRecord], adapted: bool, control: bool, gradient: bool) -> Trace:
     from nearl.explain import Scorer, Trace, randomised
 
-    classifier = (
-        randomised(workspace.viewing.classifier, CONTROL_SEED) if control and adapted else workspace.viewing.classifier
-    )
+    classifier = workspace.viewing.classifier
+    if control and adapted:
+        classifier = randomised(classifier, CONTROL_SEED)
     return Trace(Scorer(classifier, adapted, CONTROL_SEED if control else None), records, gradient)
 
 
@@ -244,12 +265,13 @@ def _measured() -> dict:
 
 @dataclass(frozen=True)
 class Measured:
-    """On phantoms: how often a map points at the lesion, how often chance does and how often the same map of a
-    randomised model does, and whether it is clearly better than either."""
+    """How often a map points at the lesion of a phantom, and whether that is clearly better than two controls."""
 
     hits: float
     chance: float
+    """How often a random point does."""
     control: float
+    """How often the same map of a randomised model does."""
     beats_chance: bool
     beats_control: bool
 
@@ -277,7 +299,7 @@ def figure_of(workspace: Workspace, shown: Sequence[Panel], opacity: float, how:
     from nearl.explain.report import caption
 
     lines = caption(shown[0].heatmap, workspace.viewing.classifier)
-    synthetic = ["Synthetic picture."] if workspace.viewing.synthetic else []
+    synthetic = ["Synthetic image."] if workspace.viewing.synthetic else []
     if len(shown) == 1:
         lines += filter(None, [shown[0].heatmap.caution(shown[0].record.image())])
         picture = figure(shown[0].record.image(), shown[0].heatmap, [*lines, *synthetic], opacity, **how)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import gradio as gr
 
 from app.context import DEVICE, MAP_CONTROLS, QUIET, SET_STRENGTH, Context, asset_text, away, seen
-from app.events import Press, sentence
+from app.events import INPUT, Components, Press, guarded
 from app.explain import actions as explaining
 from app.explain import html as map_views
 from app.explain.actions import CLASSES, COMPARE, IMAGES, ONE, Choice
@@ -18,13 +18,14 @@ from app.predict.html import filmstrip_html
 from app.visitor.workspace import Workspace
 
 SIDE = ("right", "plain-controls")
+WHENS = {BEFORE: "Before teaching", AFTER: "After teaching"}
 VIEW_NAMES = {ONE: "This map", COMPARE: "Before and after", CLASSES: "All classes", IMAGES: "All images"}
 COLOURS = [("Fire", "inferno"), ("Green", "viridis"), ("Blue to yellow", "cividis")]
 CONTOURS = [("None", 0.0), ("Highest tenth", 0.9), ("Highest quarter", 0.75)]
 
 
 @dataclass
-class ExplainTab:
+class ExplainTab(Components):
     """The tab's components, by what they show."""
 
     stage: gr.HTML
@@ -42,27 +43,20 @@ class ExplainTab:
     message: gr.HTML
     filmstrip: gr.HTML
     download: gr.DownloadButton
-    strength: gr.Slider
-    colours: gr.Radio
-    smooth: gr.Checkbox
-    contour: gr.Radio
+    strength: gr.Slider = field(metadata=INPUT)
+    colours: gr.Radio = field(metadata=INPUT)
+    smooth: gr.Checkbox = field(metadata=INPUT)
+    contour: gr.Radio = field(metadata=INPUT)
 
     @property
     def choices(self) -> list:
-        """What ``_choice`` is made of, in its order."""
+        """What makes a Choice, in the order of `_choice`."""
         return [self.view, self.when, self.about, self.method, self.layer, self.head, self.control]
 
     @property
     def look(self) -> list:
-        """What changes the drawing and never asks the model."""
+        """What changes the drawing and never asks the model, in the order of `_look`."""
         return [self.strength, self.colours, self.smooth, self.contour]
-
-    @property
-    def outputs(self) -> list:
-        return [
-            self.stage, self.controls, self.side, *self.choices, self.card, self.details, self.message, self.filmstrip,
-            self.download,
-        ]  # fmt: skip
 
 
 def build(ctx: Context, tab_item: gr.Tab) -> ExplainTab:
@@ -108,14 +102,18 @@ def build(ctx: Context, tab_item: gr.Tab) -> ExplainTab:
     return tab
 
 
-def _choice(values: tuple) -> Choice:
+def _choice(values: Sequence) -> Choice:
     view, when, about, method, layer, head, control = values
     return Choice(view, when, about or "", method or "", int(layer or 0), int(head or 0), bool(control))
 
 
-def _look(values: tuple) -> tuple[float, dict]:
+def _look(values: Sequence) -> tuple[float, dict]:
+    """Opacity of the map 0..1, and how it is drawn as `nearl.explain.heat_layer` takes it."""
     strength, colours, smooth, contour = values
     return float(strength) / 100, {"colours": colours, "smooth": bool(smooth), "contour": float(contour) or None}
+
+
+# ---- what is shown
 
 
 def _controls(tab: ExplainTab, workspace: Workspace, asked: Choice, choice: Choice) -> dict:
@@ -123,135 +121,121 @@ def _controls(tab: ExplainTab, workspace: Workspace, asked: Choice, choice: Choi
     clicks faster than the maps are drawn is not put back."""
     from nearl.explain import METHODS
 
-    card = METHODS[choice.method]
-    whens = [("Before teaching", BEFORE)]
-    if workspace.viewing.prediction.adapted is not None and workspace.viewing.classifier.mapped:
-        whens = [*whens, ("After teaching", AFTER)] if not card.adapter else [("After teaching", AFTER)]
-    cards = explaining.offered(workspace)
-    names = [(f"{c.name} (slow)" if c.slow else c.name, c.key) for c in cards]
+    card, viewing = METHODS[choice.method], workspace.viewing
+    whens = [(WHENS[when], when) for when in explaining.whens_of(workspace, card)]
+    names = [(f"{c.name} (slow)" if c.slow else c.name, c.key) for c in explaining.offered(workspace)]
     shown = [(VIEW_NAMES[v], v) for v in explaining.views_of(workspace, card)]
 
     def update(name: str, **more) -> dict:
         changed = getattr(asked, name) != getattr(choice, name)
         return gr.update(**more, **({"value": getattr(choice, name)} if changed else {}))
 
+    about = map_views.card(card, explaining.measured(workspace, choice.method))
     return {
         tab.controls: seen(True, MAP_CONTROLS),
         tab.side: seen(True, *SIDE),
         tab.view: update("view", choices=shown),
         tab.when: update("when", choices=whens, visible=choice.view != COMPARE),
         tab.about: update(
-            "class_name",
-            choices=list(workspace.viewing.prediction.classes),
-            visible=card.by_class and choice.view != CLASSES,
+            "class_name", choices=list(viewing.prediction.classes), visible=card.by_class and choice.view != CLASSES
         ),
         tab.method: update("method", choices=names),
-        tab.card: map_views.card(card, explaining.measured(workspace, choice.method)),
-        tab.layer: update("layer", maximum=workspace.viewing.classifier.backbone.vision.depth, visible=card.layers),
+        tab.card: about + views.message(explaining.missing(workspace, card)),
+        tab.layer: update("layer", maximum=viewing.classifier.backbone.vision.depth, visible=card.layers),
         tab.head: update("head", maximum=explaining.heads(workspace), visible=card.heads),
         tab.control: gr.update(visible=choice.view == ONE),
     }
 
 
 def _details(ctx: Context, workspace: Workspace, choice: Choice) -> str:
+    """What stands below the card of some maps: the words of the prompts, or the layers that teaching changed."""
+    from nearl.explain import METHODS
+    from nearl.methods.shows import Shows
+
     if choice.method == "relevance" and choice.view == ONE:
         return map_views.words_line(explaining.word_shares(ctx.engine, workspace, choice))
-    if choice.method in ("novelty", "parallel"):
+    if Shows.UPDATES in METHODS[choice.method].needs:
         return map_views.profile(explaining.layer_profile(ctx.engine, workspace))
     return ""
 
 
+def _draw(ctx: Context, tab: ExplainTab, workspace: Workspace, choice: Choice, look: Sequence) -> dict:
+    shown = explaining.panels(ctx.engine, workspace, choice)
+    opacity, how = _look(look)
+    path = explaining.figure_of(workspace, shown, opacity, how)
+    return {
+        tab.stage: map_views.stage(shown, choice.view, workspace.viewing.synthetic, how),
+        tab.download: gr.update(value=path),
+    }
+
+
+def _busy(choice: Choice) -> str:
+    from nearl.explain import METHODS
+
+    return map_views.busy(METHODS[choice.method].slow)
+
+
+# ---- events
+
+
 def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
-    session = ctx.session
+    session, count = ctx.session, len(tab.choices)
     values = [*tab.choices, *tab.look]
 
+    @guarded(tab.message)
     def show(key: str, *given) -> Iterator[dict]:
         """The whole tab, for what is chosen; the model is asked only for what has not been drawn yet."""
         workspace = ctx.workspace(key)
-        question = workspace.maps.ask()
+        viewing, question = workspace.viewing, workspace.maps.ask()
         yield {session: workspace.id}
-        try:
-            if (
-                workspace.viewing.prediction is None
-                and workspace.viewing.records
-                and workspace.viewing.prompts is not None
-            ):
-                read(ctx.engine, workspace, workspace.viewing.prompts.to_dict())  # taught since it was read
-        except Exception as error:
-            yield {tab.message: views.message(sentence(error), "error")}
-        if workspace.viewing.prediction is None:
+        if viewing.prediction is None and viewing.records and viewing.prompts is not None:
+            read(ctx.engine, workspace, viewing.prompts.to_dict())  # another adapter is in use since it was read
+        if viewing.prediction is None:
             hidden = {tab.controls: seen(False, MAP_CONTROLS), tab.side: seen(False, *SIDE)}
             yield {tab.stage: map_views.empty(), tab.message: "", tab.filmstrip: "", **hidden}
             return
-        count = len(tab.choices)
-        try:
-            asked = _choice(given[:count])
-            choice = explaining.settle(workspace, asked)
-            yield {
-                **_controls(tab, workspace, asked, choice),
-                tab.filmstrip: filmstrip_html(workspace),
-                tab.message: _wait(choice),
-            }
-            drawn = _draw(workspace, choice, given[count:])
-            if workspace.maps.is_latest(question):  # else what was asked for later has been drawn
-                yield {**drawn, tab.details: _details(ctx, workspace, choice), tab.message: ""}
-        except Exception as error:
-            yield {tab.message: views.message(sentence(error), "error")}
+        asked = _choice(given[:count])
+        choice = explaining.settle(workspace, asked)
+        controls = _controls(tab, workspace, asked, choice)
+        yield {**controls, tab.filmstrip: filmstrip_html(workspace), tab.message: _busy(choice)}
+        drawn = _draw(ctx, tab, workspace, choice, given[count:])
+        if workspace.maps.is_latest(question):  # else what was asked for later has been drawn
+            yield {**drawn, tab.details: _details(ctx, workspace, choice), tab.message: ""}
 
+    @guarded(tab.message)
     def on_method(key: str, view, when, about, method, layer, head, *rest) -> Iterator[dict]:
         """Another kind of map begins with the layer and head of its own choice."""
         yield {tab.layer: 0, tab.head: 0}
         yield from show(key, view, when, about, method, 0, 0, *rest)
 
+    @guarded(tab.message)
     def redraw(key: str, *given) -> dict:
         """The same maps in another look."""
         workspace = ctx.workspace(key)
         if workspace.viewing.prediction is None:
             return {tab.message: ""}
-        count = len(tab.choices)
-        try:
-            return _draw(workspace, explaining.settle(workspace, _choice(given[:count])), given[count:])
-        except Exception as error:
-            return {tab.message: views.message(sentence(error), "error")}
+        return _draw(ctx, tab, workspace, explaining.settle(workspace, _choice(given[:count])), given[count:])
 
+    @guarded(tab.message)
     def resave(key: str, *given) -> dict:
-        """The strength is changed in the page; only the picture to download is made anew."""
-        drawn = redraw(key, *given)
-        drawn.pop(tab.stage, None)
-        return drawn
+        """The strength is changed in the page; only the image to download is drawn again."""
+        return {part: value for part, value in redraw(key, *given).items() if part is not tab.stage}
 
-    def _draw(workspace: Workspace, choice: Choice, look: tuple) -> dict:
-        shown = explaining.panels(ctx.engine, workspace, choice)
-        opacity, how = _look(look)
-        path = explaining.figure_of(workspace, shown, opacity, how)
-        return {
-            tab.stage: map_views.stage(shown, choice.view, workspace.viewing.synthetic, how),
-            tab.download: gr.update(value=path),
-        }
-
-    def _wait(choice: Choice) -> str:
-        from nearl.explain import METHODS
-
-        return map_views.busy(METHODS[choice.method].slow)
-
+    @guarded(tab.message)
     def on_pick(key: str, event: gr.EventData, *given) -> Iterator[dict]:
         workspace = ctx.workspace(key)
         workspace.viewing.select(Press.of(event).pick("pick", range(len(workspace.viewing.records))))
         yield from show(key, *given)
 
-    def wire(trigger: Callable, fn: Callable, **queue) -> None:
-        trigger(
-            fn, [session, *values], [session, *tab.outputs], trigger_mode="always_last",
-            **(QUIET | queue if queue else DEVICE),
-        )  # fmt: skip
+    def wire(trigger: Callable, fn: Callable) -> None:
+        trigger(fn, [session, *values], [session, *tab.outputs], trigger_mode="always_last", **DEVICE)
 
     wire(tab_item.select, show)
-    for part in (tab.view, tab.when, tab.about, tab.control):
+    for part in (tab.view, tab.when, tab.about, tab.control, tab.layer, tab.head):
         wire(part.input, show)
     wire(tab.method.input, on_method)
-    for slider in (tab.layer, tab.head):
-        wire(slider.input, show)
     wire(tab.filmstrip.click, on_pick)
+    drawing = {"trigger_mode": "always_last", "concurrency_limit": None, **QUIET}
     for part in (tab.colours, tab.smooth, tab.contour):
-        wire(part.input, redraw, concurrency_limit=None)
-    wire(tab.strength.input, resave, concurrency_limit=None)
+        part.input(redraw, [session, *values], [tab.stage, tab.download, tab.message], **drawing)
+    tab.strength.input(resave, [session, *values], [tab.download, tab.message], **drawing)

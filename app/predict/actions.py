@@ -93,21 +93,22 @@ def map_layer(engine: Engine, workspace: Workspace, choice: MapChoice) -> tuple[
 
     Without a layer the address is None: no map was asked for (and no words are said), or there is nothing on it.
     """
+    from nearl.explain import METHODS, gradcam, heat_layer
+
     prediction = workspace.viewing.prediction
     if prediction is None or choice.when == OFF or not workspace.viewing.records:
         return None, ""
     adapted = choice.when == AFTER and prediction.adapted is not None
-    if adapted and not workspace.viewing.classifier.mapped:
-        title = workspace.viewing.classifier.method.card.title
-        return None, f"No map after teaching: {title} puts tokens of its own among the image's"
+    classifier = workspace.viewing.classifier
+    if reason := (classifier.method if adapted else classifier.zero_shot).supports(METHODS["gradcam"]):
+        return None, reason
     name = choice.class_name if choice.class_name in prediction.classes else closest(workspace)
     record = workspace.viewing.record
-    from nearl.explain import gradcam, heat_layer
 
     def draw() -> Heatmap:
         with engine.device_lock:
             index = list(prediction.classes).index(name)
-            return gradcam(workspace.viewing.classifier, record, index, adapted=adapted)
+            return gradcam(classifier, record, index, adapted=adapted)
 
     heatmap = workspace.maps.once(MapKey(record.digest, adapted, name), draw)
     moment = f"{AFTER if adapted else BEFORE} teaching"

@@ -258,9 +258,9 @@ def test_no_answer_is_lost_on_a_busy_page_and_none_comes_twice(browser):
         with gr.Column(visible=False) as box:
             gr.Slider()
         go = gr.Button("Go")
+        go.click(None, js=BLOCK)
         event = go.click(answers, None, [box, first, last], **QUIET)
         event.then(None, js="() => { document.body.dataset.ended = 'yes'; }")
-        go.click(None, js=BLOCK)
 
     def hold(route) -> None:  # the page can do nothing until all answers are on their way
         blocked.set()

@@ -33,7 +33,7 @@ class Choice:
     """How to teach: what the page lets a visitor choose."""
 
     preset: str = "balanced"
-    """How long, as `Recipe.preset` takes it."""
+    """How long, as `Recipe.preset` takes it; "balanced" takes the steps of the method's own recipe."""
     hold_out: float = 0.25
     """Proportion of every class that is kept aside to measure with."""
     group_by: str = ""
@@ -52,24 +52,27 @@ class Choice:
     """A name of `nearl.methods`."""
 
     def recipe(self) -> Recipe:
+        """The method's own recipe with what was chosen. NearlError for a value that is not there."""
+        from nearl.methods import recipe
         from nearl.train.recipe import PATIENCE, Recipe
 
-        changes = {"steps": self.steps, "lr": self.lr}
-        return Recipe.preset(
-            self.preset,
+        steps = Recipe.preset(self.preset).steps
+        given = {"steps": self.steps or (None if self.preset == "balanced" else steps), "lr": self.lr}
+        return recipe(
+            self.method,
             augment=self.augment,
             flip=self.flip,
             patience=PATIENCE if self.early_stop else 0,
-            **{name: value for name, value in changes.items() if value is not None},
+            **{name: value for name, value in given.items() if value is not None},
         )
 
 
 def methods() -> list[Card]:
-    """The cards of all methods that learn something, NEARL first; not the parts of NEARL, which Compare has."""
+    """The cards of all methods that learn something, NEARL first; not the ablations, which are in Compare."""
     from nearl.methods import card, names
 
-    found = [name for name in names() if name not in (NEARL, "zero-shot") and ":" not in name]
-    return [card(name) for name in (NEARL, *found)]
+    found = [card(name) for name in names() if name != "zero-shot"]
+    return sorted((c for c in found if not c.ablates), key=lambda c: c.name != NEARL)
 
 
 # ---- a run

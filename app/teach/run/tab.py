@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import gradio as gr
 from PIL import Image
@@ -18,6 +19,9 @@ from app.teach.run.actions import AFTER, MOMENTS, NEARL, REPORTS, Choice
 from app.visitor.workspace import Workspace
 from app.work.run import RunView, Shown
 from nearl.errors import NearlError
+
+if TYPE_CHECKING:
+    from nearl.methods import Card
 
 PRESETS = [("Quick", "quick"), ("Balanced", "balanced"), ("Thorough", "thorough")]
 AUGMENT = [("None", "none"), ("Gentle", "gentle"), ("Strong", "strong")]
@@ -103,6 +107,11 @@ def build_result() -> dict[str, gr.Component]:
     cell = gr.HTML("", js_on_load=act, elem_id="cell")
     details = gr.HTML("", js_on_load=act, elem_id="details")
     return {"progress": progress, "cell": cell, "details": details}
+
+
+def _line(card: Card) -> str:
+    """A method in one line."""
+    return f"{card.title}: {card.idea.partition('. ')[0].rstrip('.')}"
 
 
 def _choice(values: tuple) -> Choice:
@@ -264,7 +273,10 @@ def wire_return(
     @guarded(part.message)
     def on_open(key: str) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        yield {controls.method: gr.update(choices=[(f"{c.title}: {c.idea}", c.name) for c in teaching.methods()])}
+        methods = [
+            (f"{card.title}: {card.idea.partition('. ')[0].rstrip('.')}", card.name) for card in teaching.methods()
+        ]
+        yield {controls.method: gr.update(choices=methods)}
         yield from _follow(ctx, part, workspace)
 
     @guarded(part.message)
