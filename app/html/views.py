@@ -23,7 +23,7 @@ THUMB_SIDE = 128
 
 
 def data_uri(image: Image.Image, side: int = VIEW_SIDE) -> str:
-    """The image as a data address, at most `side` pixels: PNG, which keeps alpha, or JPEG for a thumbnail."""
+    """The image as a data address, at most `side` pixels long: PNG, which keeps alpha, or JPEG for a thumbnail."""
     if max(image.size) > side:
         image = image.copy()
         image.thumbnail((side, side))
