@@ -51,8 +51,8 @@ def test_five_methods_are_compared_and_one_of_them_reads(visitor):
 def test_a_question_is_one_click_and_cancelling_keeps_what_is_finished(visitor):
     page = visitor(width=400)
     open_tab(page, "Compare")
-    page.locator("#compare-seeds").get_by_text("Three times").click()
-    page.get_by_role("button", name="What does orthogonality buy here?").click()
+    page.locator("#compare-seeds").get_by_text("Three").click()
+    page.get_by_role("button", name="Does orthogonality help here?").click()
     expect(_finished(page).first).to_be_visible(timeout=LONG)
     page.get_by_role("button", name="Cancel").click()
     expect(_result(page)).to_contain_text(re.compile("Cancelled. .* kept"), timeout=LONG)

@@ -35,7 +35,7 @@ def test_from_a_zip_to_an_adapter_that_another_visitor_uses(visitor, archive, tm
     expect(page.locator("#set h3").first).to_have_text("11 images in 2 classes")
     odd = "a <b>spot</b> ${6 * 7}"
     page.locator("#set summary").nth(1).click()
-    page.locator("#set .classes li").nth(1).get_by_label("Another name").fill(odd)
+    page.locator("#set .classes li").nth(1).locator("input[name=to]").fill(odd)
     page.locator("#set .classes li").nth(1).get_by_role("button", name="Rename").click()
     expect(page.locator("#set .classes .name", has_text=odd)).to_have_count(1)
     expect(page.locator("#teach-prompts input").nth(1)).to_have_value(odd)
@@ -84,7 +84,7 @@ def test_from_a_zip_to_an_adapter_that_another_visitor_uses(visitor, archive, tm
     other.get_by_role("button", name="Compare the two").click()
     expect(other.locator("#comparison .column")).to_have_count(2)
     other.locator("#shelf summary").first.click()
-    other.locator("#shelf .card").first.get_by_label("Another name").fill("of my friend")
+    other.locator("#shelf .card").first.locator("input[name=to]").fill("of my friend")
     other.locator("#shelf").get_by_role("button", name="Rename").first.click()
     expect(other.locator("#shelf h3").first).to_contain_text("of my friend")
     other.locator("#shelf summary").first.click()
@@ -114,7 +114,7 @@ def test_a_run_is_found_again_and_cancelled(visitor, archive):
     bring_zip(stranger, archive)
     teach(stranger)
     expect(stranger.locator("#progress")).to_contain_text("Waiting for its turn", timeout=LONG)
-    expect(stranger.locator("#progress")).to_contain_text("yours is the next")
+    expect(stranger.locator("#progress")).to_contain_text("next")
     second.get_by_role("button", name="Cancel").click()
     for tab in (page, second):
         expect(tab.locator("#progress")).to_contain_text("cancelled", timeout=LONG)
