@@ -89,12 +89,17 @@ def asset_text(name: str) -> str:
 def load_ready_prompts() -> dict[str, dict]:
     """Every ready prompt set as the editor takes it, real ones first, then those of the synthetic examples."""
     found = sorted((PromptSet.load(path) for path in ready_sets().values()), key=lambda s: (s.synthetic, s.name))
-    return {s.name: s.for_classes(c.replace("_", " ") for c in s.classes).to_dict() for s in found}
+    return {s.name: s.for_classes(shown_name(c) for c in s.classes).to_dict() for s in found}
+
+
+def shown_name(name: str) -> str:
+    """The name of a class or set as the page spells it: "pituitary_tumor" -> "pituitary tumour"."""
+    return re.sub(r"tumor(?!\w)", "tumour", name.replace("_", " "))
 
 
 def set_title(name: str) -> str:
     """A ready set's name as it is shown: "knee_xray_oa" -> "Knee X-ray OA"."""
-    words = re.sub("^phantom_", "synthetic ", name).replace("_", " ").replace("xray", "X-ray")
+    words = shown_name(re.sub("^phantom_", "synthetic ", name)).replace("xray", "X-ray")
     words = re.sub(r"\b(aml|ct|mri|oa|wbc)\b", lambda found: found[0].upper(), words)
     return words[:1].upper() + words[1:]
 

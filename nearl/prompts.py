@@ -172,8 +172,9 @@ class PromptSet:
 
 
 def class_key(name: str) -> str:
-    """The key under which two names of a class are the same: case, underscores and runs of spaces do not count."""
-    return " ".join(name.replace("_", " ").split()).casefold()
+    """The key under which two names of a class are the same: case, underscores, runs of spaces and the spelling of
+    "tumour" do not count."""
+    return " ".join(name.replace("_", " ").split()).casefold().replace("tumour", "tumor")
 
 
 def default_prompts(class_names: Iterable[str]) -> PromptSet:

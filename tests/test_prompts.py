@@ -12,6 +12,7 @@ from nearl.data.phantoms.kinds import CLASSES, KINDS
 from nearl.errors import NearlError
 from nearl.prompts import (
     PromptSet,
+    class_key,
     coverage,
     default_prompts,
     ready_sets,
@@ -107,6 +108,11 @@ def test_missing_and_binary_files(tmp_path):
     (tmp_path / "picture.json").write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(NearlError, match=r"picture\.json"):
         PromptSet.load(tmp_path / "picture.json")
+
+
+def test_spellings_of_one_class_have_one_key():
+    assert len({class_key(name) for name in ("Pituitary_tumor", "pituitary  tumour", "PITUITARY TUMOUR")}) == 1
+    assert class_key("tumour") != class_key("no tumour")
 
 
 def test_default_prompts_read_like_words():

@@ -459,7 +459,7 @@ def test_the_page_does_not_wait_for_the_libraries_of_the_model():
 
 def test_ready_sets_are_shown_in_words_that_teaching_still_recognises():
     shown = load_ready_prompts()["brain_mri_tumor"]
-    assert [entry["name"] for entry in shown["classes"]] == ["glioma", "meningioma", "pituitary tumor"]
+    assert [entry["name"] for entry in shown["classes"]] == ["glioma", "meningioma", "pituitary tumour"]
     kept = PromptSet.load(ready_sets()["brain_mri_tumor"])
     assert PromptSet.from_dict(shown).texts() == kept.texts()
     assert PromptSet.from_dict(shown).for_classes(kept.classes) == kept
