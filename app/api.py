@@ -71,7 +71,7 @@ def build(ctx: Context) -> None:
         "answer": gr.JSON(label="answer", visible=False),
         "adapter": gr.File(label="adapter", visible=False),
         "about": gr.Textbox("", label="class; empty takes the closest", visible=False),
-        "method": gr.Textbox("gradcam", label="kind of map, a key of nearl.explain.METHODS", visible=False),
+        "method": gr.Textbox("gradcam", label="kind of map, a key of nearl.explain.MAPS", visible=False),
         "picture": gr.File(label="picture", visible=False),
         "item": gr.Textbox("", label="id of an adapter, as /shelf gives it; for /use empty takes none", visible=False),
         "name": gr.Textbox("", label="name", visible=False),
@@ -159,12 +159,12 @@ class Programs:
 
     def explain(self, workspace: Workspace, name: str, kind: str) -> tuple[dict, str]:
         """The maps of the first image, before and after teaching, as numbers, and the last of them as a picture."""
-        from nearl.explain import METHODS
+        from nearl.explain import MAPS
 
         workspace.viewing.select(0)
         choice = explaining.settle(workspace, explaining.Choice(when=reading.BEFORE, class_name=name, method=kind))
-        if kind not in METHODS or choice.method != kind:
-            raise NearlError(f"There is no map called '{kind}' here; choose one of {', '.join(METHODS)}.")
+        if kind not in MAPS or choice.method != kind:
+            raise NearlError(f"There is no map called '{kind}' here; choose one of {', '.join(MAPS)}.")
         if name and name != choice.class_name:
             raise NearlError(f"There is no class '{name}' among the prompts.")
         maps, shown = [], []

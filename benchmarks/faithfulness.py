@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nearl.backbones import load_backbone
 from nearl.data.phantoms.kinds import KINDS
-from nearl.explain.faithfulness import study, table
+from nearl.explain.faithfulness import Plan, study, table
 
 ASSET = Path(__file__).resolve().parents[1] / "assets" / "faithfulness.json"
 
@@ -39,6 +39,6 @@ if __name__ == "__main__":
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     log = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
-    result = study(load_backbone(args.backbone), KINDS, args.images, curves=args.curves, log=log)
+    result = study(load_backbone(args.backbone), Plan(KINDS, args.images, args.curves), log)
     args.out.write_text(json.dumps(rounded(result), indent=1) + "\n", encoding="utf-8")
     print("\n".join(table(result)))

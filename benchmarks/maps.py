@@ -18,7 +18,7 @@ import torch
 from speed import medians, taught
 
 from nearl.backbones import load_backbone
-from nearl.explain import Score, Scorer, Trace, available, draw
+from nearl.explain import MapRequest, Scorer, Trace, available, draw
 from nearl.explain.maps.occlusion import windows
 from nearl.explain.render import heat_layer
 
@@ -28,9 +28,9 @@ def ratios(name: str, weights: str, rounds: int) -> dict:
     data, _, _, classifier = taught(backbone, 1)
     frozen, adapted = Scorer(classifier, False), Scorer(classifier, True)
     record = data.records[1:2]
-    pixels = classifier.pixels(record)
+    pixels = backbone.pixels([r.image() for r in record])
     quick = [m.key for m in available(classifier, True, slow=False)]
-    drawn = draw(Trace(frozen, record), "gradcam", Score(1))[0]  # imports the package, which takes seconds
+    drawn = draw(Trace(frozen, record), MapRequest("gradcam", 1))[0]  # imports the package, which takes seconds
 
     @torch.no_grad()
     def frozen_forward():
@@ -38,31 +38,31 @@ def ratios(name: str, weights: str, rounds: int) -> dict:
 
     @torch.no_grad()
     def frozen_prediction():
-        frozen.logits(classifier.pixels(record))
+        frozen.logits(backbone.pixels([r.image() for r in record]))
 
     @torch.no_grad()
     def adapted_prediction():
-        adapted.logits(classifier.pixels(record))
+        adapted.logits(backbone.pixels([r.image() for r in record]))
 
     def gradcam():
-        draw(Trace(frozen, record), "gradcam", Score(1))
+        draw(Trace(frozen, record), MapRequest("gradcam", 1))
 
     def attention():
-        draw(Trace(frozen, record, gradient=False), "attention", Score(1))
+        draw(Trace(frozen, record, gradient=False), MapRequest("attention", 1))
 
     def attention_and_novelty():
         trace = Trace(adapted, record, gradient=False)
-        draw(trace, "attention", Score(1)), draw(trace, "novelty", Score(1))
+        draw(trace, MapRequest("attention", 1)), draw(trace, MapRequest("novelty", 1))
 
     def every_quick_map_of_one_class():
         trace = Trace(adapted, record)
         for key in quick:
-            draw(trace, key, Score(1))
+            draw(trace, MapRequest(key, 1))
 
     def every_quick_map_of_both_classes():
         trace = Trace(adapted, record)
         for key in quick:
-            draw(trace, key, Score(0)), draw(trace, key, Score(1))
+            draw(trace, MapRequest(key, 0)), draw(trace, MapRequest(key, 1))
 
     def redraw():
         heat_layer(drawn)

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from nearl.data.sets.labelled import resolve_splits as load_set
     from nearl.data.splits import draw_support
     from nearl.errors import NearlError
-    from nearl.explain import explain as heatmaps
-    from nearl.explain import overlay
+    from nearl.explain import heatmaps, overlay
     from nearl.measure.evaluate import measure as evaluate
     from nearl.methods import METHODS, Task, make, restore
     from nearl.prompts import PromptSet, default_prompts, ready_sets
@@ -49,7 +48,7 @@ _HOMES = {
     "default_prompts": "nearl.prompts:default_prompts",
     "draw_support": "nearl.data.splits:draw_support",
     "evaluate": "nearl.measure.evaluate:measure",
-    "heatmaps": "nearl.explain:explain",
+    "heatmaps": "nearl.explain:heatmaps",
     "load_adapter": "nearl.adapters.store:load_adapter",
     "load_backbone": "nearl.backbones:load_backbone",
     "load_images": "nearl.data.images:decode",

@@ -21,9 +21,8 @@ from nearl.errors import NearlError
 from nearl.resources import ASSETS
 
 if TYPE_CHECKING:
-    from nearl.explain import Heatmap, Trace
-    from nearl.explain.card import Method
-    from nearl.explain.maps.novelty import Profile
+    from nearl.explain import Heatmap, MapCard, MapRequest, Trace
+    from nearl.explain.layers import Profile
     from nearl.explain.words import Words
 
 ONE, COMPARE, CLASSES, IMAGES = "one", "compare", "classes", "images"
@@ -69,7 +68,7 @@ def settle(workspace: Workspace, choice: Choice) -> Choice:
 
     NearlError without a reading.
     """
-    from nearl.explain import METHODS
+    from nearl.explain import MAPS
 
     viewing = workspace.viewing
     if viewing.prediction is None or not viewing.records:
@@ -78,7 +77,7 @@ def settle(workspace: Workspace, choice: Choice) -> Choice:
         choice = replace(choice, class_name=closest(workspace))
     if choice.method not in {card.key for card in offered(workspace)}:
         choice = replace(choice, method=DEFAULT)
-    card = METHODS[choice.method]
+    card = MAPS[choice.method]
     whens, views = whens_of(workspace, card), views_of(workspace, card)
     return replace(
         choice,
@@ -89,42 +88,39 @@ def settle(workspace: Workspace, choice: Choice) -> Choice:
     )
 
 
-def refusal(workspace: Workspace, card: Method, when: str) -> str:
+def refusal(workspace: Workspace, card: MapCard, when: str) -> str:
     """ "" if a map can be drawn of the model BEFORE or AFTER teaching, else why not, in a sentence."""
     classifier = workspace.viewing.classifier
     if when == AFTER and classifier.method is None:
         return f"“{card.name}” after teaching needs an adapter; teach first, or use one of your shelf."
     if when == BEFORE and card.adapter:
         return f"“{card.name}” shows what teaching changed, so there is none before it."
-    if not card.fits(classifier.backbone):
-        return f"“{card.name}” cannot be drawn of this model."
-    return (classifier.method if when == AFTER else classifier.zero_shot).supports(card)
+    method = classifier.method if when == AFTER else classifier.zero_shot
+    return method.supports(card) or card.unfit(method.tower)
 
 
-def whens_of(workspace: Workspace, card: Method) -> list[str]:
+def whens_of(workspace: Workspace, card: MapCard) -> list[str]:
     """The moments, BEFORE and AFTER teaching, of which a map can be drawn."""
     return [when for when in (BEFORE, AFTER) if not refusal(workspace, card, when)]
 
 
-def offered(workspace: Workspace) -> list[Method]:
+def offered(workspace: Workspace) -> list[MapCard]:
     """The maps that can be drawn now."""
-    from nearl.explain import METHODS
+    from nearl.explain import MAPS
 
-    return [card for card in METHODS.values() if whens_of(workspace, card)]
+    return [card for card in MAPS.values() if whens_of(workspace, card)]
 
 
-def missing(workspace: Workspace, card: Method) -> str:
+def missing(workspace: Workspace, card: MapCard) -> str:
     """Why a map cannot be drawn after teaching, where something was taught; else ""."""
     return refusal(workspace, card, AFTER) if workspace.viewing.prediction.adapted is not None else ""
 
 
 def heads(workspace: Workspace) -> int:
-    from nearl.explain.registry import head_count
-
-    return head_count(workspace.viewing.classifier.backbone)
+    return workspace.viewing.classifier.backbone.vision.heads
 
 
-def views_of(workspace: Workspace, card: Method) -> list[str]:
+def views_of(workspace: Workspace, card: MapCard) -> list[str]:
     """The views that make sense for a map of this workspace."""
     viewing = workspace.viewing
     possible = {
@@ -138,9 +134,9 @@ def views_of(workspace: Workspace, card: Method) -> list[str]:
 
 def panels(engine: Engine, workspace: Workspace, choice: Choice) -> list[Panel]:
     """The images and maps of a settled choice; the model is asked for what has not been drawn yet."""
-    from nearl.explain import METHODS, difference
+    from nearl.explain import MAPS, difference
 
-    card, viewing = METHODS[choice.method], workspace.viewing
+    card, viewing = MAPS[choice.method], workspace.viewing
     record, name, adapted = viewing.record, choice.class_name, choice.when == AFTER
     ask = partial(_maps, engine, workspace, choice)
     if choice.view == COMPARE:
@@ -175,59 +171,62 @@ def _maps(
     control: bool = False,
 ) -> list[Heatmap]:
     """One map for each image and class, from the workspace or, together for what is missing, from the model."""
-    from nearl.explain import METHODS, Score, draw
+    from nearl.explain import MAPS, MapRequest, draw, look
 
-    card, maps = METHODS[choice.method], workspace.maps
+    card, maps, viewing = MAPS[choice.method], workspace.maps, workspace.viewing
     layer, head = (value - 1 if value else None for value in (choice.layer, choice.head))
-
-    def key(record: ImageRecord, name: str, method: Method = card, at=layer, of=head) -> MapKey:
-        # one map serves every class where the class does not matter
-        return MapKey(record.digest, adapted, name if method.by_class else "", method.key, at, of, control)
+    seed = CONTROL_SEED if control else None
+    requests = [
+        MapRequest(
+            card.key,
+            list(viewing.prediction.classes).index(name),
+            layer=layer,
+            head=head,
+            adapted=adapted,
+            control=seed,
+        )
+        for name in classes
+    ]
+    key = lambda record, request: MapKey(record.digest, request.canonical())  # noqa: E731
 
     with workspace.lock:
-        missing = [r for r in records if any(key(r, name) not in maps for name in classes)]
+        missing = [r for r in records if any(key(r, request) not in maps for request in requests)]
         for start in range(0, len(missing), BATCH):
             batch = missing[start : start + BATCH]
             with engine.device_lock:
-                trace = _trace(workspace, batch, adapted, control, card.gradient or len(batch) == 1)
-                for name in classes if card.by_class else classes[:1]:
-                    score = Score(list(workspace.viewing.prediction.classes).index(name))
-                    for place in _bundle(trace, workspace, card, layer, head, whole=len(batch) == 1):
-                        keys = [key(record, name, *place) for record in batch]
+                trace = look(viewing.classifier, batch, requests[0], card.gradient or len(batch) == 1)
+                for request in requests if card.by_class else requests[:1]:
+                    for one in _bundle(trace, workspace, request, whole=len(batch) == 1):
+                        keys = [key(record, one) for record in batch]
                         if any(k not in maps for k in keys):
-                            drawn = draw(trace, place[0].key, score, *place[1:])
-                            maps.keep(zip(keys, drawn, strict=True))
-        return [replace(maps[key(record, name)], class_name=name) for record in records for name in classes]
+                            maps.keep(zip(keys, draw(trace, one), strict=True))
+        return [
+            replace(maps[key(record, request)], class_name=name)
+            for record in records
+            for request, name in zip(requests, classes, strict=True)
+        ]
 
 
-def _trace(workspace: Workspace, records: Sequence[ImageRecord], adapted: bool, control: bool, gradient: bool) -> Trace:
-    from nearl.explain import Scorer, Trace, randomised
+def _bundle(trace: Trace, workspace: Workspace, request: MapRequest, whole: bool) -> set[MapRequest]:
+    """The map that is asked for and, if ``whole``, those that the same pass gives besides."""
+    from nearl.explain import MAPS, available
 
-    classifier = workspace.viewing.classifier
-    if control and adapted:
-        classifier = randomised(classifier, CONTROL_SEED)
-    return Trace(Scorer(classifier, adapted, CONTROL_SEED if control else None), records, gradient)
-
-
-def _bundle(trace: Trace, workspace: Workspace, card: Method, layer, head, whole: bool) -> set[tuple]:
-    """(map, layer, head) of the one asked for and, if ``whole``, of what the same pass gives besides."""
-    from nearl.explain import available
-
-    wanted = {(card, layer, head)}
-    if whole and not card.slow:
-        for other in available(trace.scorer.classifier, trace.scorer.adapted, slow=False):
-            wanted.add((other, None, None))
+    wanted = {request}
+    if whole and not MAPS[request.map].slow:
+        for other in available(workspace.viewing.classifier, trace.scorer.adapted, slow=False):
+            of = lambda layer, head, key=other.key: replace(request, map=key, layer=layer, head=head)  # noqa: E731
+            wanted.add(of(None, None))
             if other.layers and (other.gradient or other.heads or other.adapter):
                 blocks = sorted(trace.updates) if other.adapter else range(trace.tower.depth)
-                wanted |= {(other, k, None) for k in blocks}
+                wanted |= {of(k, None) for k in blocks}
                 if other.heads:
-                    wanted |= {(other, k, h) for k in blocks for h in range(heads(workspace))}
-                    wanted |= {(other, None, h) for h in range(heads(workspace))}
+                    wanted |= {of(k, h) for k in (None, *blocks) for h in range(trace.tower.heads)}
     return wanted
 
 
 def word_shares(engine: Engine, workspace: Workspace, choice: Choice) -> list[Words]:
     """The words of the chosen class's prompts, for the selected image; empty where they cannot be told apart."""
+    from nearl.explain import MapRequest, look
     from nearl.explain.words import words
     from nearl.methods.shows import Shows
 
@@ -239,20 +238,21 @@ def word_shares(engine: Engine, workspace: Workspace, choice: Choice) -> list[Wo
 
     def draw() -> list[Words]:
         with engine.device_lock:
-            return words(_trace(workspace, [record], adapted, False, False), index)
+            return words(look(classifier, [record], MapRequest(adapted=adapted), gradient=False), index)
 
     return workspace.maps.once(("words", record.digest, adapted, choice.class_name), draw)
 
 
 def layer_profile(engine: Engine, workspace: Workspace) -> Profile:
     """How much teaching added in each layer, for the selected image."""
-    from nearl.explain.maps.novelty import profile
+    from nearl.explain import MapRequest, look
+    from nearl.explain.layers import profile
 
     record = workspace.viewing.record
 
     def draw() -> Profile:
         with engine.device_lock:
-            return profile(_trace(workspace, [record], True, False, False))
+            return profile(look(workspace.viewing.classifier, [record], MapRequest(adapted=True), gradient=False))
 
     return workspace.maps.once(("profile", record.digest), draw)
 

@@ -10,8 +10,8 @@ from app.html import render
 from app.html.views import THUMB_SIDE, VIEW_SIDE, data_uri
 
 if TYPE_CHECKING:
-    from nearl.explain.card import Method
-    from nearl.explain.maps.novelty import Profile
+    from nearl.explain import MapCard
+    from nearl.explain.layers import Profile
     from nearl.explain.words import Words
 
 SMALL_SIDE = 448  # longer side, in pixels, of the images of a view with several
@@ -33,12 +33,12 @@ def busy(slow: bool) -> str:
 def stage(shown: Sequence[Panel], view: str, synthetic: bool, how: dict) -> str:
     """The images of a view with their maps, each with its colour bar in the map's own units. `how`: the look, as of
     `nearl.explain.heat_layer`."""
-    from nearl.explain import METHODS
+    from nearl.explain import MAPS
 
     side = THUMB_SIDE * 2 if view == IMAGES else SMALL_SIDE if len(shown) > 1 else VIEW_SIDE
     heatmap, record = shown[0].heatmap, shown[0].record
     words = [heatmap.name]
-    if METHODS[heatmap.method].by_class and view != CLASSES:
+    if MAPS[heatmap.method].by_class and view != CLASSES:
         words[0] += f" for “{heatmap.class_name}”"
         words += [f"against {heatmap.against}"] if heatmap.against else []
     places = [("layer", heatmap.layer), ("head", heatmap.head)]
@@ -77,7 +77,7 @@ def _panel(panel: Panel, side: int, how: dict) -> dict:
     }
 
 
-def card(method: Method, found: Measured | None) -> str:
+def card(method: MapCard, found: Measured | None) -> str:
     """What the chosen map shows, what it cannot tell, and how it did where the truth is known."""
     return render("explain/card.html", method=method, found=found)
 

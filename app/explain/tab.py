@@ -119,9 +119,9 @@ def _look(values: Sequence) -> tuple[float, dict]:
 def _controls(tab: ExplainTab, workspace: Workspace, asked: Choice, choice: Choice) -> dict:
     """What can be chosen now. A control's value is sent only where it could not be had as ``asked``, so that whoever
     clicks faster than the maps are drawn is not put back."""
-    from nearl.explain import METHODS
+    from nearl.explain import MAPS
 
-    card, viewing = METHODS[choice.method], workspace.viewing
+    card, viewing = MAPS[choice.method], workspace.viewing
     whens = [(WHENS[when], when) for when in explaining.whens_of(workspace, card)]
     names = [(f"{c.name} (slow)" if c.slow else c.name, c.key) for c in explaining.offered(workspace)]
     shown = [(VIEW_NAMES[v], v) for v in explaining.views_of(workspace, card)]
@@ -149,12 +149,12 @@ def _controls(tab: ExplainTab, workspace: Workspace, asked: Choice, choice: Choi
 
 def _details(ctx: Context, workspace: Workspace, choice: Choice) -> str:
     """What stands below the card of some maps: the words of the prompts, or the layers that teaching changed."""
-    from nearl.explain import METHODS
+    from nearl.explain import MAPS
     from nearl.methods.shows import Shows
 
     if choice.method == "relevance" and choice.view == ONE:
         return map_views.words_line(explaining.word_shares(ctx.engine, workspace, choice))
-    if Shows.UPDATES in METHODS[choice.method].needs:
+    if Shows.UPDATES in MAPS[choice.method].needs:
         return map_views.profile(explaining.layer_profile(ctx.engine, workspace))
     return ""
 
@@ -170,9 +170,9 @@ def _draw(ctx: Context, tab: ExplainTab, workspace: Workspace, choice: Choice, l
 
 
 def _busy(choice: Choice) -> str:
-    from nearl.explain import METHODS
+    from nearl.explain import MAPS
 
-    return map_views.busy(METHODS[choice.method].slow)
+    return map_views.busy(MAPS[choice.method].slow)
 
 
 # ---- events

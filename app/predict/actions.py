@@ -93,24 +93,25 @@ def map_layer(engine: Engine, workspace: Workspace, choice: MapChoice) -> tuple[
 
     Without a layer the address is None: no map was asked for (and no words are said), or there is nothing on it.
     """
-    from nearl.explain import METHODS, gradcam, heat_layer
+    from nearl.explain import MAPS, MapRequest, explain, heat_layer
 
     prediction = workspace.viewing.prediction
     if prediction is None or choice.when == OFF or not workspace.viewing.records:
         return None, ""
     adapted = choice.when == AFTER and prediction.adapted is not None
     classifier = workspace.viewing.classifier
-    if reason := (classifier.method if adapted else classifier.zero_shot).supports(METHODS["gradcam"]):
+    if reason := (classifier.method if adapted else classifier.zero_shot).supports(MAPS["gradcam"]):
         return None, reason
     name = choice.class_name if choice.class_name in prediction.classes else closest(workspace)
     record = workspace.viewing.record
 
+    request = MapRequest("gradcam", list(prediction.classes).index(name), adapted=adapted)
+
     def draw() -> Heatmap:
         with engine.device_lock:
-            index = list(prediction.classes).index(name)
-            return gradcam(classifier, record, index, adapted=adapted)
+            return explain(classifier, [record], request)[0]
 
-    heatmap = workspace.maps.once(MapKey(record.digest, adapted, name), draw)
+    heatmap = workspace.maps.once(MapKey(record.digest, request), draw)
     moment = f"{AFTER if adapted else BEFORE} teaching"
     if not heatmap.values.any():
         return None, f"No part of the image supports “{name}”, {moment}: the map is empty"

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from nearl.explain import MapRequest
 
 
 class MapKey(NamedTuple):
     """What a heat map depends on besides the prompts and the adapter in use; one key for every tab."""
 
     digest: str  # of the image
-    adapted: bool  # of the model after teaching
-    class_name: str  # "" for a kind of map that is the same for every class
-    method: str = "gradcam"  # a key of nearl.explain.METHODS
-    layer: int | None = None  # counted from 0; None for the method's own choice
-    head: int | None = None  # counted from 0; None for the mean of all
-    control: bool = False  # drawn of a scrambled model
+    request: MapRequest  # in its canonical form, with ``adapted`` True or False
 
 
 class Maps:

@@ -9,7 +9,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -122,6 +122,10 @@ class Backbone:
         images = images.to(self.device)
         images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
         return self._preprocess[1](images)
+
+    def pixels(self, images: Iterable[Image.Image]) -> Tensor:
+        """PIL images -> normalised model input, float32 [B, 3, H, W], on the backbone's device."""
+        return self.normalise(torch.stack([self.to_uint8(image) for image in images]))
 
     @cached_property
     def tokenizer(self) -> Callable[[list[str]], Tensor]:

@@ -20,15 +20,16 @@ from nearl.cli.options import (
 
 def run(args: argparse.Namespace) -> Result:
     from nearl.data.images import decode_one
+    from nearl.explain import MapRequest
     from nearl.explain.report import write_maps
 
     record = replace(view_of(decode_one(args.image), args), name="image")  # a file's name may be a person's
     layer, head = (None if value is None else value - 1 for value in (args.layer, args.head))
     how = {"colours": args.colours, "smooth": not args.patches, "contour": args.contour}
     classifier, out = classifier_of(args), out_folder(args.out)
-    result = write_maps(
-        classifier, record, args.class_name, out, args.method, args.against, layer, head, args.opacity, **how
-    )
+    classes = classifier.prompt_set.classes
+    request = MapRequest.named(classes, args.class_name, args.method, args.against, layer=layer, head=head)
+    result = write_maps(classifier, record, request, out, args.opacity, **how)
     return {"file": args.image, **result, "notice": NOTICE}, [m["png"] for m in result["maps"]] + [NOTICE]
 
 

@@ -9,11 +9,11 @@ from nearl.cli.options import Command, Result, adapter_options, backbone_of, log
 
 
 def run(args: argparse.Namespace) -> Result:
-    from nearl.explain.faithfulness import study, table
+    from nearl.explain.faithfulness import Plan, study, table
 
     maps = args.methods.split(",") if args.methods else None
-    backbone, kinds = backbone_of(args), args.kinds.split(",")
-    result = study(backbone, kinds, args.images, args.adapter, args.shots, args.curves, maps, args.seed, log)
+    plan = Plan(args.kinds.split(","), args.images, args.curves, args.adapter, args.shots, maps, args.seed)
+    result = study(backbone_of(args), plan, log)
     return {**result, "notice": NOTICE}, [*table(result), NOTICE]
 
 

@@ -1,18 +1,22 @@
-"""Where the model looked and what teaching added: one file per map, one registry, and how a map is drawn and
+"""Where the model looked and what teaching added: maps behind one registry, how they are drawn and how they are
 checked."""
 
+from nearl.explain.card import MapCard
+from nearl.explain.drawing import available, draw, explain, gradcam, heatmaps, look, scorer_of
 from nearl.explain.heatmap import Heatmap, difference
-from nearl.explain.maps.cam import gradcam
-from nearl.explain.registry import METHODS, available, draw, explain
+from nearl.explain.registry import MAPS
 from nearl.explain.render import heat_layer, overlay
+from nearl.explain.request import MapRequest
 from nearl.explain.score import ALONE, OTHERS, Score, Scorer, randomised
 from nearl.explain.trace import Trace
 
 __all__ = [
     "ALONE",
-    "METHODS",
+    "MAPS",
     "OTHERS",
     "Heatmap",
+    "MapCard",
+    "MapRequest",
     "Score",
     "Scorer",
     "Trace",
@@ -22,6 +26,9 @@ __all__ = [
     "explain",
     "gradcam",
     "heat_layer",
+    "heatmaps",
+    "look",
     "overlay",
     "randomised",
+    "scorer_of",
 ]

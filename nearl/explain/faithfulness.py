@@ -1,4 +1,4 @@
-"""Is a map faithful? Measured where the truth is known: on phantoms whose lesion has an exact mask, against controls.
+"""Whether maps are faithful, measured on phantoms whose lesion has an exact mask, against controls.
 
 - pointing game (Zhang et al., ECCV 2016): the highest patch touches the lesion;
 - energy: share of the map's positive values inside the lesion (Wang et al., Score-CAM, 2020);
@@ -14,6 +14,7 @@ patches (our choice), so the chance of the pointing game is the share of patches
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,10 +26,12 @@ from nearl.backbones import Backbone
 from nearl.data.images import ImageRecord
 from nearl.data.phantoms.kinds import CLASSES, make_phantom, phantom_set
 from nearl.errors import NearlError
+from nearl.explain.drawing import available, draw
 from nearl.explain.heatmap import Heatmap
 from nearl.explain.maps.occlusion import cover
-from nearl.explain.registry import METHODS, available, draw
-from nearl.explain.score import Score, Scorer, randomised
+from nearl.explain.registry import MAPS
+from nearl.explain.request import MapRequest
+from nearl.explain.score import Scorer, randomised
 from nearl.explain.trace import Trace
 from nearl.methods import Task, make, restore
 from nearl.prompts import PromptSet
@@ -46,8 +49,10 @@ MAP, CONTROL, RANDOM = "map", "randomised model", "random map"
 
 
 def covered(mask: np.ndarray, box: tuple[float, float, float, float], grid: tuple[int, int]) -> np.ndarray:
-    """Share of each patch that a mask (bool [height, width] of the image) covers, float32 [grid height, grid width].
-    ``box``: what the model sees, as in a Heatmap; beyond the image there is nothing."""
+    """Return the share of each patch, float32 [grid height, grid width], that a mask covers.
+
+    ``mask``: bool [height, width] of the image. ``box``: what the model sees, as in a Heatmap.
+    """
     left, top, right, bottom = box
     fine = 8  # samples per patch and side
     ys = top + (np.arange(grid[0] * fine) + 0.5) * (bottom - top) / (grid[0] * fine)
@@ -60,7 +65,7 @@ def covered(mask: np.ndarray, box: tuple[float, float, float, float], grid: tupl
 
 
 def place_measures(values: np.ndarray, cover_share: np.ndarray) -> dict[str, float]:
-    """Pointing, energy and IoU of raw values [grid height, grid width]; a map without a peak points nowhere."""
+    """Return pointing, energy and IoU of raw values [grid height, grid width]; a map without a peak points nowhere."""
     touched = cover_share > 0
     if np.ptp(values) == 0:
         return {"pointing": 0.0, "energy": 0.0, "iou": 0.0}
@@ -80,7 +85,7 @@ def place_measures(values: np.ndarray, cover_share: np.ndarray) -> dict[str, flo
 def curve_measures(
     scorer: Scorer, pixels: Tensor, class_index: int, maps: Sequence[np.ndarray]
 ) -> list[dict[str, float]]:
-    """Deletion and insertion of several maps of one image, normalised pixels [3, H, W], in one row of batches."""
+    """Return deletion and insertion of several maps of one image, normalised pixels [3, H, W]."""
     grid, fill = maps[0].shape, pixels.mean((1, 2), keepdim=True)
     inner = FRACTIONS[1:-1]
     hidden = [torch.zeros(grid, dtype=torch.bool), torch.ones(grid, dtype=torch.bool)]
@@ -103,8 +108,10 @@ def curve_measures(
 
 
 def mean_interval(values: Sequence[float], yes_no: bool = False, draws: int = 2000) -> dict:
-    """Mean and 95 % interval for the sampling of images: bootstrap, or Jeffreys for ``yes_no`` values, which does not
-    collapse where all are alike."""
+    """Return the mean and its 95 % interval for the sampling of images.
+
+    Bootstrap, or Jeffreys for ``yes_no`` values, which does not collapse where all are alike.
+    """
     values = np.asarray(values, dtype=np.float64)
     if yes_no:
         hits, n = values.sum(), len(values)
@@ -119,140 +126,171 @@ def mean_interval(values: Sequence[float], yes_no: bool = False, draws: int = 20
 # ----------------------------------------------------------------------------------------------------------- the study
 
 
-def study(
-    backbone: Backbone,
-    kinds: Sequence[str],
-    images: int = 200,
-    adapter: str | None = None,
-    shots: int = 16,
-    curves: int = 60,
-    methods: Sequence[str] | None = None,
-    seed: int = 0,
-    log: Callable[[str], None] = lambda line: None,
-) -> dict:
-    """All measures on ``images`` phantoms with a lesion, spread over ``kinds``, explaining "lesion" against "no
-    lesion".
+@dataclass(frozen=True)
+class Plan:
+    """What a study measures."""
 
-    The model is adapted with ``adapter`` (a path) or, without, with one taught for each kind on ``shots`` other
-    phantoms per class (0: the frozen model, whose control has a randomised head alone). Curves and slow maps are taken
-    on ``curves`` of the images, the same ones. Returns {"rows": [{"method", "which", measure: {"mean", "interval",
-    "n"}, ...}], "chance": {...}, "agreement": {method: rank correlation of the map with its randomised control},
-    "beats_chance": {method: bool}, ...}: pointing at least twice as often as chance, and more often than the random map
-    beyond both intervals.
+    kinds: Sequence[str]  # kinds of phantoms, over which the images are spread
+    images: int = 200  # phantoms with a lesion
+    curves: int = 60  # of these, for curves and slow maps
+    adapter: str | None = None  # path of the adapter to use for every kind; None: teach one for each kind
+    shots: int = 16  # phantoms per class to teach it with; 0: study the frozen model
+    maps: Sequence[str] | None = None  # keys of MAPS; None: every map that the model can draw
+    seed: int = 0
+
+    def __post_init__(self):
+        for key in self.maps or ():
+            MAPS[key]
+        if self.images < len(self.kinds) or self.curves < 1:
+            raise NearlError(
+                f"At least one image of each of the {len(self.kinds)} kinds is needed, and one for the curves."
+            )
+
+    def share(self, total: int, kind: int) -> int:
+        """How many of ``total`` belong to the kind with this number."""
+        return (kind + 1) * total // len(self.kinds) - kind * total // len(self.kinds)
+
+
+@dataclass
+class Found:
+    """What was measured, over all images so far."""
+
+    measures: dict[tuple[str, str], dict[str, list[float]]] = field(default_factory=dict)  # by (map, which model)
+    agreement: dict[str, list[float]] = field(default_factory=dict)  # rank correlation with the randomised control
+    chance: dict[str, list[float]] = field(default_factory=dict)  # expected place measures of a random map
+    right: list[bool] = field(default_factory=list)  # whether the model takes the image for a lesion
+
+    def rows(self) -> list[dict]:
+        """One row for each map and model, with mean and interval of every measure."""
+        return [
+            {"method": key, "which": which, **{m: mean_interval(v, m == "pointing") for m, v in values.items()}}
+            for (key, which), values in self.measures.items()
+        ]
+
+
+def study(backbone: Backbone, plan: Plan, log: Callable[[str], None] = lambda line: None) -> dict:
+    """Take all measures, explaining "lesion" against "no lesion".
+
+    Returns {"rows": [{"method", "which", measure: {"mean", "interval", "n"}, ...}], "chance": {...}, "agreement": {map:
+    rank correlation with its randomised control}, "beats_chance": {map: bool}, "beats_control": {map: bool}, ...}.
+    A map beats chance if it points at least twice as often as chance, and more often than the random map beyond both
+    intervals. The control of a frozen model has a randomised head alone.
     """
-    unknown = [m for m in methods or () if m not in METHODS]
-    if unknown:
-        raise NearlError(f"There is no map called '{unknown[0]}'; choose from {', '.join(METHODS)}.")
-    if images < len(kinds) or curves < 1:
-        raise NearlError(f"At least one image of each of the {len(kinds)} kinds is needed, and one for the curves.")
-    found: dict[tuple[str, str], dict[str, list[float]]] = {}
-    agreement: dict[str, list[float]] = {}
-    chance: dict[str, list[float]] = {"pointing": [], "energy": [], "iou": []}
-    right = []
-    for number, kind in enumerate(kinds):
-        share = lambda total, i=number: (i + 1) * total // len(kinds) - i * total // len(kinds)  # noqa: E731
-        classifier = _taught(backbone, kind, adapter, shots, seed, log)
-        one_kind = _Kind(classifier, kind, methods, seed)
-        for start in range(0, share(images), BATCH):
-            count = min(BATCH, share(images) - start)
-            with_curves = max(0, min(count, max(share(curves), 1) - start))
-            right += one_kind.measure(start, count, with_curves, found, agreement, chance)
-            log(f"{kind}: {start + count} of {share(images)} phantoms")
-    rows = [
-        {"method": method, "which": which, **{m: mean_interval(v, m == "pointing") for m, v in values.items()}}
-        for (method, which), values in found.items()
-    ]
-    luck = float(np.mean(chance["pointing"]))
+    found = Found()
+    for number, kind in enumerate(plan.kinds):
+        one_kind = _Kind(_taught(backbone, kind, plan, log), kind, plan)
+        images = plan.share(plan.images, number)
+        for start in range(0, images, BATCH):
+            count = min(BATCH, images - start)
+            with_curves = max(0, min(count, max(plan.share(plan.curves, number), 1) - start))
+            one_kind.measure(start, count, with_curves, found)
+            log(f"{kind}: {start + count} of {images} phantoms")
+    rows, luck = found.rows(), float(np.mean(found.chance["pointing"]))
     pointing = {(row["method"], row["which"]): row["pointing"] for row in rows}
     clearly = lambda one, other: one["interval"][0] > other["interval"][1]  # noqa: E731
-    ours = {method: value for (method, which), value in pointing.items() if which == MAP}
-    beats_chance = {m: bool(v["mean"] >= 2 * luck and clearly(v, pointing["random", RANDOM])) for m, v in ours.items()}
-    beats_control = {m: bool(clearly(v, pointing[m, CONTROL])) for m, v in ours.items()}
+    ours = {key: value for (key, which), value in pointing.items() if which == MAP}
+    by_chance = pointing["random", RANDOM]
+    taught = f"taught on {plan.shots} phantoms per class of each kind" if plan.shots else "none"
     return {
         "backbone": backbone.identity,
-        "adapter": adapter or (f"taught on {shots} phantoms per class of each kind" if shots else "none"),
-        "kinds": list(kinds),
-        "images": images,
-        "curves": curves,
-        "seed": seed,
-        "called_lesion": float(np.mean(right)),
-        "chance": {key: float(np.mean(values)) for key, values in chance.items()},
+        "adapter": plan.adapter or taught,
+        "kinds": list(plan.kinds),
+        "images": plan.images,
+        "curves": plan.curves,
+        "seed": plan.seed,
+        "called_lesion": float(np.mean(found.right)),
+        "chance": {key: float(np.mean(values)) for key, values in found.chance.items()},
         "rows": rows,
-        "agreement": {key: float(np.mean(values)) for key, values in agreement.items()},
-        "beats_chance": beats_chance,
-        "beats_control": beats_control,
+        "agreement": {key: float(np.mean(values)) for key, values in found.agreement.items()},
+        "beats_chance": {m: bool(v["mean"] >= 2 * luck and clearly(v, by_chance)) for m, v in ours.items()},
+        "beats_control": {m: bool(clearly(v, pointing[m, CONTROL])) for m, v in ours.items()},
     }
 
 
 class _Kind:
     """The maps of one kind of phantom, of the model and of its randomised control."""
 
-    def __init__(self, classifier: Classifier, kind: str, methods: Sequence[str] | None, seed: int):
-        self.kind, self.seed = kind, seed
+    def __init__(self, classifier: Classifier, kind: str, plan: Plan):
+        self.kind, self.seed = kind, plan.seed
         self.scorer = Scorer(classifier)
-        self.control = Scorer(randomised(classifier, seed), head_seed=seed)
-        self.cards = [m for m in available(classifier, self.scorer.adapted) if methods is None or m.key in methods]
-        self.score = Score(CLASSES.index("lesion"))
-        self.rng = np.random.default_rng([seed, 17])
+        self.control = Scorer(randomised(classifier, plan.seed), head_seed=plan.seed)
+        cards = available(classifier, self.scorer.adapted)
+        self.cards = [card for card in cards if plan.maps is None or card.key in plan.maps]
+        self.class_index = CLASSES.index("lesion")
+        self.rng = np.random.default_rng([plan.seed, 17])
 
-    def measure(
-        self, start: int, count: int, with_curves: int, found: dict, agreement: dict, chance: dict
-    ) -> list[bool]:
-        """Adds what it finds of phantoms ``start`` onwards; returns which of them the model takes for a lesion."""
+    def measure(self, start: int, count: int, with_curves: int, found: Found) -> None:
+        """Add what is found on ``count`` phantoms from number ``start``, the first ``with_curves`` with curves."""
         phantoms = [make_phantom(self.kind, True, SCENE_SEED + self.seed * 100_003 + start + i) for i in range(count)]
         records = [ImageRecord.from_pixels(f"{i}.png", p.pixels) for i, p in enumerate(phantoms)]
-        drawn: dict[tuple[str, str], list[Heatmap]] = {}
-        for which, scorer in ((MAP, self.scorer), (CONTROL, self.control)):
-            trace = Trace(scorer, records)
-            if which == MAP:
-                pixels, called = trace.pixels, (trace.logits.argmax(-1) == self.score.class_index).tolist()
-            for card in self.cards:
-                if not card.slow:
-                    drawn[card.key, which] = draw(trace, card.key, self.score)
-            if with_curves:
-                few = Trace(scorer, records[:with_curves], gradient=False)
-                drawn |= {(c.key, which): draw(few, c.key, self.score) for c in self.cards if c.slow}
+        drawn, trace = self._draw(records, with_curves)
+        found.right += (trace.logits.argmax(-1) == self.class_index).tolist()
         first = next(iter(drawn.values()))[0]
         for i, phantom in enumerate(phantoms):
             share = covered(phantom.mask, first.box, first.values.shape)
-            chance["pointing"].append(float((share > 0).mean()))
-            chance["energy"].append(float(share.mean()))
-            k = (share > 0).sum()
-            chance["iou"].append(float(k * k / share.size / max(2 * k - k * k / share.size, 1)))
+            for name, value in _by_chance(share).items():
+                found.chance.setdefault(name, []).append(value)
             maps = {key: heatmaps[i].values for key, heatmaps in drawn.items() if i < len(heatmaps)}
             maps["random", RANDOM] = self.rng.random(first.values.shape)
             results = {key: place_measures(values, share) for key, values in maps.items()}
             if i < with_curves:
-                curves = curve_measures(self.scorer, pixels[i], self.score.class_index, list(maps.values()))
+                curves = curve_measures(self.scorer, trace.pixels[i], self.class_index, list(maps.values()))
                 for key, more in zip(maps, curves, strict=True):
                     results[key] |= more
             for key, measures in results.items():
                 for name, value in measures.items():
-                    found.setdefault(key, {m: [] for m in MEASURES})[name].append(value)
+                    found.measures.setdefault(key, {m: [] for m in MEASURES})[name].append(value)
+            self._agree(maps, found)
+
+    def _draw(self, records: list[ImageRecord], with_curves: int) -> tuple[dict[tuple[str, str], list[Heatmap]], Trace]:
+        """Every map of the model and of its control, the slow ones of the first images alone; and the model's trace."""
+        drawn, traces = {}, {}
+        for which, scorer in ((MAP, self.scorer), (CONTROL, self.control)):
+            traces[which] = Trace(scorer, records)
+            few = Trace(scorer, records[:with_curves], gradient=False) if with_curves else None
             for card in self.cards:
-                if (card.key, MAP) in maps:
-                    pair = maps[card.key, MAP].ravel(), maps[card.key, CONTROL].ravel()
-                    if all(np.ptp(values) > 0 for values in pair):
-                        agreement.setdefault(card.key, []).append(float(spearmanr(*pair).statistic))
-        return called
+                trace = few if card.slow else traces[which]
+                if trace is not None:
+                    drawn[card.key, which] = draw(trace, MapRequest(card.key, self.class_index))
+        return drawn, traces[MAP]
+
+    def _agree(self, maps: dict[tuple[str, str], np.ndarray], found: Found) -> None:
+        """Add the rank correlation of each map of one image with its control."""
+        for card in self.cards:
+            if (card.key, MAP) in maps:
+                pair = maps[card.key, MAP].ravel(), maps[card.key, CONTROL].ravel()
+                if all(np.ptp(values) > 0 for values in pair):
+                    found.agreement.setdefault(card.key, []).append(float(spearmanr(*pair).statistic))
 
 
-def _taught(backbone: Backbone, kind: str, path: str | None, shots: int, seed: int, log: Callable) -> Classifier:
-    example = phantom_set(kind, max(shots, 1), seed=TEACH_SEED + seed)
+def _by_chance(share: np.ndarray) -> dict[str, float]:
+    """Expected place measures of a random map, for the share of each patch that the lesion covers."""
+    k = (share > 0).sum()
+    shared = k * k / share.size
+    return {
+        "pointing": float((share > 0).mean()),
+        "energy": float(share.mean()),
+        "iou": float(shared / max(2 * k - shared, 1)),
+    }
+
+
+def _taught(backbone: Backbone, kind: str, plan: Plan, log: Callable[[str], None]) -> Classifier:
+    """The classifier of one kind, with the adapter that the plan asks for."""
+    example = phantom_set(kind, max(plan.shots, 1), seed=TEACH_SEED + plan.seed)
     prompt_set = PromptSet.from_dict(example.prompts).for_classes(example.classes)
     method = None
-    if path is not None:
-        method = restore(backbone, load_adapter(path, backbone.identity))
-    elif shots:
+    if plan.adapter is not None:
+        method = restore(backbone, load_adapter(plan.adapter, backbone.identity))
+    elif plan.shots:
         log(f"{kind}: teaching on {len(example)} phantoms")
         method = make("nearl", Task(backbone, prompt_set, example))
-        for _ in method.fit(Recipe(seed=seed)):
+        for _ in method.fit(Recipe(seed=plan.seed)):
             pass
     return Classifier(backbone, prompt_set, method)
 
 
 def table(result: dict) -> list[str]:
-    """The result as lines of a Markdown table, with what it was taken on and which maps do not beat chance."""
+    """Return the result as lines of a Markdown table, with what was measured and which maps do not beat chance."""
 
     def cell(row: dict, name: str) -> str:
         value = row.get(name)
@@ -261,9 +299,9 @@ def table(result: dict) -> list[str]:
         low, high = value["interval"]
         return f"{value['mean']:.2f} ({low:.2f} to {high:.2f})"
 
-    order = {key: i for i, key in enumerate(METHODS)}
+    order = {key: i for i, key in enumerate(MAPS)}
     rows = sorted(result["rows"], key=lambda row: (order.get(row["method"], 99), row["which"] != MAP))
-    names = {key: card.name for key, card in METHODS.items()} | {"random": "Random map"}
+    names = {key: card.name for key, card in MAPS.items()} | {"random": "Random map"}
     lines = [
         f"{result['images']} phantoms ({', '.join(result['kinds'])}), {result['adapter']}; deletion, insertion and the "
         f"slow maps on {result['curves']} of them. {result['called_lesion']:.0%} are taken for a lesion. By chance: "

@@ -17,14 +17,18 @@ OTHERS, ALONE = "others", "alone"
 
 
 class Score(NamedTuple):
-    """The class's logit less the mean of the other classes' (``OTHERS``, our default: probabilities are relative to the
-    prompts too, and what raises all logits alike says nothing), less one other class's (its number), or ``ALONE``."""
+    """A class's logit less the mean of the other classes' (``OTHERS``), less that of one other class (its number), or
+    ``ALONE``.
+
+    ``OTHERS`` is our default: probabilities are relative to the prompts too, and what raises all logits alike decides
+    nothing.
+    """
 
     class_index: int
     against: int | str = OTHERS
 
     def weights(self, count: int) -> Tensor:
-        """float32 [C]: the score is their scalar product with the logits.
+        """Return float32 [C], whose scalar product with the logits is the score.
 
         Raises NearlError for a class that is not there.
         """
@@ -40,11 +44,11 @@ class Score(NamedTuple):
         return w
 
     def of(self, logits: Tensor) -> Tensor:
-        """[..., C] -> [...]."""
+        """Logits [..., C] -> scores [...]."""
         return logits @ self.weights(logits.shape[-1]).to(logits)
 
     def words(self, classes: tuple[str, ...]) -> str:
-        """What the class is compared with."""
+        """What the class is compared with, "" where it stands alone."""
         if self.against == ALONE or len(classes) == 1:
             return ""
         if self.against == OTHERS and len(classes) > 2:
@@ -53,15 +57,14 @@ class Score(NamedTuple):
 
 
 class Scorer:
-    """Normalised pixels [B, 3, H, W] -> logits [B, C] of the frozen model or of the taught method.
+    """Normalised pixels [B, 3, H, W] -> logits [B, C] by one method, with the text side encoded once.
 
-    ``adapted`` None takes the taught method if there is one. ``head_seed`` permutes the coordinates of the image
-    embeddings, which randomises the head and keeps all angles between classes. Raises NearlError for a taught method
-    where there is none, or of which no map can be drawn.
+    ``adapted`` None takes the adapted model if there is one. ``head_seed`` permutes the coordinates of the image
+    embeddings before they are scored, which randomises the head and keeps all angles between classes. Raises NearlError
+    for an adapted model without an adapter, or whose method no map can be drawn of.
     """
 
     def __init__(self, classifier: Classifier, adapted: bool | None = None, head_seed: int | None = None):
-        self.classifier = classifier
         self.adapted = classifier.method is not None if adapted is None else adapted
         method = classifier.method if self.adapted else classifier.zero_shot
         if method is None:
@@ -70,30 +73,31 @@ class Scorer:
             raise NearlError(Shows.TOKENS.value.format(title=method.card.title))
         self.method, self.backbone = method, method.tower
         self.classes = tuple(classifier.prompt_set.classes)
-        self.order = None
+        with self.backbone.lock, torch.no_grad():
+            self.method.warm()
+        self.turn = None
         if head_seed is not None:
             generator = torch.Generator().manual_seed(head_seed)
-            order = torch.randperm(self.backbone.embed_dim, generator=generator)
-            self.order = order.to(self.backbone.device)
-
-    @property
-    def embeddings(self) -> Tensor:
-        """Unit class embeddings [C, E] to compare image embeddings with."""
-        embeddings = self.method.classes()
-        return embeddings if self.order is None else embeddings[:, torch.argsort(self.order)]
+            self.turn = torch.randperm(self.backbone.embed_dim, generator=generator).to(self.backbone.device)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """The caller holds the backbone's lock and decides about gradients."""
-        return self.method.see(pixels, self.order)
+        return self.method.see(pixels, self.turn)
+
+    def scores(self, embeddings: Tensor) -> Tensor:
+        """Image embeddings [..., E] -> logits [..., C], for methods that show ``Shows.LINEAR``."""
+        return self.method.scores(embeddings if self.turn is None else embeddings[..., self.turn])
 
 
 def randomised(classifier: Classifier, seed: int) -> Classifier:
-    """The same classifier with every tensor of its adapter shuffled: the control of Adebayo et al., "Sanity Checks for
-    Saliency Maps", NeurIPS 2018, together with a ``Scorer`` that has a ``head_seed``."""
+    """Return the same classifier with every tensor of its adapter shuffled.
+
+    With a ``Scorer`` that has a ``head_seed`` this is the control of Adebayo et al., "Sanity Checks for Saliency Maps",
+    NeurIPS 2018.
+    """
     if classifier.method is None:
         return classifier
-    adapter = classifier.method.adapter()
-    generator = torch.Generator().manual_seed(seed)
+    adapter, generator = classifier.method.adapter(), torch.Generator().manual_seed(seed)
     state = {
         key: value.reshape(-1)[torch.randperm(value.numel(), generator=generator)].reshape(value.shape)
         for key, value in adapter.state.items()

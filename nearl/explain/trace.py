@@ -11,75 +11,67 @@ from torch import Tensor, nn
 from nearl.data.images import ImageRecord
 from nearl.explain.capture import Capture
 from nearl.explain.score import Score, Scorer
-from nearl.methods.shows import Update
+from nearl.methods.shows import Queries, Update
 
 CAM, POOL, LAST, QUERIES = ("cam",), ("pool",), ("last",), ("queries",)
+
+
+def parts(adapter: nn.Module, args: tuple, out: Tensor) -> Update:
+    """What one call of an adapter added, for `Capture`."""
+    return adapter.parts(args, out)
 
 
 class Trace:
     """The forward pass, and for each score at most one backward pass.
 
-    ``logits`` [B, C]; ``tokens`` [B, N, d] as they are pooled; ``attention`` one [B, heads, N, N] per block;
-    ``pool_attention`` [B, heads, 1, N] or None; ``norms`` the output [B, N, d] of each block's first norm; ``cam`` that
-    of the tower's ``cam_layer``; ``updates`` {block: Update} of the adapters; ``query_attention`` {block: [B, M, N +
-    C]}, what each synergy query attends to: the tokens, then the prompts' summaries.
+    ``logits`` [B, C]; ``tokens`` [B, N, D] as they are pooled; ``attention`` one [B, heads, N, N] per block;
+    ``pool_attention`` [B, heads, 1, N] or None; ``norms`` the output [B, N, D] of each block's first norm; ``cam`` that
+    of the tower's ``cam_layer``; ``updates`` {block: Update} of adapters; ``query_attention`` {block: [B, M, N + T]},
+    what each of a method's queries attends to: the tokens, then the T sources of `Queries`.
 
-    Each image is independent of the others. ``gradient=False`` is the plain prediction with its attention and updates,
-    which need no gradient. The backbone's lock is held in every pass.
+    Each image is independent of the others. ``gradient=False`` is the plain prediction with its attention and updates.
+    The backbone's lock is held in every pass.
     """
 
     def __init__(self, scorer: Scorer, records: Sequence[ImageRecord], gradient: bool = True):
-        self.scorer, self.backbone, self.records = scorer, scorer.backbone, list(records)
-        self.tower, self.gradient = self.backbone.vision, gradient
-        self.adapters, self.queries = scorer.method.updates("vision"), scorer.method.queries()
-        with self.backbone.lock, torch.set_grad_enabled(gradient), self._capture() as seen:
-            self.pixels = scorer.classifier.pixels(self.records)
+        self.scorer, self.method, self.backbone = scorer, scorer.method, scorer.backbone
+        self.records, self.tower, self.gradient = list(records), scorer.backbone.vision, gradient
+        adapters, self.queries = self.method.updates("vision"), self.method.queries()
+        with self.backbone.lock, torch.set_grad_enabled(gradient), self._capture(adapters) as seen:
+            self.pixels = self.backbone.pixels([record.image() for record in self.records])
             self.logits = scorer.logits(self.pixels)
         blocks = range(self.tower.depth)
         self.attention = [seen.attention[k][0] for k in blocks]
         self.pool_attention = (seen.attention[POOL] or [None])[0] if POOL in seen.attention else None
         self.norms = [seen.outputs["norm", k][0] for k in blocks]
         self.cam = seen.outputs[CAM][0]
-        self.updates: dict[int, Update] = {k: seen.results["update", k][0] for k in self.adapters}
+        self.updates: dict[int, Update] = {k: seen.results["update", k][0] for k in adapters}
         self.tokens = seen.outputs[LAST][0]
-        self.query_attention = self._query_attention(seen)
+        self.query_attention = {} if self.queries is None else _by_block(self.queries, seen.attention[QUERIES])
         self._grads: dict[tuple[Score, Hashable], Tensor] = {}
 
-    def _capture(self) -> Capture:
-        blocks = self.tower.blocks
-        inside: dict[Hashable, nn.Module] = dict(enumerate(blocks))
-        outputs = {("norm", k): self.tower.first_norm(k) for k in range(self.tower.depth)}
-        outputs |= {CAM: self.tower.cam_layer, LAST: blocks[-1]}
-        pool = self.tower.attention_pool
-        if pool is not None:
-            inside[POOL] = pool
-        parts = lambda module, args, out: module.parts(args, out)  # noqa: E731
-        calls = {("update", k): (adapter, parts) for k, adapter in self.adapters.items()}
-        outputs[LAST] = self.adapters.get(len(blocks) - 1, blocks[-1])
+    def _capture(self, adapters: dict[int, nn.Module]) -> Capture:
+        tower, last = self.tower, self.tower.depth - 1
+        inside: dict[Hashable, nn.Module] = dict(enumerate(tower.blocks))
+        if tower.attention_pool is not None:
+            inside[POOL] = tower.attention_pool
         if self.queries is not None:
             inside[QUERIES] = self.queries.module
-        return Capture(inside, outputs, calls, leaf=blocks[0])
-
-    def _query_attention(self, seen: Capture) -> dict[int, Tensor]:
-        """Of the first shared block, averaged over its heads, at the steps that end a vision block."""
-        if self.queries is None or QUERIES not in seen.attention:
-            return {}
-        steps = zip(self.queries.steps, seen.attention[QUERIES], strict=True)
-        weights = {k: w.detach().unflatten(1, (self.queries.heads, -1)) for k, w in steps}
-        return {k: w.mean(1) for k, w in weights.items() if k is not None}
+        outputs = {("norm", k): tower.first_norm(k) for k in range(tower.depth)}
+        outputs |= {CAM: tower.cam_layer, LAST: adapters.get(last, tower.blocks[last])}
+        calls = {("update", k): (adapter, parts) for k, adapter in adapters.items()}
+        return Capture(inside, outputs, calls, leaf=tower.blocks[0])
 
     def grad(self, score: Score, *keys: Hashable) -> list[Tensor]:
-        """Gradients of the score with respect to what was seen: a block's number for its attention, ``POOL`` for that
-        of the pooling, ``CAM``, or ("norm", k). Float32, detached, zero where the score does not depend on it.
+        """Return the gradients of the score with respect to what was seen.
 
-        Whatever needs attention fetches everything in one backward pass; ``CAM`` alone needs only the way to that
-        layer.
+        ``keys``: a block's number for its attention, ``POOL`` for that of the pooling, ``CAM``, or ("norm", k). The
+        gradients are float32, detached, and zero where the score does not depend on it. ``CAM`` alone needs only the
+        way to that layer; any other key fetches all of them in one backward pass.
         """
         missing = [key for key in keys if (score, key) not in self._grads]
         if missing:
-            wanted = self._differentiable()
-            if missing == [CAM]:
-                wanted = {CAM: self.cam}
+            wanted = {CAM: self.cam} if missing == [CAM] else self._differentiable()
             with self.backbone.lock, torch.enable_grad():
                 value = score.of(self.logits).sum()
                 found = torch.autograd.grad(value, list(wanted.values()), retain_graph=True, allow_unused=True)
@@ -92,11 +84,18 @@ class Trace:
         tensors |= {("norm", k): x for k, x in enumerate(self.norms)} | {CAM: self.cam}
         return tensors if self.pool_attention is None else {**tensors, POOL: self.pool_attention}
 
-    @property
-    def token_pooled(self) -> bool:
-        """True where the class token alone is pooled, so that the last block's attention is the last to read
-        patches."""
-        return self.tower.token_pooled
+    def readout(self) -> Tensor:
+        """How the pooling reads the last tokens, [B, N], rows sum to one: the class token, all patches alike, or by the
+        attention that pools."""
+        if self.pool_attention is not None:
+            return self.pool_attention.detach().mean((1, 2))
+        prefix = self.tower.prefix_tokens
+        readout = torch.zeros(self.tokens.shape[:2], device=self.tokens.device)
+        if self.tower.token_pooled:
+            readout[:, 0] = 1.0
+        else:
+            readout[:, prefix:] = 1 / (readout.shape[1] - prefix)
+        return readout
 
     def to_grid(self, per_token: Tensor) -> np.ndarray:
         """[B, N] -> float32 [B, grid height, grid width], without the prefix tokens."""
@@ -104,6 +103,15 @@ class Trace:
         return patches.unflatten(1, self.tower.grid).cpu().numpy()
 
     def to_channels(self, tokens: Tensor) -> np.ndarray:
-        """[B, N, d] -> float32 [B, d, grid height, grid width]."""
+        """[B, N, D] -> float32 [B, D, grid height, grid width]."""
         patches = tokens.detach()[:, self.tower.prefix_tokens :].float()
         return patches.unflatten(1, self.tower.grid).permute(0, 3, 1, 2).cpu().numpy()
+
+
+def _by_block(queries: Queries, attention: list[Tensor]) -> dict[int, Tensor]:
+    """Mean attention over heads, [B, M, N + T], at the steps that follow a vision block."""
+    return {
+        k: weights.detach().unflatten(1, (queries.heads, -1)).mean(1)
+        for k, weights in zip(queries.steps, attention, strict=True)
+        if k is not None
+    }

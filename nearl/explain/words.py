@@ -1,4 +1,4 @@
-"""Which words of the prompts carried a class's score: the same relevance, in the text tower (see relevance.py)."""
+"""Which words of the prompts carried a class's score: relevance (see maps/relevance.py) in the text tower."""
 
 from __future__ import annotations
 
@@ -19,37 +19,36 @@ from nearl.train.batches import PromptTokens
 
 @dataclass(frozen=True)
 class Words:
-    """One prompt's words and the share of the relevance that each carries (they sum to one, or all are 0)."""
+    """One prompt and its words."""
 
     prompt: str
     words: list[str]
-    shares: list[float]
+    shares: list[float]  # of the relevance, one for each word; they sum to one, or all are 0
 
 
 def words(trace: Trace, class_index: int, image: int = 0) -> list[Words]:
-    """Of each prompt of a class, for one image of the trace: the score is the class's own logit.
+    """Return the words of each prompt of a class, for one image of the trace; the score is the class's own logit.
 
-    What stands before the first and after the last word (start and end tokens, padding) is left out of the shares. How
-    the pooling reads the last tokens is told from the gradient that reaches them (our choice).
-    Raises NearlError for a class that is not there, for per-image context, where no prompt stands by itself, and for
-    adapters of other methods than NEARL.
+    What is before the first and after the last word (start and end tokens, padding) is left out of the shares. How the
+    pooling reads the last tokens is taken from the gradient that reaches them (our choice). Raises NearlError for a
+    class that is not there, and for a method that does not show ``Shows.WORDS``.
     """
-    scorer, backbone = trace.scorer, trace.backbone
-    if Shows.WORDS not in scorer.method.shows:
-        raise NearlError(Shows.WORDS.value.format(title=scorer.method.card.title))
-    if not 0 <= class_index < len(scorer.classes):
+    method, backbone, tower = trace.method, trace.backbone, trace.backbone.text
+    if Shows.WORDS not in method.shows:
+        raise NearlError(Shows.WORDS.value.format(title=method.card.title))
+    if not 0 <= class_index < len(trace.scorer.classes):
         raise NearlError(f"There is no class number {class_index + 1} among these prompts.")
-    texts = scorer.classifier.prompt_set.texts()[class_index]
+    texts = method.task.prompt_set.texts()[class_index]
     tokens = backbone.tokenize(texts)
-    tower = backbone.text
-    with torch.no_grad():  # logit / scale = <image, class>; the image's unit embedding is not needed by itself
-        image_embedding = _image_embedding(trace, image)
-    capture = Capture(dict(enumerate(tower.blocks)), {"last": _last(trace)}, leaf=tower.blocks[0])
+    with torch.no_grad():  # logit / scale = <image, class>
+        image_embedding = F.normalize(trace.tower.pool(trace.tokens[image : image + 1].detach()).float(), dim=-1)[0]
+    last = method.updates("text").get(tower.depth - 1, tower.blocks[-1])
+    capture = Capture(dict(enumerate(tower.blocks)), {"last": last}, leaf=tower.blocks[0])
     with backbone.lock, torch.enable_grad(), capture as seen:
-        embedding = scorer.method.encode_text(PromptTokens(tokens, [len(texts)]))[0]
+        embedding = method.encode_text(PromptTokens(tokens, [len(texts)]))[0]
         weights = [seen.attention[k][0] for k in range(tower.depth)]
-        last = seen.outputs["last"][0]
-        *grads, end = torch.autograd.grad((image_embedding * embedding).sum(), [*weights, last], allow_unused=True)
+        read = [*weights, seen.outputs["last"][0]]
+        *grads, end = torch.autograd.grad((image_embedding * embedding).sum(), read, allow_unused=True)
     grads = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, grads, strict=True)]
     readout = torch.linalg.vector_norm(end, dim=-1)
     readout = readout / readout.sum(1, keepdim=True).clamp(min=torch.finfo(readout.dtype).tiny)
@@ -57,18 +56,8 @@ def words(trace: Trace, class_index: int, image: int = 0) -> list[Words]:
     return [_shares(backbone, text, ids, row) for text, ids, row in zip(texts, tokens, relevance, strict=True)]
 
 
-def _last(trace: Trace):
-    tower = trace.backbone.text
-    return trace.scorer.method.updates("text").get(tower.depth - 1, tower.blocks[-1])
-
-
-def _image_embedding(trace: Trace, image: int) -> Tensor:
-    pooled = trace.tower.pool(trace.tokens[image : image + 1].detach())
-    return F.normalize(pooled.float(), dim=-1)[0]
-
-
 def _shares(backbone: Backbone, text: str, ids: Tensor, relevance: Tensor) -> Words:
-    """Tokens to words: a tokenizer splits at spaces first, so the words' own tokens follow one another."""
+    """Relevance of tokens -> shares of words; a tokenizer splits at spaces first, so a word's tokens are adjacent."""
     parts = text.split()
     special = set(backbone.tokenize([""])[0].tolist())
     counts = [sum(t not in special for t in row) for row in backbone.tokenize(parts).tolist()]

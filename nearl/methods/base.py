@@ -196,6 +196,10 @@ class Method(nn.Module):
         """Unit image embeddings [B, E] float32 of normalised pixels [B, 3, H, W]. The caller holds the lock."""
         return self.encode_tokens(self.tower.vision.embed(pixels))
 
+    def warm(self) -> None:
+        """Encode the prompts, which are cached, so that ``see`` runs the image side alone."""
+        self.classes()
+
     def see(self, pixels: Tensor, turn: Tensor | None = None) -> Tensor:
         """Logits [B, C] of normalised pixels [B, 3, H, W]. The caller holds the lock and decides about gradients.
 

@@ -35,6 +35,7 @@ from app.visitor.registry import Registry
 from app.visitor.workspace import GRACE_SECONDS, IDLE_SECONDS
 from nearl.data.phantoms.kinds import phantom_set, write_phantom_folder
 from nearl.errors import NearlError
+from nearl.explain import MapRequest
 from nearl.prompts import PromptSet, default_prompts, ready_sets
 from nearl.train.recipe import Recipe
 from tests.support.methods_data import teach
@@ -197,7 +198,7 @@ def test_an_empty_map_is_said_in_words(engine, workspace, images):
     reading.read(engine, workspace, default_prompts(["a", "b"]).to_dict())
     reading.map_layer(engine, workspace, MapChoice(BEFORE, "a"))
     (record,) = workspace.viewing.records
-    key = MapKey(record.digest, False, "a")
+    key = MapKey(record.digest, MapRequest("gradcam", 0, adapted=False))
     workspace.maps.keep([(key, replace(workspace.maps[key], values=0 * workspace.maps[key].values))])
     layer, words = reading.map_layer(engine, workspace, MapChoice(BEFORE, "a"))
     assert layer is None

@@ -15,7 +15,7 @@ from app.explain.actions import CLASSES, COMPARE, IMAGES, ONE, Choice
 from app.predict.actions import AFTER, BEFORE
 from app.visitor.workspace import Workspace
 from nearl.errors import NearlError
-from nearl.explain import METHODS
+from nearl.explain import MAPS
 from nearl.reading.classifier import Classifier
 from tests.support.reading import PROMPTS, Counter, adapter_for, reader, record
 
@@ -127,9 +127,7 @@ def test_a_map_that_is_no_better_than_chance_or_its_control_is_called_so(workspa
     }
     monkeypatch.setattr(explaining, "_measured", lambda: study)
     assert explaining.measured(workspace, "relevance") is None
-    words = {
-        k: map_views.card(METHODS[k], explaining.measured(workspace, k)) for k in ("attention", "novelty", "gradcam")
-    }
+    words = {k: map_views.card(MAPS[k], explaining.measured(workspace, k)) for k in ("attention", "novelty", "gradcam")}
     assert "Not better than chance" in words["attention"] and "5\u202f%" in words["attention"]
     assert "Not told apart from a scrambled model" in words["novelty"]
     assert "Checked" in words["gradcam"] and "note" not in words["gradcam"]

@@ -10,7 +10,8 @@ from PIL import Image
 from nearl.errors import NearlError
 from nearl.explain import (
     ALONE,
-    METHODS,
+    MAPS,
+    MapRequest,
     Score,
     Scorer,
     Trace,
@@ -20,7 +21,7 @@ from nearl.explain import (
     gradcam,
     randomised,
 )
-from nearl.explain.maps.novelty import profile
+from nearl.explain.layers import profile
 from nearl.explain.maps.relevance import carry
 from nearl.explain.report import write_maps
 from nearl.explain.trace import CAM
@@ -45,7 +46,7 @@ def test_every_map_is_about_the_patches_and_those_of_a_class_about_the_class(cla
     cards = available(classifier, adapted)
     assert {"gradcam", "relevance", "attention", "occlusion"} <= {card.key for card in cards}
     for card in cards:
-        maps = [draw(trace, card.key, Score(c, ALONE))[0] for c in range(2)]
+        maps = [draw(trace, MapRequest(card.key, c, ALONE))[0] for c in range(2)]
         for c, heatmap in enumerate(maps):
             assert heatmap.values.shape == classifier.backbone.vision.grid and heatmap.values.dtype == np.float32
             assert np.isfinite(heatmap.values).all() and heatmap.class_name == PROMPTS.classes[c]
@@ -64,7 +65,7 @@ def test_gradient_reaches_the_patches_of_every_layer(classifier, adapted):
     for grad in trace.grad(Score(0), *range(depth)):  # attention that patches receive
         assert grad[..., classifier.backbone.vision.prefix_tokens :].abs().max() > 0
     for layer in range(depth):
-        assert any(not draw(trace, "gradcam", Score(c), layer)[0].blank for c in range(2))
+        assert any(not draw(trace, MapRequest("gradcam", c, layer=layer))[0].blank for c in range(2))
 
 
 @pytest.mark.parametrize("adapted", [False, True])
@@ -82,9 +83,9 @@ def test_opened_attention_is_what_the_fused_kernel_computes(classifier, adapted)
 def test_a_batch_equals_its_single_images(classifier):
     records = [record(i) for i in range(3)]
     for card in available(classifier, True, slow=False):
-        together = explain(classifier, records, card.key, 1)
+        together = explain(classifier, records, MapRequest(card.key, 1))
         for one, heatmap in zip(records, together, strict=True):
-            alone = explain(classifier, [one], card.key, 1)[0]
+            alone = explain(classifier, [one], MapRequest(card.key, 1))[0]
             scale = np.abs(alone.values).max()
             np.testing.assert_allclose(heatmap.values, alone.values, atol=2e-3 * scale, err_msg=card.key)
 
@@ -94,7 +95,7 @@ def test_patch_evidence_adds_up_to_the_score(tiny):
     for adapted in (False, True):
         trace = Trace(Scorer(classifier, adapted), [record(0), record(1)])
         for score in (Score(0), Score(1, ALONE), Score(1, 0)):
-            sums = [m.values.sum() for m in draw(trace, "evidence", score)]
+            sums = [m.values.sum() for m in draw(trace, MapRequest("evidence", *score))]
             np.testing.assert_allclose(sums, score.of(trace.logits).detach(), rtol=1e-4, atol=1e-4)
 
 
@@ -113,9 +114,9 @@ def test_relevance_is_the_row_of_the_full_matrix():
 def test_rollout_and_attention_hold_all_of_the_attention(clip):
     trace = Trace(Scorer(clip), [record(0)], gradient=False)
     for card in ("rollout", "attention"):
-        assert 0 < draw(trace, card, Score(0))[0].values.sum() <= 100 + 1e-3
-    heads = [draw(trace, "attention", Score(0), 1, head)[0].values for head in range(3)]
-    np.testing.assert_allclose(np.mean(heads, 0), draw(trace, "attention", Score(0), 1)[0].values, rtol=1e-5)
+        assert 0 < draw(trace, MapRequest(card, 0))[0].values.sum() <= 100 + 1e-3
+    heads = [draw(trace, MapRequest("attention", 0, layer=1, head=head))[0].values for head in range(3)]
+    np.testing.assert_allclose(np.mean(heads, 0), draw(trace, MapRequest("attention", 0, layer=1))[0].values, rtol=1e-5)
 
 
 def test_a_new_adapter_adds_nothing_and_a_moved_one_something_new(tiny):
@@ -133,7 +134,7 @@ def test_a_new_adapter_adds_nothing_and_a_moved_one_something_new(tiny):
         with torch.no_grad():  # the first update by hand
             f = model.backbone.vision.block(0, model.backbone.vision.embed(model.pixels([record(0)])))
             z = torch.ones(1, 2, f.shape[-1])
-            oca = model.model.oca_vision["0"]
+            oca = model.method.updates("vision")[0]
             out = oca(f, z)
             parts = oca.parts((f, z), out)
             added = out - f
@@ -174,9 +175,9 @@ def test_one_forward_for_all_maps_and_one_backward_for_each_class(clip, monkeypa
     assert images.take() == 1 and texts.take() == 3
     for c in range(2):
         for key in ("relevance", "gradcam", "gradcam++", "hirescam", "layercam", "eigencam", "attention", "novelty"):
-            draw(trace, key, Score(c))
+            draw(trace, MapRequest(key, c))
     assert len(passes) == 2 and images.take() == 0
-    explain(clip, [record(1)], "gradcam", 0)
+    explain(clip, [record(1)], MapRequest("gradcam", 0))
     assert images.take() == 1 and texts.take() == 0  # prompts were encoded once
     images.handle.remove(), texts.handle.remove()
 
@@ -204,7 +205,7 @@ def test_explaining_changes_nothing_even_when_it_fails(classifier, monkeypatch):
     for adapted in (False, True):
         trace = Trace(Scorer(classifier, adapted), [record(3)])
         for card in available(classifier, adapted):
-            draw(trace, card.key, Score(1))
+            draw(trace, MapRequest(card.key, 1))
         words(trace, 0)
     profile(trace)
     assert same(before, snapshot(classifier))
@@ -229,7 +230,7 @@ def test_per_image_context_can_be_explained(tiny):
     classifier = reader(tiny("clip"), PROMPTS, adapter_for(tiny("clip"), text_context="image"))
     trace = Trace(Scorer(classifier), [record(3)])
     for card in available(classifier, True, slow=False):
-        maps = [draw(trace, card.key, Score(c, ALONE))[0].values for c in range(2)]
+        maps = [draw(trace, MapRequest(card.key, c, ALONE))[0].values for c in range(2)]
         assert any(np.ptp(values) > 0 for values in maps), card.key
         assert (np.abs(maps[0] - maps[1]).max() > 1e-3 * maps[0].max()) == card.by_class, card.key
 
@@ -237,19 +238,23 @@ def test_per_image_context_can_be_explained(tiny):
 def test_the_control_has_a_shuffled_adapter_and_head_and_leaves_the_model_alone(clip):
     before = snapshot(clip)
     control = randomised(clip, 0)
-    for key, value in control.adapter.state.items():
-        torch.testing.assert_close(value.flatten().sort().values, clip.adapter.state[key].flatten().sort().values)
-    maps = [draw(Trace(s, [record(3)]), "relevance", Score(0))[0] for s in (Scorer(clip), Scorer(control, head_seed=0))]
+    for key, value in control.method.adapter().state.items():
+        torch.testing.assert_close(
+            value.flatten().sort().values, clip.method.adapter().state[key].flatten().sort().values
+        )
+    maps = [explain(clip, [record(3)], MapRequest("relevance", 0, control=seed))[0] for seed in (None, 0)]
     assert np.corrcoef(maps[0].values.flat, maps[1].values.flat)[0, 1] < 0.99
-    head = Scorer(clip, head_seed=1).embeddings
-    torch.testing.assert_close(head @ head.T, Scorer(clip).embeddings @ Scorer(clip).embeddings.T)
+    images = torch.nn.functional.normalize(torch.randn(3, clip.backbone.embed_dim), dim=-1)
+    turned, plain = Scorer(clip, head_seed=1), Scorer(clip)
+    assert (turned.scores(images) - plain.scores(images)).abs().max() > 1e-3
+    torch.testing.assert_close(turned.scores(images[:, turned.turn.argsort()]), plain.scores(images))
     assert same(before, snapshot(clip))
 
 
 def test_a_map_against_one_other_class(tiny):
     three = type(PROMPTS)("t", ("a", "b", "c"), (("glioma",), ("normal brain",), ("lung scan",)))
     trace = Trace(Scorer(Classifier(tiny("bert-pooler"), three)), [record(0)])
-    one, two, both = (draw(trace, "evidence", Score(0, against))[0] for against in (1, 2, "others"))
+    one, two, both = (draw(trace, MapRequest("evidence", 0, against))[0] for against in (1, 2, "others"))
     np.testing.assert_allclose((one.values + two.values) / 2, both.values, atol=1e-5)
     assert (one.against, both.against) == ("b", "the other classes")
 
@@ -262,28 +267,29 @@ def test_refusals(tiny, clip):
     with pytest.raises(NearlError, match="no class number 3"):
         gradcam(frozen, record(0), 2)
     with pytest.raises(NearlError, match="needs an adapter"):
-        explain(frozen, [record(0)], "novelty", 0)
+        explain(frozen, [record(0)], MapRequest("novelty", 0))
     with pytest.raises(NearlError, match="averages its patches"):
-        explain(frozen, [record(0)], "evidence", 0)
+        explain(frozen, [record(0)], MapRequest("evidence", 0))
     with pytest.raises(NearlError, match="no map called 'gradcat'"):
-        explain(frozen, [record(0)], "gradcat", 0)
+        explain(frozen, [record(0)], MapRequest("gradcat", 0))
     with pytest.raises(NearlError, match="no layer 9"):
-        explain(frozen, [record(0)], "gradcam", 0, layer=8)
+        explain(frozen, [record(0)], MapRequest("gradcam", 0, layer=8))
     with pytest.raises(NearlError, match="has no head"):
-        explain(frozen, [record(0)], "gradcam", 0, head=0)
+        explain(frozen, [record(0)], MapRequest("gradcam", 0, head=0))
     with pytest.raises(NearlError, match="without"):
-        draw(Trace(Scorer(frozen), [record(0)], gradient=False), "relevance", Score(0))
+        draw(Trace(Scorer(frozen), [record(0)], gradient=False), MapRequest("relevance", 0))
     with pytest.raises(NearlError, match="Nothing has been taught"):
         profile(Trace(Scorer(frozen), [record(0)], gradient=False))
-    assert all(card.sentence.endswith(".") and card.limit.endswith(".") for card in METHODS.values())
+    assert all(card.sentence.endswith(".") and card.limit.endswith(".") for card in MAPS.values())
 
 
 def test_every_map_is_written_with_its_numbers(clip, tmp_path):
-    found = write_maps(clip, record(3, "scan.png", (36, 50)), "GLIOMA", tmp_path, "all", contour=0.9)
+    picture = record(3, "scan.png", (36, 50))
+    found = write_maps(clip, picture, MapRequest.named(PROMPTS.classes, "GLIOMA", "all"), tmp_path, contour=0.9)
     json.dumps(found)
     kinds = {(m["method"], m["adapted"]) for m in found["maps"]}
     drawn = {card.key for card in available(clip, True)}
-    assert kinds == {(k, a) for k in drawn for a in (False, True, None) if not METHODS[k].adapter or a}
+    assert kinds == {(k, a) for k in drawn for a in (False, True, None) if not MAPS[k].adapter or a}
     for m in found["maps"]:
         assert Image.open(m["png"]).size == (50, 36)
         comment = Image.open(m["figure"]).text["Comment"]
@@ -291,4 +297,4 @@ def test_every_map_is_written_with_its_numbers(clip, tmp_path):
         assert np.shape(m["values"]) == clip.backbone.vision.grid
     assert {w["adapted"] for w in found["words"]} == {False, True} and found["profile"]["text"]
     with pytest.raises(NearlError, match="no class 'cat'"):
-        write_maps(clip, record(3), "cat", tmp_path)
+        MapRequest.named(PROMPTS.classes, "cat")

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from nearl.errors import NearlError
-from nearl.explain import METHODS, Scorer
-from nearl.explain.faithfulness import covered, curve_measures, mean_interval, place_measures, study, table
+from nearl.explain import Scorer
+from nearl.explain.faithfulness import Plan, covered, curve_measures, mean_interval, place_measures, study, table
 from nearl.reading.classifier import Classifier
 from tests.support.reading import PROMPTS
 
@@ -62,7 +62,7 @@ def test_the_study_measures_every_map_and_its_controls(tiny, family):
     names = ["gradcam", "relevance", "occlusion", "novelty"]
     backbone = tiny(family)
     before = {key: value.clone() for key, value in backbone.model.state_dict().items()}
-    result = study(backbone, ["ultrasound", "smear"], images=5, shots=2, curves=3, methods=names)
+    result = study(backbone, Plan(["ultrasound", "smear"], images=5, shots=2, curves=3, maps=names))
     json.dumps(result)
     assert {(row["method"], row["which"]) for row in result["rows"]} == {
         *((name, which) for name in names for which in ("map", "randomised model")),
@@ -79,12 +79,11 @@ def test_the_study_measures_every_map_and_its_controls(tiny, family):
 
 
 def test_a_frozen_model_can_be_studied_and_wrong_names_are_refused(tiny):
-    result = study(tiny("clip"), ["smear"], images=2, shots=0, curves=1, methods=["gradcam"])
+    result = study(tiny("clip"), Plan(["smear"], images=2, shots=0, curves=1, maps=["gradcam"]))
     assert result["adapter"] == "none"
     with pytest.raises(NearlError, match="no map called 'x'"):
-        study(tiny("clip"), ["smear"], methods=["x"])
+        Plan(["smear"], maps=["x"])
     with pytest.raises(NearlError, match="no phantom"):
-        study(tiny("clip"), ["spleen"], images=2, curves=1)
+        study(tiny("clip"), Plan(["spleen"], images=2, curves=1))
     with pytest.raises(NearlError, match="At least one image"):
-        study(tiny("clip"), ["smear", "skin"], images=1)
-    assert "gradcam" in METHODS
+        Plan(["smear", "skin"], images=1)

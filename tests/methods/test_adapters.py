@@ -16,8 +16,7 @@ from app.visitor.workspace import Workspace
 from nearl.adapters.store import save_adapter, zip_adapter
 from nearl.cli.main import main
 from nearl.errors import NearlError
-from nearl.explain import Score, Scorer, Trace, draw
-from nearl.explain.registry import available
+from nearl.explain import MapRequest, Scorer, Trace, available, draw
 from nearl.explain.report import write_maps
 from nearl.explain.score import randomised
 from nearl.explain.words import words
@@ -151,11 +150,11 @@ def test_maps_are_of_the_adapted_model(tiny, adapters, name):
     assert {"gradcam", "relevance", "occlusion"} <= {c.key for c in cards}
     for each in cards:
         if not each.slow:
-            after = draw(trace, each.key, Score(0))[0]
+            after = draw(trace, MapRequest(each.key, 0))[0]
             assert after.adapted and np.isfinite(after.values).all()
     for key in ("novelty", "evidence"):
         with pytest.raises(NearlError, match=f"{card(name).title}.*choose another map"):
-            draw(trace, key, Score(0))
+            draw(trace, MapRequest(key, 0))
     with pytest.raises(NearlError, match=card(name).title):
         words(trace, 0)
     control = Trace(Scorer(randomised(classifier, 0), head_seed=0), NEW[:2])
@@ -167,18 +166,18 @@ def test_where_no_map_can_be_drawn_it_is_said_and_those_before_teaching_stay(tin
     assert not classifier.mapped and available(classifier, True) == []
     with pytest.raises(NearlError, match="No map can be drawn of MaPLe"):
         Scorer(classifier)
-    found = write_maps(classifier, NEW[0], "one", tmp_path)
+    found = write_maps(classifier, NEW[0], MapRequest.named(PROMPTS.classes, "one"), tmp_path)
     assert [m["adapted"] for m in found["maps"]] == [False]
     with pytest.raises(NearlError, match="No map can be drawn of MaPLe"):
-        write_maps(classifier, NEW[0], "one", tmp_path, "novelty")
+        write_maps(classifier, NEW[0], MapRequest.named(PROMPTS.classes, "one", "novelty"), tmp_path)
 
 
 def test_all_maps_of_another_methods_adapter_are_written(tiny, adapters, tmp_path):
     classifier = reader(tiny("biomedclip"), PROMPTS, adapters("coop"))
-    found = write_maps(classifier, NEW[0], "one", tmp_path)
+    found = write_maps(classifier, NEW[0], MapRequest.named(PROMPTS.classes, "one"), tmp_path)
     assert [m["adapted"] for m in found["maps"]] == [False, True, None] and found["profile"] is None
     with pytest.raises(NearlError, match="CoOp"):
-        write_maps(classifier, NEW[0], "one", tmp_path, "novelty")
+        write_maps(classifier, NEW[0], MapRequest.named(PROMPTS.classes, "one", "novelty"), tmp_path)
 
 
 def test_the_command_line_takes_any_adapter(tiny, adapters, checkpoints, tmp_path, capsys):

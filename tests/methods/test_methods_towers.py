@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from nearl.backbones import load_backbone
 from nearl.backbones.shadow import shadow
 from nearl.errors import NearlError
-from nearl.explain.maps.novelty import profile
+from nearl.explain.layers import profile
 from nearl.explain.score import Scorer
 from nearl.explain.trace import Trace
 from nearl.methods import Task, make

@@ -2,7 +2,7 @@
 
 Grad-CAM (Selvaraju et al., ICCV 2017), Grad-CAM++ (Chattopadhay et al., WACV 2018), HiResCAM (Draelos & Carin, 2020),
 LayerCAM (Jiang et al., TIP 2021), EigenCAM (Muhammad & Yeasin, IJCNN 2020), Score-CAM (Wang et al., CVPR-W 2020).
-The package would run the model anew for every map, so it is handed activations and gradients of one shared trace.
+The package would run the model again for every map, so it is given activations and gradients of one shared trace.
 
 ``layer`` k reads what the attention of block k reads (the output of its first norm); None is the tower's ``cam_layer``,
 the last place where patch tokens carry gradient.
@@ -11,44 +11,43 @@ the last place where patch tokens carry gradient.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nearl.explain.card import Method
-from nearl.explain.trace import CAM
+from nearl.explain.card import MapCard
+from nearl.explain.score import Score
+from nearl.explain.trace import CAM, Trace
 
-if TYPE_CHECKING:
-    from nearl.explain.score import Score
-    from nearl.explain.trace import Trace
-
-SCORE_CHANNELS = 64  # of Score-CAM: those that vary most over the image (our choice, it costs a forward pass for each)
+SCORE_CHANNELS = 64  # of Score-CAM, those that vary most over the image (our choice; each costs a forward pass)
 BATCH = 16
 
 
 @lru_cache(maxsize=8)
 def _package(name: str):
-    """One of the package's classes, ready to combine arrays; its own model is never run."""
+    """Return an instance of one of the package's classes, to combine arrays with; its own model is never run."""
     import pytorch_grad_cam  # takes seconds to import
 
     return getattr(pytorch_grad_cam, name)(nn.Linear(1, 1), [])
 
 
 def _read(trace: Trace, score: Score, layer: int | None, gradient: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
-    """Activations and gradients [B, d, grid height, grid width]."""
+    """Return activations and gradients, [B, D, grid height, grid width] each."""
     tokens, key = (trace.cam, CAM) if layer is None else (trace.norms[layer], ("norm", layer))
     grads = trace.to_channels(trace.grad(score, key)[0]) if gradient else None
     return trace.to_channels(tokens), grads
 
 
 def _of_package(name: str, split: bool = False):
-    """``split``: LayerCAM and Grad-CAM++ keep positive gradients only and are derived for activations after a ReLU, but
-    tokens have both signs, where a falling feature can be what raises the score. So each feature is taken as two, its
-    positive and its negative part. Grad-CAM++ also gets gradients on a common scale, for its formula has an absolute
-    epsilon. Both are our choice."""
+    """Return the ``draw`` of one of the package's maps.
+
+    ``split``: LayerCAM and Grad-CAM++ keep positive gradients only and are derived for activations after a ReLU, but
+    tokens have both signs, and a falling feature can be what raises the score. So each feature is split into its
+    positive and its negative part. Grad-CAM++ also gets gradients on a common scale, since its formula has an absolute
+    epsilon. Both are our choice.
+    """
 
     def draw(trace: Trace, score: Score, layer: int | None, head: int | None) -> np.ndarray:
         activations, grads = _read(trace, score, layer)
@@ -71,9 +70,9 @@ def eigencam(trace: Trace, score: Score, layer: int | None, head: int | None) ->
 
 @torch.no_grad()
 def scorecam(trace: Trace, score: Score, layer: int | None, head: int | None) -> np.ndarray:
-    """Each channel hides all of the image but what it answers to; it counts by the softmax of the score that is left.
+    """Each channel masks the image by its own activation and is weighted by the softmax of the remaining scores.
 
-    The package's own would run every channel, one image at a time.
+    The package's own version would run every channel, one image at a time.
     """
     activations, _ = _read(trace, score, layer, gradient=False)
     maps = []
@@ -90,29 +89,28 @@ def scorecam(trace: Trace, score: Score, layer: int | None, head: int | None) ->
     return np.stack(maps)
 
 
-_LAYER = {"layers": True}
-METHODS = (
-    Method(
+CARDS = (
+    MapCard(
         "gradcam",
         "Grad-CAM",
         _of_package("GradCAM"),
         "Patches whose content raises the class's score, each feature weighted by its mean effect on the score.",
-        "Features are weighted alike everywhere, so it can light up a place that only resembles the one that counted.",
+        "Features are weighted alike everywhere, so it can highlight a place that only resembles the one that counted.",
         "weighted activation",
         gradient=True,
-        **_LAYER,
+        layers=True,
     ),
-    Method(
+    MapCard(
         "gradcam++",
         "Grad-CAM++",
         _of_package("GradCAMPlusPlus", split=True),
         "Grad-CAM that counts several separate places of the same finding more evenly.",
-        "It looks at raising effects alone, so what speaks against the class is never shown.",
+        "It counts raising effects alone, so evidence against the class is never shown.",
         "weighted activation",
         gradient=True,
-        **_LAYER,
+        layers=True,
     ),
-    Method(
+    MapCard(
         "hirescam",
         "HiResCAM",
         _of_package("HiResCAM"),
@@ -120,19 +118,19 @@ METHODS = (
         "It is a first-order estimate: it holds for small changes, not for taking a patch away.",
         "logits, first order",
         gradient=True,
-        **_LAYER,
+        layers=True,
     ),
-    Method(
+    MapCard(
         "layercam",
         "LayerCAM",
         _of_package("LayerCAM", split=True),
         "Like HiResCAM, counting only those features of a patch that raise the score.",
-        "Leaving out lowering effects makes it look surer than the model is.",
+        "Leaving out lowering effects makes the map look more certain than the model is.",
         "logits, first order",
         gradient=True,
-        **_LAYER,
+        layers=True,
     ),
-    Method(
+    MapCard(
         "eigencam",
         "EigenCAM",
         eigencam,
@@ -140,9 +138,9 @@ METHODS = (
         "It knows nothing of the class: it shows what stands out, not what decided.",
         "first component",
         by_class=False,
-        **_LAYER,
+        layers=True,
     ),
-    Method(
+    MapCard(
         "scorecam",
         "Score-CAM",
         scorecam,
@@ -150,13 +148,6 @@ METHODS = (
         "The half-hidden images are unlike any it was trained on, and the map takes tens of passes.",
         "weighted activation",
         slow=True,
-        **_LAYER,
+        layers=True,
     ),
 )
-
-
-def gradcam(classifier, record, class_index: int, adapted: bool | None = None):
-    """The quick map: Grad-CAM of one class above the others, as a Heatmap."""
-    from nearl.explain.registry import explain
-
-    return explain(classifier, [record], "gradcam", class_index, adapted)[0]

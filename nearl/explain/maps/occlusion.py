@@ -1,29 +1,25 @@
 """Occlusion (Zeiler & Fergus, ECCV 2014): hide a part of the image and see how far the score falls.
 
-It asks nothing of the model but answers, so it is the plain reference for the others. A window of ``WINDOW`` x
+It needs only the model's answers, so it is the reference for the others. A window of ``WINDOW`` x
 ``WINDOW`` patches, filled with the image's mean colour, moves by ``STRIDE`` patches; a patch's value is the mean fall
 over the windows that cover it (our choice).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from nearl.explain.card import Method
-
-if TYPE_CHECKING:
-    from nearl.explain.score import Score
-    from nearl.explain.trace import Trace
+from nearl.explain.card import MapCard
+from nearl.explain.score import Score
+from nearl.explain.trace import Trace
 
 WINDOW, STRIDE, BATCH = 2, 1, 16
 
 
 def windows(grid: tuple[int, int], window: int = WINDOW, stride: int = STRIDE) -> Tensor:
-    """bool [windows, grid height, grid width], True where hidden; every patch is hidden at least once."""
+    """Return bool [windows, grid height, grid width], True where hidden; every patch is hidden at least once."""
 
     def starts(size: int) -> list[int]:
         last = max(size - window, 0)
@@ -37,8 +33,7 @@ def windows(grid: tuple[int, int], window: int = WINDOW, stride: int = STRIDE) -
 
 
 def cover(pixels: Tensor, hidden: Tensor, fill: Tensor) -> Tensor:
-    """Copies [W, 3, H, W] of one image [3, H, W] with ``fill`` where ``hidden`` [W, grid height, grid width] is
-    True."""
+    """Return copies [K, 3, H, W] of an image [3, H, W], with ``fill`` where ``hidden`` [K, grid height, grid width]."""
     rows = torch.arange(pixels.shape[1]) * hidden.shape[1] // pixels.shape[1]
     columns = torch.arange(pixels.shape[2]) * hidden.shape[2] // pixels.shape[2]
     where = hidden[:, rows][:, :, columns].to(pixels.device)[:, None]
@@ -47,6 +42,7 @@ def cover(pixels: Tensor, hidden: Tensor, fill: Tensor) -> Tensor:
 
 @torch.no_grad()
 def occlusion(trace: Trace, score: Score, layer: int | None, head: int | None) -> np.ndarray:
+    """The mean fall of the score over the windows that cover each patch."""
     masks = windows(trace.tower.grid)
     times = masks.sum(0).float()
     maps = []
@@ -59,16 +55,14 @@ def occlusion(trace: Trace, score: Score, layer: int | None, head: int | None) -
     return np.stack(maps)
 
 
-METHODS = (
-    Method(
-        "occlusion",
-        "Occlusion",
-        occlusion,
-        "Covers the image piece by piece and measures how far the score falls.",
-        "A finding that shows in two places is missed, for hiding one leaves the other; it takes many passes.",
-        "logits lost",
-        signed=True,
-        same_units=True,
-        slow=True,
-    ),
+CARD = MapCard(
+    "occlusion",
+    "Occlusion",
+    occlusion,
+    "Covers the image piece by piece and measures how far the score falls.",
+    "A finding that shows in two places is missed, since hiding one leaves the other; it takes many passes.",
+    "logits lost",
+    signed=True,
+    same_units=True,
+    slow=True,
 )

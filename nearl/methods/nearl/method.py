@@ -129,6 +129,10 @@ class Nearl(InsideTower):
         encode = lambda some: self.network.encode_tokens(patches(some), summaries)  # noqa: E731
         return self.task.frozen.of_images(self.key("image"), records, encode)
 
+    def warm(self) -> None:
+        if not self.per_image:
+            self.classes(), self.summaries()
+
     def encode_prompts(self, tokens: Tensor) -> Tensor:
         return self.network.encode_text(PromptTokens(tokens, [1] * len(tokens))).embeddings
 
