@@ -92,7 +92,7 @@ def build(ctx: Context, tab_item: gr.Tab) -> ExplainTab:
             contour = gr.Radio(CONTOURS, value=0.0, label="Line around", elem_id="explain-contour")
             smooth = gr.Checkbox(label="Smooth between patches", value=True, elem_id="explain-smooth")
             with gr.Row(elem_classes="action"):
-                download = gr.DownloadButton("Download as a picture", variant="primary", elem_id="explain-download")
+                download = gr.DownloadButton("Download as an image", variant="primary", elem_id="explain-download")
     tab = ExplainTab(
         stage, controls, side, view, when, about, method, card, layer, head, control, details, message, filmstrip,
         download, strength, colours, smooth, contour,

@@ -91,7 +91,7 @@ def build(ctx: Context, opened: gr.events.Dependency) -> None:
         with gr.Column(elem_classes="right", min_width=280, scale=9):
             result = gr.HTML(predict_views.reading_empty(False), js_on_load=asset_text("pick.js"), elem_id="reading")
             table = gr.HTML("", js_on_load=None, elem_id="reading-table")
-            gr.HTML(views.section("Classes, in your words"), js_on_load=None)
+            gr.HTML(views.section("Classes and prompts"), js_on_load=None)
             editor = prompt_editor("predict", ctx.default_prompts, ctx.ready_prompts)
             with gr.Column(elem_classes="action"):
                 message = gr.HTML("", js_on_load=None, elem_id="predict-message")

@@ -1,5 +1,5 @@
-// Buttons and forms drawn by the Teach views: [data-act] sends what it says about itself, the state of the part it
-// stands in ([data-state]), which images are ticked, and a form's field `to`. The focus outlives a redraw.
+// Buttons and forms of Teach and Compare: one with [data-act] sends its data attributes, those of the part it is in
+// ([data-state]), which images are ticked, and a form's field `to`. The focus survives a redraw.
 let last = null;
 
 const same = (a, b) => JSON.stringify({ ...a.dataset }) === JSON.stringify({ ...b.dataset });

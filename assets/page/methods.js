@@ -1,5 +1,5 @@
-// Cards with a tick each. `props.value` is {html, ticked}: the cards as app/compare_views.py draws them, and the names of
-// those that are ticked.
+// Cards with a tick each. `props.value` is {html, ticked}: the cards as app/compare/html.py draws them, and the names
+// of those that are ticked.
 const root = element.querySelector(".methods-root");
 const boxes = () => [...root.querySelectorAll("input[data-name]")];
 

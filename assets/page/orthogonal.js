@@ -1,4 +1,5 @@
-// The drawing of a correction on the Learn tab: turned by a slider, and split along and across the feature it corrects.
+// The drawing of a correction on the Learn tab: a slider turns it, and it is split into the parts along and across the
+// feature that it corrects.
 const slider = element.querySelector("#turn");
 const [x0, y0, foot, length] = [24, 184, 220, 132];
 const place = (name, path) => element.querySelector(`.drawing .${name}`).setAttribute("d", path);
@@ -22,7 +23,7 @@ const draw = () => {
   const percent = (value) => `${Math.round(100 * value)}\u202f%`;
   element.querySelector("#turned").textContent =
     `Of this correction ${percent(Math.sin(angle) ** 2)} is new and added; ${percent(Math.cos(angle) ** 2)} ` +
-    `${right ? "repeats" : "takes back"} what the layer says and is left out. The thin green arrow goes on.`;
+    `${right ? "repeats" : "takes back"} what the layer says and is left out. The thin green arrow is what the next layer gets.`;
 };
 slider.addEventListener("input", draw);
 draw();

@@ -1,9 +1,8 @@
-"""The charts of a report: before is a slate outline, after is filled teal, and every interval is drawn. They are told
-apart by outline, shape and words, so they read in greyscale too.
+"""The charts of the printed page: before teaching is a slate outline, after is filled teal, every interval is drawn.
+Outline, shape and labels tell them apart, so they can be read in greyscale. (Web pages: templates/charts.html.)
 
-Each chart draws into a box (left, bottom, width, height) of a figure, in inches from the lower left, so that the same
-chart serves the printed page and the web page. No pyplot: nothing here is global but matplotlib's settings, which
-`drawing` holds under a lock.
+Each chart draws into a box (left, bottom, width, height) of a figure, in inches from the lower left. pyplot is not used:
+only matplotlib's settings are global, and `drawing` holds them under a lock.
 """
 
 from __future__ import annotations
@@ -20,12 +19,13 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from nearl.report.words import shortened
+
 SLATE, TEAL, INK, MUTED, LINE, TRACK = "#5c6b7d", "#0f766e", "#16202c", "#4d5b6c", "#7b8a9d", "#e6eaf0"
 RAMPS = {
     "before": LinearSegmentedColormap.from_list("before", ["#ffffff", SLATE]),
     "after": LinearSegmentedColormap.from_list("after", ["#ffffff", TEAL]),
 }
-NAME = 26  # characters of a class name beside a chart
 NUMBERED = 12  # classes up to which the cells of a confusion matrix hold their counts
 SETTINGS = {
     "font.family": ["DejaVu Sans"],
@@ -54,7 +54,7 @@ _lock = threading.Lock()
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Within it charts have the report's look. One thread at a time: matplotlib's settings are the process's."""
+    """A context in which charts have the report's look; one thread at a time, as matplotlib's settings are global."""
     with _lock, matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         yield
@@ -65,11 +65,6 @@ def axes(figure: Figure, box: Box) -> Axes:
     width, height = figure.get_size_inches()
     left, bottom, wide, high = box
     return figure.add_axes((left / width, bottom / height, wide / width, high / height))
-
-
-def shortened(name: str, most: int = NAME) -> str:
-    """A name that fits beside a chart."""
-    return name if len(name) <= most else name[: most - 1].rstrip() + "…"
 
 
 def pairs(figure: Figure, box: Box, lines: Sequence[tuple[str, dict, dict | None]], names: float, words: float) -> None:

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nearl import NOTICE
-from nearl.report.charts import INK, LINE, MUTED, SLATE, TEAL, axes, shortened
+from nearl.report.charts import INK, LINE, MUTED, SLATE, TEAL, axes
+from nearl.report.words import shortened
 
 MARKS = "osD^vP*Xh<>d"
 NOTE = f"Two directions of the frozen model's joint space; a line joins the mean image and the mean class. {NOTICE}"
@@ -29,10 +30,9 @@ def lines(rows: Sequence[dict]) -> list[str]:
 
 
 def draw(rows: Sequence[dict], classes: Sequence[str], labels: Sequence[int]) -> Figure:
-    """Rows of `nearl.measure.gap.study`, each with the "interaction" of `nearl.measure.interaction.interaction`, on
-    images of the
-    classes ``labels``. Images are slate outlines and classes filled teal, of the same shape; a line joins their means.
-    """
+    """Draw rows of `nearl.measure.gap.study`, each with the "interaction" of `nearl.measure.interaction.interaction`,
+    on images of the classes ``labels``. Images are slate outlines and classes filled teal, of the same shape; a line
+    joins their means."""
     rows = [row for row in rows if not row["error"]]
     columns = min(COLUMNS, len(rows)) or 1
     wide, high = PANEL + NAMES, HEAD + PANEL

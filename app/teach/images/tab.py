@@ -72,7 +72,7 @@ def build() -> ImagesPart:
     shown = gr.HTML("", js_on_load=asset_text("act.js"), elem_id="set")
     check = gr.HTML("", js_on_load=asset_text("act.js"), elem_id="check")
     with gr.Column(elem_classes=away()) as words:
-        gr.HTML(views.section("2. The classes, in your words"), js_on_load=None)
+        gr.HTML(views.section("2. Classes and prompts"), js_on_load=None)
         editor = prompt_editor("teach", None, {}, fixed=True)
     sources = {EXAMPLE: example, FILES: by_class, ZIP: from_zip}
     return ImagesPart(choice, sources, advice, kind, name, files, archive, message, shown, check, words, editor)
