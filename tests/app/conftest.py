@@ -34,6 +34,13 @@ def workspace(registry):
 
 
 @pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """Files of eight synthetic images of two classes."""
+    folder = write_phantom_folder(tmp_path_factory.mktemp("images") / "head", "head_mri", train=1, test=4, size=64)
+    return sorted((folder / "test").glob("*/*.png"))
+
+
+@pytest.fixture(scope="session")
 def server(checkpoints, tmp_path_factory):
     """The running app with a tiny model. Tests share it: each has visitors of its own."""
     with serve(f"local-dir:{checkpoints('clip')}", tmp_path_factory.mktemp("log") / "app.log") as running:

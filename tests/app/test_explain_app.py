@@ -12,6 +12,7 @@ from app.explain import actions as explaining
 from app.explain import html as map_views
 from app.explain import tab as explain
 from app.explain.actions import CLASSES, COMPARE, IMAGES, ONE, Choice
+from app.predict import actions as reading
 from app.predict.actions import AFTER, BEFORE
 from app.visitor.workspace import Workspace
 from nearl.errors import NearlError
@@ -65,6 +66,17 @@ def test_what_was_drawn_once_asks_the_model_nothing(workspace, passes):
     assert passes.take() == 0
     workspace.viewing.bring(workspace.viewing.records, [], False)
     assert not len(workspace.maps)  # nothing of an image stays behind
+
+
+def test_a_map_is_drawn_once_for_predict_and_explain(workspace, passes):
+    reading.map_layer(ENGINE, workspace, reading.MapChoice(BEFORE, "glioma"))
+    assert passes.take() == 1
+    _, (panel,) = shown(workspace, class_name="glioma", method="gradcam", when=BEFORE)
+    assert passes.take() == 0 and panel.heatmap.class_name == "glioma"
+    shown(workspace, class_name="normal", method="gradcam", when=AFTER)
+    assert passes.take() == 1
+    reading.map_layer(ENGINE, workspace, reading.MapChoice(AFTER, "normal"))
+    assert passes.take() == 0
 
 
 def test_views(workspace, passes):

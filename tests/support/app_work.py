@@ -6,12 +6,23 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from app.engine import Engine
 from app.visitor.registry import Registry
 from app.visitor.workspace import Workspace
 from app.work.run import RunView
+from nearl.adapters.store import Adapter
 from nearl.data.phantoms.kinds import phantom_set
+from nearl.prompts import default_prompts
+from nearl.train.recipe import Recipe
+from tests.support.methods_data import teach
 
 PATIENCE = 600  # seconds for anything at all, on a machine that has other work
+
+
+def taught(engine: Engine, kind: str = "head_mri") -> Adapter:
+    """An adapter as a run leaves it, in a few steps."""
+    data = phantom_set(kind, 4, size=64)
+    return teach(engine.backbone(), data, default_prompts(data.classes), Recipe(steps=6, batch_size=4))
 
 
 def visitor(registry: Registry) -> Workspace:

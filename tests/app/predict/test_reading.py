@@ -1,0 +1,78 @@
+"""Reading images, before and after teaching."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from app.events import sentence
+from app.predict import actions as reading
+from app.predict import html as predict_views
+from app.predict.actions import AFTER, BEFORE, MapChoice
+from app.teach.shelf import actions as adapting
+from app.visitor.maps import MapKey
+from nearl.errors import NearlError
+from nearl.explain import MapRequest
+from nearl.prompts import default_prompts
+from tests.support.app_work import taught
+
+
+def test_read_before_and_after_teaching(engine, workspace, images):
+    reading.bring(workspace, images[:2])
+    prompts = default_prompts(["no lesion", "lesion"]).to_dict()
+    reading.read(engine, workspace, prompts)
+    before = workspace.viewing.prediction.frozen
+    assert workspace.viewing.prediction.adapted is None
+    assert "not taught" not in predict_views.reading_html(workspace)
+
+    adapting.use(engine, workspace, workspace.shelf.put(taught(engine)))
+    reading.read(engine, workspace, prompts)
+    np.testing.assert_allclose(workspace.viewing.prediction.frozen, before, atol=1e-6)
+    assert workspace.viewing.prediction.adapted.shape == (2, 2)
+    for when in (BEFORE, AFTER):
+        layer, words = reading.map_layer(engine, workspace, MapChoice(when, "lesion"))
+        assert f"“lesion”, {when} teaching" in words
+        assert layer.startswith("data:image/png") if "empty" not in words else layer is None
+    assert len(workspace.maps) == 2
+
+    wider = default_prompts(["no lesion", "lesion", "scar"]).to_dict()
+    reading.read(engine, workspace, wider)
+    assert "was never taught scar" in predict_views.reading_html(workspace)
+
+
+def test_an_empty_map_is_said_in_words(engine, workspace, images):
+    reading.bring(workspace, images[:1])
+    reading.read(engine, workspace, default_prompts(["a", "b"]).to_dict())
+    reading.map_layer(engine, workspace, MapChoice(BEFORE, "a"))
+    (record,) = workspace.viewing.records
+    key = MapKey(record.digest, MapRequest("gradcam", 0, adapted=False))
+    workspace.maps.keep([(key, replace(workspace.maps[key], values=0 * workspace.maps[key].values))])
+    layer, words = reading.map_layer(engine, workspace, MapChoice(BEFORE, "a"))
+    assert layer is None
+    assert "“a”" in words and "the map is empty" in words
+
+
+def test_one_bad_file_does_not_cost_the_others(workspace, images, tmp_path):
+    bad = tmp_path / "notes.png"
+    bad.write_bytes(b"no image")
+    reading.bring(workspace, [bad, images[0]])
+    assert [r.name for r in workspace.viewing.records] == [images[0].name]
+    assert [p.name for p in workspace.viewing.problems] == ["notes.png"]
+
+
+def test_reading_needs_an_image_and_a_class(engine, workspace, images):
+    with pytest.raises(NearlError, match="no image yet"):
+        reading.read(engine, workspace, default_prompts(["a"]).to_dict())
+    reading.bring(workspace, images[:1])
+    with pytest.raises(NearlError, match="no class"):
+        reading.read(engine, workspace, None)
+
+
+def test_unexpected_errors_are_logged_and_told_in_one_sentence(caplog):
+    caplog.set_level("ERROR")  # the command line quietens the root logger
+    assert sentence(NearlError("Say this.")) == "Say this."
+    text = sentence(RuntimeError("secret path /root"))
+    assert "secret" not in text
+    assert "RuntimeError" in caplog.text and "secret" not in caplog.text  # which may be the name of a file

@@ -1,0 +1,79 @@
+"""Labelled images: brought, tidied, found again, and refused where they cannot be taught."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.teach.images import actions as gathering
+from app.teach.run import actions as teaching
+from app.teach.run.actions import Choice
+from app.visitor.disk import Root
+from app.visitor.registry import Registry
+from nearl.data.phantoms.kinds import phantom_set
+from nearl.errors import NearlError
+from nearl.prompts import default_prompts
+
+
+def test_what_cannot_be_taught_is_refused_before_it_is_queued(engine, workspace):
+    with pytest.raises(NearlError, match="nothing to learn from"):
+        teaching.start(engine, workspace, None, Choice())
+    data = phantom_set("smear", 4, size=64)
+    workspace.support.keep(data)
+    with pytest.raises(NearlError, match="add prompts for it"):
+        teaching.start(engine, workspace, default_prompts(["a", "b"]).to_dict(), Choice())
+    with pytest.raises(NearlError, match="preset"):
+        teaching.start(engine, workspace, default_prompts(data.classes).to_dict(), Choice(preset="forever"))
+    workspace.support.keep(data.subset([i for i, label in enumerate(data.labels) if label == 0]))
+    with pytest.raises(NearlError, match="lesion"):
+        teaching.start(engine, workspace, default_prompts(data.classes).to_dict(), Choice())
+    assert teaching.current(workspace) is None
+
+
+def test_images_are_brought_class_by_class_and_tidied(workspace, images, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(images[0].read_bytes()[:200])
+    gathering.bring(workspace, images[:4], "clear")
+    assert "at least two classes" in gathering.check(workspace).blocking
+    gathering.bring(workspace, [*images[4:6], broken], "spot")
+    assert workspace.support.data.counts() == {"clear": 4, "spot": 2}
+    assert [problem.name for problem in gathering.check(workspace).problems] == ["broken.png"]
+    with pytest.raises(NearlError):
+        gathering.bring(workspace, [broken], "clear")
+    assert len(workspace.support.data) == 6
+
+    gathering.relabel(workspace, [0], "spot")
+    gathering.rename_class(workspace, "spot", "shadow")
+    gathering.remove_images(workspace, [1])
+    assert workspace.support.data.counts() == {"clear": 2, "shadow": 3}
+    with pytest.raises(NearlError, match="no longer there"):
+        gathering.remove_images(workspace, [99])
+    (_, picture, name, marks), *_ = gathering.thumbs(workspace, [0])
+    assert picture.startswith("data:image/") and (name, marks) == ("shadow", [])
+    gathering.merge_classes(workspace, ["clear", "shadow"], "all")
+    assert workspace.support.data.counts() == {"all": 5}
+    gathering.forget_images(workspace)
+    assert workspace.support.data is None
+    with pytest.raises(NearlError, match="no images yet"):
+        gathering.drop_class(workspace, "all")
+
+
+def test_the_set_is_found_again_by_a_later_server_without_its_names(tmp_path, images):
+    root = Root(tmp_path / "root")
+    workspace = Registry(root).get(None)
+    gathering.bring(workspace, images[:2], "a")
+    gathering.bring(workspace, images[2:4], "b")
+    again = Registry(root).get(workspace.id)
+    assert again is not workspace
+    assert again.support.data.counts() == {"a": 2, "b": 2}
+    assert [r.digest for r in again.support.data.records] == [r.digest for r in workspace.support.data.records]
+    assert [r.name for r in again.support.data.records] == [f"image {i}" for i in range(1, 5)]
+    with pytest.raises(NearlError, match="names of these files were forgotten"):
+        gathering.plan(again, group_by="_")
+
+
+def test_prompts_come_with_the_images_or_from_the_class_names(workspace):
+    gathering.gather_example(workspace, "ultrasound")
+    assert len(workspace.support.held_out) > 0
+    assert len(gathering.prompts_for(workspace).prompts[0]) > 1
+    workspace.support.data.prompts = {"classes": "nonsense"}
+    assert gathering.prompts_for(workspace).prompts[0] == ("a medical image of no lesion",)

@@ -1,0 +1,82 @@
+"""A visitor's adapters: used, renamed, compared, exchanged and published."""
+
+from __future__ import annotations
+
+import gradio as gr
+import gradio.oauth
+import pytest
+
+from app.events import error_html
+from app.predict import actions as reading
+from app.teach.publish import tab as publish
+from app.teach.shelf import actions as adapting
+from nearl.errors import NearlError
+from tests.support.app_work import taught
+
+HOSTILE = '<script>alert("1")</script>'
+
+
+def test_adapters_are_things_on_a_shelf(engine, registry, workspace, images):
+    first = workspace.shelf.put(taught(engine))
+    second = workspace.shelf.put(taught(engine))
+    assert [item.name for item in workspace.shelf.items()].count("no lesion, lesion") == 1
+    workspace.shelf.rename(first, "  Monday's\nadapter ")
+    assert workspace.shelf.entry(first).name == "Monday's adapter"
+    with pytest.raises(NearlError, match="needs a name"):
+        workspace.shelf.rename(first, " ")
+    adapting.use(engine, workspace, first)
+    assert [item.id for item in workspace.shelf.items() if item.in_use] == [first]
+    with pytest.raises(NearlError, match="no image to compare"):
+        adapting.compare(engine, workspace, [first, second])
+    reading.bring(workspace, images[:1])
+    columns = adapting.compare(engine, workspace, [first, second])
+    assert [classes for _, classes, _ in columns] == [["no lesion", "lesion"]] * 2
+    assert all(sum(shares) == pytest.approx(1, abs=1e-4) for _, _, shares in columns)
+    workspace.shelf.delete(first)
+    assert workspace.shelf.adapter is None
+    assert not (workspace.path / "shelf" / first).exists()
+    with pytest.raises(NearlError, match="no such adapter"):
+        adapting.use(engine, workspace, first)
+
+    other = registry.get(None)
+    key = adapting.add(engine, other, adapting.zip_file(workspace, second))
+    adapting.use(engine, other, key)
+    assert other.shelf.adapter.version == workspace.shelf.load(second).version
+    with pytest.raises(NearlError, match="adapter"):
+        adapting.add(engine, other, images[0])
+    assert other.shelf.adapter is not None
+
+
+def test_figures_of_a_strangers_adapter_are_shown_only_if_they_are_figures(engine, workspace):
+    adapter = taught(engine)
+    for nonsense in ({"frozen": {"balanced_accuracy": "x"}, "adapted": {"balanced_accuracy": 7}}, [1], "x", {"n": 1}):
+        adapter.meta["metrics"] = nonsense
+        assert workspace.shelf.entry(workspace.shelf.put(adapter)).figures is None
+
+
+def test_publishing_needs_an_adapter_and_a_token_and_keeps_neither_in_its_words(engine, workspace, monkeypatch):
+    pushed = []
+    monkeypatch.setattr(
+        "nearl.adapters.hub.push", lambda *values, **options: pushed.append((values, options)) or "https://hub/x"
+    )
+    token = gr.OAuthToken("hf_secret", "contribute-repos", 9e12)
+    with pytest.raises(NearlError, match="No adapter is in use"):
+        publish.push(workspace, "anna/x", True, token)
+    adapter = taught(engine)
+    adapting.use(engine, workspace, workspace.shelf.put(adapter))
+    with pytest.raises(NearlError, match="Sign in first"):
+        publish.push(workspace, "anna/x", True, None)
+    assert not pushed
+    assert 'href="https://hub/x"' in publish.push(workspace, "anna/x", True, token)
+    ((values, options),) = pushed
+    assert (values[0].version, values[1], options) == (
+        adapter.version,
+        "anna/x",
+        {"token": "hf_secret", "private": True},
+    )
+    monkeypatch.undo()
+    with pytest.raises(NearlError) as refused:
+        publish.push(workspace, f"anna/{HOSTILE}", True, token)
+    said = error_html(refused.value)
+    assert "hf_secret" not in said and "<script" not in said
+    assert all(b"hf_secret" not in p.read_bytes() for p in workspace.path.rglob("*") if p.is_file())

@@ -1,0 +1,91 @@
+"""A run as the page sees it: what one look costs, and what is read of earlier versions and of damaged files."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from app.work.run import COMPARE, TEACH, RunView
+from nearl.runs.status import CANCELLED, CHECKING, DONE, FAILED, TEACHING, WAITING
+
+KEY = "0123456789abcdef"
+
+
+def left(workspace, status: object, notes: object, kind=TEACH) -> RunView:
+    """The run that an earlier server left in this workspace."""
+    folder = workspace.path / kind.home / KEY
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in (("status.json", status), ("app.json", notes)):
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    workspace.runs.keep(kind.name, RunView(workspace, kind, KEY), KEY)
+    workspace.runs.forget()
+    return RunView.latest(workspace, kind)
+
+
+@pytest.mark.parametrize(
+    ("status", "notes", "state", "key"),
+    [
+        ({"state": "done"}, {"data": [], "test": [], "shelf": "fedcba9876543210"}, DONE, "fedcba9876543210"),
+        ({"state": "done"}, {"data": [], "test": [], "shelf": ""}, DONE, ""),
+        ({"state": "done"}, {"data": [], "test": []}, CHECKING, ""),  # its adapter is to be put on the shelf yet
+        ({"state": "teaching", "step": 3, "steps": 9, "later": 1}, {"starts": 1}, WAITING, ""),
+        ({"state": "waiting"}, {"cancelled": True, "extra": 1}, CANCELLED, ""),
+        ({"state": "waiting"}, {"error": "No."}, FAILED, ""),
+        ("{", {"shelf": 7, "data": "x"}, FAILED, ""),
+        ({"state": "done"}, "[]", CHECKING, ""),
+    ],
+)
+def test_what_an_earlier_server_left(workspace, status, notes, state, key):
+    now = left(workspace, status, notes).look()
+    assert (now.state, now.adapter_key, now.place) == (state, key, 0)
+    assert bool(now.error) == (state == FAILED)
+
+
+def test_the_adapters_of_a_comparison_are_known_by_method(workspace):
+    view = left(workspace, {"state": "done"}, {"shelf": {"lora": "fedcba9876543210"}, "rows": 2}, COMPARE)
+    assert view.look().state == DONE and view.notes.shelf == {"lora": "fedcba9876543210"}
+    view.note(shelf={**view.notes.shelf, "nearl": KEY})
+    assert RunView(workspace, COMPARE, KEY).notes.shelf == {"lora": "fedcba9876543210", "nearl": KEY}
+
+
+def counting(read, reads: list):
+    def counted(path, *given, **options):
+        reads.append(path.name)
+        return read(path, *given, **options)
+
+    return counted
+
+
+def test_a_poll_of_the_page_reads_the_status_once(workspace, monkeypatch):
+    view, reads = left(workspace, {"state": "waiting", "step": 3, "steps": 9}, {"data": []}), []
+    for name in ("read_text", "read_bytes"):
+        read = getattr(Path, name)
+        monkeypatch.setattr(
+            Path, name, lambda path, *a, _read=read, **k: reads.append(path.name) or _read(path, *a, **k)
+        )
+    now = view.look()
+    assert (now.state, now.phase, now.step, now.steps, now.finished) == (WAITING, WAITING, 3, 9, False)
+    assert now.losses == () and now.adapter_key == "" and now.place == 0
+    assert [name for name in reads if name != "progress.jsonl"] == ["status.json"]
+
+
+def test_damaged_results_are_as_none(workspace):
+    view = left(workspace, {"state": "done"}, {"shelf": ""})
+    for text in ("{", "[]", '{"results": '):
+        (view.path / "results.json").write_text(text)
+        (view.path / "predictions.json").write_text(text)
+        assert not view.results and not view.rows
+
+
+def test_watching_ends_with_the_run(workspace, monkeypatch):
+    monkeypatch.setattr("app.work.run.POLL_SECONDS", 0.001)
+    view, seen = left(workspace, {"state": "waiting", "phase": ""}, {}), []
+    watching = threading.Thread(target=lambda: seen.extend(view.watch()), daemon=True)
+    watching.start()
+    view.cancel()
+    watching.join(60)
+    assert seen[-1].state == CANCELLED and all(not now.finished for now in seen[:-1])
+    assert TEACHING not in [now.state for now in seen]
