@@ -55,11 +55,6 @@ class Change(NamedTuple):
         return change.horizontal_flip(image) if self.mirrored else image
 
 
-def augment(images: Tensor, rng: np.random.Generator, strength: str = "gentle") -> Tensor:
-    """Images uint8 [B, 3, H, W], each changed at random."""
-    return torch.stack([Change.draw(image.shape[-2:], strength, False, rng).apply(image) for image in images])
-
-
 class Store(Protocol):
     """Anything that keeps tensors by key: `Kept`, or `nearl.methods.Frozen`."""
 

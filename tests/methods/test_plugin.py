@@ -1,0 +1,76 @@
+"""A method that a plugin registers in one line is taught, saved, restored, read with and mapped like the others."""
+
+import importlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nearl.adapters.store import load_adapter, save_adapter
+from nearl.data.splits import plan
+from nearl.errors import NearlError
+from nearl.explain import Score, Scorer, Trace, available, draw
+from nearl.methods import METHODS, make, names, recipe, restore
+from nearl.prompts import PromptSet
+from nearl.reading.classifier import Classifier
+from nearl.runs import RunFolder, make_job, teach
+from tests.support.methods_data import PROMPTS, shades, task_of, taught
+
+PLUGIN = "tests.support.toy_method"
+
+
+@pytest.fixture
+def plugged(monkeypatch):
+    """With the toy method; without it afterwards."""
+    monkeypatch.setenv("NEARL_PLUGINS", PLUGIN)
+    monkeypatch.setattr(METHODS, "_items", dict(METHODS._items))
+    sys.modules.pop(PLUGIN, None)
+    importlib.import_module(PLUGIN)
+    yield
+    sys.modules.pop(PLUGIN, None)
+
+
+def test_processes_that_are_started_know_it():
+    words = "from nearl.methods import names; print(*names())"
+    found = subprocess.run(
+        [sys.executable, "-c", words], env={**os.environ, "NEARL_PLUGINS": PLUGIN}, capture_output=True, text=True
+    )
+    assert "toy" in found.stdout.split(), found.stderr
+    assert "toy" not in names()
+
+
+def test_it_is_read_with_and_mapped_like_the_others(plugged, tiny, tmp_path):
+    backbone, new = tiny("bert-pooler"), shades(2, seed=9).records
+    method = taught(make("toy", task_of(backbone)), lr=0.1, steps=30)
+    adapter = load_adapter(save_adapter(method.adapter(), tmp_path), backbone.identity)
+    assert adapter.meta["method"] == "toy" and adapter.meta["recipe"]["steps_taken"] == 30
+    classifier = Classifier(backbone, PROMPTS, restore(backbone, adapter))
+    prediction = classifier.predict(new)
+    np.testing.assert_allclose(prediction.adapted, method.predict(new), atol=1e-6)
+    assert np.abs(prediction.adapted - prediction.frozen).max() > 1e-3
+    classifier.set_prompts(PromptSet("three", ("a", "b", "c"), (("lung",), ("chest",), ("brain",))))
+    assert classifier.predict(new).adapted.shape == (4, 3) and classifier.untaught() == ["a", "b", "c"]
+    trace = Trace(Scorer(classifier), new[:1])
+    keys = [card.key for card in available(classifier, True)]
+    assert "gradcam" in keys and "novelty" not in keys
+    assert np.isfinite(draw(trace, "gradcam", Score(0))[0].values).all()
+
+
+def test_a_run_teaches_it(plugged, tiny, tmp_path):
+    backbone, data = tiny("clip"), shades()
+    settings = recipe("toy", steps=10, batch_size=4, augment="none")
+    job = make_job(backbone, data, None, PROMPTS, plan(data.labels, fraction=0.4), settings, "toy")
+    run = RunFolder(tmp_path / "run").create(job)
+    for _ in run.record(teach(job, backbone)):
+        pass
+    outcome = run.outcome()
+    assert outcome.adapter.meta["method"] == "toy" and outcome.results["n"] == len(job.split.held)
+
+
+def test_without_the_plugin_its_adapter_is_refused(tiny, plugged, monkeypatch):
+    adapter = taught(make("toy", task_of(tiny("clip")))).adapter()
+    monkeypatch.undo()
+    with pytest.raises(NearlError, match="no method called 'toy'"):
+        restore(tiny("clip"), adapter)
