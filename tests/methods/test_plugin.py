@@ -11,7 +11,7 @@ import pytest
 from nearl.adapters.store import load_adapter, save_adapter
 from nearl.data.splits import plan
 from nearl.errors import NearlError
-from nearl.explain import MapRequest, Score, Scorer, Trace, available, draw
+from nearl.explain import MapRequest, Scorer, Trace, available, draw
 from nearl.methods import METHODS, make, names, recipe, restore
 from nearl.prompts import PromptSet
 from nearl.reading.classifier import Classifier
@@ -55,7 +55,7 @@ def test_it_is_read_with_and_mapped_like_the_others(plugged, tiny, tmp_path):
     trace = Trace(Scorer(classifier), new[:1])
     keys = [card.key for card in available(classifier, True)]
     assert "gradcam" in keys and "novelty" not in keys
-    assert np.isfinite(draw(trace, MapRequest("gradcam", Score(0)))[0].values).all()
+    assert np.isfinite(draw(trace, MapRequest("gradcam", 0))[0].values).all()
 
 
 def test_a_run_teaches_it(plugged, tiny, tmp_path):
