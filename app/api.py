@@ -5,7 +5,7 @@
     client.predict([handle_file("scan.png")], {"classes": [{"name": "glioma", "prompts": ["an MRI of a glioma"]}]},
                    api_name="/predict")
     client.predict("glioma", "relevance", api_name="/explain")  # of the first image of the last /predict
-    client.predict(handle_file("task.zip"), None, "quick", api_name="/teach")
+    client.predict(handle_file("task.zip"), None, "quick", api_name="/teach")  # or ..., "quick", "lora", ...
     client.predict(handle_file("task.zip"), "", "zero-shot, linear-probe, nearl", 8, 1, "quick", api_name="/compare")
     client.predict(api_name="/shelf")  # the adapters; /use, /rename and /delete take their ids
 
@@ -47,7 +47,7 @@ LIGHT = {"concurrency_limit": None}
 ENDPOINTS = [
     ("predict", ["images", "prompts"], ["answer"], DEVICE),
     ("explain", ["about", "method"], ["answer", "picture"], DEVICE),
-    ("teach", ["file", "prompts", "preset"], ["answer"], LIGHT),
+    ("teach", ["file", "prompts", "preset", "taught"], ["answer"], LIGHT),
     ("compare", ["file", "kind", "methods", "shots", "seeds", "preset"], ["answer"], LIGHT),
     ("cancel", [], ["answer"], LIGHT),
     ("use_adapter", ["file"], ["answer"], DEVICE),
@@ -68,6 +68,7 @@ def build(ctx: Context) -> None:
         "file": gr.File(label="zip", visible=False),
         "prompts": gr.JSON(label="prompt set, as in assets/prompts; null takes that of the adapter", visible=False),
         "preset": gr.Textbox("balanced", label="preset: quick, balanced or thorough", visible=False),
+        "taught": gr.Textbox(teaching.NEARL, label="method to teach", visible=False),
         "answer": gr.JSON(label="answer", visible=False),
         "adapter": gr.File(label="adapter", visible=False),
         "about": gr.Textbox("", label="class; empty takes the closest", visible=False),
@@ -178,10 +179,14 @@ class Programs:
         picture = explaining.figure_of(workspace, shown, 0.6, {})
         return {"method": kind, "maps": maps, "notice": NOTICE}, picture
 
-    def teach(self, workspace: Workspace, path: str | None, value: dict | None, length: str) -> Iterator[dict]:
+    def teach(
+        self, workspace: Workspace, path: str | None, value: dict | None, length: str, method: str = teaching.NEARL
+    ) -> Iterator[dict]:
         gathering.bring(workspace, [path] if path else [], add=False)
         value = value or gathering.prompts_for(workspace).to_dict()
-        run = teaching.start(self.engine, workspace, value, teaching.Choice(preset=length))
+        run = teaching.start(
+            self.engine, workspace, value, teaching.Choice(preset=length, method=method or teaching.NEARL)
+        )
         for now in run.watch():
             yield _run_facts(workspace, run, now)
 

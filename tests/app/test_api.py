@@ -9,15 +9,8 @@ from gradio_client import Client, handle_file
 
 from nearl.data.phantoms.kinds import write_phantom_folder
 from nearl.prompts import default_prompts
-from tests.support.app_server import serve
 
 PROMPTS = default_prompts(["no lesion", "lesion"]).to_dict()
-
-
-@pytest.fixture(scope="module")
-def server(checkpoints, tmp_path_factory):
-    with serve(f"local-dir:{checkpoints('clip')}", tmp_path_factory.mktemp("log") / "app.log") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +141,15 @@ def test_nothing_went_wrong_on_the_server(server):
     names = {name for name in client_of(server).view_api(return_format="dict")["named_endpoints"]}
     work = {"/predict", "/explain", "/teach", "/compare", "/cancel", "/run", "/results"}
     assert names == work | {"/use_adapter", "/download_adapter", "/shelf", "/use", "/rename", "/delete"}
+
+
+def test_every_method_can_be_taught(server, task):
+    client = client_of(server)
+    done = client.predict(handle_file(task[1]), None, "quick", "linear-probe", api_name="/teach")
+    assert done["state"] == "done" and done["held_out"]["n"] == 8
+    assert [item["method"] for item in client.predict(api_name="/shelf")["adapters"]] == ["linear-probe"]
+    picture = next((task[0] / "test").glob("*/*.png"))
+    (row,) = client.predict([handle_file(picture)], None, api_name="/predict")["predictions"]
+    assert set(row["adapted"]) == {"lesion", "no lesion"}
+    refused = client.predict(handle_file(task[1]), None, "quick", "magic", api_name="/teach")
+    assert "magic" in refused["error"]

@@ -1,0 +1,90 @@
+"""Handlers, presses and sets of components that all tabs share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+
+from app.events import INPUT, Act, Components, Press, anew, guarded
+from app.page import Settings, build_app
+from nearl.errors import NearlError
+
+SECRET = "the path /root"
+HOSTILE = "<script>alert(1)</script>"
+
+
+def test_an_exception_of_a_handler_is_said_near_its_cause_and_logged(caplog):
+    caplog.set_level("ERROR")
+
+    @guarded("message", lambda key: {"button": key})
+    def refused(key):
+        raise NearlError(f"{key} is refused.")
+
+    @guarded("message")
+    def broken(key):
+        yield {"begun": key}
+        raise RuntimeError(SECRET)
+
+    answer = refused(HOSTILE)
+    assert "is refused" in answer["message"] and "<script" not in answer["message"] and answer["button"] == HOSTILE
+    assert caplog.text == ""  # what a visitor is told of needs no log
+    first, last = broken("x")
+    assert first == {"begun": "x"} and "Something went wrong" in last["message"]
+    assert "RuntimeError" in caplog.text and SECRET not in caplog.text + last["message"]
+
+
+def press(**data) -> Press:
+    return Press.of(SimpleNamespace(_data=data))
+
+
+def test_a_press_is_typed_and_what_is_out_of_date_is_refused():
+    pressed = press(act="settle", group="1", to="2", ticked=[3, "x", 4.0], when="after")
+    assert (pressed.act, pressed.ticked, pressed.to) == (Act.SETTLE, (3, 4), "2")
+    assert pressed.pick("group", "ab") == "b" and pressed.one_of("when", ("before", "after")) == "after"
+    assert pressed.number("page", 7) == 7
+    for wrong in (
+        lambda: pressed.pick("to", "ab"),
+        lambda: pressed.number("page"),
+        lambda: pressed.one_of("when", ("before",)),
+        lambda: press(act="explode"),
+        lambda: press(),
+    ):
+        with pytest.raises(NearlError, match="reload"):
+            wrong()
+
+
+def test_components_list_what_a_handler_may_change():
+    @dataclass
+    class Inner(Components):
+        shown: str
+
+    @dataclass
+    class Outer(Components):
+        one: str
+        several: dict
+        inner: Inner
+        read: str = field(metadata=INPUT)
+
+    assert Outer("a", {"x": "b", "y": "c"}, Inner("d"), "e").outputs == ["a", "b", "c", "d"]
+    assert anew() != anew()
+
+
+def test_no_event_lists_components_of_another_tab(tmp_path, monkeypatch):
+    """A press in one tab tells the others through `Context.changed`; each of them redraws what is its own."""
+    monkeypatch.setattr("app.engine.FALLBACK", "neither-this-one")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    page = build_app(Settings("no-such-model", "cpu", workspaces=str(tmp_path / "root")))
+
+    def tab_of(block) -> str | None:
+        while block is not None and not isinstance(block, gr.Tab):
+            block = block.parent
+        return block and block.label
+
+    events = [f for f in page.fns.values() if f.fn and f.outputs and f.api_visibility == "private"]
+    assert len(events) > 30
+    for event in events:
+        assert len({tab_of(block) for block in event.outputs} - {None}) <= 1, event.name
+    assert max(len(event.outputs) for event in events) < 30
