@@ -17,7 +17,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line. Exits with status 2 and one sentence where an option cannot be followed."""
+    """Parse the command line. Exits with status 2 and one sentence where an option cannot be used."""
     parser = argparse.ArgumentParser(prog="app.py", description="The NEARL-CLIP page, on this machine.")
     on_space = bool(os.environ.get("SPACE_ID"))
     parser.add_argument("--host", default="0.0.0.0" if on_space else "127.0.0.1", help="address to serve on")

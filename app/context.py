@@ -23,24 +23,23 @@ FIRST_SET = "brain_mri_tumor"  # in the editor when the page opens
 
 @dataclass
 class Context:
-    """Shared by the tabs. `session` is the visitor's opaque workspace id, the only thing Gradio keeps for a visitor.
-
-    `changed`: a handler that put another adapter into use, or changed the shelf, has it among its outputs and gives it
-    `app.events.anew()`. Each tab subscribes with `.change` and redraws its own components, so that no event lists those
-    of another tab.
-    """
+    """Shared by the tabs."""
 
     engine: Engine
     pages: Pages
     session: gr.State
+    """The visitor's opaque workspace id, the only thing that Gradio keeps for a visitor."""
     changed: gr.State
+    """A handler that put another adapter into use, or changed the shelf, has it among its outputs and gives it
+    `app.events.anew()`. Each tab subscribes with `.change` and redraws its own components, so that no event lists those
+    of another tab."""
     ready_prompts: dict[str, dict] = field(default_factory=dict)
+    """Ready prompt sets by name, as the editor takes them."""
 
     def workspace(self, key: str | None) -> Workspace:
         """The workspace of the page whose event is being handled. `key`: what Gradio keeps for it.
 
-        Waits, while the server starts, until the engine has imported what the tabs use: two threads that import the
-        same large packages at once can both fail.
+        Waits, while the server starts, until the engine has imported what the tabs use.
         """
         self.engine.imported.wait()
         request = LocalContext.request.get(None)

@@ -51,12 +51,11 @@ ZERO_GPU = "SPACES_ZERO_GPU"  # set in the environment of such a Space
 
 
 class Engine:
-    """Loads the backbone and says how far that is.
+    """Loads the backbone in the background; holds its lock and the queue of long work.
 
-    A model that cannot be loaded, for want of a network say, is replaced by the embedded one; `notice` then says why.
-    `start` returns at once; `backbone` waits for the model and raises NearlError with one sentence if there is none at
-    all. `imported`: set once the packages that the tabs use are there. `device_lock`: hold it around every pass through
-    the model. `queue`: the long work of all visitors.
+    A model that cannot be loaded, for example without a network, is replaced by the embedded one; `notice` then says
+    why. Hold `device_lock` around every pass through the model. `imported` is set once the packages that the tabs use
+    have been imported.
     """
 
     def __init__(self, name: str = "embedded", device: str = "auto", weights: str = "pretrained"):
@@ -70,6 +69,7 @@ class Engine:
         self._ready_lock = threading.Lock()
 
     def start(self) -> None:
+        """Start loading; returns at once."""
         threading.Thread(target=self._load, name="load-backbone", daemon=True).start()
 
     def _load(self) -> None:
@@ -92,7 +92,8 @@ class Engine:
             self.ready_classes()  # before a visitor waits for it
 
     def _import(self) -> None:
-        """What the tabs need of `nearl`, and with it torch: in seconds, so not before the page is up; in one thread."""
+        """Import what the tabs need of `nearl`, and torch with it: after the page is up, since it takes seconds, and in
+        one thread, since two that import the same large packages at once can both fail."""
         try:
             import pytorch_grad_cam  # noqa: F401
 
@@ -107,14 +108,14 @@ class Engine:
             self.imported.set()
 
     def _load_one(self, name: str) -> Backbone:
-        """The model of that name. NearlError for whatever goes wrong; what is unexpected is logged in full."""
+        """Returns the model of that name. Any failure is a NearlError; an unexpected one is logged in full."""
         try:
             import torch
 
             from nearl.backbones import load_backbone
 
             device = self.device
-            if device == "auto":  # on ZeroGPU there is one only within a call that asks for it, as teaching does
+            if device == "auto":  # on ZeroGPU there is a GPU only within calls that ask for it, as teaching does
                 device = "cuda" if torch.cuda.is_available() and ZERO_GPU not in os.environ else "cpu"
             return load_backbone(name, device=device, weights=self.weights)
         except NearlError:
@@ -126,7 +127,7 @@ class Engine:
             ) from error
 
     def ready_classes(self) -> dict[str, Tensor]:
-        """Class embeddings [C, E] of the ready prompt sets but those of drawings, by name; computed once. Takes the
+        """Class embeddings [C, E] of the ready prompt sets that are not synthetic, by name; computed once, under the
         device lock."""
         from nearl.methods import Frozen
 
@@ -141,17 +142,18 @@ class Engine:
 
     @property
     def label(self) -> str:
-        """The name to show: of a local folder only its last part."""
+        """The name to show; for a local folder its last part."""
         return self.name.rstrip("/").rsplit("/", 1)[-1] if self.name.startswith("local-dir:") else self.name
 
     @property
     def state(self) -> str:
-        """ "loading", "ready", or the sentence that says why there is no model."""
+        """ "loading", "ready", or a sentence that says why there is no model."""
         if not self._ready.is_set():
             return "loading"
         return "ready" if self._backbone is not None else self._error
 
     def backbone(self, timeout: float = 300.0) -> Backbone:
+        """Waits for the model, at most `timeout` seconds. NearlError if there is none."""
         if not self._ready.wait(timeout):
             raise NearlError(f"The model '{self.name}' is still loading; try again in a minute.")
         if self._backbone is None:

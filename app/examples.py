@@ -10,8 +10,8 @@ from app.html import views
 from nearl.data.images import decode_picture
 from nearl.prompts import PromptSet, ready_sets
 
-# The kinds of synthetic picture, as a visitor reads them. Prompt sets are called phantom_<kind>. First those on which
-# teaching the embedded model shows most.
+# The kinds of synthetic image by the name that visitors see; first those on which teaching the embedded model has the
+# largest effect. Their prompt sets are named phantom_<kind>.
 KIND_NAMES = {
     "ct_slice": "Chest CT",
     "chest_xray": "Chest X-ray",
@@ -24,16 +24,18 @@ KIND_NAMES = {
 
 @dataclass(frozen=True)
 class Example:
-    """A picture with the prompts that go with it. `thumb` is a data address."""
+    """An image with its prompts."""
 
     path: Path
     label: str
     prompts: dict
+    """A prompt set, as the editor takes it."""
     thumb: str
+    """The image, small, as a data address."""
 
 
 def example_list(assets: Path) -> list[Example]:
-    """The examples that `assets/examples/examples.json` lists, in its order."""
+    """The examples of `assets/examples/examples.json`, in its order."""
     folder, sets, found = assets / "examples", ready_sets(), []
     for entry in json.loads((folder / "examples.json").read_text(encoding="utf-8")):
         path = folder / entry["file"]

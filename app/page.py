@@ -33,28 +33,12 @@ TITLE = "NEARL-CLIP"
 UPLOAD_LIMIT = "256mb"
 CACHE_SECONDS = (600, 3600)  # look every ten minutes for uploaded files older than an hour, and delete them
 
-# Links such as <a data-tab="Teach"> open a tab. A group of radio buttons gets its label as its name, which Gradio
-# leaves out, so that a screen reader says it.
-HEAD = """<meta name="referrer" content="no-referrer"><script>
-document.addEventListener("click", (event) => {
-  const link = event.target.closest("a[data-tab]");
-  if (!link) return;
-  event.preventDefault();
-  [...document.querySelectorAll("button[role=tab]")].find((b) => b.textContent.trim() === link.dataset.tab)?.click();
-  window.scrollTo(0, 0);
-});
-document.addEventListener("focusin", (event) => {
-  const group = event.target.closest("fieldset:not([aria-label])");
-  const label = group?.querySelector("[data-testid=block-info]")?.textContent.trim();
-  if (label) group.setAttribute("aria-label", label);
-});
-</script>"""
-
 # The id of the workspace is kept by the browser, so that a reload, a second tab and a restarted server find it again.
 # Where the browser keeps nothing, a reload begins with an empty workspace.
 RECALL = "() => { try { return [localStorage.getItem('nearl-workspace')]; } catch { return [null]; } }"
 REMEMBER = "(key) => { try { localStorage.setItem('nearl-workspace', key); } catch {} return []; }"
 
+NO_REFERRER = '<meta name="referrer" content="no-referrer">'
 WORDS = {"common": {"upload": "Add files"}}  # the name of a button that Gradio leaves without one
 
 
@@ -63,18 +47,22 @@ class Settings:
     """What the command line chose."""
 
     backbone: str = "embedded"
+    """A name, see `python -m nearl backbones`."""
     device: str = "auto"
+    """"cpu", "cuda", "cuda:1"...; "auto" takes a GPU if there is one."""
     weights: str = "pretrained"
+    """"random" for tests."""
     workspaces: str | None = None
+    """The folder for visitors' images and adapters; None for the usual one."""
 
 
 class Page(gr.Blocks):
-    """Blocks of which every answer reaches the page as it was given, and once.
+    """Blocks whose answers reach the page whole, each once.
 
-    Gradio sends what is new since the answer before, and the page writes that into the one before, which it may not
-    have shown yet: of two answers that arrive together the first is lost. At the end of an event Gradio sends the last
-    answer again, over what was changed since. Here each answer is whole, and nothing follows the last, except for a
-    program, which asks for it.
+    Gradio sends the difference from the previous answer, and the page applies it to that answer, which it may not have
+    shown yet: of two answers that arrive together the first is lost. At the end of an event Gradio sends the last
+    answer again, over anything changed since. Here each answer is whole, and nothing follows the last one, except for
+    programs, which ask for it.
     """
 
     def handle_streaming_diffs(self, block_fn, data, session_hash, run, final, simple_format=False):
@@ -90,9 +78,9 @@ class Page(gr.Blocks):
 
 
 def build_app(settings: Settings) -> gr.Blocks:
-    """The whole app. The model starts loading in the background; the page is there before it is.
+    """Returns the whole app. The model starts loading in the background; the page is up before it is loaded.
 
-    Raises NearlError if the folder for workspaces that the settings name cannot be used.
+    Raises NearlError if the folder for workspaces in the settings cannot be used.
     """
     guard.keep_uploads_apart()
     if ZERO_GPU in os.environ:
@@ -126,7 +114,7 @@ def build_app(settings: Settings) -> gr.Blocks:
 
 
 def _root(settings: Settings) -> Root:
-    """The folder for workspaces; where the usual one is taken, a temporary one. Gradio's uploads are kept in it too."""
+    """The folder for workspaces and for Gradio's uploads; a temporary one where the usual one is in use."""
     try:
         root = Root(settings.workspaces or default_root())
     except NearlError as error:
@@ -134,7 +122,7 @@ def _root(settings: Settings) -> Root:
             raise
         log.warning("%s Until then, workspaces are kept in a temporary folder.", error)
         root = Root()
-    remove_old_uploads(root.uploads, float("inf"))  # what a server that was killed had not deleted yet
+    remove_old_uploads(root.uploads, float("inf"))  # left by a server that was killed
     os.environ.setdefault("GRADIO_TEMP_DIR", str(root.uploads))
     return root
 
@@ -151,8 +139,10 @@ def _header(engine: Engine) -> str:
 
 
 def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Dependency:
-    """A workspace for every page that opens; it is left behind when the page closes. The header follows the model.
-    Returns the event after which the page has its workspace."""
+    """Give every page a workspace when it opens and leave it when it closes; keep the header up to date with the model.
+
+    Returns the event after which the page has its workspace.
+    """
     kept = gr.Textbox(visible=False)
 
     def opened(key: str | None, request: gr.Request) -> tuple[str, str, str]:
@@ -176,11 +166,11 @@ def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Depende
 
 
 def launch_options() -> dict:
-    """What every launch of the page has in common: our look, and nothing that leaves the machine or keeps images."""
+    """Options of every launch of the page: our theme, and nothing that leaves the machine or keeps images."""
     return {
         "theme": build_theme(),
         "css_paths": [PAGE / "charts.css", PAGE / "style.css"],
-        "head": f"{HEAD}<script>{asset_text('drop.js')}</script>",
+        "head": f"{NO_REFERRER}<script>{asset_text('head.js')}{asset_text('drop.js')}</script>",
         "i18n": gr.I18n(en=WORDS),
         "favicon_path": PAGE / "favicon.png",
         "footer_links": [],

@@ -33,7 +33,7 @@ NAMES = {WORKSPACES: re.compile(r"[0-9a-f]{40}"), UPLOADS: re.compile(r"[0-9a-f]
 
 
 def default_root() -> Path:
-    """Where workspaces are kept unless the command line says otherwise: in the user's cache folder."""
+    """The folder for workspaces unless the command line names one: in the user's cache folder."""
     chosen = os.environ.get(ENVIRONMENT)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(chosen) if chosen else cache / "nearl-clip"
@@ -84,8 +84,8 @@ class Root:
             )
 
     def _is_ours(self) -> bool:
-        """Whether the folder is missing, empty or marked. One of a version that wrote no marker is recognised by its
-        names: nothing in it may have another."""
+        """Whether the folder is missing, empty or marked. A folder of a version that wrote no marker is recognised by
+        the names in it: it holds no others."""
         if not self.path.exists() or (self.path / MARKER).is_file():
             return True
         if any(entry.name not in (LOCK, WORKSPACES, UPLOADS) for entry in self.path.iterdir()):
@@ -99,8 +99,8 @@ class Root:
 
     @property
     def uploads(self) -> Path:
-        """For Gradio's uploads and downloads, which it serves to whoever knows their long random names: nothing in it
-        outlives the server or its hour."""
+        """For Gradio's uploads and downloads, which it serves to anybody who knows their long random names. Everything
+        in it is deleted after an hour, or when a server starts."""
         return self.path / UPLOADS
 
     def folder(self, key: str) -> Path:
@@ -117,7 +117,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Whole or not at all: a file beside it, then a rename."""
+    """Write the whole file or nothing: a file beside it, then a rename."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(data)
@@ -125,7 +125,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """The content, or {} where there is none or it is damaged (a workspace then goes on without it)."""
+    """The content; {} where there is none or it is damaged, and the workspace does without it."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -153,7 +153,7 @@ def read_model(path: Path, model: type[Model]) -> Model | None:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder; 0 if there is none."""
+    """Size of all files below a folder; 0 if there is no folder."""
     total = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):
@@ -162,15 +162,15 @@ def folder_bytes(folder: Path) -> int:
 
 
 def made_here(folder: Path) -> Iterator[Path]:
-    """The folders in `workspaces` or `uploads` that have a name as the server makes them; links never count."""
+    """The folders in `workspaces` or `uploads` whose names the server makes; links never count."""
     for path in folder.iterdir():
         if NAMES[folder.name].fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             yield path
 
 
 def remove_old_uploads(uploads: Path, before: float) -> None:
-    """Delete uploads and downloads last written before that time (seconds since the epoch), and folders that are as
-    old and empty. Folders with other names, and what another thread removes meanwhile, are passed over."""
+    """Delete uploads and downloads last written before that time (seconds since the epoch), and empty folders as old.
+    Folders with other names, and what another thread removes meanwhile, are skipped."""
     with contextlib.suppress(OSError):
         for folder in list(made_here(uploads)):
             found = [(Path(path), files) for path, _, files in os.walk(folder, topdown=False)]
@@ -185,7 +185,7 @@ def remove_old_uploads(uploads: Path, before: float) -> None:
 
 
 def _last_written(path: Path) -> float:
-    """Seconds since the epoch; infinity for what is gone."""
+    """Seconds since the epoch; infinity for a file that is gone."""
     try:
         return path.lstat().st_mtime
     except OSError:

@@ -1,4 +1,4 @@
-"""What stands between Gradio's file routes and visitors who are not meant to meet there."""
+"""Keeps visitors apart at Gradio's routes for files and uploads."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.visitor import uploads
 from app.visitor.disk import folder_bytes
 
-MAX_UPLOADS = 8 * 2**30  # bytes of all visitors that wait to be read
+MAX_UPLOADS = 8 * 2**30  # bytes of all uploads that are not read yet
 
 
 def keep_uploads_apart() -> None:
     """Give every upload a folder of its own with a random name.
 
     Gradio names the folder after the content alone: two visitors who upload the same file would share it, so that one
-    deletes what the other is about to read, and whoever has a file could ask for the other's copy.
+    deletes what the other is about to read, and anybody who has a file could ask for another visitor's copy.
     """
     first = route_utils.GradioUploadFile.__init__
     if hasattr(first, "__wrapped__"):
@@ -36,8 +36,8 @@ def keep_uploads_apart() -> None:
 
 
 class Guard:
-    """Refuses two requests that Gradio would serve: to fetch a file from another server for whoever asks, and to take
-    in more than the disk should hold."""
+    """Refuses two kinds of request that Gradio would serve: for a file on another server, and for an upload where the
+    disk holds enough of them already."""
 
     def __init__(self, app: ASGIApp):
         self.app = app

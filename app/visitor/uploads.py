@@ -1,4 +1,4 @@
-"""Uploaded files: Gradio keeps them on disk under their own names; what was decoded is deleted at once."""
+"""Uploaded files. Gradio keeps them on disk under their own names; the app deletes them as soon as they are read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def root() -> Path:
 
 
 def forget(paths: Iterable[str | Path]) -> None:
-    """Delete those of the files that lie in Gradio's folder for uploads; examples and files elsewhere stay."""
+    """Delete those of the files that are in Gradio's folder for uploads; examples and files elsewhere stay."""
     for path in map(Path, paths):
         with contextlib.suppress(OSError):
             if path.resolve().is_relative_to(root()):
@@ -26,12 +26,12 @@ def forget(paths: Iterable[str | Path]) -> None:
 
 
 def neutral(paths: Iterable[str | Path], word: str = "image") -> list[tuple[str, Path]]:
-    """Names by number for answers that leave the visitor's own screen: [("image 1", path), ...]."""
+    """Numbers in place of names, for answers that are not for the visitor's own screen: [("image 1", path), ...]."""
     return [(f"{word} {number}", Path(path)) for number, path in enumerate(paths, start=1)]
 
 
 def without_names(text: str, paths: Iterable[str | Path], word: str = "file") -> str:
-    """A sentence with the names of uploaded files put as numbers."""
+    """The text with numbers in place of the names of uploaded files."""
     for name, path in neutral(paths, word):
         text = text.replace(base_name(path.name), name)
     return text

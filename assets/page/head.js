@@ -1,0 +1,14 @@
+// Links such as <a data-tab="Teach"> open a tab. A group of radio buttons gets its label as its name, which Gradio
+// leaves out, so that a screen reader says it.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-tab]");
+  if (!link) return;
+  event.preventDefault();
+  [...document.querySelectorAll("button[role=tab]")].find((b) => b.textContent.trim() === link.dataset.tab)?.click();
+  window.scrollTo(0, 0);
+});
+document.addEventListener("focusin", (event) => {
+  const group = event.target.closest("fieldset:not([aria-label])");
+  const label = group?.querySelector("[data-testid=block-info]")?.textContent.trim();
+  if (label) group.setAttribute("aria-label", label);
+});
