@@ -101,7 +101,7 @@ class Engine:
             import nearl.data.phantoms.kinds
             import nearl.explain
             import nearl.reading.classifier
-            import nearl.runs.comparison  # noqa: F401
+            import nearl.runs.process  # noqa: F401
         except Exception:  # loading the model says it in words
             log.exception("importing")
         finally:

@@ -84,7 +84,7 @@ def build_app(settings: Settings) -> gr.Blocks:
     """
     guard.keep_uploads_apart()
     if ZERO_GPU in os.environ:
-        import nearl.runs.zero_gpu  # noqa: F401  the Space wants to see while it starts what needs the GPU
+        import nearl.runs.process  # noqa: F401  the Space wants to see while it starts what needs the GPU
     root = _root(settings)
     engine = Engine(settings.backbone, settings.device, settings.weights)
     engine.start()

@@ -31,6 +31,7 @@ from nearl.data.phantoms.kinds import phantom_set
 from nearl.data.sets.labelled import LabelledSet, resolve_splits
 from nearl.data.splits import draw_support
 from nearl.measure.evaluate import evaluate
+from nearl.measure.intervals import student
 from nearl.prompts import PromptSet, ready_sets
 from nearl.reading.classifier import Classifier
 
@@ -43,7 +44,6 @@ KEPT_OUT = (
     "leukocytes_aml",
 )  # fmt: skip
 ASKED = yaml.safe_load((Path(__file__).parent / "rewordings.yaml").read_text(encoding="utf-8"))
-T_95 = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided 95 % quantile of Student's t for this many seeds
 
 
 def regression(x: np.ndarray, labels: list[int]) -> LogisticRegressionCV:
@@ -172,8 +172,7 @@ def hog_and_colours(data: LabelledSet) -> np.ndarray:
 
 
 def random_copy(seed: int) -> Backbone:
-    torch.manual_seed(seed)
-    return load_backbone("embedded", weights="random")
+    return load_backbone("embedded", weights="random", seed=seed)
 
 
 def transfer(data: Path, backbone: Backbone, shots: int, seeds: range, copies: int = 5) -> dict[str, dict]:
@@ -205,7 +204,7 @@ def transfer(data: Path, backbone: Backbone, shots: int, seeds: range, copies: i
                     right[kind][n, s] = said == y
             balanced = np.mean([right[kind][..., y == c].mean(-1) for c in np.unique(y)], 0)
             values, each = balanced.mean(0), balanced.mean(1)
-            half = T_95[len(values)] * float(values.std(ddof=1)) / len(values) ** 0.5
+            half = student(values.tolist())[1]
             results[name][kind] = {"mean": float(values.mean()), "half_interval": half, "runs": values.tolist()}
             print(f"{name:24} {kind:14} {values.mean():.3f} ± {half:.3f}", end="  ", flush=True)
             print(f"copies {each.min():.2f} to {each.max():.2f}" if len(each) > 1 else "", flush=True)

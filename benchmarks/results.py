@@ -15,8 +15,9 @@ from pathlib import Path
 
 from backbone import KEPT_OUT, LEARNED
 
-from nearl.measure.compare import Results
-from nearl.measure.compare_report import curves, interval, markdown, ranks
+from nearl.measure.compare_report import curves, markdown, ranks
+from nearl.measure.intervals import student
+from nearl.measure.results import Results
 from nearl.methods import names
 
 HERE = Path(__file__).parent
@@ -51,7 +52,7 @@ def mean_table(found: dict, methods: list[str], shots: list[int], title: str, se
             if not values:
                 row.append("–")
                 continue
-            mean, half = interval(values if method != "zero-shot" else values[:1])
+            mean, half = student(values if method != "zero-shot" else values[:1])
             row.append(f"{mean:.3f}" + ("" if half is None else f" ± {half:.3f}") + f" ({len(values)})")
         lines.append(f"| {method} | {' | '.join(row)} |")
     return "\n".join(lines) + "\n"
@@ -75,7 +76,7 @@ def difference_table(found: dict, methods: list[str], shots: list[int], title: s
             if len(each) < len(sets):
                 row.append("–")
                 continue
-            mean, half = interval(each)
+            mean, half = student(each)
             row.append(f"{mean:+.1f} ± {half:.1f}")
         lines.append(f"| {method} | {' | '.join(row)} |")
     return "\n".join(lines) + "\n"

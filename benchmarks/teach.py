@@ -29,8 +29,7 @@ from nearl.data.sets.labelled import LabelledSet, from_files
 from nearl.data.splits import draw_support, plan
 from nearl.methods import Frozen
 from nearl.prompts import PromptSet, default_prompts, ready_sets
-from nearl.runs import make_job, teach
-from nearl.train.recipe import Recipe
+from nearl.runs import make_job, perform
 
 NAME = "brain_mri_tumor"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -59,18 +58,17 @@ def measure(backbone: Backbone, data: LabelledSet, reading: float, preset: str) 
     see = Frozen._see
     Frozen._see = lambda self, x: passes.update(frozen=len(x)) or see(self, x)
     began = time.perf_counter()
-    job = make_job(backbone, data, None, prompt_set, plan(data.labels), Recipe.preset(preset))
-    *_, last = teach(job, backbone)
+    job = make_job(backbone, data, None, prompt_set, plan(data.labels), preset=preset)
+    *_, end = perform(job, backbone=backbone)
     wall = reading + time.perf_counter() - began
     Frozen._see = see
-    outcome = last["done"]
-    seconds = {**outcome.seconds, "decode": outcome.seconds["decode"] + reading}
-    figures = {when: outcome.results[when]["balanced_accuracy"] for when in ("frozen", "adapted")}
+    seconds = end.row["seconds"] | {"decode": end.row["seconds"]["decode"] + reading}
+    figures = {when: end.results[when]["balanced_accuracy"] for when in ("frozen", "adapted")}
     return {
         "images": len(data),
         "classes": len(data.classes),
-        "held_out": outcome.results["n"],
-        "steps": job.recipe["steps"],
+        "held_out": end.results["n"],
+        "steps": end.row["settings"]["recipe"]["steps"],
         "threads": torch.get_num_threads(),
         "wall_seconds": round(wall, 2),
         "seconds": {phase: round(value, 2) for phase, value in seconds.items()},

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nearl.data.sets.labelled import LabelledSet
     from nearl.data.splits import Split
     from nearl.methods import Card
+    from nearl.runs import Job
 
 OWN = "own"  # the images in Teach; other sources are kinds of synthetic image
 LEARN, CHECK = 16, 32  # synthetic images of each class
@@ -64,12 +65,6 @@ class Choice:
     """How many times they are drawn at random."""
     preset: str = "balanced"
     """"balanced" takes each method's own recipe, "quick" fewer steps."""
-
-    @property
-    def recipe(self) -> dict:
-        from nearl.train.recipe import Recipe
-
-        return {} if self.preset == "balanced" else {"steps": Recipe.preset(self.preset).steps}
 
 
 def groups() -> dict[str, list[str]]:
@@ -122,17 +117,15 @@ def plan(workspace: Workspace, source: str) -> str:
     return sets(workspace, source)[-1].words
 
 
-def images(about: dict) -> str:
+def images(about: Job) -> str:
     """Which images a comparison taught with and measured on."""
-    split = about["split"]
-    held = about["test"] if split["kind"] == "given" else split["held"]
-    per = [sum(about["labels"][i] == c for i in split["support"]) for c in range(len(about["classes"]))]
-    taught = sum(min(n, about["shots"] or n) for n in per)
-    name = about["name"][:1].upper() + about["name"][1:]
-    draws = f", in {about['seeds']} random draws" if about["seeds"] > 1 else ""
+    per = [sum(about.labels[i] == c for i in about.split.support) for c in range(len(about.classes))]
+    taught = sum(min(n, about.shots or n) for n in per)
+    name = about.name[:1].upper() + about.name[1:]
+    draws = f", in {len(about.seeds)} random draws" if len(about.seeds) > 1 else ""
     return (
         f"{name}. Taught with {plural(taught, 'image')} in {len(per)} classes{draws}; measured on "
-        f"{plural(len(held), 'image')} kept aside, used for neither training nor selection."
+        f"{plural(len(about.held), 'image')} kept aside, used for neither training nor selection."
     )
 
 
@@ -151,14 +144,13 @@ def start(engine: Engine, workspace: Workspace, choice: Choice) -> RunView:
     check_idle(workspace, COMPARE)
     data, test, split = sets(workspace, choice.source)
     prompt_set, backbone = gathering.prompts_for(data), engine.backbone()
-    from nearl.runs.comparison import ComparisonJob
-    from nearl.runs.job import make_job
-    from nearl.train.recipe import Recipe
+    from nearl.runs import make_job
 
     images, held = numbered(data, "image"), numbered(test, "test image")
+    seeds = list(range(choice.seeds))
+    how = {"methods": methods, "seeds": seeds, "shots": choice.shots, "preset": choice.preset, "compared": True}
     with engine.device_lock:
-        job = make_job(backbone, images, held, prompt_set, split, Recipe())
-    job = ComparisonJob.of(job, methods, choice.shots, choice.seeds, choice.recipe)
+        job = make_job(backbone, images, held, prompt_set, split, **how)
     return engine.queue.start(workspace, COMPARE, job)
 
 
@@ -169,17 +161,17 @@ def current(workspace: Workspace) -> RunView | None:
 
 def lines(view: RunView) -> list[dict]:
     """The results of each method so far, as `nearl.runs.scores` gives them."""
-    from nearl.runs.scores import scores
+    from nearl.runs import scores
 
     return scores(view.folder.about, view.folder.rows)
 
 
 def answers(view: RunView) -> list[tuple[str, dict]]:
     """(a part of NEARL, the gain by it) where NEARL was compared with and without it."""
-    from nearl.runs.scores import difference
+    from nearl.runs import difference
 
     about, rows = view.folder.about, view.folder.rows
-    found = [(words, difference(about, rows, WHOLE, name)) for name, words in PARTS.items() if name in about["methods"]]
+    found = [(words, difference(about, rows, WHOLE, name)) for name, words in PARTS.items() if name in about.methods]
     return [(words, gain) for words, gain in found if gain is not None]
 
 

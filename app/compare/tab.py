@@ -156,17 +156,17 @@ def _result(view: RunView, now: Shown) -> str:
     about, busy = view.folder.about, not now.finished
     lines = [{**line, "place": place} for place, line in enumerate(comparing.lines(view))]
     done = sum(line["done"] for line in lines)
-    total = sum(1 if line["method"] == "zero-shot" else about["seeds"] for line in lines)
     title = next((line["title"] for line in lines if line["method"] == now.method), "")
     step = f"step {now.step} of {now.steps}" if now.steps else "in progress"
-    head = compare_views.going_on(now.place, done, total, title, now.seconds_left) if busy else _ended(view, now, done)
+    head = compare_views.going_on(now.place, done, len(about.pairs), title, now.seconds_left)
+    head = head if busy else _ended(view, now, done)
     return compare_views.comparison(
         lines,
         compare_views.Status(head, now.method if busy else "", step, busy),
         comparing.images(about),
         comparing.answers(view),
-        about["seeds"],
-        about["classes"],
+        len(about.seeds),
+        about.classes,
     )
 
 
@@ -178,7 +178,7 @@ def _ended(view: RunView, now: Shown, done: int) -> str:
         if done:
             kept = f"{views.plural(done, 'finished result')} {'is' if done == 1 else 'are'} kept."
         return views.message(f"Cancelled. {kept}")
-    return compare_views.headline(f"{views.plural(len(view.folder.about['methods']), 'method')} compared.")
+    return compare_views.headline(f"{views.plural(len(view.folder.about.methods), 'method')} compared.")
 
 
 def _used(name: str) -> str:
@@ -257,7 +257,7 @@ def _wire_use(ctx: Context, tab: CompareTab) -> None:
     def on_use(key: str, event: gr.EventData) -> dict:
         workspace = ctx.workspace(key)
         view = comparing.current(workspace)
-        name = Press.of(event).pick("method", view.folder.about["methods"] if view is not None else [])
+        name = Press.of(event).pick("method", view.folder.about.methods if view is not None else [])
         comparing.use(ctx.engine, workspace, name)
         return {tab.used: _used(name), ctx.changed: anew()}
 
@@ -272,7 +272,7 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.eve
         """The cards of methods are unfolded until there is a comparison; then they are folded, ticked as they were."""
         workspace = ctx.workspace(key)
         view = comparing.current(workspace)
-        ticked = view.folder.about["methods"] if view is not None else USUAL
+        ticked = view.folder.about.methods if view is not None else USUAL
         cards = {tab.methods: _methods(ticked), tab.folded: gr.update(open=view is None)}
         yield {**_sources(tab, workspace), **cards}
         yield from _follow(tab, workspace)

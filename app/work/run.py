@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import fields, replace
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic.dataclasses import dataclass
@@ -15,9 +16,11 @@ from pydantic.dataclasses import dataclass
 from app.visitor.disk import read_model, write_json
 from app.visitor.runs import Kind as KindName
 from app.visitor.workspace import Workspace
-from app.work import folders
 from nearl.errors import NearlError
 from nearl.runs.status import CANCELLED, CHECKING, DONE, FAILED, INTERRUPTED, TEACHING, WAITING, Status
+
+if TYPE_CHECKING:
+    from nearl.runs import RunFolder
 
 POLL_SECONDS = 0.3
 MAX_STARTS = 4  # of one run: one that takes the server down with it each time is given up
@@ -97,7 +100,7 @@ class RunView:
     def __init__(self, workspace: Workspace, kind: Kind, key: str, queue: Line | None = None):
         self.workspace, self.kind, self.key, self.queue = workspace, kind, key, queue
         self.path = workspace.path / kind.home / key
-        self.folder = folders.folder_of(self.path, not kind.shelves)
+        self.folder = _open(self.path)
         self.notes = read_model(self.path / NOTES, Notes) or Notes()
 
     @classmethod
@@ -159,12 +162,12 @@ class RunView:
     @property
     def results(self) -> dict | None:
         """The figures of `nearl.measure.evaluate.study`, once the run is done; None where nothing was measured."""
-        return _readable(lambda: folders.results(self.folder))
+        return _readable(lambda: getattr(self.folder.results(), "results", None))
 
     @property
     def numbered_rows(self) -> list[dict] | None:
         """Per image what was said before and after, called "image 3" or "test image 3"."""
-        return _readable(lambda: folders.predictions(self.folder))
+        return _readable(self.folder.predictions)
 
     @property
     def rows(self) -> list[dict] | None:
@@ -201,7 +204,9 @@ class RunView:
         queued again. NearlError where it cannot be done."""
         if self.folder.look().state not in (DONE, CANCELLED):
             self._count_start()
-            if folders.work(self.folder, lambda: self.queue.others_wait):
+            from nearl.runs import work
+
+            if work(self.folder, lambda: self.queue.others_wait):
                 return True
         if self.kind.shelves and self.folder.look().state in (DONE, CANCELLED):
             self._shelve()
@@ -209,7 +214,7 @@ class RunView:
 
     def _count_start(self) -> None:
         """NearlError for a run that takes the server down with it each time it is started."""
-        done = folders.rows_done(self.folder)
+        done = self.folder.look().done
         starts = 1 + (self.notes.starts if done == self.notes.done else 0)
         if starts > MAX_STARTS:
             raise NearlError("Teaching was interrupted again and again and has been given up; start it again.")
@@ -224,6 +229,12 @@ class RunView:
         if outcome.stopped != CANCELLED:
             self.workspace.shelf.use(key, outcome.adapter)
         self.note(shelf={outcome.adapter.meta["method"]: key})
+
+
+def _open(path: Path) -> RunFolder:
+    from nearl.runs import RunFolder
+
+    return RunFolder(path)
 
 
 def _readable(read: Callable):

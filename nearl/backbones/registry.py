@@ -88,6 +88,8 @@ class Backbone:
     embed_dim: int
     tokenizer_source: str
     device: torch.device
+    weights: str = "pretrained"
+    """"pretrained" or "random"."""
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @cached_property
@@ -178,12 +180,15 @@ class Backbone:
         return nn.functional.normalize(self.text.pool(x, state), dim=-1)
 
 
-def load_backbone(name: str = "embedded", device: str | torch.device = "cpu", weights: str = "pretrained") -> Backbone:
+def load_backbone(
+    name: str = "embedded", device: str | torch.device = "cpu", weights: str = "pretrained", seed: int = 0
+) -> Backbone:
     """Build and freeze a backbone.
 
     ``name``, in this order: a name of ``REGISTRY``; ``hf-hub:owner/model``; ``local-dir:FOLDER`` in open_clip's format
     (``open_clip_config.json`` + safetensors); an architecture that open_clip knows, with ``/tag`` for its weights
-    (``ViT-B-16/openai``). ``weights="random"`` builds the architecture alone, which needs no download.
+    (``ViT-B-16/openai``). ``weights="random"`` builds the architecture alone, which needs no download;
+    ``seed`` fixes these weights on one machine.
     Raises NearlError for unknown names, models without a ViT, and weights that cannot be reached.
     """
     if weights not in ("pretrained", "random"):
@@ -197,7 +202,10 @@ def load_backbone(name: str = "embedded", device: str | torch.device = "cpu", we
     random = weights == "random"
     source, options = _local_options(str(ARCHITECTURES.get(source, source)) if random else source, random)
     architecture = source if parse_model_name(source)[0] else source.partition("/")[0]
-    model, cfg = _create(name, source, options, random)
+    with torch.random.fork_rng(enabled=random):
+        if random:
+            torch.manual_seed(seed)
+        model, cfg = _create(name, source, options, random)
     if not is_dual_encoder(model):
         raise NearlError(f"'{name}' is not a model with one image and one text encoder, so NEARL cannot adapt it.")
     model = model.eval().requires_grad_(False).to(device)
@@ -207,7 +215,7 @@ def load_backbone(name: str = "embedded", device: str | torch.device = "cpu", we
         "weights": _fingerprint(model),
     }
     return Backbone(
-        name, model, identity, vision_tower(model), text_tower(model), cfg["embed_dim"], architecture, device
+        name, model, identity, vision_tower(model), text_tower(model), cfg["embed_dim"], architecture, device, weights
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from nearl import NOTICE
 from nearl.cli.options import (
@@ -21,14 +22,17 @@ from nearl.cli.options import (
 )
 from nearl.errors import NearlError
 
+if TYPE_CHECKING:
+    from nearl.runs import Step
+
 HELD_OUT_PER_CLASS = 40  # with --shots
 HELD_OUT_FRACTION = 0.25
 MEASURED = {"held-out": "held-out images", "folds": "images, each held out once"}
 
 
 def run(args: argparse.Namespace) -> Result:
-    from nearl.runs.folder import CANCELLED, DONE, RunFolder
-    from nearl.runs.job import teach
+    from nearl.runs import RunFolder, Step, perform
+    from nearl.runs.status import CANCELLED, DONE
 
     folder, backbone = RunFolder(out_folder(args.out)), None
     if not (args.resume and folder.exists()):
@@ -36,10 +40,12 @@ def run(args: argparse.Namespace) -> Result:
             raise NearlError(f"There is no run in '{args.out}' to resume; give DATA to start one.")
         backbone = backbone_of(args)
         folder.create(_job(args, backbone))
-    if folder.status["state"] not in (DONE, CANCELLED):
+    if folder.look().state not in (DONE, CANCELLED):
+        state, stop = folder.snapshot(), folder.cancel_requested
         with ProgressBar() as bar:
-            for event in folder.record(teach(folder.job(), backbone, folder.snapshot(), folder.cancel_requested)):
-                bar.show(event)
+            for event in folder.record(perform(folder.job(), folder.todo(), state, stop, backbone=backbone)):
+                if isinstance(event, Step) and event.step:
+                    bar.show(event)
     outcome = folder.outcome()
     if outcome is None:
         raise NearlError(f"The run in '{args.out}' was cancelled before it had learned anything; start a new one.")
@@ -50,7 +56,7 @@ def run(args: argparse.Namespace) -> Result:
         "adapter": args.out,
         "method": meta["method"],
         "shots": args.shots,
-        "seed": meta["recipe"]["seed"],
+        "seed": folder.about.seeds[0],
         "support_counts": meta["support_counts"],
         "trainable_parameters": sum(value.numel() for value in outcome.adapter.state.values()),
         "seconds": round(seconds, 2),
@@ -75,10 +81,10 @@ def outcome_lines(outcome) -> list[str]:
 def _job(args: argparse.Namespace, backbone):
     """The job that the arguments and the images describe."""
     from nearl.data.sets.labelled import resolve_splits
-    from nearl.methods.nearl.network import NearlConfig
-    from nearl.runs.job import make_job
-    from nearl.train.recipe import PATIENCE, Recipe
+    from nearl.runs import make_job
+    from nearl.train.recipe import PATIENCE
 
+    method, options = _method(args)
     began = time.perf_counter()
     data, _ = resolve_splits(args.data)  # test/ is left for `evaluate`
     reading = time.perf_counter() - began
@@ -86,12 +92,26 @@ def _job(args: argparse.Namespace, backbone):
     split = _shots(data, args) if args.shots is not None else _held_out(data, args)
     changes = {"steps": args.steps, "lr": args.lr, "augment": args.augment}
     changes = {key: value for key, value in changes.items() if value is not None}
-    patience = PATIENCE if args.early_stop else 0
-    recipe = Recipe.preset(args.preset, seed=args.seed, flip=args.flip, patience=patience, **changes)
-    config = NearlConfig.for_backbone(backbone, text_context=args.text_context, orthogonal=not args.no_orthogonal)
-    job = make_job(backbone, data, None, prompts_of(args, data=data), split, recipe, config=config.to_dict())
+    changes |= {"flip": True} if args.flip else {}
+    changes |= {"patience": PATIENCE} if args.early_stop else {}
+    how = {"methods": [method], "seeds": [args.seed], "preset": args.preset, "recipe": changes}
+    job = make_job(backbone, data, None, prompts_of(args, data=data), split, options=options, **how)
     job.decode_seconds += reading
     return job
+
+
+def _method(args: argparse.Namespace) -> tuple[str, dict]:
+    """The method and its options. NearlError for one that cannot be taught so."""
+    from nearl.methods import card
+
+    asked = {"text_context": "image"} if args.text_context == "image" else {}
+    asked |= {"orthogonal": False} if args.no_orthogonal else {}
+    about = card(args.method)
+    if asked and "nearl" not in (about.name, about.ablates):
+        raise NearlError(f"--text-context and --no-orthogonal are for NEARL, not for {about.title}; leave them out.")
+    if args.method == "zero-shot":
+        raise NearlError("Zero-shot learns nothing, so there is no adapter to keep; choose another --method.")
+    return args.method, asked
 
 
 def _shots(data, args: argparse.Namespace):
@@ -133,15 +153,14 @@ class ProgressBar:
     def __enter__(self) -> ProgressBar:
         return self
 
-    def show(self, event: dict) -> None:
-        """Show one event of `nearl.runs.job.teach`."""
-        phase, step, total, loss = (event[key] for key in ("phase", "step", "steps", "loss"))
-        what = "" if loss is None else f"loss {loss:.3f}"
+    def show(self, event: Step) -> None:
+        """Show a step that is done."""
+        step, total, what = event.step, event.steps, "" if event.loss is None else f"loss {event.loss:.3f}"
         if sys.stderr.isatty():
-            self._draw(phase, step, total, what)
+            self._draw(event.phase, step, total, what)
         elif step % max(total // 10, 1) == 0 or step == total:
-            name = "step" if phase == "teaching" else f"{phase}:"
-            left = f"{event['seconds_left']:.0f} s left"
+            name = "step" if event.phase == "teaching" else f"{event.phase}:"
+            left = f"{event.seconds_left:.0f} s left"
             log("  ".join(filter(None, (f"{name} {step}/{total}", what, left))))
 
     def _draw(self, phase: str, step: int, total: int, what: str) -> None:
@@ -174,6 +193,9 @@ def add(sub: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="how file names tell patients apart, a separator such as _ or a regular expression with one group: "
         "no patient is both taught and held out",
+    )
+    sub.add_argument(
+        "--method", default="nearl", metavar="NAME", help="such as lora or nearl:no-anchor (default: nearl)"
     )
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--preset", default="balanced", choices=["quick", "balanced", "thorough"])

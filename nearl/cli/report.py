@@ -13,12 +13,12 @@ from nearl.errors import NearlError
 
 def run(args: argparse.Namespace) -> Result:
     from nearl import report
-    from nearl.runs.folder import RunFolder
+    from nearl.runs import RunFolder
 
     folder = RunFolder(args.run_folder).load()
     outcome = folder.outcome()
     if outcome is None:
-        state = folder.status["state"]
+        state = folder.look().state
         raise NearlError(f"The run in '{args.run_folder}' has nothing to report yet: it is {state}.")
     content, written = report.Report.from_run(folder), [path for path in (args.html, args.pdf, args.csv) if path]
     for path in written:

@@ -13,16 +13,11 @@ import hashlib
 import json
 import os
 import platform
-import socket
-import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from nearl import __version__
@@ -31,16 +26,13 @@ from nearl.backbones import Backbone, load_backbone
 from nearl.data.sets.labelled import LabelledSet, resolve_splits
 from nearl.data.splits import draw_support, hold_out
 from nearl.errors import NearlError
-from nearl.measure.cost import PeakMemory
-from nearl.measure.evaluate import evaluate
-from nearl.methods import Frozen, Method, Task, card, make, recipe
+from nearl.measure.fit import measure
+from nearl.measure.results import Results
+from nearl.methods import Frozen, Task, card, recipe
 from nearl.prompts import PromptSet, default_prompts, ready_sets
-from nearl.train.recipe import Progress
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "peft", "scikit-learn", "numpy")
-METRICS = ("n", "balanced_accuracy", "balanced_accuracy_interval", "accuracy", "auroc", "ece")
 HELD_OUT = 0.25  # of a set without test images
-TIMED, REPEATS = 16, 3  # images and repetitions for the time of a prediction
 
 
 @dataclass(frozen=True)
@@ -157,60 +149,6 @@ def perform_on_ray(runs: Sequence[Run], out: str | Path, say: Callable[[str], No
             ray.shutdown()
 
 
-class Measured(NamedTuple):
-    """A fitted method, its row and its probabilities float32 [N, C] of the test images."""
-
-    row: dict
-    method: Method
-    probabilities: np.ndarray
-
-
-def measure(
-    task: Task, test: LabelledSet, name: str, recipe, watch: Callable[[Progress], None] = lambda progress: None
-) -> dict:
-    """Fit one method on a task and measure it on ``test``: metrics, trained parameters, seconds and peak memory (MiB)
-    of the fit as if it were alone, milliseconds of a step and of a prediction per image not seen before."""
-    for found in measuring(task, test, name, recipe):
-        if isinstance(found, Progress):
-            watch(found)
-    return found.row
-
-
-def measuring(task: Task, test: LabelledSet, name: str, recipe) -> Iterator[Progress | Measured]:
-    """As ``measure``, but yields after every step, and last what came of it. Stop iterating to cancel."""
-    frozen, times, away = task.frozen, [], 0.0
-    with PeakMemory(task.backbone.device) as peak:
-        frozen.start_clock(peak.so_far)
-        began = at = time.perf_counter()
-        method = make(name, task)
-        for progress in method.fit(recipe):
-            left = time.perf_counter()
-            times.append(left - at)
-            yield progress
-            at = time.perf_counter()
-            away += at - left
-        seconds = frozen.alone(time.perf_counter() - began - away)
-    most = frozen.peak_alone(peak.mb)
-    probabilities = method.predict(test.records)
-    metrics = evaluate(probabilities, np.array(test.labels))
-    sample, spent = test.records[:TIMED], []
-    for _ in range(REPEATS):
-        frozen.forget(sample)
-        at = time.perf_counter()
-        method.predict(sample)
-        spent.append(1000 * (time.perf_counter() - at) / len(sample))
-    row = {
-        "metrics": {key: metrics[key] for key in METRICS},
-        "parameters": method.trainable,
-        "fit_seconds": round(seconds, 4),
-        "step_ms": round(1000 * statistics.median(times), 3) if times else None,
-        "peak_mb": None if most is None else round(most, 1),
-        "predict_ms": round(statistics.median(spent), 3),
-        "settings": {"recipe": asdict(recipe), "options": method.options, "chosen": method.chosen},
-    }
-    yield Measured(row, method, probabilities)
-
-
 class _Shelf:
     """Backbone and set in use, kept from run to run."""
 
@@ -296,60 +234,6 @@ def finished(runs: Sequence[Run], out: str | Path) -> list[dict]:
     return sorted((row for row in Results(out).rows() if row["run"] in keys), key=lambda row: order[row["method"]])
 
 
-class Results:
-    """The rows in a folder. Appending is safe beside other processes, and after one that was killed while writing."""
-
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        try:
-            (self.folder / ".claims").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise NearlError(f"'{folder}' cannot be used as an output folder: {error.strerror}.") from error
-        self._own = self.folder / f"runs-{socket.gethostname()}-{os.getpid()}.jsonl"
-        self._read: dict[Path, tuple[int, list[dict]]] = {}
-
-    def rows(self) -> list[dict]:
-        """Every finished run once, in the order of the files; a line that was cut off is no row."""
-        found: dict[str, dict] = {}
-        for path in sorted(self.folder.glob("*.jsonl")):
-            size = path.stat().st_size
-            if self._read.get(path, (-1, []))[0] != size:
-                self._read[path] = size, [row for row in map(_row, path.read_text("utf-8").splitlines()) if row]
-            for row in self._read[path][1]:
-                found.setdefault(row["run"], row)
-        return list(found.values())
-
-    def finished(self) -> set[str]:
-        """The keys of the runs that have a row."""
-        return {row["run"] for row in self.rows()}
-
-    def append(self, row: dict) -> None:
-        """Add a row to this process's own file, in one write."""
-        with self._own.open("a+b") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-            line = json.dumps(row).encode() + b"\n"
-            file.write(line if file.read(1) in (b"", b"\n") else b"\n" + line)
-            file.flush()
-            os.fsync(file.fileno())
-
-    @contextlib.contextmanager
-    def claim(self, key: str) -> Iterator[bool]:
-        """Whether this process may do a run; the claim ends with the block, or with the process."""
-        try:
-            import fcntl
-        except ImportError:  # Windows: two commands may then do the same run, and the first row counts
-            yield True
-            return
-        with (self.folder / ".claims" / key).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            yield True
-
-
 def fingerprint(path: str | Path) -> str:
     """SHA-256 (hex) over names and sizes of a set's files, or over a zip's bytes."""
     path, digest = Path(path), hashlib.sha256()
@@ -381,11 +265,3 @@ def _versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
-
-
-def _row(line: str) -> dict | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and "run" in row else None

@@ -13,6 +13,7 @@ from scipy import stats
 from sklearn.isotonic import isotonic_regression
 
 from nearl import NOTICE
+from nearl.measure.intervals import student
 
 METRICS = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC", "ece": "ECE"}
 COSTS = {"parameters": "parameters", "fit_seconds": "fit s", "peak_mb": "peak MiB",
@@ -34,14 +35,6 @@ def write(rows: Sequence[dict], folder: str | Path) -> list[Path]:
             figure.savefig(folder / name, dpi=150)
             written.append(folder / name)
     return written
-
-
-def interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean, and half the width of Student's 95 % interval; None with a single value."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, None
-    return mean, float(stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5)
 
 
 def summary(rows: Sequence[dict], metric: str, method: str, shots: int, sets: Sequence[str]) -> list[float]:
@@ -87,7 +80,7 @@ def as_csv(rows: Sequence[dict]) -> str:
                 values = {m: summary(own, m, method, count, sets if name == "all" else [name]) for m in METRICS}
                 if not values["balanced_accuracy"]:
                     continue
-                cells = [cell for v in values.values() for cell in (interval(v) if v else (None, None))]
+                cells = [cell for v in values.values() for cell in (student(v) if v else (None, None))]
                 costs = [_median([r for r in own if r["shots"] == count], method, key) for key in COSTS]
                 shown = ["" if cell is None else f"{cell:.6g}" for cell in (*cells, *costs)]
                 writer.writerow([name, method, count, len(values["balanced_accuracy"]), *shown])
@@ -108,7 +101,7 @@ def curves(rows: Sequence[dict]):
     for number, method in enumerate(methods):
         ours, aside = method == "nearl", (number - (len(methods) - 1) / 2) * 0.4 / len(methods)
         points = [
-            (i + aside, *interval(v))
+            (i + aside, *student(v))
             for i, s in enumerate(shots)
             if (v := summary(rows, "balanced_accuracy", method, s, sets))
         ]
@@ -211,7 +204,7 @@ def _grid(rows: Sequence[dict], title: str, metric: str, sets: list[str]) -> str
         cells = []
         for count in shots:
             values = summary(rows, metric, method, count, sets)
-            mean, half = interval(values) if values else (None, None)
+            mean, half = student(values) if values else (None, None)
             cells.append("–" if mean is None else f"{mean:.3f}" + ("" if half is None else f" ± {half:.3f}"))
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -1,7 +1,8 @@
-"""What a piece of work costs: its peak memory."""
+"""The peak memory of a piece of work."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 from pathlib import Path
@@ -12,40 +13,34 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """Within ``with``, the most memory beyond what was in use before, MiB in ``mb`` afterwards.
+    """The most memory in use since this was made, beyond what was in use before.
 
     On a GPU that of torch's allocator; on Linux the process's resident memory, after memory that was freed earlier has
-    been handed back; elsewhere None.
+    been handed back; elsewhere unknown.
     """
 
     def __init__(self, device: torch.device):
-        self.device, self.mb = device, None
-
-    def __enter__(self) -> PeakMemory:
+        self.device, self._before = device, None
         gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-            self._before = torch.cuda.memory_allocated(self.device) / 2**20
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self._before = torch.cuda.memory_allocated(device) / 2**20
         else:
-            try:
+            with contextlib.suppress(OSError, AttributeError, TypeError):
                 ctypes.CDLL(None).malloc_trim(0)
-                RESET.write_text("5")  # the peak begins anew
+                RESET.write_text("5")  # resets the peak
                 self._before = _status("VmRSS")
-            except (OSError, AttributeError, TypeError):
-                self._before = None
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.mb = self.so_far()
 
     def so_far(self) -> float | None:
-        """The peak until now, MiB."""
+        """The peak until now, MiB, or None where it is not known."""
+        if self._before is None:
+            return None
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20 - self._before
-        return None if self._before is None else max(_status("VmHWM") - self._before, 0.0)
+        return max(_status("VmHWM") - self._before, 0.0)
 
 
 def _status(name: str) -> float:
-    """One line of Linux's account of this process, MiB."""
+    """One line of Linux's record of this process, MiB."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1]) / 1024

@@ -60,7 +60,10 @@ class Report:
         outcome = run.outcome()
         if outcome is None:
             raise NearlError("This run has no result yet, so there is nothing to report; let it finish.")
-        return cls(outcome.adapter.meta, outcome.results, outcome.rows, run.events)
+        status = run.look()
+        held = dict(status.held)
+        curve = [{"phase": "teaching", "step": s, "loss": x, "held_out": held.get(s)} for s, x in status.losses]
+        return cls(outcome.adapter.meta, outcome.results, outcome.rows, curve)
 
     @property
     def title(self) -> str:

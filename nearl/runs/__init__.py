@@ -1,6 +1,7 @@
-"""Runs: what is to be taught as plain data, a folder on disk for each run, and a process of its own to do it in.
+"""Runs: methods x seeds on one labelled set, in a folder on disk, by a worker process.
 
-Names are imported when they are first used, so that `nearl.runs.status` is there before torch.
+Teaching is the run with one method and one seed; a comparison has more of either. Names are imported when they are
+first used, so that `nearl.runs.status` is there before torch.
 """
 
 from __future__ import annotations
@@ -9,17 +10,27 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nearl.runs.folder import RunFolder
-    from nearl.runs.job import Job, Outcome, make_job, teach
-    from nearl.runs.process import Worker, start
+    from nearl.runs.folder import Outcome, RunFolder
+    from nearl.runs.job import Job, make_job
+    from nearl.runs.process import Worker, start, work
     from nearl.runs.status import Status
+    from nearl.runs.table import difference, scores
+    from nearl.runs.teaching import Finished, Step, perform
 
-_HOME = {
-    "RunFolder": "folder", "Job": "job", "Outcome": "job", "make_job": "job", "teach": "job", "Worker": "process",
-    "start": "process", "Status": "status",
-}  # fmt: skip
+_MODULES = {
+    "folder": ("Outcome", "RunFolder"),
+    "job": ("Job", "make_job"),
+    "teaching": ("Finished", "Step", "perform"),
+    "process": ("Worker", "start", "work"),
+    "table": ("difference", "scores"),
+    "status": ("Status",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = ["Job", "Outcome", "RunFolder", "Status", "Worker", "make_job", "start", "teach"]
+__all__ = [
+    "Finished", "Job", "Outcome", "RunFolder", "Status", "Step", "Worker", "difference", "make_job", "perform",
+    "scores", "start", "work",
+]  # fmt: skip
 
 
 def __getattr__(name: str):

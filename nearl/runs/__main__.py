@@ -1,42 +1,55 @@
 """``python -m nearl.runs RUN SECONDS``: the worker process of `nearl.runs.process`.
 
-Events go to stdout as JSON lines. It ends when its stdin does, which is when the process that started it is gone.
+It reports through the run's folder, and ends when its stdin does: then the process that started it is gone.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 import os
 import sys
+import threading
 import warnings
-from collections.abc import Iterator
 
 from nearl.errors import NearlError
-from nearl.runs.within import settle
 
 
 def main(path: str, every: float) -> int:
-    """Work on the run in the folder ``path``; a snapshot every ``every`` seconds. 0, or 2 where the run failed."""
-    settle()
-    outward = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print must not mix with the events
+    """Work on the run in the folder ``path``, with a snapshot every ``every`` seconds. Returns 0, or 2 if it failed."""
+    _settle()
     logging.getLogger().setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore")
     from nearl.runs.folder import RunFolder
-    from nearl.runs.job import teach
+    from nearl.runs.teaching import perform
 
     run = RunFolder(path).load()
 
-    def work() -> Iterator[dict]:  # whatever goes wrong in here is written down by `record`
-        yield from teach(run.job(), None, run.snapshot(), run.cancel_requested, every)
+    def events():  # any failure in here is recorded
+        yield from perform(run.job(), run.todo(), run.snapshot(), run.cancel_requested, every)
 
     try:
-        for event in run.record(work()):
-            print(json.dumps(event), file=outward, flush=True)
+        for _ in run.record(events()):
+            pass
     except NearlError:
         return 2  # the run's status has the sentence
     return 0
+
+
+def _settle() -> None:
+    """End with the process that started this one; leave the processor to the page, and let the system take this
+    process first where memory runs out."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if hasattr(os, "nice"):
+        os.nice(5)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write("1000")
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1024):
+        pass
+    os._exit(3)
 
 
 if __name__ == "__main__":

@@ -1,43 +1,88 @@
-"""A teaching run on disk: what it is of, how far it is, and what came of it. Every file is written by rename.
+"""A run on disk: what it is to do, how far it is, and its results. Every file is written by rename.
 
-    job.safetensors, job.json   what is to be done (`nearl.runs.job.Job`)
-    status.json                 {"state", "phase", "step", "steps", "seconds_left", "error", "stopped"}
-    progress.jsonl              one event a line
-    snapshot.safetensors        where to go on from, while the run is not finished
-    cancel                      there when somebody asked the run to stop
-    adapter/                    the adapter, see `nearl.adapters.store`
-    results.json, predictions.json   what was measured, and each held-out image
-
-States: "waiting" -> "teaching" -> "checking" -> "done" | "cancelled" | "failed"; a run in the middle that no living
-process is working on is "interrupted".
+job.safetensors, job.json   what it is to do (`nearl.runs.job.Job`)
+status.json                 how far it is (`nearl.runs.status.Status`)
+snapshot.safetensors        where to resume, while the run is not finished
+cancel                      there once the run has been asked to stop
+lock                        held by the process that works on the run
+rows.jsonl                  a line for each method and seed that is finished or has failed
+adapter/, results.json, predictions.json   of a run with one method and one seed: the adapter
+                            (`nearl.adapters.store`), its figures, and every held-out image
+adapters/<method>/          of other runs: the adapter of each method with the first seed
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import logging
+import time
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from nearl.adapters.store import load_adapter, save_adapter
+from nearl.adapters.store import Adapter, load_adapter, save_adapter
 from nearl.errors import NearlError
-from nearl.runs.job import CHECKING, TEACHING, Job, Outcome
-from nearl.runs.lock import held, hold
-from nearl.runs.status import CANCELLED, DONE, FAILED, INTERRUPTED, STARTING, WAITING, Status
+from nearl.runs.job import Job, Pair
+from nearl.runs.status import (
+    CANCELLED,
+    CHECKING,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    STARTING,
+    TEACHING,
+    WAITING,
+    Curve,
+    Status,
+)
+from nearl.runs.teaching import Event, Finished, Step, why
 from nearl.train.recipe import Snapshot
 
-log = logging.getLogger("nearl.runs")
+STATUS_SECONDS = 0.1  # at least, between two writings of status.json within a phase
+LONGEST_CURVE = 400  # points that are kept of a curve
 
-NO_MEMORY = (
-    "There was not enough memory for this run, so it was stopped; teach with fewer images or classes, or with a "
-    "smaller model."
-)
-FAULT = "Teaching stopped because of a fault; the details are on the console of the program."
-BLANK = {"state": WAITING, "phase": "", "step": 0, "steps": 0, "seconds_left": None, "error": "", "stopped": ""}
+
+class Results(BaseModel):
+    """results.json."""
+
+    results: dict | None
+    """Of `nearl.measure.evaluate.study`; None where the run was cancelled."""
+    stopped: str = ""
+    """"", "early" or "cancelled"."""
+    seconds: dict[str, float]
+    """By phase: decode, forward, backward, optimiser, evaluate."""
+
+
+class Predictions(BaseModel):
+    """predictions.json."""
+
+    rows: list[dict]
+    """Of `nearl.measure.evaluate.rows`, with "image", the index in the job."""
+
+
+@dataclass
+class Outcome:
+    """What a run with one method and one seed has given."""
+
+    adapter: Adapter
+    results: dict | None
+    """As in `Results`."""
+    rows: list[dict]
+    """As in `Predictions`."""
+    stopped: str
+    """As in `Results`."""
+    seconds: dict[str, float]
+    """As in `Results`."""
+
+
+_STATUS = TypeAdapter(Status)
 
 
 class RunFolder:
@@ -53,8 +98,8 @@ class RunFolder:
             if self.exists():
                 raise NearlError(f"There is a run in '{self.path.name}' already; resume it or choose another folder.")
             self._tensors("job.safetensors", {"images": job.images})
-            self._json("job.json", job.to_plain())
-            self._status(state=WAITING)
+            self._text("job.json", json.dumps(job.to_plain(), ensure_ascii=False))
+            self._write(Status(total=len(job.pairs)))
         except OSError as error:
             raise NearlError(f"The run cannot be kept in '{self.path.name}': {error.strerror}.") from error
         return self
@@ -64,158 +109,246 @@ class RunFolder:
         return self._file("status.json").is_file()
 
     def load(self) -> RunFolder:
-        """Make sure that there is a run. NearlError if not."""
+        """Returns this folder. NearlError if there is no run in it."""
         if not self.exists():
             raise NearlError(f"There is no run in '{self.path}'.")
         return self
 
     # ---- looking ----------------------------------------------------------------------------------------------------
 
-    @property
-    def status(self) -> dict:
-        """What status.json says, with "interrupted" for a run that was left in the middle."""
-        status = BLANK | self._read("status.json")
-        if status["state"] in (TEACHING, CHECKING) and not self.alive:
-            again = BLANK | self._read("status.json")  # it may have ended between the two looks
-            status = again | {"state": INTERRUPTED} if again["state"] in (TEACHING, CHECKING) else again
-        return status
-
     def look(self) -> Status:
-        """How far the run is; what a page shows of its progress comes from one call of this."""
-        curve = [event for event in self.events if event.get("phase") == TEACHING]
-        held = {e["step"]: e["held_out"] for e in curve if e.get("held_out") is not None}
-        losses = {e["step"]: e["loss"] for e in curve if e.get("loss") is not None}
-        return Status(**self.status, losses=tuple(sorted(losses.items())), held=tuple(sorted(held.items())))
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run has ended and nothing more will come of it."""
-        return self.status["state"] in (DONE, CANCELLED, FAILED)
+        """How far the run is. Reads one file, and asks for the lock only of a run that is being worked on."""
+        status = self._saved()
+        if status.state in (TEACHING, CHECKING) and not self.alive:
+            status = self._saved()  # it may have ended between the two looks
+            if status.state in (TEACHING, CHECKING):
+                return replace(status, state=INTERRUPTED)
+        return status
 
     @property
     def alive(self) -> bool:
         """Whether a living process works on it."""
-        return held(self._file("lock"))
-
-    @property
-    def events(self) -> list[dict]:
-        """All events of `nearl.runs.job.teach` so far, without snapshots."""
+        if not self._file("lock").exists():
+            return False
         try:
-            lines = self._file("progress.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        except FileNotFoundError:
-            return []
-        return [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be half written
+            with FileLock(self._file("lock"), blocking=False, thread_local=False):
+                return False
+        except Timeout:
+            return True
+
+    @cached_property
+    def about(self) -> Job:
+        """What the run is to do, without the images. NearlError if the file is damaged."""
+        return self._job(None)
 
     def job(self) -> Job:
-        """What the run is of. NearlError if its files are damaged."""
+        """What the run is to do. NearlError if its files are damaged, or the images deleted."""
         try:
-            images = load_file(self._file("job.safetensors"))["images"]
-            return Job.from_plain(images, self._read("job.json"))
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
-            raise self._damaged("job") from error
+            return self._job(load_file(self._file("job.safetensors"))["images"])
+        except (OSError, SafetensorError, KeyError) as error:
+            raise self._damaged("job.safetensors") from error
+
+    @property
+    def rows(self) -> list[dict]:
+        """A row (`nearl.runs.teaching.Finished`) for each method and seed that is finished or has failed."""
+        return self._lines("rows.jsonl")
+
+    def todo(self) -> list[Pair]:
+        """The methods and seeds that have no row yet."""
+        done = {(row["method"], row["seed"]) for row in self.rows}
+        return [pair for pair in self.about.pairs if pair not in done]
+
+    def adapter(self, name: str) -> Adapter:
+        """The adapter of a finished method. NearlError where there is none."""
+        return load_adapter(self._adapter(name))
+
+    def results(self) -> Results | None:
+        """The figures of a run with one method and one seed; None before its end, and where nothing was learned."""
+        return self._parsed("results.json", Results) if self._file("results.json").is_file() else None
+
+    def predictions(self) -> list[dict] | None:
+        """Every held-out image of such a run; None where there are no `results`."""
+        return self._parsed("predictions.json", Predictions).rows if self._file("predictions.json").is_file() else None
+
+    def outcome(self) -> Outcome | None:
+        """The adapter, figures and images of such a run; None before its end, and where nothing was learned."""
+        found = self.results()
+        if found is None:
+            return None
+        adapter = load_adapter(self.path / "adapter")
+        return Outcome(adapter, found.results, self.predictions() or [], found.stopped, found.seconds)
 
     def snapshot(self) -> Snapshot | None:
-        """Where to go on from, or None. NearlError if the file is damaged."""
+        """Where to resume, or None: then what is being taught starts again. NearlError if the file is damaged."""
         try:
             with safe_open(self._file("snapshot.safetensors"), "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-                return Snapshot(tensors, json.loads(file.metadata()["about"]))
+                about = json.loads(file.metadata()["about"])
+                if "method" not in about:  # of version 0.1, whose training loop was another one
+                    return None
+                return Snapshot({name: file.get_tensor(name) for name in file.keys()}, about)  # noqa: SIM118  no dict
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise self._damaged("snapshot.safetensors") from error
 
-    def outcome(self) -> Outcome | None:
-        """What came of it; None before the end, and where nothing did."""
-        if not self._file("results.json").is_file():
-            return None
-        about, rows = self._read("results.json"), self._read("predictions.json")
-        adapter = load_adapter(self.path / "adapter")
-        return Outcome(adapter, about["results"], rows["rows"], about["stopped"], about["seconds"])
-
     # ---- steering ---------------------------------------------------------------------------------------------------
 
     def wait(self, phase: str = "") -> None:
-        """Mark a run that is to be started, or resumed, as waiting for its turn."""
-        self._status(**self._read("status.json") | {"state": WAITING, "phase": phase, "error": "", "stopped": ""})
+        """Mark a run that is to be started or resumed as waiting for its turn."""
+        self._write(replace(self._saved(), state=WAITING, phase=phase, error="", stopped=""))
 
     def request_cancel(self) -> None:
         """Ask the run to stop at its next step. One that nobody works on, or is about to, is cancelled at once."""
         self._file("cancel").touch()
-        status = self.status
-        if status["state"] == INTERRUPTED or (status["state"] == WAITING and status["phase"] != STARTING):
-            self._status(**status | {"state": CANCELLED, "stopped": CANCELLED})
+        status = self.look()
+        if status.state == INTERRUPTED or (status.state == WAITING and status.phase != STARTING):
+            self.cancelled()
 
     def cancel_requested(self) -> bool:
+        """Whether the run has been asked to stop."""
         return self._file("cancel").exists()
+
+    def cancelled(self) -> None:
+        """The run has ended because it was asked to."""
+        self._write(replace(self._saved(), state=CANCELLED, stopped=CANCELLED, seconds_left=None))
+
+    def failed(self, sentence: str) -> None:
+        """The run has ended in a way that this sentence explains."""
+        self._write(replace(self._saved(), state=FAILED, error=sentence, seconds_left=None))
+
+    def lost(self, sentence: str) -> None:
+        """The process of the run has died, which this sentence explains: of several methods the one at work has failed,
+        and the run waits if more is to be done."""
+        status = self._saved()
+        if self.about.alone or (status.method, status.seed) not in self.todo():
+            self.failed(sentence)
+            return
+        self._add(Finished({"method": status.method, "seed": status.seed, "error": sentence}))
+        self._write(replace(status, state=WAITING if self.todo() else DONE, done=len(self.rows)))
+
+    def forget_images(self) -> None:
+        """Delete the images of a finished run; its figures and its adapters stay."""
+        self._file("job.safetensors").unlink(missing_ok=True)
 
     # ---- working ----------------------------------------------------------------------------------------------------
 
-    def record(self, events: Iterable[dict]) -> Iterator[dict]:
-        """Write the events of `nearl.runs.job.teach` as they come, and hand on those of its steps.
+    def record(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Write the events of `nearl.runs.teaching.perform` as they come, and yield them.
 
-        The run ends as "failed", with one sentence, if the events do so; then NearlError is raised with it. It is left
-        as it is, to be resumed, if this generator is closed.
+        The run is done when every method and seed has a row; it waits if some have none. If an exception ends the
+        events, the run has failed with one sentence, and NearlError is raised with it. If this generator is closed the
+        run is left as it is, to be resumed.
         """
-        with hold(self._file("lock")):
-            saved = self.snapshot()
-            lines = saved.about["events"] if saved else 0
-            self._text("progress.jsonl", "".join(json.dumps(event) + "\n" for event in self.events[:lines]))
-            self._status(**self._read("status.json") | {"state": TEACHING, "phase": STARTING, "error": ""})
+        with self._hold():
+            status = replace(self._saved(), state=TEACHING, phase=STARTING, error="", stopped="")
+            self._write(status)
+            written = 0.0
             try:
-                with self._file("progress.jsonl").open("a", encoding="utf-8") as progress:
-                    for event in events:
-                        if "snapshot" in event:
-                            self._save_snapshot(event["snapshot"], lines)
-                        elif "done" in event:
-                            self._finish(event["done"])
-                        else:
-                            progress.write(json.dumps(event) + "\n")
-                            progress.flush()
-                            lines += 1
-                            shown = {key: event[key] for key in ("phase", "step", "steps", "seconds_left")}
-                            self._status(state=CHECKING if event["phase"] == CHECKING else TEACHING, **shown)
+                for event in events:
+                    if isinstance(event, Snapshot):
+                        self._tensors("snapshot.safetensors", event.tensors, {"about": json.dumps(event.about)})
+                    elif isinstance(event, Finished):
+                        self._add(event)
+                        status = replace(status, done=len(self.rows), stopped=event.row.get("stopped", ""))
+                    else:
+                        before, status = status, _after(status, event)
+                        same = (before.phase, before.method, before.seed) == (status.phase, status.method, status.seed)
+                        if same and status.step < status.steps and time.monotonic() - written < STATUS_SECONDS:
                             yield event
+                            continue
+                        written = time.monotonic()
+                    self._write(status)
+                    yield event
             except Exception as error:
-                sentence = why(error)
-                self.fail(sentence)
-                if isinstance(error, NearlError):
-                    raise
-                raise NearlError(sentence) from error
+                self._write(status)
+                self.failed(sentence := why(error))
+                raise error if isinstance(error, NearlError) else NearlError(sentence) from error
+            todo = self.todo()
+            stopped = status.stopped == CANCELLED or bool(todo and self.cancel_requested())
+            state = CANCELLED if stopped else WAITING if todo else DONE
+            self._file("snapshot.safetensors").unlink(missing_ok=True)
+            ended = CANCELLED if stopped else status.stopped if self.about.alone else ""
+            self._write(replace(status, state=state, stopped=ended, seconds_left=None if todo else 0.0))
 
-    def forget_images(self) -> None:
-        """Delete the images of a finished run; its figures and its adapter stay."""
-        self._file("job.safetensors").unlink(missing_ok=True)
+    @contextlib.contextmanager
+    def _hold(self, seconds: float = 3.0) -> Iterator[None]:
+        """Hold the lock, which is released however this process ends. Tries for ``seconds``, since another process may
+        just be looking (`alive`), then raises NearlError."""
+        lock = FileLock(self._file("lock"), timeout=seconds, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise NearlError(f"The run in '{self.path.name}' is being taught by another process.") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
-    def fail(self, sentence: str) -> None:
-        """The run has ended in a way that this sentence explains."""
-        status = BLANK | self._read("status.json")
-        self._status(**status | {"state": FAILED, "error": sentence, "seconds_left": None})
-
-    def _finish(self, outcome: Outcome) -> None:
-        if outcome.adapter is not None:
-            save_adapter(outcome.adapter, self.path / "adapter")
-            self._json("predictions.json", {"rows": outcome.rows})
-            about = {"results": outcome.results, "stopped": outcome.stopped, "seconds": outcome.seconds}
-            self._json("results.json", about)
+    def _add(self, found: Finished) -> None:
+        """Keep what a finished pair has given."""
+        row, alone = found.row, self.about.alone
+        if found.adapter is not None:
+            save_adapter(found.adapter, self._adapter(row["method"]))
+        if alone and found.adapter is not None:
+            self._text("predictions.json", Predictions(rows=found.images).model_dump_json())
+            results = Results(results=found.results, stopped=row["stopped"], seconds=row["seconds"])
+            self._text("results.json", results.model_dump_json())
         self._file("snapshot.safetensors").unlink(missing_ok=True)
-        state = CANCELLED if outcome.stopped == CANCELLED else DONE
-        self._status(**self._read("status.json") | {"state": state, "stopped": outcome.stopped, "seconds_left": 0.0})
-
-    def _save_snapshot(self, snapshot: Snapshot, lines: int) -> None:
-        about = json.dumps(snapshot.about | {"events": lines})
-        self._tensors("snapshot.safetensors", snapshot.tensors, {"about": about})
+        with self._file("rows.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
     # ---- files ------------------------------------------------------------------------------------------------------
 
     def _file(self, name: str) -> Path:
         return self.path / name
 
-    def _status(self, **changes) -> None:
-        self._json("status.json", BLANK | changes)
+    def _adapter(self, name: str) -> Path:
+        return self.path / "adapter" if self.about.alone else self.path / "adapters" / name.replace(":", "-")
 
-    def _json(self, name: str, content: dict) -> None:
-        self._text(name, json.dumps(content, ensure_ascii=False))
+    def _saved(self) -> Status:
+        """What status.json says."""
+        try:
+            plain = json.loads(self._file("status.json").read_text(encoding="utf-8"))
+            if "total" not in plain:
+                plain |= self._of_version_0_1(plain)
+            return _STATUS.validate_python(plain)
+        except (OSError, ValueError, TypeError) as error:
+            raise self._damaged("status.json") from error
+
+    def _of_version_0_1(self, plain: dict) -> dict:
+        """What status.json of version 0.1 lacks; the curves were in progress.jsonl."""
+        steps = [event for event in self._lines("progress.jsonl") if event.get("phase") == TEACHING]
+        curves = {
+            name: sorted({e["step"]: e[key] for e in steps if e.get(key) is not None}.items())
+            for name, key in (("losses", "loss"), ("held", "held_out"))
+        }
+        done, total = len(self.rows), len(self.about.pairs)
+        method, seed = self.about.pairs[-1]
+        done = total if plain["state"] == DONE else done
+        return {"method": method, "seed": seed, **plain, **curves, "done": done, "total": total}
+
+    def _write(self, status: Status) -> None:
+        self._text("status.json", json.dumps(asdict(status), ensure_ascii=False))
+
+    def _job(self, images: torch.Tensor | None) -> Job:
+        try:
+            return Job.from_plain(json.loads(self._file("job.json").read_text(encoding="utf-8")), images)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._damaged("job.json") from error
+
+    def _parsed(self, name: str, kind: type[BaseModel]):
+        try:
+            return kind.model_validate_json(self._file(name).read_text(encoding="utf-8"))
+        except (OSError, ValidationError) as error:
+            raise self._damaged(name) from error
+
+    def _lines(self, name: str) -> list[dict]:
+        """The lines of a JSON Lines file; the last one may be half written and is then ignored."""
+        try:
+            lines = self._file(name).read_text(encoding="utf-8").splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def _text(self, name: str, text: str) -> None:
         partial = self._file(f".{name}.partial")
@@ -227,21 +360,26 @@ class RunFolder:
         save_file({key: value.contiguous() for key, value in tensors.items()}, partial, metadata)
         partial.replace(self._file(name))
 
-    def _read(self, name: str) -> dict:
-        try:
-            return json.loads(self._file(name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise self._damaged(name) from error
-
     def _damaged(self, name: str) -> NearlError:
         return NearlError(f"The file {name} of the run in '{self.path.name}' is missing or damaged; start a new run.")
 
 
-def why(error: Exception) -> str:
-    """The one sentence for whoever started the run; what nobody expected goes to the log in full."""
-    if isinstance(error, NearlError):
-        return str(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "t allocate memory" in str(error):
-        return NO_MEMORY
-    log.exception("teaching")
-    return FAULT
+def _after(status: Status, step: Step) -> Status:
+    """The status after a step; a resumed run repeats some steps."""
+    fresh = (step.method, step.seed) != (status.method, status.seed)
+    losses, held = ((), ()) if fresh else (status.losses, status.held)
+    if step.phase == TEACHING:
+        losses, held = _with(losses, step.step, step.loss), _with(held, step.step, step.held_out)
+    return replace(
+        status,
+        state=CHECKING if step.phase == CHECKING else TEACHING,
+        phase=step.phase, method=step.method, seed=step.seed, step=step.step, steps=step.steps,
+        seconds_left=step.seconds_left, losses=losses, held=held,
+    )  # fmt: skip
+
+
+def _with(curve: Curve, step: int, value: float | None) -> Curve:
+    """The curve with another point, every second point left out where there are too many."""
+    before = tuple(point for point in curve if point[0] < step)
+    before = before[::2] if len(before) >= LONGEST_CURVE else before
+    return before if value is None else (*before, (step, value))

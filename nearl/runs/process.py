@@ -1,101 +1,151 @@
-"""A teaching run in a process of its own, seen from the process that started it.
-
-Whatever happens there, out of memory or a crash, ends that run with a sentence and nothing else.
-"""
+"""A run in a process of its own, seen from the process that started it: a crash there, or a lack of memory, ends one
+method and nothing else. On a ZeroGPU Space, which forks a process for every call that needs the GPU, such calls."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
 import os
 import signal
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from nearl.errors import NearlError
-from nearl.runs.folder import CANCELLED, DONE, NO_MEMORY, STARTING, RunFolder
-from nearl.runs.job import SNAPSHOT_SECONDS
+import torch
 
-log = logging.getLogger("nearl.runs")
+from nearl.errors import NearlError
+from nearl.runs.folder import RunFolder
+from nearl.runs.status import CANCELLED, DONE, STARTING
+from nearl.runs.teaching import NO_MEMORY, SNAPSHOT_SECONDS, perform
 
 ROOT = Path(__file__).resolve().parents[2]
+POLL_SECONDS = 0.25
+PATIENCE = 4.0  # seconds in which a cancelled comparison may stop by itself
+LONG_PATIENCE = 120.0  # where the best weights are still to be kept
+ON_ZERO_GPU = "SPACES_ZERO_GPU" in os.environ  # set on such Spaces
+GPU_SECONDS = 120  # to ask for; a call that needs more is ended by the Space (our choice)
+
+if ON_ZERO_GPU:  # a Space expects decorated functions while it starts, so the app imports this module early
+    import spaces
+
+    perform_on_gpu = spaces.GPU(duration=GPU_SECONDS)(perform)
+
+
+def work(run: RunFolder, give_way: Callable[[], bool] = lambda: False) -> bool:
+    """Do what is left of a run until it has ended; its status says how.
+
+    ``give_way`` is asked when a method is finished: where it says so, the rest is left for another call, and True
+    returned. NearlError if no process can be started.
+    """
+    if run.look().state in (DONE, CANCELLED):
+        return False
+    return (_on_zero_gpu if ON_ZERO_GPU else _in_processes)(run, give_way)
 
 
 class Worker:
-    """The process that works on ``run``. It ends by itself when this process does, and the run can then be resumed.
+    """The process that works on ``run``. It ends when this process does, and the run can then be resumed."""
 
-    ``on_event`` is called in a thread with every event of `nearl.runs.job.teach` but snapshots and the last.
-    """
-
-    def __init__(self, run: RunFolder, process: subprocess.Popen, on_event: Callable[[dict], None] | None):
+    def __init__(self, run: RunFolder, process: subprocess.Popen):
         self.run, self.process = run, process
-        self._killed = False
-        self._on_event = on_event
-        self._thread = threading.Thread(target=self._follow, name="run", daemon=True)
-        self._thread.start()
-
-    def poll(self) -> bool:
-        """Whether the process is still alive. Once False, the run's status says how it ended."""
-        return self._thread.is_alive()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end, at most ``timeout`` seconds; as `poll`."""
-        self._thread.join(timeout)
-        return self.poll()
+        """Wait for the end, at most ``timeout`` seconds. Returns whether the process is still alive; once False, the
+        run's status says how it ended."""
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return True
+        self._close()
+        if self.run.exists() and not self.run.look().finished:
+            self.run.lost(_why(code))
+        return False
 
     def kill(self) -> None:
-        """End the process now. What it was doing is left to be resumed."""
-        self._killed = True
-        self.process.kill()
-        self._thread.join()
+        """End the process now, if it is alive. What it was doing can be resumed."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._close()
 
-    def _follow(self) -> None:
-        for line in self.process.stdout:
-            if self._on_event is not None and line.endswith(b"\n"):  # a killed process may leave half a line
-                self._tell(json.loads(line))
-        code = self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(OSError):
-                stream.close()
-        if not self._killed and self.run.exists() and not self.run.finished:
-            self.run.fail(_why(code))
-
-    def _tell(self, event: dict) -> None:
-        try:
-            self._on_event(event)
-        except Exception:  # the listener's fault must not end the listening
-            log.exception("on_event")
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
 
 
-def start(run: RunFolder, on_event: Callable[[dict], None] | None = None, every: float = SNAPSHOT_SECONDS) -> Worker:
-    """Teach a run that is waiting, or go on with one that was interrupted or has failed, in a process of its own.
+def start(run: RunFolder, every: float = SNAPSHOT_SECONDS) -> Worker:
+    """Start a run that is waiting, or resume one that was interrupted or has failed, in a process of its own.
 
     ``every``: seconds between snapshots. NearlError if the run is done or cancelled, or no process can be started.
     """
-    if run.load().status["state"] in (DONE, CANCELLED):
+    if run.load().look().state in (DONE, CANCELLED):
         raise NearlError("This run is finished; start a new one.")
-    return Worker(run, launch(run, "nearl.runs", str(every)), on_event)
-
-
-def launch(run: RunFolder, module: str, *arguments: str) -> subprocess.Popen:
-    """``python -m module RUN arguments``, which can import what this process can. NearlError if none can be started."""
     run.wait(STARTING)
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", module, str(run.path), *arguments]
     try:
-        return subprocess.Popen(
-            command,
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nearl.runs", str(run.path), str(every)],
             stdin=subprocess.PIPE,  # its end tells the worker that this process is gone
-            stdout=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C is for this process alone
         )
     except OSError as error:
         raise NearlError("No process could be started for this run; try again later.") from error
+    return Worker(run, process)
+
+
+def _in_processes(run: RunFolder, give_way: Callable[[], bool]) -> bool:
+    """A process for the run, and another one each time that a method has made it die."""
+    while True:
+        try:
+            worker = start(run)
+        except NearlError:
+            if run.look().state == CANCELLED:  # a moment ago
+                return False
+            raise
+        try:
+            others = _watch(worker, give_way)
+        finally:
+            worker.kill()
+        if run.look().finished:
+            return False
+        if run.cancel_requested():  # killed, because it did not stop by itself
+            run.cancelled()
+            return False
+        if others:
+            run.wait()
+            return True
+
+
+def _watch(worker: Worker, give_way: Callable[[], bool]) -> bool:
+    """Wait until the process has ended or is to be ended; returns whether that is to give way."""
+    run = worker.run
+    asked, rows = None, len(run.rows)
+    patience = LONG_PATIENCE if run.about.alone else PATIENCE
+    while worker.wait(POLL_SECONDS):
+        if run.cancel_requested():
+            asked = asked or time.monotonic()
+            if time.monotonic() - asked > patience:
+                return False
+        elif give_way() and len(run.rows) > rows:
+            return True
+    return False
+
+
+def _on_zero_gpu(run: RunFolder, give_way: Callable[[], bool]) -> bool:
+    """Every method in a call of its own for the GPU."""
+    run.wait(STARTING)
+    with contextlib.suppress(NearlError):  # the sentence is in the status
+        job = run.job()
+        if torch.cuda.is_available():  # the job was made by a process that has none
+            job.backbone["device"] = "cuda"
+        while not run.look().finished:
+            for _ in run.record(perform_on_gpu(job, run.todo()[:1], run.snapshot(), run.cancel_requested)):
+                pass
+            if not run.look().finished and give_way():
+                return True
+    return False
 
 
 def _why(code: int) -> str:

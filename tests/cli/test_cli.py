@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from functools import partial
 
 import numpy as np
 import pytest
@@ -138,15 +137,15 @@ def test_class_folders_without_a_split(nearl, data, model, tmp_path):
 def test_an_interrupted_run_goes_on_to_the_same_adapter(nearl, refused, data, model, tmp_path, monkeypatch):
     import nearl.cli.finetune as module
     from nearl.adapters.store import load_adapter
-    from nearl.runs import job
+    from nearl.runs import teaching
 
     common = ("finetune", data / "train", "--steps", 8, *model, "--json")
     nearl(*common, "--out", tmp_path / "whole")
-    monkeypatch.setattr(job, "teach", partial(job.teach, every=0))
+    monkeypatch.setattr(teaching.perform, "__defaults__", (None, None, lambda: False, 0.0, None))  # a snapshot a step
     show = module.ProgressBar.show
 
     def interrupted(self, event):
-        if event["step"] == 5:
+        if event.step == 5:
             raise KeyboardInterrupt
         show(self, event)
 
@@ -166,6 +165,43 @@ def test_an_interrupted_run_goes_on_to_the_same_adapter(nearl, refused, data, mo
     assert "give DATA" in refused("finetune", "--resume", "--out", tmp_path / "none", *model)
 
 
+def test_random_weights_are_the_same_when_a_run_resumes(nearl, data, model, tmp_path, monkeypatch):
+    import nearl.cli.finetune as module
+
+    def interrupted(self, event):
+        raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    words = ("--out", run, *model, "--weights", "random", "--json")
+    with monkeypatch.context() as patch:
+        patch.setattr(module.ProgressBar, "show", interrupted)
+        assert nearl("finetune", data / "train", "--steps", 2, *words)[0] == 130
+    status, _, err = nearl("finetune", "--resume", *words)
+    assert status == 0, err
+    image = next((data / "test" / "lesion").iterdir())
+    assert nearl("predict", image, "--adapter", run, *model, "--weights", "random")[0] == 0
+
+
+@pytest.mark.parametrize("method", ["lora", "linear-probe", "nearl:vision-only"])
+def test_any_method_can_be_taught_and_read_with(nearl, refused, data, model, tmp_path, method):
+    words = ("finetune", data, "--shots", 2, "--method", method, "--steps", 2, "--out", tmp_path / "run", *model)
+    status, text, err = nearl(*words, "--json")
+    result = json.loads(text)
+    assert status == 0 and result["method"] == method and result["held_out"]["n"] and result["seed"] == 0, err
+    image = next((data / "test" / "lesion").iterdir())
+    status, text, _ = nearl("predict", image, "--adapter", tmp_path / "run", *model, "--json")
+    assert status == 0 and json.loads(text)["predictions"][0]["adapted"]
+    files = ("--html", tmp_path / "a.html", "--pdf", tmp_path / "a.pdf")
+    assert nearl("report", tmp_path / "run", *files)[0] == 0
+
+
+def test_methods_that_cannot_be_taught_are_refused(refused, data, model, tmp_path):
+    words = ("finetune", data, "--out", tmp_path / "run", *model, "--method")
+    assert "no method called 'tip'" in refused(*words, "tip")
+    assert "learns nothing" in refused(*words, "zero-shot")
+    assert "not for LoRA" in refused(*words, "lora", "--no-orthogonal")
+
+
 def test_a_run_that_somebody_cancels_keeps_its_best_weights(nearl, refused, data, model, tmp_path, monkeypatch):
     import nearl.cli.finetune as module
     from nearl.runs import RunFolder
@@ -173,7 +209,7 @@ def test_a_run_that_somebody_cancels_keeps_its_best_weights(nearl, refused, data
     at = {"step": 7}
 
     def cancel(self, event):
-        if event["step"] == at["step"]:
+        if event.step == at["step"]:
             RunFolder(at["run"]).request_cancel()
 
     monkeypatch.setattr(module.ProgressBar, "show", cancel)

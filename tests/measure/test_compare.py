@@ -13,8 +13,11 @@ import pytest
 from nearl.cli.main import main
 from nearl.errors import NearlError
 from nearl.measure import compare_report
-from nearl.measure.compare import _SHELF, Results, fingerprint, finished, measure, perform, perform_on_ray, plan
+from nearl.measure.compare import _SHELF, fingerprint, finished, perform, perform_on_ray, plan
 from nearl.measure.cost import PeakMemory
+from nearl.measure.fit import measure
+from nearl.measure.intervals import student
+from nearl.measure.results import Results
 from nearl.methods import make
 from tests.support.methods_data import shades, task_of
 
@@ -127,11 +130,10 @@ def test_measuring_says_what_a_method_alone_would_cost(tiny):
 def test_peak_memory_sees_what_was_freed_again():
     import torch
 
-    with PeakMemory(torch.device("cpu")) as small:
-        pass
-    with PeakMemory(torch.device("cpu")) as large:
-        torch.ones(40 * 2**20 // 4).sum()
-    assert large.mb > small.mb + 30
+    small = PeakMemory(torch.device("cpu")).so_far()
+    peak = PeakMemory(torch.device("cpu"))
+    torch.ones(40 * 2**20 // 4).sum()
+    assert peak.so_far() > small + 30
 
 
 def test_refusals(data, tmp_path, capsys):
@@ -182,8 +184,8 @@ def rows_of(values):
 
 
 def test_intervals_by_hand():
-    assert compare_report.interval([0.5]) == (0.5, None)
-    mean, half = compare_report.interval([0.4, 0.6, 0.8])
+    assert student([0.5]) == (0.5, None)
+    mean, half = student([0.4, 0.6, 0.8])
     assert mean == pytest.approx(0.6) and half == pytest.approx(4.3027 * 0.2 / math.sqrt(3), rel=1e-4)
 
 

@@ -7,16 +7,9 @@ import pytest
 from scipy.stats import binomtest
 
 from nearl.errors import NearlError
-from nearl.measure.evaluate import (
-    auroc_interval,
-    evaluate,
-    mean_interval,
-    mistakes,
-    paired_interval,
-    rows,
-    study,
-    wilson,
-)
+from nearl.measure import intervals
+from nearl.measure.evaluate import evaluate, mistakes, rows, study
+from nearl.measure.intervals import wilson
 
 
 def test_by_hand():
@@ -82,11 +75,11 @@ def test_auroc_interval_covers_the_truth_and_never_shrinks_to_a_point():
             assert 0 <= low < high <= 1 and low <= result["auroc"] <= high
             hits += low <= truth <= high
         assert hits >= 54
-    low, high = auroc_interval(1.0, [5, 5])
+    low, high = intervals.auroc(1.0, [5, 5])
     assert 0.6 < low < 0.8 and high == 1
-    low, high = auroc_interval(0.0, [5, 5])
+    low, high = intervals.auroc(0.0, [5, 5])
     assert low == 0 and 0.2 < high < 0.4
-    low, high = auroc_interval(0.5, [20, 20])
+    low, high = intervals.auroc(0.5, [20, 20])
     assert low + high == pytest.approx(1) and high - low == pytest.approx(
         3.92 * (41 / 4800) ** 0.5, rel=0.1
     )  # Mann-Whitney
@@ -100,17 +93,17 @@ def test_mean_and_paired_intervals_cover_the_truth():
         for _ in range(200):
             first, second = rng.random((2, classes, n)) < np.array([was, now])[:, None, None]
             shares = second.mean(1)
-            low, high = mean_interval(shares, [wilson(int(k), n) for k in second.sum(1)])
+            low, high = intervals.of_mean(shares, [wilson(int(k), n) for k in second.sum(1)])
             level += low <= now <= high
             tables = [(a & b, a & ~b, b & ~a, ~a & ~b) for a, b in zip(first, second, strict=True)]
-            each = [paired_interval(*(int(part.sum()) for part in table)) for table in tables]
-            low, high = mean_interval(shares - first.mean(1), each)
+            each = [intervals.paired(*(int(part.sum()) for part in table)) for table in tables]
+            low, high = intervals.of_mean(shares - first.mean(1), each)
             gain += low <= now - was <= high
         assert level >= 172 and gain >= 180  # of 190 expected; many classes close to 1 get about 177
-    assert mean_interval([0.5], [wilson(5, 10)]) == pytest.approx(wilson(5, 10))
-    low, high = paired_interval(10, 0, 0, 10)
+    assert intervals.of_mean([0.5], [wilson(5, 10)]) == pytest.approx(wilson(5, 10))
+    low, high = intervals.paired(10, 0, 0, 10)
     assert low == pytest.approx(-high) and 0 < high < 0.2  # nothing changed, but it might have
-    assert paired_interval(3, 2, 7, 8) == pytest.approx([-end for end in paired_interval(3, 7, 2, 8)[::-1]])
+    assert intervals.paired(3, 2, 7, 8) == pytest.approx([-end for end in intervals.paired(3, 7, 2, 8)[::-1]])
 
 
 def test_calibration_error_interval_reaches_zero_exactly_where_the_shares_may_be_right():

@@ -20,7 +20,6 @@ from nearl.prompts import PromptSet
 
 if TYPE_CHECKING:
     from nearl.methods import Card
-    from nearl.train.recipe import Recipe
 
 NEARL = "nearl"
 BEFORE, AFTER = "before", "after"
@@ -51,20 +50,13 @@ class Choice:
     method: str = NEARL
     """A name of `nearl.methods`."""
 
-    def recipe(self) -> Recipe:
-        """The method's own recipe with what was chosen. NearlError for a value that is not there."""
-        from nearl.methods import recipe
-        from nearl.train.recipe import PATIENCE, Recipe
+    def how(self) -> dict:
+        """What `nearl.runs.make_job` takes of it."""
+        from nearl.train.recipe import PATIENCE
 
-        steps = Recipe.preset(self.preset).steps
-        given = {"steps": self.steps or (None if self.preset == "balanced" else steps), "lr": self.lr}
-        return recipe(
-            self.method,
-            augment=self.augment,
-            flip=self.flip,
-            patience=PATIENCE if self.early_stop else 0,
-            **{name: value for name, value in given.items() if value is not None},
-        )
+        changes = {"augment": self.augment, "flip": self.flip, "patience": PATIENCE if self.early_stop else 0}
+        asked = {name: value for name, value in (("steps", self.steps), ("lr", self.lr)) if value is not None}
+        return {"methods": [self.method], "preset": self.preset, "recipe": changes | asked}
 
 
 def methods() -> list[Card]:
@@ -88,14 +80,14 @@ def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choi
     if blocking := gathering.check(workspace).blocking:
         raise NearlError(blocking)
     prompt_set = prompt_set_from(value).for_classes(data.classes)
-    recipe, split = choice.recipe(), gathering.plan(workspace, choice.hold_out, choice.group_by)
+    split = gathering.plan(workspace, choice.hold_out, choice.group_by)
     gathering.keep_prompts(workspace, value)
     backbone = engine.backbone()
-    from nearl.runs.job import make_job
+    from nearl.runs import make_job
 
     images, held = numbered(data, "image"), numbered(test, "test image")
     with engine.device_lock:
-        job = make_job(backbone, images, held, prompt_set, split, recipe, choice.method)
+        job = make_job(backbone, images, held, prompt_set, split, **choice.how())
     workspace.shelf.check_room()
     return engine.queue.start(workspace, TEACH, job, data=_digests(data), test=_digests(test))
 

@@ -122,7 +122,7 @@ def test_a_killed_server_resumes_and_loses_nothing(engine, checkpoints, tmp_path
         until(lambda: not processes(str(kept)))  # the worker has noticed
     (run,) = kept.glob("workspaces/*/runs/*")
     until(lambda: RunFolder(run).look().state == INTERRUPTED)
-    before = len(RunFolder(run).events)
+    before = len(RunFolder(run).look().losses)
     assert not list(kept.rglob("*.zip")) and key not in str(list(kept.rglob("*")))
 
     with serve(backbone, tmp_path / "second.log") as server:
@@ -130,7 +130,7 @@ def test_a_killed_server_resumes_and_loses_nothing(engine, checkpoints, tmp_path
         assert open_page(server, client.session_hash, key) == key
         shares = client.predict([picture], None, api_name="/predict")["predictions"][0]
         assert shares["adapted"] is not None  # by the adapter of before
-        until(lambda: len(RunFolder(run).events) > before + FEWEST_STEPS)  # it goes on, whichever step it was at
+        until(lambda: len(RunFolder(run).look().losses) > before + FEWEST_STEPS)  # it goes on, whichever step it was at
         client.predict(api_name="/cancel")
         until(lambda: client.predict(api_name="/run")["state"] in (CANCELLED, DONE))
         assert len(client.predict(api_name="/shelf")["adapters"]) == 2

@@ -1,0 +1,149 @@
+"""Runs in processes of their own, whose end ends nothing else; and in the calls of a ZeroGPU Space."""
+
+import importlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from nearl.runs import RunFolder, perform, process, start
+from nearl.runs.teaching import NO_MEMORY
+from tests.support.runs import PATIENCE, finish, made, until
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny):
+    return tiny("clip")
+
+
+def test_a_worker_teaches_crashes_alone_and_another_goes_on(backbone, tmp_path):
+    run = RunFolder(tmp_path / "run").create(made(backbone, steps=400))
+    worker = start(run, every=0)
+    until(lambda: (run.path / "snapshot.safetensors").exists() and run.look().step > 5)
+    assert worker.wait(0) and run.alive and run.look().state == "teaching"
+    score = Path(f"/proc/{worker.process.pid}/oom_score_adj")
+    assert not score.exists() or score.read_text().strip() == "1000"  # the first to go
+    os.kill(worker.process.pid, signal.SIGKILL)  # as the system does where memory runs out
+    assert not worker.wait()
+    assert run.look().state == "failed" and run.look().error == NO_MEMORY
+    assert run.outcome() is None
+
+    worker = start(run, every=0)  # it can be tried again, and goes on where it was
+    until(lambda: run.look().state == "teaching" and run.look().phase == "teaching")
+    worker.kill()
+    assert run.look().state == "interrupted"
+    before = run.snapshot().about["run"]["step"]
+    assert before >= 5
+    worker = start(run, every=1)
+    until(lambda: run.look().phase == "teaching")
+    run.request_cancel()
+    worker.wait()
+    assert run.look().state == "cancelled"
+    assert run.outcome().adapter.meta["recipe"]["steps_taken"] >= 5
+    steps = [step for step, _ in run.look().losses]
+    assert steps == sorted(steps) and steps[0] == 1 and steps[-1] >= before
+
+
+def test_a_failure_in_the_worker_is_told_in_its_own_words(backbone, tmp_path):
+    broken = made(backbone)
+    broken.backbone["name"] = "nothing"
+    run = RunFolder(tmp_path / "run").create(broken)
+    assert not process.work(run)
+    assert run.look().state == "failed" and "no backbone called 'nothing'" in run.look().error
+
+
+def test_a_comparison_gives_way_between_methods_and_outlives_a_process(backbone, tmp_path):
+    job = made(backbone, methods=["zero-shot", "linear-probe", "nearl"], compared=True, steps=300)
+    run = RunFolder(tmp_path / "run").create(job)
+    assert process.work(run, lambda: True)  # as soon as a method is finished
+    assert run.look().state == "waiting" and run.rows
+    left = run.todo()
+
+    def kill_nearl():
+        status = run.look()
+        if status.method == "nearl" and status.step > 2:
+            killed = subprocess.run(["pgrep", "-f", str(run.path)], capture_output=True, text=True).stdout.split()
+            for pid in map(int, killed):
+                os.kill(pid, signal.SIGKILL)
+        return False
+
+    assert ("nearl", 0) in left and not process.work(run, kill_nearl)
+    assert run.look().state == "done" and "memory" in run.rows[-1]["error"]
+    assert not process.work(run)  # nothing is left to do
+
+
+PARENT = """
+import sys, time
+from nearl.runs import RunFolder, start
+worker = start(RunFolder(sys.argv[1]), every=0)
+print(worker.process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_worker_ends_with_a_parent_that_is_killed(backbone, tmp_path):
+    run = RunFolder(tmp_path / "run").create(made(backbone, steps=2000))
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(run.path)], stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    until(lambda: (run.path / "snapshot.safetensors").exists())
+    parent.kill()
+    parent.wait()
+    until(lambda: not run.alive)
+    assert run.look().state == "interrupted" and run.snapshot() is not None
+    until(lambda: not os.path.exists(f"/proc/{worker}"))
+
+
+# ------------------------------------------------------------------------------------------------------------ ZeroGPU
+
+
+def _forked(function, arguments, queue, received):
+    for event in function(*arguments):
+        queue.put(event)
+    queue.put(None)
+    received.wait(PATIENCE)  # tensors are shared with whoever takes them, as long as this process lives
+
+
+def test_on_zero_gpu_the_same_events_come_from_a_process_per_call(backbone, tmp_path, monkeypatch):
+    """`spaces.GPU` stands in as a decorator that runs every call in a process that shares nothing with this one."""
+
+    def gpu(duration):
+        def decorate(function):
+            def call(*arguments):
+                context = multiprocessing.get_context("spawn")
+                queue, received = context.Queue(), context.Event()
+                child = context.Process(target=_forked, args=(function, arguments, queue, received))
+                child.start()
+                while (event := queue.get(timeout=PATIENCE)) is not None:
+                    yield event
+                received.set()
+                child.join()
+
+            return call
+
+        return decorate
+
+    monkeypatch.setitem(sys.modules, "spaces", types.SimpleNamespace(GPU=gpu))
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    try:
+        importlib.reload(process)
+        monkeypatch.delenv("SPACES_ZERO_GPU")  # the calls' processes know nothing of this stand-in
+        run = RunFolder(tmp_path / "run").create(made(backbone, steps=6))
+        assert not process.work(run)
+        monkeypatch.setattr(process, "perform_on_gpu", perform)
+        job = made(backbone, methods=["zero-shot", "linear-probe"], compared=True)
+        several = RunFolder(tmp_path / "several").create(job)
+        assert process.work(several, lambda: True) and len(several.rows) == 1
+        assert not process.work(several) and several.look().state == "done"
+    finally:
+        monkeypatch.undo()
+        importlib.reload(process)
+    assert not process.ON_ZERO_GPU
+    assert run.look().state == "done", run.look().error
+    steps, end = finish(perform(made(backbone, steps=6), backbone=backbone))
+    assert [step for step, _ in run.look().losses] == [s.step for s in steps if s.phase == "teaching"]
+    assert run.outcome().adapter.version == end.adapter.version
