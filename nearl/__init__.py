@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nearl.data.sets.labelled import resolve_splits as load_set
     from nearl.data.splits import draw_support
     from nearl.errors import NearlError
-    from nearl.explain import heatmaps, overlay
+    from nearl.explain import MAPS, heatmaps, overlay
     from nearl.measure.evaluate import measure as evaluate
     from nearl.methods import METHODS, Task, make, restore
     from nearl.prompts import PromptSet, default_prompts, ready_sets
@@ -33,12 +33,13 @@ __version__ = "0.1.0"
 NOTICE = "For teaching and research. Not for diagnosis."
 
 __all__ = [
-    "METHODS", "NOTICE", "Classifier", "NearlError", "PromptSet", "Recipe", "Task", "default_prompts", "draw_support",
-    "evaluate", "heatmaps", "load_adapter", "load_backbone", "load_images", "load_set", "make", "overlay", "ready_sets",
-    "restore", "save_adapter", "write_phantom_folder",
+    "MAPS", "METHODS", "NOTICE", "Classifier", "NearlError", "PromptSet", "Recipe", "Task",
+    "default_prompts", "draw_support", "evaluate", "heatmaps", "load_adapter", "load_backbone", "load_images",
+    "load_set", "make", "overlay", "ready_sets", "restore", "save_adapter", "write_phantom_folder",
 ]  # fmt: skip
 
 _HOMES = {
+    "MAPS": "nearl.explain:MAPS",
     "METHODS": "nearl.methods:METHODS",
     "Classifier": "nearl.reading.classifier:Classifier",
     "NearlError": "nearl.errors:NearlError",

@@ -64,8 +64,8 @@ def run(args: argparse.Namespace) -> Result:
         result["files"] = [str(out / "gap.json"), str(out / "gap.png")]
         with drawing():
             draw(rows, train.classes, test.labels).savefig(out / "gap.png", dpi=150)
-        kept = {key: value for key, value in result.items() if key != "files"}
-        (out / "gap.json").write_text(json.dumps(kept), encoding="utf-8")
+        facts = {key: value for key, value in result.items() if key != "files"}
+        (out / "gap.json").write_text(json.dumps(facts), encoding="utf-8")
     return result, [*lines(rows), *result["files"], NOTICE]
 
 

@@ -127,7 +127,7 @@ def view_of(record: ImageRecord, args: argparse.Namespace) -> ImageRecord:
 
     if record.scan is None:
         return record
-    changes = {}
+    changes: dict = {}
     if args.window is not None and not record.scan.colour:
         automatic = record.scan.auto() if args.window == "auto" else THREE_CT
         changes["window"] = PRESETS.get(args.window, automatic)

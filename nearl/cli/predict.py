@@ -55,7 +55,7 @@ def _read(classifier: Classifier, record: ImageRecord, args: argparse.Namespace)
     classes = list(classifier.prompt_set.classes)
     if args.aggregate is None or record.slices() == 1:
         prediction = classifier.predict([record])
-        row = {"frozen": named(prediction.frozen[0])}
+        row: dict = {"frozen": named(prediction.frozen[0])}
         row["adapted"] = None if prediction.adapted is None else named(prediction.adapted[0])
         if prediction.unfamiliar is not None:
             row["unfamiliar"] = prediction.unfamiliar[0]
