@@ -1,8 +1,8 @@
 """The charts of the printed page: before teaching is a slate outline, after is filled teal, every interval is drawn.
 Outline, shape and labels tell them apart, so they can be read in greyscale. (Web pages: templates/charts.html.)
 
-Each chart draws into a box (left, bottom, width, height) of a figure, in inches from the lower left. pyplot is not used:
-only matplotlib's settings are global, and `drawing` holds them under a lock.
+Each chart draws into a box (left, bottom, width, height) of a figure, in inches from the lower left. pyplot is not
+used: only matplotlib's settings are global, and `drawing` holds them under a lock.
 """
 
 from __future__ import annotations
