@@ -85,38 +85,27 @@ class Adapter:
 
 
 def new_adapter(
-    state: dict[str, Tensor],
-    *,
-    backbone: dict[str, str],
-    config: dict,
-    classes: list[str],
-    prompts: dict,
-    support_counts: dict[str, int],
-    method: str = "nearl",
-    metrics: dict | None = None,
-    recipe: dict | None = None,
-    trust: dict | None = None,
-    name: str | None = None,
+    state: dict[str, Tensor], *, backbone: dict[str, str], name: str | None = None, **about: Any
 ) -> Adapter:
-    """An Adapter of the current format from a method's state dict and what is known about it."""
-    state = {name: value.detach().float().cpu().contiguous().clone() for name, value in state.items()}
+    """An Adapter of the current format from a method's state dict.
+
+    ``about``: the other fields of `Meta` that are known; config, classes, prompts and support_counts have to be there.
+    """
+    state = {key: value.detach().float().cpu().contiguous().clone() for key, value in state.items()}
+    optional = {"method": "nearl", "recipe": None, "metrics": None, "trust": None}
     meta = {
         "format_version": FORMAT_VERSION,
-        "method": method,
         "backbone": {**backbone, "name": public_name(backbone["name"])},
-        "config": json.loads(json.dumps(config)),
-        "classes": list(classes),
-        "prompts": prompts,
-        "support_counts": dict(support_counts),
-        "recipe": recipe,
-        "metrics": metrics,
-        "trust": trust,
+        **optional,
+        **about,
         "name": " ".join(name.split())[:MAX_NAME] if name else None,
         "licence": LICENCE,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "notice": NOTICE,
-        "tensors": {name: list(value.shape) for name, value in state.items()},
+        "tensors": {key: list(value.shape) for key, value in state.items()},
     }
+    meta = json.loads(json.dumps(meta))
+    Meta.model_validate(meta)
     return Adapter(state, meta)
 
 

@@ -20,6 +20,7 @@ from nearl.report.words import per_cent, plain, shortened
 
 WIDTH, HEIGHT, MARGIN = 8.27, 11.69, 0.6  # inches
 BOTTOM = HEIGHT - 0.55
+LINE = 1 / 54  # inches from line to line for each point of a letter's size
 MOST = 8  # classes with a bar of their own
 WRONG = 8  # mistakes listed
 
@@ -48,8 +49,8 @@ class _Sheet:
         right = MARGIN + half + 0.4
         self.text(MARGIN, 0.62, shortened(_writable(report.title, "Report"), 60), 15, weight="bold")
         self.text(MARGIN, 0.86, NOTICE, 8, weight="bold", colour=charts.TEAL)
-        y = self.lines(MARGIN, 1.2, report.headline, WIDTH - 2 * MARGIN, 11, 0.2)
-        y = self.lines(MARGIN, y + 0.04, " ".join((report.how, *report.cautions)), WIDTH - 2 * MARGIN, 7.5, 0.145)
+        y = self.lines(MARGIN, 1.2, report.headline, WIDTH - 2 * MARGIN, 11)
+        y = self.lines(MARGIN, y + 0.04, " ".join((report.how, *report.cautions)), WIDTH - 2 * MARGIN, 7.5)
         top = y + 0.15
         if figures := report.figures():
             self.heading(MARGIN, top, "Before (outline) and after teaching (filled), 95 % intervals")
@@ -95,19 +96,18 @@ class _Sheet:
             "Across: share of the likeliest class. Up: share that is right. Circles before, diamonds after teaching; "
             "on the dashed line they agree."
         )
-        self.lines(left, top + 2.22, words, width, 6.5, 0.12, charts.MUTED)
+        self.lines(left, top + 2.22, words, width, 6.5, charts.MUTED)
 
     def trust(self, left: float, top: float, width: float) -> None:
         """What to make of it, in the largest letters that fit."""
         self.heading(left, top, "How far to trust it")
         sentences = (*self.report.trust_words(), *self.report.limits())
         for size in (6.8, 6.2, 5.6):
-            step = size / 54
-            if sum(len(wrapped(words, width, size)) * step + 0.05 for words in sentences) < BOTTOM - top - 0.2:
+            if sum(len(wrapped(words, width, size)) * size * LINE + 0.05 for words in sentences) < BOTTOM - top - 0.2:
                 break
         y = top + 0.2
         for words in sentences:
-            y = self.lines(left, y, words, width, size, step) + 0.05
+            y = self.lines(left, y, words, width, size) + 0.05
 
     def matrices(self, left: float, top: float, width: float) -> None:
         results, side = self.report.results, 1.13
@@ -126,7 +126,7 @@ class _Sheet:
             f"{n} {_writable(name, f'class {i + 1}')}" for i, (name, n, _) in enumerate(self.report.taught)
         )
         for name, value in (*self.report.facts, ("Images", classes)):
-            y = self.lines(left, y, f"{name}: {_writable(value, 'see the web page')}", width, 6.8, 0.125, most=3)
+            y = self.lines(left, y, f"{name}: {_writable(value, 'see the web page')}", width, 6.8, most=3)
         return y
 
     def wrong(self, left: float, top: float, width: float) -> None:
@@ -141,7 +141,7 @@ class _Sheet:
             when = "before" if row["after"] is None else "after"
             truth, said = (shortened(named.get(plain(name), "?"), 18) for name in (row["truth"], row[when]))
             words = f"{image_name(row)}: {truth}, read as {said} ({per_cent(row[f'{when}_share'])})"
-            self.lines(left, top + 0.2 + 0.125 * i, words, width, 6.8, 0.125, most=1)
+            self.lines(left, top + 0.2 + 0.125 * i, words, width, 6.8, most=1)
 
     def box(self, left: float, top: float, width: float, height: float) -> charts.Box:
         return left, HEIGHT - top - height, width, height
@@ -155,11 +155,10 @@ class _Sheet:
         self.figure.text(left / WIDTH, 1 - baseline / HEIGHT, words, fontsize=size, color=colour, fontweight=weight)
 
     def lines(
-        self, left: float, top: float, words: str, width: float, size: float, step: float, colour: str = charts.INK,
-        most: int = 12,
-    ) -> float:  # fmt: skip
-        """Words broken to a width, at most so many lines; returns the height of the next line."""
-        broken = wrapped(words, width, size)
+        self, left: float, top: float, words: str, width: float, size: float, colour: str = charts.INK, most: int = 12
+    ) -> float:
+        """Draw words broken to a width, at most so many lines; returns the height of the next line."""
+        broken, step = wrapped(words, width, size), size * LINE
         if len(broken) > most:
             broken = [*broken[: most - 1], broken[most - 1].rstrip() + " …"]
         for i, line in enumerate(broken):
