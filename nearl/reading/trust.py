@@ -1,15 +1,19 @@
-"""How far a reading can be trusted: calibrated shares, sets of classes that hold the true one as often as promised, and
-images unlike those taught with. Fitted once after teaching, on images kept aside, and stored with the adapter.
+"""How far a reading can be trusted: calibrated probabilities, sets of classes that contain the true one as often as
+promised, and images unlike the training images. Fitted once after teaching, on held-out images, and stored with the
+adapter.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from fractions import Fraction
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import ConfigDict, Field, field_validator
+from pydantic.dataclasses import dataclass
 from scipy.optimize import minimize_scalar
 
 from nearl.backbones.familiar import FEWEST_TO_COMPARE, USUAL, threshold
@@ -17,48 +21,64 @@ from nearl.errors import NearlError
 from nearl.prompts import PromptSet
 
 COVERAGES = ("0.8", "0.9", "0.95")
-USED = ("0.9", "0.8")  # the coverage shown at prediction: the first that was measured
-FEWEST_TO_CALIBRATE = 20  # images kept aside; our choice
+USED = ("0.9", "0.8")  # the coverage shown with a prediction: the first that was measured
+FEWEST_TO_CALIBRATE = 20  # held-out images; our choice
 COOLEST, HOTTEST = 0.05, 20.0
-FLOOR = 1e-12  # of a share, before its logarithm
-MAX_CENTROIDS, MAX_WIDTH, MAX_SENTENCE = 256, 8192, 400
+FLOOR = 1e-12  # of a probability, before its logarithm
 NOTHING_HELD = "No image was kept aside."
-FOLDS = "The folds' predictions come from other models; sets can only be measured on images kept from this very model."
+FOLDS = "The folds' predictions come from other models; sets can only be measured on images kept from this model."
 FOLDS_CALIBRATE = "The shares are calibrated with models taught on parts of the images, not with this very one."
 OTHER_PROMPTS = (
-    "The prompts were edited since teaching; how far to trust the shares was measured with the old ones, so they are "
-    "shown as the model gives them, without sets."
+    "The prompts were edited since teaching. Trust was measured with the old ones, so the shares are shown as the "
+    "model gives them, without sets."
 )
 
+Temperature = Annotated[float, Field(ge=COOLEST / 2, le=HOTTEST * 2)]
+Threshold = Annotated[float, Field(ge=-0.01, le=1.01)]
+Distance = Annotated[float, Field(ge=-0.01, le=2.01)]
+Row = Annotated[list[Annotated[float, Field(ge=-1.01, le=1.01)]], Field(min_length=1, max_length=8192)]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class Trust:
-    """What was measured; ``refused``, {"temperature" | "conformal" | a coverage | "far": sentence}, says what was not.
+    """What was measured of an adapter. Its values may come from anybody, so their types and ranges are checked."""
 
-    prompts: PromptSet.digest of the prompts it was measured with; temperature and conformal hold for these alone.
-    temperature: shares become softmax(log(share) / temperature); None if not fitted. folds: fitted on the pooled
-    predictions of the folds' models. conformal: coverage as text, "0.9" -> largest allowed 1 - share of the true class,
-    on shares as the model gives them, before calibration. centroids: unit class means [C][E] of the frozen image
-    embeddings taught with. far: largest cosine distance to the nearest of them still called alike.
-    """
-
-    prompts: str
-    temperature: float | None
-    conformal: dict[str, float]
-    centroids: list[list[float]]
-    far: float | None
-    refused: dict[str, str]
+    prompts: Annotated[str, Field(max_length=128)]
+    """PromptSet.digest of the prompts that it was measured with; temperature and conformal hold for these alone."""
+    temperature: Temperature | None
+    """Probabilities become softmax(log(p) / temperature); None if not fitted."""
+    conformal: dict[Literal["0.8", "0.9", "0.95"], Threshold]
+    """Largest allowed 1 - p of the true class, before calibration, by coverage."""
+    centroids: Annotated[list[Row], Field(min_length=1, max_length=256)]
+    """Unit class means [C][E] of the training images' embeddings in the frozen model."""
+    far: Distance | None
+    """Largest cosine distance to the nearest centroid of an image that still counts as similar; None if not fitted."""
+    refused: Annotated[
+        dict[Annotated[str, Field(max_length=32)], Annotated[str, Field(max_length=400)]], Field(max_length=8)
+    ]
+    """Why something was not measured, a sentence each: "temperature", "conformal", a coverage or "far"."""
     folds: bool = False
+    """Fitted on the pooled predictions of the folds' models."""
+
+    @field_validator("centroids")
+    @classmethod
+    def _of_one_width(cls, rows: list[Row]) -> list[Row]:
+        if len({len(row) for row in rows}) != 1:
+            raise ValueError("rows of different lengths")
+        return rows
 
     def calibrate(self, probabilities: np.ndarray) -> np.ndarray:
-        """Shares [N, C] after temperature scaling (Guo et al. 2017), float32; unchanged without a temperature."""
+        """Probabilities [B, C] after temperature scaling (Guo et al. 2017), float32; unchanged if there is none."""
         if self.temperature is None:
             return probabilities
         return _softened(_logits(probabilities), self.temperature).astype(np.float32)
 
     def sets(self, probabilities: np.ndarray, coverage: str) -> list[list[int]]:
-        """For each row of uncalibrated shares [N, C] the classes in the set, likeliest first. The likeliest is always
-        in (our choice; it can only raise the coverage). KeyError for a coverage that was not measured."""
+        """The classes in the set of each row of uncalibrated probabilities [B, C], likeliest first.
+
+        The likeliest is always in the set (our choice; it can only raise the coverage). Raises KeyError for a coverage
+        that was not measured.
+        """
         limit = 1 - self.conformal[coverage] - 1e-6  # float32 shares
         shares = np.asarray(probabilities, dtype=np.float64)
         order = np.argsort(-shares, axis=1, kind="stable")
@@ -68,8 +88,8 @@ class Trust:
         ]
 
     def unlike(self, embeddings: np.ndarray) -> np.ndarray:
-        """bool [N]: farther from all class means than ``far``. ``embeddings``: frozen unit image embeddings [N, E].
-        All False without ``far``."""
+        """Whether each image, of unit embeddings [B, E] in the frozen model, is farther from all class means than
+        ``far``: bool [B], all False without ``far``."""
         if self.far is None:
             return np.zeros(len(embeddings), dtype=bool)
         return _distances(embeddings, np.asarray(self.centroids)) > self.far + 1e-6
@@ -80,14 +100,15 @@ class Trust:
         return next((c for c in USED if c in self.conformal), None)
 
     def notes(self) -> list[str]:
-        """The sentences of ``refused``; of the coverages only the smallest, where there is none at all."""
+        """The sentences of ``refused``; of those about coverages only the smallest's, without which there is none."""
         return [words for key, words in self.refused.items() if key not in COVERAGES[1:]]
 
     def read(self, shares: np.ndarray, embeddings: np.ndarray, prompts: PromptSet) -> tuple[np.ndarray, dict]:
-        """Shares [N, C] as the model gives them and frozen unit image embeddings [N, E] -> the shares to show and the
-        ``trust`` of `nearl.reading.classifier.Prediction`. Other prompts than those it was measured with void all
-        but the
-        comparison of images, which does not depend on them."""
+        """The probabilities to show, and the ``trust`` of `nearl.reading.classifier.Prediction`.
+
+        ``shares``: the model's probabilities [B, C]; ``embeddings``: unit image embeddings [B, E] in the frozen model.
+        With other prompts than those it was measured with, only the comparison of images holds.
+        """
         same = prompts.digest == self.prompts
         notes = self.notes() if same else [words for key, words in self.refused.items() if key == "far"]
         if not same and (self.temperature is not None or self.conformal):
@@ -112,15 +133,14 @@ class Trust:
 
     @classmethod
     def from_dict(cls, content: object) -> Trust:
-        """The reverse of to_dict, for content that may come from anybody. NearlError for any other layout."""
+        """The reverse of `to_dict`, for content that may come from anybody. NearlError for any other layout."""
         try:
-            return cls(**_checked(content))
-        except (TypeError, ValueError, KeyError, OverflowError, AttributeError) as error:
-            detail = f" ({error})" if isinstance(error, _Wrong) else ""
+            return cls(**content)
+        except (TypeError, ValueError, OverflowError) as error:  # pydantic's errors are ValueErrors
             raise NearlError(
-                f"What this adapter says about how far to trust it cannot be used{detail}; "
-                "ask for the file again or teach it anew."
-            ) from None
+                "What this adapter says about how far to trust it cannot be used; ask for the file again or teach it "
+                "again."
+            ) from error
 
 
 def fit_trust(
@@ -134,11 +154,12 @@ def fit_trust(
 ) -> Trust:
     """Fit everything that the images allow.
 
-    held_probabilities [M, C], held_labels [M]: the adapted model's shares, as it gives them, on images that were never
-    taught with, or None. support_embeddings [N, E], support_labels [N]: frozen unit embeddings of what was taught with;
-    held_embeddings [M, E] likewise of what was kept aside; where they are too few for "unlike", the distances of what
-    was taught with, each image left out once, are taken as well. ``folds``: the held probabilities are pooled from the
-    models of the folds; a temperature is then a fair guess for the final one, but no set can be promised.
+    ``held_probabilities`` [M, C], ``held_labels`` [M]: the taught model's uncalibrated probabilities of held-out
+    images, or None. ``support_embeddings`` [N, E], ``support_labels`` [N]: unit embeddings of the training images in
+    the frozen model; ``held_embeddings`` [M, E]: of the held-out ones. Where those are too few for "unlike", the
+    distances of the training images, each left out once, are used as well. ``folds``: the held-out probabilities are
+    pooled from the models of the folds; a temperature is then a fair guess for the final model, but no set can be
+    promised.
     """
     refused: dict[str, str] = {}
     held = held_probabilities is not None and len(held_probabilities) > 0
@@ -163,8 +184,8 @@ def fit_trust(
             else:
                 share = f"{100 * float(coverage):.0f}\u202f%"
                 refused[coverage] = (
-                    f"Sets that hold the true class in {share} of cases take at least {fewest(coverage)} images kept "
-                    f"aside; there are {len(labels)}."
+                    f"Sets that contain the true class in {share} of cases take at least {fewest(coverage)} images "
+                    f"kept aside; there are {len(labels)}."
                 )
 
     support, support_labels = np.asarray(support_embeddings, dtype=np.float64), np.asarray(support_labels, dtype=int)
@@ -195,10 +216,10 @@ def fewest(coverage: str) -> int:
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature in 0.05..20 with the smallest log loss on [M, C] shares; convex in its inverse.
+    """The temperature in 0.05..20 with the smallest log loss on probabilities [M, C]; convex in its inverse.
 
     Targets are 1 - e for the label and e / (C - 1) for the others, e = 1 / (M + 2), as Platt (1999) does for two
-    classes: else a few images that are all right would call for shares of 100 %.
+    classes; otherwise a few images that are all correct would call for probabilities of 100 %.
     """
     logits, (count, classes) = _logits(probabilities), probabilities.shape
     if classes < 2:
@@ -230,7 +251,8 @@ def _distances(embeddings: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 
 
 def _left_out(support: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Distances of the images taught with to the class means, each left out of its own; only of classes of two up."""
+    """Distances of the training images to the class means, each image left out of its own class's; only of classes with
+    two images or more."""
     kept, distances = np.arange(len(labels)), []
     for i in kept:
         others = kept != i
@@ -239,59 +261,3 @@ def _left_out(support: np.ndarray, labels: np.ndarray) -> np.ndarray:
             means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), FLOOR)
             distances.append(_distances(support[i : i + 1], means)[0])
     return np.array(distances)
-
-
-# ---------------------------------------------------------------------------------------------------- reading it back
-
-
-class _Wrong(ValueError):
-    """What is wrong with the content, in words."""
-
-
-def _checked(content: object) -> dict:
-    if not isinstance(content, dict):
-        raise _Wrong("it is not a table of names and values")
-    keys = {"prompts", "temperature", "conformal", "centroids", "far", "refused", "folds"}
-    if set(content) != keys:
-        raise _Wrong("its entries are not the expected ones")
-    if (
-        not isinstance(content["prompts"], str)
-        or len(content["prompts"]) > 128
-        or not isinstance(content["folds"], bool)
-    ):
-        raise _Wrong("it does not say which prompts it was measured with")
-    temperature, far = content["temperature"], content["far"]
-    if temperature is not None:
-        temperature = _number(temperature, COOLEST / 2, HOTTEST * 2, "temperature")
-    if far is not None:
-        far = _number(far, -0.01, 2.01, "distance")
-    if not isinstance(content["conformal"], dict) or not set(content["conformal"]) <= set(COVERAGES):
-        raise _Wrong("its coverages are not the expected ones")
-    conformal = {key: _number(value, -0.01, 1.01, "threshold") for key, value in content["conformal"].items()}
-    refused = content["refused"]
-    if not isinstance(refused, dict) or len(refused) > 8:
-        raise _Wrong("its reasons are not sentences")
-    if not all(isinstance(v, str) and len(v) <= MAX_SENTENCE and len(k) <= 32 for k, v in refused.items()):
-        raise _Wrong("its reasons are not sentences")
-    return {
-        "prompts": content["prompts"],
-        "temperature": temperature,
-        "conformal": conformal,
-        "centroids": _table(content["centroids"]),
-        "far": far,
-        "refused": dict(refused),
-        "folds": content["folds"],
-    }
-
-
-def _number(value: object, low: float, high: float, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= float(value) <= high:
-        raise _Wrong(f"its {what} is out of range")
-    return float(value)
-
-
-def _table(rows: object) -> list[list[float]]:
-    fits = isinstance(rows, list) and 0 < len(rows) <= MAX_CENTROIDS and all(isinstance(row, list) for row in rows)
-    if not fits or not 0 < len(rows[0]) <= MAX_WIDTH or len({len(row) for row in rows}) != 1:
-        raise _Wrong("its class means are not a table of numbers")
-    return [[_number(v, -1.01, 1.01, "class mean") for v in row] for row in rows]

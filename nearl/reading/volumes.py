@@ -1,6 +1,6 @@
-"""A volume or film through the classifier, slice by slice, and one answer from all of them (no training needed).
+"""Reads a volume or a film slice by slice and combines the slices into one answer; nothing is trained.
 
-An encoder of whole volumes, as for 3-D adaptation, takes `Scan.ras` instead: float32 voxels in a known orientation.
+An encoder of whole volumes would take `Scan.ras` instead: float32 voxels in a known orientation.
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ from nearl.errors import NearlError
 if TYPE_CHECKING:
     from nearl.reading.classifier import Classifier
 
-BATCH = 16  # slices between two reports of progress
+BATCH = 16  # slices between two progress reports
 TOP_K = 5  # slices (our choice)
 METHODS = ("mean", "max", "top-k")
 
 
 @dataclass(frozen=True)
 class VolumeReading:
-    """Probabilities of the slices that were read: ``frozen`` and ``adapted`` (or None) are float32 [S, C], rows sum to
-    one; ``numbers`` [S] say which slices they are, ``total`` how many there will be."""
+    """Probabilities of the slices that have been read."""
 
     classes: list[str]
     numbers: list[int]
+    """S numbers of slices."""
     total: int
+    """Number of slices that will be read."""
     frozen: np.ndarray
+    """Of the frozen model, float32 [S, C]; rows sum to one."""
     adapted: np.ndarray | None
+    """Of the taught method, likewise; None without one."""
 
     def aggregate(self, method: str = "top-k", k: int = TOP_K) -> tuple[np.ndarray, np.ndarray | None]:
         """(frozen [C], adapted [C] or None) for the whole volume, by `aggregate`."""
@@ -39,14 +42,14 @@ class VolumeReading:
 
 
 def aggregate(shares: np.ndarray, method: str = "top-k", k: int = TOP_K) -> np.ndarray:
-    """Shares of slices [S, C] -> shares of the volume [C], which sum to one.
+    """Probabilities [C] of a volume, which sum to one, from those of its slices [S, C].
 
-    mean: over all slices. max: of every class its best slice. top-k: of every class the mean of its k best slices,
-    so that a finding in few slices is not lost and one odd slice does not decide. The last two are divided by their
-    sum over the classes (our choice). Raises NearlError for another method or no slice.
+    mean: over all slices. max: each class's best slice. top-k: the mean of each class's k best slices, so that a
+    finding in a few slices is not lost and one odd slice does not decide. The last two are divided by their sum over
+    the classes (our choice). Raises NearlError for another method, and without a slice.
     """
     if method not in METHODS or k < 1 or not len(shares):
-        raise NearlError(f"Slices can be put together by {', '.join(METHODS)}, with at least one slice.")
+        raise NearlError(f"Slices can be combined by {', '.join(METHODS)}, with at least one slice.")
     if method == "mean":
         return shares.mean(axis=0)
     best = np.sort(shares, axis=0)[-(1 if method == "max" else k) :].mean(axis=0)
@@ -54,9 +57,9 @@ def aggregate(shares: np.ndarray, method: str = "top-k", k: int = TOP_K) -> np.n
 
 
 def iter_volume(classifier: Classifier, record: ImageRecord, every: int = 1) -> Iterator[VolumeReading]:
-    """Read every ``every``-th slice of the plane, through the window, that the record shows.
+    """Read every ``every``-th slice, in the plane and window of the record.
 
-    Yields what was read so far after each batch; the last reading is whole.
+    Yields the reading so far after each batch; the last one is complete.
     """
     every = max(every, 1)
     numbers = list(range((record.slices() - 1) % every // 2, record.slices(), every))
@@ -77,8 +80,8 @@ def read_volume(
     every: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> VolumeReading:
-    """The whole reading of `iter_volume`. progress: called with (slices read, slices in all) after each batch; what
-    it raises ends the reading."""
+    """The complete reading of `iter_volume`. ``progress`` is called with (slices read, slices in all) after each batch;
+    an exception that it raises ends the reading."""
     for reading in iter_volume(classifier, record, every):
         if progress is not None:
             progress(len(reading.numbers), reading.total)
