@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from app.html import render, space
 from app.html.charts import scatter
 from app.html.views import plural, quiet
-from app.teach.html import duration
+from app.teach.run.html import duration
 from nearl.report.words import points
 
 HEADS = [

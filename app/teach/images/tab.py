@@ -11,9 +11,9 @@ from app.context import QUIET, Context, asset_text, away, prompt_editor, seen
 from app.events import INPUT, Act, Components, Press, guarded
 from app.examples import KIND_NAMES
 from app.html import views
-from app.teach import html as teach_views
-from app.teach.html import MOST_GROUPS, PAGE, Thumb
 from app.teach.images import actions as gathering
+from app.teach.images import html as image_views
+from app.teach.images.html import MOST_GROUPS, PAGE, Thumb
 from app.visitor.workspace import Workspace
 from nearl.errors import NearlError
 
@@ -110,7 +110,7 @@ def show(
     found = gathering.check(workspace)
     return {
         part.message: message,
-        part.set: teach_views.labelled_set(found.counts, opened, page, thumbs),
+        part.set: image_views.labelled_set(found.counts, opened, page, thumbs),
         part.check: _check(workspace, plan),
         part.editor: gathering.editor_value(workspace),
         part.words: seen(not found.blocking),
@@ -139,8 +139,8 @@ def _check(workspace: Workspace, plan: Plan) -> str:
         return [*(_thumbs(workspace, g, with_class=True) for g in groups[:MOST_GROUPS]), *groups[MOST_GROUPS:]]
 
     equal = gathering.equal_images(workspace)
-    groups = teach_views.equal_images(*map(drawn, equal), workspace.support.needed().classes)
-    return teach_views.check(found.sides, aside, found.cautions, found.blocking, groups, found.problems)
+    groups = image_views.equal_images(*map(drawn, equal), workspace.support.needed().classes)
+    return image_views.check(found.sides, aside, found.cautions, found.blocking, groups, found.problems)
 
 
 # ---- events

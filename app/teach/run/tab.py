@@ -12,9 +12,9 @@ from PIL import Image
 from app.context import DEVICE, QUIET, Context, asset_text, away, seen
 from app.events import Act, Components, Press, anew, guarded
 from app.html import views
-from app.teach import html as teach_views
-from app.teach.html import Thumb
+from app.teach.images.html import Thumb
 from app.teach.run import actions as teaching
+from app.teach.run import html as run_views
 from app.teach.run.actions import AFTER, MOMENTS, NEARL, REPORTS, Choice
 from app.visitor.workspace import Workspace
 from app.work.run import RunView, Shown
@@ -103,7 +103,7 @@ def build_buttons() -> dict[str, gr.Component]:
 def build_result() -> dict[str, gr.Component]:
     """Components of RunPart for progress and results."""
     act = asset_text("act.js")
-    progress = gr.HTML(teach_views.run_empty(), js_on_load=act, elem_id="progress")
+    progress = gr.HTML(run_views.run_empty(), js_on_load=act, elem_id="progress")
     cell = gr.HTML("", js_on_load=act, elem_id="cell")
     details = gr.HTML("", js_on_load=act, elem_id="details")
     return {"progress": progress, "cell": cell, "details": details}
@@ -138,12 +138,12 @@ def show(part: RunPart, workspace: Workspace) -> dict:
     run = teaching.current(workspace)
     shown = {part.cell: "", part.details: ""}
     if run is None:
-        return {**shown, **_buttons(part, False), part.progress: teach_views.run_empty()}
+        return {**shown, **_buttons(part, False), part.progress: run_views.run_empty()}
     now = run.look()
     if not now.finished:
         return {**shown, **_buttons(part, True), part.progress: _progress(now)}
     if not now.adapter_key:
-        return {**shown, **_buttons(part, False), part.progress: teach_views.ended(now.state, now.error)}
+        return {**shown, **_buttons(part, False), part.progress: run_views.ended(now.state, now.error)}
     entry = workspace.shelf.entry(now.adapter_key)
     taught = sum(entry.support_counts.values()) if entry else 0
     curve = {"losses": now.losses, "held": now.held, "steps": now.losses[-1][0] if now.losses else 1}
@@ -151,8 +151,8 @@ def show(part: RunPart, workspace: Workspace) -> dict:
     return {
         **shown,
         **_buttons(part, False),
-        part.progress: teach_views.summary(run.results, taught, in_use, now.stopped),
-        part.details: teach_views.details(run.results, curve, _mistakes(workspace, run)),
+        part.progress: run_views.summary(run.results, taught, in_use, now.stopped),
+        part.details: run_views.details(run.results, curve, _mistakes(workspace, run)),
     }
 
 
@@ -162,8 +162,8 @@ def _buttons(part: RunPart, busy: bool) -> dict:
 
 def _progress(now: Shown) -> str:
     if now.place > 0:
-        return teach_views.waiting(now.place)
-    return teach_views.progress(now.phase, now.step, now.steps, now.seconds_left, now.losses, now.held)
+        return run_views.waiting(now.place)
+    return run_views.progress(now.phase, now.step, now.steps, now.seconds_left, now.losses, now.held)
 
 
 def _thumb(workspace: Workspace, row: dict, marks: list[str]) -> Thumb:
@@ -216,7 +216,7 @@ def _cell(ctx: Context, workspace: Workspace, pressed: Press) -> str:
     words = f"{cell.truth}, {what}, {cell.when} teaching: {views.plural(len(cell.rows), 'image')}"
     state = {"truth": classes.index(cell.truth), "said": classes.index(cell.said), "when": cell.when}
     thumbs = [_thumb(workspace, row, [f"{100 * row[f'{cell.when}_share']:.0f} %"]) for row in cell.rows]
-    return teach_views.cell_images(words, state, thumbs, cell.row, drawn, maps)
+    return run_views.cell_images(words, state, thumbs, cell.row, drawn, maps)
 
 
 # ---- events

@@ -10,8 +10,8 @@ import gradio as gr
 from app.context import DEVICE, QUIET, Context, asset_text
 from app.events import GONE, Act, Components, Press, anew, guarded
 from app.html import views
-from app.teach import html as teach_views
 from app.teach.shelf import actions as adapting
+from app.teach.shelf import html as shelf_views
 from app.visitor import uploads
 from app.visitor.workspace import Workspace
 from nearl.errors import NearlError
@@ -32,7 +32,7 @@ class ShelfPart(Components):
 def build() -> ShelfPart:
     gr.HTML(views.section("Your adapters") + views.quiet(ABOUT), js_on_load=None)
     message = gr.HTML("", js_on_load=None, elem_id="shelf-message")
-    items = gr.HTML(teach_views.shelf([]), js_on_load=asset_text("act.js"), elem_id="shelf")
+    items = gr.HTML(shelf_views.shelf([]), js_on_load=asset_text("act.js"), elem_id="shelf")
     comparison = gr.HTML("", js_on_load=asset_text("act.js"), elem_id="comparison")
     upload = gr.File(
         label="Put an adapter from a file on the shelf (zip)", file_count="single", height=96, elem_id="adapter-upload"
@@ -41,7 +41,7 @@ def build() -> ShelfPart:
 
 
 def _show(part: ShelfPart, workspace: Workspace) -> dict:
-    return {part.shelf: teach_views.shelf(workspace.shelf.items())}
+    return {part.shelf: shelf_views.shelf(workspace.shelf.items())}
 
 
 def _comparison(ctx: Context, workspace: Workspace, pressed: Press) -> str:
@@ -52,7 +52,7 @@ def _comparison(ctx: Context, workspace: Workspace, pressed: Press) -> str:
         raise NearlError(f"To compare, tick two adapters; now {len(chosen) or 'none'} of them are ticked.")
     columns = adapting.compare(ctx.engine, workspace, [item.id for item in chosen])
     record = workspace.viewing.record
-    return teach_views.comparison(views.data_uri(record.image(), 320), record.name, columns)
+    return shelf_views.comparison(views.data_uri(record.image(), 320), record.name, columns)
 
 
 def wire(ctx: Context, part: ShelfPart, slot: gr.DownloadButton, download_js: str) -> None:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from app.predict import html as predict_views
-from app.teach import html as teach_views
+from app.teach.images import html as image_views
+from app.teach.run import html as run_views
+from app.teach.shelf import html as shelf_views
 from nearl.data.images import Problem
 from nearl.measure import evaluate
 
@@ -34,17 +36,17 @@ def test_names_never_become_markup():
     study = results(30, classes)
     many = results(60, [f"{HOSTILE} {i}" for i in range(20)])
     pages = [
-        teach_views.labelled_set({HOSTILE: 3, "b": 2, "c": 0}, 0, 0, [thumb]),
-        teach_views.check((1, 2, 3, 4), HOSTILE, [HOSTILE], HOSTILE, "", [Problem(HOSTILE, HOSTILE)]),
-        teach_views.equal_images([[thumb, thumb]], [[thumb]], [[thumb]], classes),
-        teach_views.progress(f"fold {HOSTILE}", 1, 2, 3.0, [(1, 1.0), (2, 0.5)], []),
-        teach_views.ended("failed", HOSTILE),
-        teach_views.summary(study, 3, True, "early"),
-        teach_views.summary(many, 3, True, ""),
-        teach_views.details(study, {"losses": [], "held": [], "steps": 2}, [thumb]),
-        teach_views.cell_images(HOSTILE, {"when": HOSTILE}, [thumb], 0, "", [(HOSTILE, 0, "after", True)]),
-        teach_views.shelf([item(HOSTILE, classes=classes, created=HOSTILE, method=HOSTILE), item("b")]),
-        teach_views.comparison("data:,", HOSTILE, [(HOSTILE, classes, [0.2, 0.3, 0.5])]),
+        image_views.labelled_set({HOSTILE: 3, "b": 2, "c": 0}, 0, 0, [thumb]),
+        image_views.check((1, 2, 3, 4), HOSTILE, [HOSTILE], HOSTILE, "", [Problem(HOSTILE, HOSTILE)]),
+        image_views.equal_images([[thumb, thumb]], [[thumb]], [[thumb]], classes),
+        run_views.progress(f"fold {HOSTILE}", 1, 2, 3.0, [(1, 1.0), (2, 0.5)], []),
+        run_views.ended("failed", HOSTILE),
+        run_views.summary(study, 3, True, "early"),
+        run_views.summary(many, 3, True, ""),
+        run_views.details(study, {"losses": [], "held": [], "steps": 2}, [thumb]),
+        run_views.cell_images(HOSTILE, {"when": HOSTILE}, [thumb], 0, "", [(HOSTILE, 0, "after", True)]),
+        shelf_views.shelf([item(HOSTILE, classes=classes, created=HOSTILE, method=HOSTILE), item("b")]),
+        shelf_views.comparison("data:,", HOSTILE, [(HOSTILE, classes, [0.2, 0.3, 0.5])]),
         predict_views.trust(False, 0.9, [HOSTILE], True, True, [HOSTILE]),
     ]
     for page in pages:
@@ -53,7 +55,7 @@ def test_names_never_become_markup():
 
 
 def test_every_number_of_the_confusion_matrix_is_a_button_that_says_what_it_is():
-    html = teach_views.summary(results(30, ["a", "b"]), 8, False, "")
+    html = run_views.summary(results(30, ["a", "b"]), 8, False, "")
     assert "15 images of a read correctly, after teaching" in html
     assert html.count('data-act="cell"') == sum(
         n > 0 for which in ("frozen", "adapted") for row in results(30, ["a", "b"])[which]["confusion"] for n in row
@@ -62,12 +64,10 @@ def test_every_number_of_the_confusion_matrix_is_a_button_that_says_what_it_is()
 
 
 def test_too_few_images_are_words_and_not_numbers():
-    html = teach_views.summary(results(4, ["a", "b"]), 8, False, "")
+    html = run_views.summary(results(4, ["a", "b"]), 8, False, "")
     assert "too few to say" in html
     none = evaluate.study(np.zeros((0, 2)), None, [], ["a", "b"], "none")
-    html = teach_views.summary(none, 8, True, "") + teach_views.details(
-        none, {"losses": [], "held": [], "steps": 1}, []
-    )
+    html = run_views.summary(none, 8, True, "") + run_views.details(none, {"losses": [], "held": [], "steps": 1}, [])
     assert "No image was kept aside" in html
     assert "bar-line" not in html
 
@@ -76,12 +76,12 @@ def test_too_few_images_are_words_and_not_numbers():
     ("kind", "words"), [("given", "came for testing"), ("folds", "cross-validation"), ("held-out", "kept")]
 )
 def test_how_it_was_checked_is_said(kind, words):
-    assert words in teach_views.summary(results(30, ["a", "b"], kind), 8, True, "")
+    assert words in run_views.summary(results(30, ["a", "b"], kind), 8, True, "")
 
 
 def test_reliability_has_its_numbers_in_a_table():
     study = results(30, ["a", "b"])
-    html = teach_views.details(study, {"losses": [], "held": [], "steps": 1}, [])
+    html = run_views.details(study, {"losses": [], "held": [], "steps": 1}, [])
     bins = [b["n"] for which in ("frozen", "adapted") for b in study[which]["reliability"] if b["n"]]
     assert html.count('<th scope="row">') == len(bins)
     assert sum(bins) == 60
@@ -89,33 +89,33 @@ def test_reliability_has_its_numbers_in_a_table():
 
 def test_pages_of_thumbnails():
     counts = {"a": 60, "b": 2}
-    middle = teach_views.labelled_set(counts, 0, 1, [(i, "data:,", "f", ()) for i in range(24, 48)])
+    middle = image_views.labelled_set(counts, 0, 1, [(i, "data:,", "f", ()) for i in range(24, 48)])
     assert "a: 25 to 48 of 60" in middle and ">Next 12<" in middle
     assert 'data-to="0"' in middle and 'data-to="2"' in middle
-    last = teach_views.labelled_set(counts, 0, 2, [(i, "data:,", "f", ()) for i in range(48, 60)])
+    last = image_views.labelled_set(counts, 0, 2, [(i, "data:,", "f", ()) for i in range(48, 60)])
     assert "a: 49 to 60 of 60" in last and ">Next" not in last
-    assert "thumbs" not in teach_views.labelled_set(counts, None, 0, [])
+    assert "thumbs" not in image_views.labelled_set(counts, None, 0, [])
 
 
 def test_a_class_can_be_merged_only_into_another_of_several():
-    assert 'data-act="merge"' not in teach_views.labelled_set({"a": 1, "b": 1}, None, 0, [])
-    html = teach_views.labelled_set({"a": 1, "b": 1, "c": 1}, None, 0, [])
+    assert 'data-act="merge"' not in image_views.labelled_set({"a": 1, "b": 1}, None, 0, [])
+    html = image_views.labelled_set({"a": 1, "b": 1, "c": 1}, None, 0, [])
     assert html.count('data-act="merge"') == 3
 
 
 def test_conflicts_are_settled_by_a_class_that_is_among_them():
     group = [(0, "data:,", "x", ("b",)), (1, "data:,", "y", ("c",))]
-    html = teach_views.equal_images([group], [], [], ["a", "b", "c"])
+    html = image_views.equal_images([group], [], [], ["a", "b", "c"])
     assert "All are “a”" not in html and "All are “b”" in html and "All are “c”" in html
 
 
 def test_many_left_out_files_are_counted():
-    html = teach_views.left_out([Problem(f"{i}", f"{i}.png is not an image.") for i in range(100)])
+    html = image_views.left_out([Problem(f"{i}", f"{i}.png is not an image.") for i in range(100)])
     assert "100 files" in html and "and 60 more" in html
 
 
 def test_the_curve_is_thinned_and_names_its_ends():
-    html = teach_views.progress("", 1999, 2000, 3.0, [(i, 1 / i) for i in range(1, 2000)], [(1, 0.5), (1999, 0.75)])
+    html = run_views.progress("", 1999, 2000, 3.0, [(i, 1 / i) for i in range(1, 2000)], [(1, 0.5), (1999, 0.75)])
     assert html.count(",") < 1200
     assert "from 50\u202f% to 75\u202f%" in html
-    assert "<svg" not in teach_views.progress("", 1, 10, None, [(1, 1.0)], [])
+    assert "<svg" not in run_views.progress("", 1, 10, None, [(1, 1.0)], [])

@@ -1,82 +1,19 @@
-"""What the Teach tab shows: the labelled set, the check before teaching, the run and its result, the adapters.
+"""What the Teach tab shows of a run: progress, results, and the images behind a number.
 
-Buttons carry `data-act` and what they are about as numbers, never as names; assets/page/act.js sends them to the page.
-A result is shown as nearl.measure.evaluate makes it; a figure that is None is "too few to say".
+Results are shown as nearl.measure.evaluate makes them; a figure that is None is "too few to say".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-
-import numpy as np
+from collections.abc import Mapping, Sequence
 
 from app.html import render
 from app.html.views import plural
+from app.teach.images.html import Thumb
 from nearl.report import geometry
 from nearl.report.words import FIGURES
 
-PAGE = 24  # thumbnails shown at a time
-MOST_GROUPS = 6  # groups of equal images shown with their thumbnails
-MOST_PROBLEMS = 40  # files named one by one
-MOST_CLASSES = 6  # named on the card of an adapter
 TOO_FEW = "Too few images to keep some aside, so nothing is known about how well it does on new ones."
-
-Thumb = tuple[int, str, str, Sequence[str]]  # index in the set, data address, file, marks such as "copy"
-
-
-# --- the labelled set ------------------------------------------------------------------------------------------------
-
-
-def labelled_set(counts: Mapping[str, int], opened: int | None, page: int, thumbs: Sequence[Thumb]) -> str:
-    """The classes with their numbers of images and, of the class `opened`, a page of thumbnails to tick."""
-    return render(
-        "teach/set.html", classes=list(counts), counts=list(counts.values()), page=page, per_page=PAGE, thumbs=thumbs,
-        opened=opened if opened is not None and opened < len(counts) else None,
-    )  # fmt: skip
-
-
-def check(
-    sides: Sequence[int],
-    aside: str,
-    cautions: Sequence[str],
-    blocking: str = "",
-    groups: str = "",
-    problems: Sequence = (),
-) -> str:
-    """What was found before teaching.
-
-    `sides`: least and greatest width, least and greatest height, in pixels; `aside`: what will be kept aside and why;
-    `blocking`: why it cannot be taught, or ""; `groups`: of `equal_images`.
-    """
-    return render(
-        "teach/check.html", sides=sides, aside=aside, cautions=cautions, blocking=blocking, groups=groups,
-        problems=problems, most=MOST_PROBLEMS,
-    )  # fmt: skip
-
-
-def left_out(problems: Sequence) -> str:
-    """The files that could not be used, by name and reason."""
-    return render("teach/left_out.html", problems=problems, most=MOST_PROBLEMS)
-
-
-def equal_images(
-    conflicts: Sequence[Sequence[Thumb]],
-    copies: Sequence[Sequence[Thumb]],
-    near: Sequence[Sequence[Thumb]],
-    classes: Sequence[str],
-) -> str:
-    """Groups of equal images with their thumbnails (marks: their class): those with several labels, copies of one
-    label, and images that are nearly the same. A group's number in `data-group` is its place in its own list."""
-    if not (conflicts or copies or near):
-        return ""
-    shown = [[(*thumb[:3], tuple(thumb[3])) for thumb in group] for group in conflicts[:MOST_GROUPS]]
-    return render(
-        "teach/equal.html", conflicts=[*shown, *conflicts[MOST_GROUPS:]], copies=copies, near=near,
-        classes=list(classes), most=MOST_GROUPS,
-    )  # fmt: skip
-
-
-# --- the run ---------------------------------------------------------------------------------------------------------
 
 
 def run_empty() -> str:
@@ -134,7 +71,7 @@ def ended(state: str, error: str) -> str:
     return render("teach/run.html", state=state, words=(state == "failed" and error) or unchanged)
 
 
-# --- the result ------------------------------------------------------------------------------------------------------
+# --- its results
 
 
 def summary(results: Mapping | None, taught: int, in_use: bool, stopped: str) -> str:
@@ -187,18 +124,3 @@ def cell_images(
     return render(
         "teach/cell.html", words=words, state=state, thumbs=thumbs, shown=shown, picture=picture, maps=maps
     )  # fmt: skip
-
-
-# --- the shelf -------------------------------------------------------------------------------------------------------
-
-
-def shelf(items: Sequence) -> str:
-    """The adapters, newest first. An item has id, name, classes, created, figures, method and in_use; the buttons
-    carry its place in this list."""
-    return render("teach/shelf.html", items=items, most=MOST_CLASSES)
-
-
-def comparison(picture: str, name: str, columns: Iterable[tuple[str, Sequence[str], Sequence[float]]]) -> str:
-    """Adapters side by side on one image: (adapter's name, classes, probabilities after teaching)."""
-    columns = [(title, classes, np.asarray(shares).tolist()) for title, classes, shares in columns]
-    return render("teach/comparison.html", picture=picture, name=name, columns=columns)

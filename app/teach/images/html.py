@@ -1,0 +1,65 @@
+"""What the Teach tab shows of the labelled images: the classes with their thumbnails, and the check before teaching.
+
+Buttons carry `data-act` and what they are about as numbers, never as names; assets/page/act.js sends them to the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from app.html import render
+
+PAGE = 24  # thumbnails shown at a time
+MOST_GROUPS = 6  # groups of equal images shown with their thumbnails
+MOST_PROBLEMS = 40  # files named one by one
+
+Thumb = tuple[int, str, str, Sequence[str]]  # index in the set, data address, file, marks such as "copy"
+
+
+def labelled_set(counts: Mapping[str, int], opened: int | None, page: int, thumbs: Sequence[Thumb]) -> str:
+    """The classes with their numbers of images and, of the class `opened`, a page of thumbnails to tick."""
+    return render(
+        "teach/set.html", classes=list(counts), counts=list(counts.values()), page=page, per_page=PAGE, thumbs=thumbs,
+        opened=opened if opened is not None and opened < len(counts) else None,
+    )  # fmt: skip
+
+
+def check(
+    sides: Sequence[int],
+    aside: str,
+    cautions: Sequence[str],
+    blocking: str = "",
+    groups: str = "",
+    problems: Sequence = (),
+) -> str:
+    """What was found before teaching.
+
+    `sides`: least and greatest width, least and greatest height, in pixels; `aside`: what will be kept aside and why;
+    `blocking`: why it cannot be taught, or ""; `groups`: of `equal_images`.
+    """
+    return render(
+        "teach/check.html", sides=sides, aside=aside, cautions=cautions, blocking=blocking, groups=groups,
+        problems=problems, most=MOST_PROBLEMS,
+    )  # fmt: skip
+
+
+def left_out(problems: Sequence) -> str:
+    """The files that could not be used, by name and reason."""
+    return render("teach/left_out.html", problems=problems, most=MOST_PROBLEMS)
+
+
+def equal_images(
+    conflicts: Sequence[Sequence[Thumb]],
+    copies: Sequence[Sequence[Thumb]],
+    near: Sequence[Sequence[Thumb]],
+    classes: Sequence[str],
+) -> str:
+    """Groups of equal images with their thumbnails (marks: their class): those with several labels, copies of one
+    label, and images that are nearly the same. A group's number in `data-group` is its place in its own list."""
+    if not (conflicts or copies or near):
+        return ""
+    shown = [[(*thumb[:3], tuple(thumb[3])) for thumb in group] for group in conflicts[:MOST_GROUPS]]
+    return render(
+        "teach/equal.html", conflicts=[*shown, *conflicts[MOST_GROUPS:]], copies=copies, near=near,
+        classes=list(classes), most=MOST_GROUPS,
+    )  # fmt: skip
