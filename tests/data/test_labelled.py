@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nearl.data.sets import archives
+from nearl.data import archives
 from nearl.data.sets.edit import drop_class, join, merge, relabel, remove, rename
 from nearl.data.sets.labelled import MAX_SIDE, LabelledSet, from_files, from_table, resolve_splits
 from nearl.errors import NearlError

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from nearl.data import archives
 from nearl.data.formats import FORMATS
 from nearl.data.formats.base import File, Series, identify, read_bytes
 from nearl.data.formats.drafts import Draft
 from nearl.data.records import Problem, base_name
-from nearl.data.sets import archives
 from nearl.errors import NearlError
 
 HEAD_BYTES = 65_536  # holds the header of nearly every DICOM slice

@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from nearl.data.archives import Parts, Reader, folder_files, is_zip, open_zip, path_reader, zip_files
 from nearl.data.images import ImageRecord, Problem, base_name, decode_one
-from nearl.data.sets.archives import Parts, Reader, folder_files, is_zip, open_zip, path_reader, zip_files
 from nearl.data.sets.layouts import File, Layout, arrange
 from nearl.data.sets.tables import Table, find_table, is_table, match, same
 from nearl.errors import NearlError
@@ -60,7 +60,7 @@ def resolve_splits(path: Path | str, fewest: int = 2) -> tuple[LabelledSet, Labe
     """(train, test) of a folder or zip with train/ and test/; (all, None) where it holds only class folders or a table.
 
     Both have the same classes in the same order, those of train. A zip is read in memory, nothing is unpacked to disk;
-    entries that must not be opened are named in `problems` (`nearl.data.sets.archives`). fewest: so many classes must
+    entries that must not be opened are named in `problems` (`nearl.data.archives`). fewest: so many classes must
     have images.
 
     Raises NearlError if there is no such folder or zip, a class name occurs twice, fewer than `fewest` classes have

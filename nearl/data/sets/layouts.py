@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from nearl.data.archives import Parts, Reader
 from nearl.data.records import Problem, base_name
-from nearl.data.sets.archives import Parts, Reader
 from nearl.data.sets.tables import content, is_table
 from nearl.errors import NearlError
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nearl.data.archives import Parts, Reader
 from nearl.data.records import Problem, base_name
-from nearl.data.sets.archives import Parts, Reader
 from nearl.errors import NearlError
 
 MAX_TABLE_BYTES = 5_000_000
