@@ -1,4 +1,4 @@
-"""Bottleneck adapters in the image tower, in the manner of ALTA (Lian et al., TMI 2025)."""
+"""Bottleneck adapters in the image tower, after ALTA (Lian et al., TMI 2025)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nearl.train.recipe import Recipe
 
 
 class Bottleneck(nn.Module):
-    """U gelu(D x), with biases; 2 d r + r + d parameters. U starts at zero, so a new one gives zero."""
+    """U gelu(V x) with biases: 2 D r + r + D parameters for tokens x of width D. U starts at zero."""
 
     def __init__(self, width: int, rank: int):
         super().__init__()
@@ -29,18 +29,18 @@ class Bottleneck(nn.Module):
 
 
 class Alta(InsideTower):
-    """In every block of the image tower: a = attention(x), a + S(a) in its place; m = MLP(y), m + P(y) / 2 in its
-    place, S and P bottlenecks of rank 64. The text tower is frozen.
+    """In every block of the image tower, a = attention(x) becomes a + S(a) and m = MLP(y) becomes m + P(y) / 2, with
+    bottlenecks S and P of rank 64. The text tower is frozen.
 
-    ALTA aligns a masked image model with reports on many pairs; here its adapters are taught the task from the support
-    images. Rank and the scale 1/2 of the parallel path are our choice.
+    ALTA aligns a masked image model with reports on many pairs; here its adapters learn the task from the support
+    images. The rank and the factor 1/2 are our choice.
     """
 
     card = Card(
         "alta",
         "ALTA-style adapters",
-        "Every block of the image tower gets two narrow networks, one after its attention and one beside its MLP. Both "
-        "add nothing at the start.",
+        "Every block of the image tower gets two narrow networks, one after its attention and one parallel to its MLP. "
+        "They add nothing at the start.",
         "Lian et al., Efficient Medical Vision-Language Alignment Through Adapting Masked Vision Models, "
         "arXiv 2506.08990",
         "two bottlenecks in every block of the image tower",

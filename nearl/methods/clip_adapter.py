@@ -15,19 +15,19 @@ from nearl.train.recipe import Recipe
 
 
 class ClipAdapter(Method):
-    """f* = ratio relu(W_2 relu(W_1 f)) + (1 - ratio) f, normalised; the image side alone, as in the released code.
+    """f* = ratio relu(W_2 relu(W_1 f)) + (1 - ratio) f, normalised; on the image side alone, as in the released code.
 
-    Without biases the bottleneck is positively homogeneous, so unit features do as well as raw ones. The ratio stays
-    at the released 0.2 for every set (the paper searches it; our choice), the reduction at 4.
+    Without biases the bottleneck is positively homogeneous, so unit features serve as well as raw ones. The ratio is
+    0.2 for every set, as released (the paper searches it; our choice), and the reduction 4.
     """
 
     card = Card(
         "clip-adapter",
         "CLIP-Adapter",
-        "A small two-layer network reads the finished image feature and a fifth of its answer is mixed in. Nothing "
-        "before the last feature is touched.",
+        "A small two-layer network reads the final image feature, and a fifth of its output is mixed in. Nothing "
+        "before that feature changes.",
         "Gao et al., CLIP-Adapter, arXiv 2110.04544",
-        "two matrices that narrow the feature to a quarter and widen it again",
+        "two matrices that reduce the feature to a quarter of its width and expand it again",
         recipe={"steps": 200, "lr": 1e-3},
     )
 
@@ -42,7 +42,7 @@ class ClipAdapter(Method):
             nn.init.kaiming_uniform_(matrix, a=5**0.5)  # as torch initialises linear layers
 
     def adapt(self, f: Tensor) -> Tensor:
-        """Unit embeddings [B, E] -> adapted unit embeddings [B, E]."""
+        """Adapted unit embeddings [B, E] of unit embeddings [B, E]."""
         ratio = self.options["ratio"]
         return F.normalize(ratio * F.relu(F.relu(f @ self.down.T) @ self.up.T) + (1 - ratio) * f, dim=-1)
 

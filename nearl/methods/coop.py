@@ -16,19 +16,17 @@ from nearl.train.recipe import Recipe
 
 
 class CoOp(InsideText):
-    """A unified context of M learned token vectors stands before every class's words and is trained through the frozen
-    text tower.
+    """A unified context of M learned token vectors, put before every prompt and trained through the frozen text tower.
 
-    The paper puts it before the bare class name. Here it stands before each of the class's prompts, which are then
-    averaged as in zero-shot: the names of a visitor's folders say less than the prompts (our choice). The vectors
-    start as noise of the size that the tower's own token vectors have; the paper's 0.02 is that size in CLIP.
+    The paper puts it before the bare class name. Here it precedes each of the class's prompts, which are then averaged
+    as in zero-shot, because the names of a visitor's folders say less than the prompts (our choice). The vectors start
+    as noise with the spread of the tower's own token vectors; the paper's 0.02 is that spread in CLIP.
     """
 
     card = Card(
         "coop",
         "CoOp",
-        "A few word vectors that belong to no word are put before every prompt and trained. The image features are "
-        "frozen.",
+        "A few trained word vectors that belong to no word are put before every prompt. The image features are frozen.",
         "Zhou et al., Learning to Prompt for Vision-Language Models, arXiv 2109.01134",
         "the vectors of the learned context",
         features=False,

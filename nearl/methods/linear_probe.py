@@ -14,7 +14,7 @@ from nearl.train.recipe import Recipe
 
 
 class LinearProbe(Method):
-    """logits = W f + b, unit f; minimises |W|^2 / 2 + strength x class-balanced cross-entropy to convergence."""
+    """logits = W f + b for unit f; minimises |W|^2 / 2 + strength x class-balanced cross-entropy to convergence."""
 
     card = Card(
         "linear-probe",

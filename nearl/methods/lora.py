@@ -17,11 +17,11 @@ from nearl.train.recipe import Recipe
 
 
 class LoRA(InsideText, InsideTower):
-    """W x + (alpha / r) B A x for queries, keys and values of every block of both towers, B starting at zero.
+    """W x + (alpha / r) B A x for the queries, keys and values of every block of both towers; B starts at zero.
 
-    Rank 2, alpha 1 and dropout 0.25 before A are CLIP-LoRA's, for every set. The layers are ``peft``'s. They sit in a
-    shadow of the backbone, whose fused attention weights are read as three, so that each of q, k, v has an A of its
-    own: 6 r d parameters per block. Raises NearlError where ``peft`` is not installed.
+    Rank 2, alpha 1 and dropout 0.25 before A are CLIP-LoRA's, for every set. The layers are ``peft``'s, in a shadow of
+    the backbone whose fused attention weights are split in three, so that each of q, k, v has its own A: 6 r D
+    parameters per block of width D. Raises NearlError if ``peft`` is not installed.
     """
 
     card = Card(
@@ -75,7 +75,7 @@ class LoRA(InsideText, InsideTower):
 
 
 def _inject(adapted, rank: int, alpha: float, dropout: float) -> dict[str, nn.Parameter]:
-    """Put peft's layers into a shadow; returns their parameters by name."""
+    """The parameters, by name, of the layers of peft that this puts into a shadow."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:

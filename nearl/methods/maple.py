@@ -16,22 +16,22 @@ from nearl.train.recipe import Recipe
 
 
 class MaPLe(InsideText, InsideTower):
-    """Before each of the first J blocks of the text tower M learned vectors P_k take the place of those before them,
-    and before the same blocks of the image tower W_k P_k + b_k do: J (M d_t + d_t d_v + d_v) parameters.
+    """Before each of the first J blocks of the text tower, M learned vectors P_k replace those of the block before;
+    before the same blocks of the image tower, W_k P_k + b_k do: J (M D_t + D_t D_v + D_v) parameters.
 
-    J = 9 and M = 2 are the paper's; where a tower has fewer blocks, J is their number. The text vectors stand where
-    CoOp's do and start like them. The image vectors stand after the patches, behind the embedding and its norm, and are
-    dropped before pooling, so that a mean over patches does not read them (our choice; the released code puts them
-    before that norm and pools the class token).
+    J = 9 and M = 2 are the paper's; J is at most the number of blocks of either tower. The text vectors have the
+    positions and the initial values of CoOp's. The image vectors follow the patches, are added after the embedding and
+    its norm, and are dropped before pooling, so that a mean over patches does not include them (our choice; the
+    released code adds them before that norm and pools the class token).
     """
 
     card = Card(
         "maple",
         "MaPLe",
-        "A few word vectors that belong to no word are put before every prompt, anew in each of the first blocks. A "
-        "matrix makes image tokens of them, so that both towers are prompted together.",
+        "A few trained word vectors that belong to no word are put before every prompt, new ones in each of the first "
+        "blocks. A matrix turns them into image tokens, so that both towers are prompted together.",
         "Khattak et al., MaPLe: Multi-modal Prompt Learning, arXiv 2210.03117",
-        "the text vectors of the first blocks, and a matrix for each that makes image tokens of them",
+        "the text vectors of the first blocks, and a matrix for each that turns them into image tokens",
         features=False,
         recipe={"lr": 2e-3},
     )
@@ -64,7 +64,6 @@ class MaPLe(InsideText, InsideTower):
         return F.normalize(text.pool(x, state).float(), dim=-1)
 
     def encode_tokens(self, x: Tensor) -> Tensor:
-        """Embedded patches [B, N, d] -> unit image embeddings [B, E] float32."""
         vision, count = self.task.backbone.vision, x.shape[1]
         for k in range(vision.depth):
             if k < len(self.context):

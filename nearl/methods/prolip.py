@@ -15,18 +15,18 @@ from nearl.train.recipe import Recipe
 
 
 class ProLIP(Method):
-    """Trains the image tower's last projection W on cached features before it: cross-entropy + |W - W_0|^2 / N.
+    """Trains the image tower's last projection W on the cached features before it: cross-entropy + |W - W_0|^2 / N.
 
-    N is the number of support images per class, the paper's rule where there is no validation set. A bias of the
-    projection stays frozen. Where a tower ends without a linear projection, an identity matrix after its embedding
-    stands for it (our choice). The learning rate lies within the range in which the paper finds no difference.
+    N is the number of support images per class, the paper's rule without a validation set. A bias of the projection
+    stays frozen. If a tower ends without a linear projection, an identity matrix after its embedding replaces it (our
+    choice). The learning rate is within the range in which the paper finds no difference.
     """
 
     card = Card(
         "prolip",
         "ProLIP",
-        "The one matrix that maps the finished image feature into the shared space is trained on, and pulled back to "
-        "where it was. The fewer images there are, the stronger the pull.",
+        "The matrix that maps the final image feature into the shared space is trained further and pulled back to its "
+        "old values. The fewer images there are, the stronger the pull.",
         "Fahes et al., CLIP's Visual Embedding Projector is a Few-shot Cornucopia, arXiv 2410.05270",
         "the last projection matrix of the image tower",
         recipe={"steps": 200, "lr": 1e-4, "weight_decay": 0.0},
@@ -43,7 +43,7 @@ class ProLIP(Method):
         self.weight.data.copy_(self.frozen_weight)
 
     def embed(self, pooled: Tensor) -> Tensor:
-        """Pooled features [B, P] -> unit embeddings [B, E] through the trained projection."""
+        """Unit embeddings [B, E] of pooled features [B, D], through the trained projection."""
         return F.normalize(F.linear(pooled, self.weight, self.frozen_bias), dim=-1)
 
     def penalty(self) -> Tensor:

@@ -7,19 +7,19 @@ from collections.abc import Callable
 import numpy as np
 
 STRENGTHS = tuple(10.0**k for k in range(-1, 6))  # of the data term against the penalty: scikit-learn's C
-ALONE = 10.0  # where some class has one image, nothing can be kept aside (our choice)
+ALONE = 10.0  # where a class has a single image, so that nothing can be held out (our choice)
 FOLDS = 4
 
 
 def choose_strength(
     labels: np.ndarray, fit: Callable[[np.ndarray, float], Callable[[np.ndarray], np.ndarray]], seed: int
 ) -> float:
-    """The strength with the best mean log-likelihood of kept-aside support images, the classes counting alike.
+    """The strength with the best mean log-likelihood of held-out support images, all classes weighted equally.
 
-    ``fit(index, strength)`` learns from those images and returns a function from indices to probabilities [n, C].
-    Stratified folds, as many as the smallest class has images but at most four (our choice).
+    ``fit(index, strength)`` learns from the images at ``index`` and returns a function from indices to probabilities
+    [B, C]. As many stratified folds as the smallest class has images, but at most four (our choice).
     """
-    from sklearn.model_selection import StratifiedKFold  # seconds to import, and prediction does without
+    from sklearn.model_selection import StratifiedKFold  # seconds to import, and not needed to predict
 
     folds = min(FOLDS, int(np.bincount(labels).min()))
     if folds < 2:

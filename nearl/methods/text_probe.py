@@ -17,11 +17,11 @@ from nearl.train.recipe import Recipe
 
 
 class TextProbe(Method):
-    """logits_c = <f, w_c + a_c t_c>: learned visual prototypes w and class-wise multipliers a of the text t.
+    """logits_c = <f, w_c + a_c t_c>, with learned visual prototypes w and multipliers a of the text embeddings t.
 
     The paper stops a block-coordinate descent early. We add ``(|w|^2 + |a - scale|^2) / 2`` to ``strength`` x the
-    class-balanced cross-entropy and solve this convex problem to convergence, the strength chosen inside the support
-    set (our choice). A strength of zero is the zero-shot classifier, which is where the search begins.
+    class-balanced cross-entropy and solve this convex problem to convergence, with the strength selected within the
+    support set (our choice). At strength zero it is the zero-shot classifier, from which the search starts.
     """
 
     card = Card(

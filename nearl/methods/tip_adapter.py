@@ -18,25 +18,25 @@ from nearl.train.recipe import Recipe
 
 ALPHA, BETA = 1.0, 5.5  # the paper's values before its search
 ALPHAS, BETAS = (0.3, 1.0, 3.0, 10.0), (1.0, 3.0, 5.5, 10.0, 20.0)
-LARGEST = 1e3  # alpha or beta that is believed of an adapter
+LARGEST = 1e3  # alpha or beta that is accepted from an adapter
 PAPER = "Zhang et al., Tip-Adapter, arXiv 2207.09519"
 
 
 class TipAdapter(Method):
     """logits = scale <f, t> + alpha exp(-beta (1 - <f, keys>)) onehot(labels): a cache of the support images.
 
-    A key is the mean unit embedding of an image's augmented views, normalised. The paper searches alpha and beta with
-    the images it reports on. Here the search is a leave-one-out over the support set (a support image is classified
-    with its own key left out), and where some class has a single image, alpha = 1 and beta = 5.5 (our choice).
+    A key is the normalised mean of the unit embeddings of an image's augmented views. The paper searches alpha and beta
+    on the images that it reports on. Here the search is leave-one-out over the support set (a support image is
+    classified without its own key); where a class has a single image, alpha = 1 and beta = 5.5 (our choice).
     """
 
     card = Card(
         "tip-adapter",
         "Tip-Adapter",
-        "The support images are kept as a table, and a new image asks those that look like it for their label. Their "
+        "The support images are kept in a table, and those most similar to a new image vote with their labels. The "
         "vote is added to the zero-shot answer.",
         PAPER,
-        "nothing; two numbers are chosen inside the support set",
+        "nothing; two numbers are selected within the support set",
         any_classes=False,
     )
 
@@ -73,7 +73,7 @@ class TipAdapter(Method):
         return frozen + self.chosen["alpha"] * affinity @ self.values[:, self.rows]
 
     def make_room(self, state: dict[str, Tensor]) -> None:
-        for name in ("keys", "values"):  # as many as were taught with
+        for name in ("keys", "values"):  # one row for each training image
             tensor = getattr(self, name)
             tensor.data = tensor.data.new_zeros(len(state[name]), tensor.shape[1])
 
@@ -85,13 +85,12 @@ class TipAdapter(Method):
 
 
 class TipAdapterF(TipAdapter):
-    """Tip-Adapter whose keys are trained on from where the cache leaves them; alpha and beta stay."""
+    """Tip-Adapter whose keys are trained further; alpha and beta stay."""
 
     card = Card(
         "tip-adapter-f",
         "Tip-Adapter-F",
-        "Tip-Adapter's table, whose entries are then moved by gradient descent so that the votes come out right. The "
-        "labels in it stay.",
+        "Tip-Adapter's table, whose features are then trained so that the votes are correct. Its labels stay.",
         PAPER,
         "one feature vector per support image",
         any_classes=False,

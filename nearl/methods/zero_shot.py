@@ -12,7 +12,7 @@ class ZeroShot(Method):
     card = Card(
         "zero-shot",
         "Zero-shot",
-        "The frozen model compares an image with the words of each class. Several prompts of one class are averaged.",
+        "The frozen model compares an image with the prompts of each class. Several prompts of one class are averaged.",
         "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, arXiv 2103.00020",
         "nothing",
     )

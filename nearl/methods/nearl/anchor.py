@@ -1,4 +1,4 @@
-"""What the frozen model says of the images that are taught with, and how much teaching should be held to it."""
+"""A pull towards the frozen model, as strong as that model reads the support images well."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from torch import Tensor
 
 from nearl.backbones import Backbone
 
-MOST = 100.0  # times the strength, where the frozen model makes no mistake at all
+MOST = 100.0  # times the strength, where the frozen model makes no mistake
 
 
 class Anchor:
-    """A pull of an adapted model's predictions towards the frozen model's, stronger the better the frozen one reads.
+    """Pulls an adapted model's predictions towards the frozen model's; the better the frozen one reads, the stronger.
 
-    ``weight = strength x max(0, log C / L - 1)``, at most ``MOST`` times the strength; L is the frozen model's
-    cross-entropy on the support images, the C classes counting alike. A model that reads them no better than a guess
-    (L >= log C) is not followed at all, one that reads them well is left only where the labels insist. A few images can
-    tell these two apart where they cannot choose a strength by themselves (our choice; the paper states no such term).
+    ``weight = strength x max(0, log C / loss - 1)``, at most ``MOST`` times the strength, where the loss is the frozen
+    model's cross-entropy on the support images with all C classes weighted equally. A model that reads them no better
+    than chance (loss >= log C) is not followed at all; one that reads them well is left only where the labels insist.
+    A few images are enough to tell these cases apart, but not to select a strength (our choice; the paper states no
+    such term).
 
-    ``texts``: tokens [P, L] of every class's prompts. ``embeddings``: the frozen model's, unit, [N, E], of support
-    images with ``labels`` int64 [N].
+    ``texts``: tokens [P, L] of every class's prompts. ``embeddings``: unit embeddings [B, E] in the frozen model of
+    support images with ``labels`` int64 [B].
     """
 
     @torch.no_grad()

@@ -1,14 +1,15 @@
 """NEARL-CLIP: both frozen towers stepped in lockstep, with a USEformer beside them and an OCA after every block.
 
 Source: Peng et al., "NEARL-CLIP: Interacted Query Adaptation with Orthogonal Regularization for Medical
-Vision-Language Understanding", arXiv 2508.04101. What the paper leaves open and we chose: all sizes, how towers of
-unequal depth are aligned (by relative depth), what stands for a prompt (the mean of its tokens), and the two contexts:
+Vision-Language Understanding", arXiv 2508.04101. The paper leaves these open, and they are our choice: all sizes, the
+alignment of towers of unequal depth (by relative depth), the summary of a prompt (the mean of its tokens), and the two
+contexts:
 
-``text_context="support"`` (default): the text side attends to a summary of the support images that is learned in
-fine-tuning, one set of vectors per text layer. A prompt then costs one text pass, whatever the images, and can be
-cached. The image side attends to its own tokens and to the prompts it was taught with.
+``text_context="support"`` (default): the text side attends to a learned summary of the support images, one set of
+vectors per text layer. A prompt then costs one text pass, whatever the images, and can be cached. The image side
+attends to its own tokens and to the prompts that it was taught with.
 ``text_context="image"``: one stream of queries per image conditions both towers, as the paper draws it; B images and
-C prompts cost B x C text passes.
+P prompts cost B x P text passes.
 """
 
 from __future__ import annotations
@@ -34,26 +35,29 @@ NARROW = 512  # and below which one shared block does, since a USEformer of widt
 
 @dataclass(frozen=True)
 class NearlConfig:
-    """Sizes and switches of NEARL; the defaults give 1.46 M parameters on CLIP ViT-B/16.
-
-    ``rank`` of the OCA, synergy ``queries``, ``width``, ``heads``, ``blocks`` and ``mlp_ratio`` of the USEformer,
-    ``support_tokens`` per text layer, ``vision_layers`` / ``text_layers`` (block numbers with an OCA, None = all),
-    ``orthogonal`` (False adds the whole update), ``text_context`` ("support" or "image"), ``synergy`` ("useformer", or
-    "static": queries learned for each depth in its place, which read neither image nor text).
-    """
+    """Sizes and switches of NEARL; the defaults give 1.46 M parameters on CLIP ViT-B/16."""
 
     rank: int = 16
+    """Of the OCA."""
     queries: int = 8
+    """Number M of synergy queries."""
     width: int = 128
+    """Width u of the USEformer, which ``heads``, ``blocks`` and ``mlp_ratio`` describe too."""
     heads: int = 4
     blocks: int = 2
     mlp_ratio: float = 2.0
     support_tokens: int = 4
+    """Vectors per text layer that summarise the support images."""
     vision_layers: tuple[int, ...] | None = None
+    """Numbers of the image tower's blocks with an OCA; None for all."""
     text_layers: tuple[int, ...] | None = None
+    """Likewise of the text tower."""
     orthogonal: bool = True
+    """False adds the whole update."""
     text_context: str = "support"
+    """"support" or "image"; see the module."""
     synergy: str = "useformer"
+    """"useformer", or "static": queries learned for each depth, which read neither image nor text."""
 
     def __post_init__(self):
         for name in ("vision_layers", "text_layers"):
@@ -83,14 +87,14 @@ class NearlConfig:
 
 
 class ClassFeatures(NamedTuple):
-    """Unit class embeddings [C, E] and, per text layer, the classes' mean token [layers, C, d_t]."""
+    """Unit class embeddings [C, E] and, for each text layer, the classes' mean token [layers, C, D_t]."""
 
     embeddings: Tensor
     summaries: Tensor
 
 
 class NearlCLIP(nn.Module):
-    """The adapter of one backbone. Its parameters and state dict are the adapter's alone; the backbone stays outside.
+    """The adapter of one backbone. Parameters and state dict are the adapter's alone, without the backbone's.
 
     Raises NearlError if the configuration names blocks that the towers do not have.
     """
@@ -112,11 +116,11 @@ class NearlCLIP(nn.Module):
         self.support = None
         if config.text_context == "support" and config.synergy == "useformer":
             self.support = nn.Parameter(torch.randn(text.depth, config.support_tokens, config.width))
-        self._still_what_is_not_read()
+        self._freeze_unread()
         self.to(backbone.device)
 
-    def _still_what_is_not_read(self) -> None:
-        """Where only one tower is adapted, parts that only the other one reads are not trained."""
+    def _freeze_unread(self) -> None:
+        """If only one tower is adapted, do not train the parts that only the other one reads."""
         use, unread = self.useformer, []
         reads = self.config.synergy == "useformer"
         if not self.oca_vision:
@@ -136,7 +140,7 @@ class NearlCLIP(nn.Module):
         return self.forward_tokens(self.backbone.vision.embed(images), prompts, taught)
 
     def forward_tokens(self, tokens: Tensor, prompts: PromptTokens, taught: ClassFeatures | None = None) -> Tensor:
-        """As ``forward``, from the embedded patches [B, N, d_v], which no adapter touches and which may be cached."""
+        """Logits [B, C] of embedded patches [B, N, D_v], which no adapter changes, so that they can be cached."""
         if self.config.text_context == "image":
             return self._forward_per_image(tokens, prompts)
         classes = self.encode_text(prompts)
@@ -144,7 +148,8 @@ class NearlCLIP(nn.Module):
         return self.backbone.logit_scale * image @ classes.embeddings.T
 
     def encode_text(self, prompts: PromptTokens) -> ClassFeatures:
-        """One pass of each prompt, independent of every image and of the other prompts. Support context only."""
+        """Features of the classes: one pass of each prompt, independent of images and other prompts. Needs the support
+        context."""
         text, use = self.backbone.text, self.useformer
         x, state = text.embed(prompts.tokens)
         s = use.start(len(x))
@@ -166,11 +171,11 @@ class NearlCLIP(nn.Module):
 
     def encode_image(self, images: Tensor, summaries: Tensor) -> Tensor:
         """Unit image embeddings [B, E] of normalised pixels [B, 3, H, W], given the prompts' summaries
-        [text layers, C, d_t]. Each image is independent of the rest of the batch."""
+        [text layers, C, D_t]. Each image is independent of the rest of the batch."""
         return self.encode_tokens(self.backbone.vision.embed(images), summaries)
 
     def encode_tokens(self, x: Tensor, summaries: Tensor) -> Tensor:
-        """As ``encode_image``, from the embedded patches [B, N, d_v]."""
+        """Unit image embeddings [B, E] of embedded patches [B, N, D_v]."""
         vision, use = self.backbone.vision, self.useformer
         s = use.start(len(x))
         for k in range(vision.depth):
@@ -183,7 +188,7 @@ class NearlCLIP(nn.Module):
         return F.normalize(vision.pool(x).float(), dim=-1)
 
     def _forward_per_image(self, v: Tensor, prompts: PromptTokens) -> Tensor:
-        """Full per-image conditioning: one stream of queries per image, B x P text passes."""
+        """Logits [B, C] with one stream of queries per image, at B x P text passes."""
         vision, text, use = self.backbone.vision, self.backbone.text, self.useformer
         batch, count = len(v), len(prompts.tokens)
         s = use.start(batch)
@@ -209,7 +214,7 @@ class NearlCLIP(nn.Module):
         return self.backbone.logit_scale * torch.einsum("be,bce->bc", image, classes)
 
     def parameters_by_part(self) -> dict[str, int]:
-        """Trainable parameters, summed by part; parts that the configuration leaves out are not listed."""
+        """Numbers of trainable parameters by part, without parts that the configuration leaves out."""
         parts: dict[str, int] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
@@ -240,11 +245,11 @@ def _adapters(tower, layers: tuple[int, ...] | None, config: NearlConfig, side: 
 
 
 def _mean_token(x: Tensor, valid: Tensor) -> Tensor:
-    """Mean over the tokens that belong to the text: [C, L, d], [C, L] -> [C, d]."""
+    """Mean [P, D] over the valid tokens of texts [P, L, D]; valid: bool [P, L]."""
     weight = valid.to(x.dtype)[..., None]
     return (x * weight).sum(1) / weight.sum(1)
 
 
 def _per_class(x: Tensor, counts: list[int]) -> Tensor:
-    """Mean over each class's prompts: [P, d] -> [C, d]."""
+    """Mean [C, D] over each class's prompts [P, D]."""
     return torch.stack([part.mean(0) for part in x.split(counts)])

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from nearl.methods.shows import Update
 
-EPS = 1e-12  # keeps the division by |f|^2 finite; far below any real token's squared length
+EPS = 1e-12  # keeps the division by |f|^2 finite; far below the squared length of any real token
 
 
 class OCA(nn.Module):
-    """One adapter after one frozen block of width ``dim``.
+    """The adapter after one frozen block of width ``dim`` (D below).
 
-    ``D = rms(f) W_o gelu(Attention(q = W_q f, k = v = W_kv z) + W_q f)``, then ``f + gate * D_perp`` with ``D_perp``
-    the component of D orthogonal to f, token by token. ``W_o`` starts at zero, so a new adapter changes nothing.
-    Residual streams differ in scale between backbones and depths by more than an order of magnitude. So f enters
-    ``W_q`` through a layer norm without parameters, and D is measured in units of the token's root mean square: then
-    one learning rate serves them all (our choice).
+    ``U = rms(f) W_o gelu(Attention(q = W_q f, k = v = W_kv z) + W_q f)``, then ``f + gate * U_perp``, where ``U_perp``
+    is the component of U orthogonal to f, token by token. ``W_o`` starts at zero, so a new adapter changes nothing. The
+    scale of residual streams varies between backbones and depths by more than an order of magnitude; so f enters
+    ``W_q`` through a layer norm without parameters and U is in units of the token's root mean square, and one learning
+    rate serves them all (our choice).
     """
 
     def __init__(self, dim: int, rank: int = 16, orthogonal: bool = True):
@@ -37,16 +37,16 @@ class OCA(nn.Module):
         nn.init.zeros_(self.w_o.weight)
 
     def hidden(self, normed: Tensor, z: Tensor) -> Tensor:
-        """gelu(Attention + q), [B, N, r], from layer-normed tokens [B, N, d] and synergy vectors [B, M, d]."""
+        """gelu(Attention + q) [B, N, r] of layer-normed tokens [B, N, D] and synergy vectors [B, M, D]."""
         q, kv = F.linear(normed, self.w_q.weight.float()), F.linear(z.float(), self.w_kv.weight.float())
         weights = (q @ kv.mT * q.shape[-1] ** -0.5).softmax(-1)  # [B, N, M]: too few queries for a fused kernel to pay
         return F.gelu(weights @ kv + q)
 
     def update(self, f: Tensor, z: Tensor, normed: Tensor | None = None) -> Tensor:
-        """What is added before the gate: D_perp (D itself, if not ``orthogonal``), float32 [B, N, d].
+        """What is added, before the gate: U_perp (U itself if not ``orthogonal``), float32 [B, N, D].
 
-        ``normed``: ``token_norm(f)``, where the caller has it already. Everything after the activation runs in float32,
-        also under autocast. <D, f> is taken in the rank's space, as h . (W_o^T f), which reads f once.
+        ``normed``: ``token_norm(f)``, if the caller has it. Everything after the activation runs in float32, also under
+        autocast. <U, f> is computed in the rank's space, as h . (W_o^T f), which reads f once.
         """
         h = self.hidden(token_norm(f) if normed is None else normed, z)
         with torch.autocast(f.device.type, enabled=False):
@@ -61,19 +61,20 @@ class OCA(nn.Module):
 
     @torch.no_grad()
     def parts(self, args: tuple, out: Tensor) -> Update:
-        """The parts of the update in one call: its arguments (f, z and, if given, normed f) and its output."""
+        """The novel and the parallel part of the update, from a call's arguments (f, z and, if given, normed f) and its
+        output."""
         f, z, *normed = args
         h = self.hidden(normed[0] if normed and normed[0] is not None else token_norm(f), z).float()
         f, added, w_o = f.float(), out.float() - f.float(), self.w_o.weight.float()
         square = f.square().sum(-1)
-        proposed = (h * (f @ w_o)).sum(-1) * (square / f.shape[-1]).sqrt()  # <D, f>
+        proposed = (h * (f @ w_o)).sum(-1) * (square / f.shape[-1]).sqrt()  # <U, f>
         if not self.orthogonal:
             added = added - ((added * f).sum(-1) / (square + EPS))[..., None] * f
         novel = torch.linalg.vector_norm(added, dim=-1) / (square + EPS).sqrt()
         return Update(novel, self.gate.float() * proposed / (square + EPS))
 
     def forward(self, f: Tensor, z: Tensor, normed: Tensor | None = None) -> Tensor:
-        """Adapted tokens [B, N, d] in the dtype of f."""
+        """Adapted tokens [B, N, D] in the dtype of f."""
         return torch.addcmul(f.float(), self.gate.float(), self.update(f, z, normed)).to(f.dtype)
 
 

@@ -1,7 +1,7 @@
 """Unified Synergy Embedding Transformer (USEformer), after Peng et al., NEARL-CLIP, arXiv 2508.04101.
 
-A few learned queries walk down both towers, one step per depth, and gather what image and text have to say to each
-other. The paper gives no sizes; those here are our choice, made to land on its 1.46 M parameters with CLIP ViT-B/16.
+A few learned queries pass through both towers, one step per depth, and exchange information between image and text.
+The paper gives no sizes; ours are chosen to give its 1.46 M parameters with CLIP ViT-B/16.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 class Attention(nn.Module):
     """Multi-head attention without biases, 4 u^2 parameters.
 
-    A handful of queries look at hundreds of tokens, so keys and values are never formed: W_k is applied to the queries
-    and W_v to what they have gathered, which gives the same result for a quarter of the work.
+    A few queries attend to hundreds of tokens, so keys and values are never formed: W_k is applied to the queries and
+    W_v to what they gather, which gives the same result for less work.
     """
 
     def __init__(self, width: int, heads: int):
@@ -23,7 +23,7 @@ class Attention(nn.Module):
         self.q, self.k, self.v, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x [B, M, u] attends to context [B, T, u]; mask bool [B, T], False hides a context token."""
+        """The output [B, M, u] of x [B, M, u] attending to context [B, T, u]; mask bool [B, T], False hides a token."""
         w_k, w_v = (layer.weight.unflatten(0, (self.heads, -1)) for layer in (self.k, self.v))  # [H, u / H, u]
         q = torch.einsum("bmhd,hdu->bhmu", self.q(x).unflatten(-1, (self.heads, -1)), w_k).flatten(1, 2)
         context = context.to(q.dtype)  # one "head" that all H x M queries share
@@ -56,7 +56,7 @@ class USEformer(nn.Module):
     """Synergy queries S [B, M, u], stepped once per depth with blocks that all depths share.
 
     ``S_k = blocks(S_{k-1} + depth_k; context)``. Tokens, layer-normed without parameters (see OCA), enter through
-    ``in_vision`` / ``in_text``; the synergy vectors leave through ``out_vision`` / ``out_text``.
+    ``in_vision`` and ``in_text``; synergy vectors leave through ``out_vision`` and ``out_text``.
     """
 
     def __init__(
@@ -95,8 +95,8 @@ class USEformer(nn.Module):
         support: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """S [B, M, u] after depth ``k``, having read ``support`` [1, T_s, u], ``vision`` [B, T_v, d_v] and ``text``
-        [B or 1, T_t, d_t], in this order; mask bool [B, T_s + T_v + T_t]."""
+        """S [B, M, u] after depth ``k``, which reads ``support`` [1, T_s, u], ``vision`` [B, T_v, D_v] and ``text``
+        [B or 1, T_t, D_t], in this order; mask bool [B, T_s + T_v + T_t]."""
         read = [None if vision is None else self.in_vision(vision), None if text is None else self.in_text(text)]
         read = [part.expand(len(s), -1, -1) for part in read if part is not None]
         if support is not None:
@@ -107,16 +107,16 @@ class USEformer(nn.Module):
         return s
 
     def to_vision(self, s: Tensor) -> Tensor:
-        """z_v [B, M, d_v]."""
+        """z_v [B, M, D_v] of the queries s [B, M, u]."""
         return self.out_vision(self.norm_out(s))
 
     def to_text(self, s: Tensor) -> Tensor:
-        """z_t [B, M, d_t]."""
+        """z_t [B, M, D_t] of the queries s [B, M, u]."""
         return self.out_text(self.norm_out(s))
 
 
 class StaticQueries(nn.Module):
-    """An ablation in the USEformer's place: synergy queries [M, u] learned for each depth, which read nothing."""
+    """Replaces the USEformer in an ablation: synergy queries [M, u] learned for each depth, which read nothing."""
 
     def __init__(self, vision_width: int, text_width: int, steps: int, width: int, queries: int):
         super().__init__()
@@ -133,7 +133,7 @@ class StaticQueries(nn.Module):
         return self.queries[0].expand(batch, -1, -1)
 
     def step(self, k: int, s: Tensor, **_: Tensor | None) -> Tensor:
-        """The queries [B, M, u] of depth ``k``, whatever there is to read."""
+        """The queries [B, M, u] of depth ``k``; they read nothing."""
         return self.queries[k].expand(len(s), -1, -1)
 
     to_vision, to_text = USEformer.to_vision, USEformer.to_text
