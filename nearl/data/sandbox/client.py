@@ -26,7 +26,9 @@ MEMORY = 3_000_000_000  # bytes of address space of the worker (our choice: five
 SECONDS = 60.0  # for one file in memory; three times as much for several, and for a path, which may be a folder
 GROWN = 1_500_000_000  # a worker whose memory ever exceeded so many bytes is replaced
 ROOT = Path(__file__).resolve().parents[3]
-PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "TMPDIR", "TEMP")  # environment
+PASSED_ON = (  # environment; the last one lets the tests measure their coverage of the worker
+    "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "TMPDIR", "TEMP", "COVERAGE_PROCESS_CONFIG",
+)  # fmt: skip
 
 Source = tuple[str, "bytes | Path"]
 
