@@ -13,146 +13,21 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import yaml
 
 from nearl.errors import NearlError
+from nearl.resources import ASSETS
 
-# {n} a finding as a noun, {an} the same with its article, {s} a scan, {as} with its article, {p} the place
-FINDING = (
-    *["{n}"] * 3,
-    *["{an}", "{as} of {an}", "{as} with {an}", "{as} showing {an}", "{n} on {s}", "{n}, {s}", "{s}, {n}"] * 2,
-    "{n} {s}",
-    "{s} {n}",
-    "{s}: {n}",
-    "{s} of {n}",
-    "{s} with {n}",
-    "{s} showing {n}",
-    "there is {an}",
-    "this is {an}",
-    "this is {as} of {an}",
-    "{an} in the {p}",
-    "{n} in {p}",
-    "{n} of the {p}",
-    "the {p} shows {an}",
-    "{as} of a patient with {an}",
-    "a patient with {n}",
-    "a person who has {an}",
-    "findings of {n}",
-    "evidence of {n}",
-    "signs of {n} in {as}",
-    "findings consistent with {n}",
-    "diagnosis: {n}",
-    "the diagnosis is {n}",
-    "{as} that contains {an}",
-    "{s} diagnosed as {n}",
-    "an image of {an}",
-    "an example of {n}",
-    "{s} depicting {an}",
-    "{s} demonstrating {n}",
-    "{as} revealing {an}",
-    "{n} seen on {s}",
-    "{n} visible in {as}",
-    "{an} is present",
-    "{an} is seen",
-    "{s} positive for {n}",
-    "suspicious for {n}",
-    "suggestive of {n}",
-    "consistent with {n}",
-    "features of {n}",
-    "typical appearance of {n}",
-    "a case of {n}",
-    "a typical {n}",
-    "probable {n}",
-    "likely {n}",
-    "the patient has {n}",
-)
-# {q} words of size, shape and brightness, {aq} the same with an article, {w} where in the picture
-ATTRIBUTES = (
-    *["{q} {n}", "{aq} {n} in the {w}", "{n} in the {w}", "{aq} {n}"] * 2,
-    "{s} with {aq} {n}",
-    "{s} with {aq} {n} in the {w}",
-    "{s} with {n} in the {w}",
-    "{s}, {q} {n}",
-    "{n}, {q}",
-    "{w}: {n}",
-    "the {n} is {q}",
-    "the {n} is in the {w}",
-    "the {n} lies in the {w}",
-)
-# {t} a statement that stands alone ("the lungs are clear")
-STATEMENT = (*["{t}"] * 3, "{s}, {t}", "{s}: {t}", "{t}, {s}", "{as}. {t}", "{as}, {t}", "{t} on {as}", "findings: {t}")
-# {a} an adjective ("normal", "malignant") of the scan, the place or the subject
-QUALITY = (
-    *["{a}", "{a} {s}", "{aa} {s}"] * 2,
-    "{a} {p}",
-    "{aa} {p}",
-    "{s}, {a}",
-    "{as} of {aa} {p}",
-    "{as} that is {a}",
-    "the {p} is {a}",
-    "the {p} looks {a}",
-    "this {s} is {a}",
-    "{a} findings on {s}",
-    "{a}, {s}",
-    "{as}: {a}",
-    "{a} case, {s}",
-)
-MODALITY = ("{s}", "{as}", "this is {as}", "an image: {s}", "{s} of a patient", "{s} image", "{p}", "{as} of the {p}")
-NEGATION = (
-    *["no {n}", "without {n}", "{as} without {an}", "{as} with no {n}", "no evidence of {n}"] * 2,
-    "{s}, no {n}",
-    "no sign of {an}",
-    "no signs of {n} on {s}",
-    "there is no {n}",
-    "{as} that does not show {an}",
-    "not {an}",
-    "{n} is absent",
-    "negative for {n}",
-    "{s} negative for {n}",
-    "free of {n}",
-    "{n} ruled out",
-    "absence of {n}",
-    "{s} lacking {n}",
-    "{n} not seen",
-    "{n} is not present",
-    "no {n} is seen",
-    "no {n} visible",
-    "no {n} in the {p}",
-    "the {p} without {n}",
-    "the {s} shows no {n}",
-    "nothing to suggest {n}",
-    "does not have {n}",
-    "the patient does not have {n}",
-    "unlikely to be {n}",
-    "excludes {n}",
-)
-ATTRIBUTE_WORDS = (
-    "upper lower middle left right centre small medium-sized large of the picture image",
-    "round oval lobulated irregular spiculated bright dark ring-shaped dense hazy solid faint nearly black dark grey",
-    "double-ring amoeboid dotted purple brown light pale reddish black sharp soft mixed",
-)
-OPENINGS = (
-    "a picture of",
-    "a photo of",
-    "image of",
-    "medical image:",
-    "radiology,",
-    "a scan:",
-    "an example of",
-    "shown:",
-)
-SPELLINGS = (("tumour", "tumor"), ("oedema", "edema"), ("x-ray", "xray"), ("x-ray", "x ray"), ("haem", "hem"))
-DROPPABLE = frozenset(["a", "an", "the", "of", "with", "on", "in", "showing", "is", "this", "image", "there"])
+WORDINGS = yaml.safe_load((ASSETS / "pretrain" / "wordings.yaml").read_text(encoding="utf-8"))
+DROPPABLE = frozenset(WORDINGS["droppable"])
 
 
 class Caption(NamedTuple):
-    """A text, for every concept of the grammar whether it is true of it (bool [n_concepts]), and what else it asks for.
-
-    requires: attributes that an image must have beside its concept ("place", "size", "shape", "brightness").
-    """
+    """A text and what it is true of."""
 
     text: str
-    true_of: np.ndarray
-    requires: dict[str, str]
+    true_of: np.ndarray  # bool [concepts of the grammar]
+    requires: dict[str, str]  # attributes that an image must also have: "place", "size", "shape", "brightness"
 
 
 class CaptionGrammar:
@@ -184,28 +59,28 @@ class CaptionGrammar:
         family, members = self.families[at]
         kind = rng.random()
         if kind < 0.1:
-            return self._write(MODALITY, family, {}, rng, np.ones_like(members))
+            return self._write("modality", family, {}, rng, np.ones_like(members))
         if kind < 0.3:
             absent = [f for f in self.findings if "names" in f[0] and not f[1][concept] and (f[1] & members).any()]
             absent += [(entry, np.zeros_like(members)) for entry, of in self.never if of == at]
             if absent:
                 finding, true_of = absent[rng.integers(len(absent))]
-                caption = self._write(NEGATION, family, finding, rng, ~true_of)
+                caption = self._write("negation", family, finding, rng, ~true_of)
                 return caption._replace(true_of=caption.true_of & members)
         present = [f for f in self.findings if f[1][concept]]
         named = [f for f in present if "names" in f[0]]
         if attributes and named and rng.random() < 0.5:
             finding, true_of = self._telling(named, rng)
-            return self._write(ATTRIBUTES, family, finding, rng, true_of, attributes)
+            return self._write("attributes", family, finding, rng, true_of, attributes)
         finding, true_of = self._telling(present, rng)
         forms = [form for form in ("names", "statements", "qualities") if finding.get(form)]
         form = forms[rng.integers(len(forms))]
-        templates = {"names": FINDING, "statements": STATEMENT, "qualities": QUALITY}[form]
-        return self._write(templates, family, finding, rng, true_of)
+        wordings = {"names": "finding", "statements": "statement", "qualities": "quality"}[form]
+        return self._write(wordings, family, finding, rng, true_of)
 
     @staticmethod
     def _telling(findings: list[tuple[dict, np.ndarray]], rng: np.random.Generator) -> tuple[dict, np.ndarray]:
-        """One of them: the fewer classes a finding is shared by, the more it says, and the oftener it is drawn."""
+        """Draw one of them: the fewer classes share a finding, the more it says, and the more often it is drawn."""
         weight = np.array([1 / true_of.sum() for _, true_of in findings])
         return findings[rng.choice(len(findings), p=weight / weight.sum())]
 
@@ -215,19 +90,19 @@ class CaptionGrammar:
             return None
         finding, at = self.never[rng.integers(len(self.never))]
         family, members = self.families[at]
-        return self._write(FINDING, family, finding, rng, np.zeros_like(members))
+        return self._write("finding", family, finding, rng, np.zeros_like(members))
 
     def _write(
         self,
-        templates: Sequence[str],
+        kind: str,
         family: dict,
         finding: dict,
         rng: np.random.Generator,
         true_of: np.ndarray,
         attributes: dict[str, str] | None = None,
     ) -> Caption:
-        """Fill in one of the templates; a text that names the scan or the place is true only where that name fits."""
-        template, scan, place = _pick(templates, rng), _pick(family["scan"], rng), _pick(family["place"], rng)
+        """Fill in one of the wordings of a kind; a text that names scan or place is true only where that name fits."""
+        template, scan, place = _pick(WORDINGS[kind], rng), _pick(family["scan"], rng), _pick(family["place"], rng)
         noun, quality = (_pick(finding.get(form) or [""], rng) for form in ("names", "qualities"))
         for form, word, slots in (("scan", scan, ("{s}", "{as}")), ("place", place, ("{p}",))):
             if any(slot in template for slot in slots):
@@ -247,13 +122,14 @@ class CaptionGrammar:
         return Caption(_roughen(text, rng), true_of, requires)
 
     def phrases(self) -> list[str]:
-        """Every phrase a caption can be made of, for collecting the vocabulary."""
+        """Return every phrase that captions are made of, for collecting the vocabulary."""
         entries = [entry for entry, _ in self.families + self.findings + self.never]
         forms = ("scan", "place", "names", "statements", "qualities")
         phrases = [phrase for entry in entries for form in forms for phrase in entry.get(form) or []]
         phrases += [phrase + "s" for phrase in phrases]
-        phrases += [phrase.replace(a, b) for phrase in phrases for a, b in SPELLINGS]
-        fixed = (*FINDING, *ATTRIBUTES, *ATTRIBUTE_WORDS, *STATEMENT, *QUALITY, *MODALITY, *NEGATION, *OPENINGS)
+        phrases += [phrase.replace(a, b) for phrase in phrases for a, b in WORDINGS["spellings"]]
+        kinds = ("finding", "attributes", "attribute_words", "statement", "quality", "modality", "negation", "openings")
+        fixed = [text for kind in kinds for text in WORDINGS[kind]]
         return phrases + [text.replace("{", " ").replace("}", " ") for text in fixed]
 
 
@@ -262,7 +138,7 @@ def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
 
 
 def _article(noun: str) -> str:
-    """ "a glioma", "an MRI"; plurals, negations and nouns that have an article already stay as they are."""
+    """Return "a glioma", "an MRI"; plurals, negations and nouns with an article of their own stay as they are."""
     first = noun.split(" ")[0]
     if not noun or first in {"a", "an", "the", "no", "not"} or (noun.endswith("s") and not noun.endswith("ss")):
         return noun
@@ -271,19 +147,19 @@ def _article(noun: str) -> str:
 
 
 def _many(noun: str, rng: np.random.Generator) -> str:
-    """Now and then the plural of a noun without a "with" or "of" behind it."""
+    """Return, one time in ten, the plural of a noun that no "with" or "of" follows."""
     if rng.random() < 0.9 or noun[-1:] in ("", "s", "x") or set(noun.split()) & {"of", "with", "in", "at", "to", "and"}:
         return noun
     return noun + "s"
 
 
 def _roughen(text: str, rng: np.random.Generator) -> str:
-    """Spelling variants, dropped little words, swapped halves, openings, a closing period."""
-    for british, american in SPELLINGS:
+    """Vary the spelling, drop small words, swap halves, add an opening or a full stop, at random."""
+    for british, american in WORDINGS["spellings"]:
         if british in text and rng.random() < 0.5:
             text = text.replace(british, american)
     if rng.random() < 0.15 and not text.startswith(("this", "there", "no")):
-        text = f"{_pick(OPENINGS, rng)} {text}"
+        text = f"{_pick(WORDINGS['openings'], rng)} {text}"
     if rng.random() < 0.15 and "free of" not in text:
         text = " ".join(word for word in text.split() if word not in DROPPABLE or rng.random() < 0.5) or text
     if ", " in text and rng.random() < 0.3:
@@ -295,7 +171,7 @@ class CompactVocabulary:
     """The few hundred tokens of a large byte-pair vocabulary that the captions use, as ids without gaps.
 
     Training with the compact ids keeps the optimiser small; `expand` writes the rows back to their places in the full
-    table. Id 0 stands for every other token: its row is and stays zero, so a word the tower never saw adds no direction
+    table. Id 0 stands for every other token: its row remains zero, so a word that the tower never saw adds no direction
     of its own. Compact ids keep the order of the full ids, so the end-of-text token remains the largest.
     """
 
@@ -310,9 +186,9 @@ class CompactVocabulary:
         return len(self.known) + 1
 
     def encode(self, texts: list[str], rng: np.random.Generator | None = None, unknown: float = 0.0) -> torch.Tensor:
-        """Compact ids int64 [B, context] of the texts.
+        """Return the compact ids, int64 [C, L], of C texts.
 
-        With `rng`, a share `unknown` of the texts gets an unknown word somewhere, so that the tower learns to read on.
+        With `rng`, a share `unknown` of the texts gets an unknown word somewhere, so that the tower learns to ignore it.
         """
         full = self.tokenizer(texts)
         ids = self.lookup[full]
@@ -326,7 +202,7 @@ class CompactVocabulary:
         return ids
 
     def expand(self, compact: torch.Tensor) -> torch.Tensor:
-        """Compact table [len(self), width] -> full table [full_size, width], zero where a token is unknown."""
+        """Compact table [len(self), D] -> full table [full_size, D], zero where a token is unknown."""
         full = compact.new_zeros(self.full_size, compact.shape[1])
         full[self.known] = compact[1:]
         return full
@@ -335,6 +211,6 @@ class CompactVocabulary:
 def tell(
     grammar: CaptionGrammar, labels: torch.Tensor, attributes: list, distractors: int, rng: np.random.Generator
 ) -> list[Caption]:
-    """One true caption per view, and up to `distractors` that are true of no image."""
+    """Draw one true caption per view, and up to `distractors` that are true of no image."""
     captions = [grammar.sample(c, rng, facts) for c, facts in zip(labels.tolist(), attributes, strict=True)]
     return captions + [c for c in (grammar.distractor(rng) for _ in range(distractors)) if c]

@@ -1,4 +1,4 @@
-"""Interrupted training goes on where it stopped: one safetensors file, no pickle."""
+"""Checkpoints to resume interrupted training from: one safetensors file, no pickle."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from nearl.errors import NearlError
 def save_checkpoint(
     path: Path, modules: dict[str, nn.Module], optimizer: Optimizer, identity: dict, about: dict[str, Any]
 ) -> None:
-    """Write the modules' and the optimizer's state, by rename. ``identity`` (what the run is of) and ``about`` (how far
-    it is) must be JSON."""
+    """Write the state of modules and optimiser, atomically.
+
+    ``identity`` (which run it belongs to) and ``about`` (how far it is) must be JSON.
+    """
     tensors = {
         f"{part}.{name}": value for part, module in modules.items() for name, value in module.state_dict().items()
     }
@@ -33,7 +35,7 @@ def save_checkpoint(
 def load_checkpoint(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer, identity: dict) -> dict[str, Any]:
     """Restore what ``save_checkpoint`` wrote and return its ``about``.
 
-    Raises NearlError if the file is damaged or the checkpoint is of something else than ``identity``.
+    Raises NearlError if the file is damaged or belongs to another run than ``identity``.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -41,7 +43,7 @@ def load_checkpoint(path: Path, modules: dict[str, nn.Module], optimizer: Optimi
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
         saved_identity, about = json.loads(metadata["identity"]), json.loads(metadata["about"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise NearlError(f"The checkpoint {path.name} is damaged; delete it to start anew.") from error
+        raise NearlError(f"The checkpoint {path.name} is damaged; delete it to start again.") from error
     if saved_identity != json.loads(json.dumps(identity)):
         raise NearlError(
             f"The checkpoint in {path.parent} belongs to another pretraining config; choose another folder."

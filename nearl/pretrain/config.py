@@ -1,4 +1,4 @@
-"""What a pretraining config says: the classes, the files of the training splits, the phantoms that are drawn."""
+"""A pretraining config: its classes, the files of the training splits, and the phantoms to draw."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import yaml
 from nearl.data.phantoms.kinds import CLASSES
 from nearl.errors import NearlError
 
-PHANTOM_SEED = 7_000_000_000  # far from the seeds of the pictures that tests and examples show
+PHANTOM_SEED = 7_000_000_000  # far from the seeds of tests and examples
 
 
 def data_location(data_root: Path | str | None = None) -> Path:
-    """Where the sets are: the argument, else the variable `NEARL_DATA`, else ../shared/data beside the project."""
+    """Return the folder of the sets: the argument, else `NEARL_DATA`, else ../shared/data beside the project."""
     beside = Path(__file__).resolve().parents[3] / "shared" / "data"
     return Path(data_root or os.environ.get("NEARL_DATA") or beside)
 
@@ -35,12 +35,12 @@ def read_config(path: Path | str) -> dict[str, Any]:
 
 
 def concepts_of(config: dict[str, Any]) -> list[str]:
-    """`set/class` of every class in the config, in its order."""
+    """Return `set/class` of every class in the config, in its order."""
     return [f"{name}/{label}" for name, entry in config["sets"].items() for label in entry["classes"]]
 
 
 def twins(config: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """For every concept, the phantom concept of the same set without and with a lesion; itself for real images."""
+    """Return, for every concept, the phantom concept of its set without and with a lesion; itself for real images."""
     concepts = concepts_of(config)
     names = [concept.split("/")[0] for concept in concepts]
     pair = [
@@ -53,11 +53,11 @@ def twins(config: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
 def train_files(
     config: dict[str, Any], root: Path
 ) -> tuple[list[tuple[Path | int, int]], list[tuple[Path | int, int]]]:
-    """(file, concept index) of the images to learn from and of the held-out ones; only `<set>/train` is ever looked at.
+    """Return (file, concept index) of the images to learn from, and of the held-out ones, from `<set>/train` alone.
 
     The last `hold_out` of every class in file order is held out, as a block: neighbours are often of one patient. A
-    phantom has a seed in the place of a file. Raises NearlError if a class has not the number of images that the config
-    states.
+    phantom has a seed in place of a file. Raises NearlError if a class does not have the number of images that the
+    config states.
     """
     learn, held = [], []
     for index, concept in enumerate(concepts_of(config)):
@@ -77,17 +77,17 @@ def train_files(
 
 
 def manifest_lines(files: list[tuple[Path | int, int]], root: Path) -> list[str]:
-    """One line "first 16 hex digits of the sha256, two spaces, set/train/class/file" per image, sorted by path."""
+    """Return a line "first 16 hex digits of the sha256, two spaces, set/train/class/file" per image, sorted by path."""
     paths = sorted(path for path, _ in files if isinstance(path, Path))
     return [f"{sha256(path.read_bytes()).hexdigest()[:16]}  {path.relative_to(root).as_posix()}" for path in paths]
 
 
 def check_manifest(manifest: Path, files: list[tuple[Path | int, int]], root: Path) -> None:
-    """Raises NearlError naming the first image that is not byte for byte the one that the manifest lists."""
+    """Raise NearlError naming an image that is not byte for byte the one that the manifest lists."""
     listed = manifest.read_text(encoding="utf-8").splitlines()
     for line in set(listed) ^ set(manifest_lines(files, root)):
         name = line.split("  ", 1)[1]
         raise NearlError(
             f"The image {name} is not the one that {manifest.name} lists (missing, added or changed); see the model "
-            "card for how the images were prepared, or take the line `manifest` out of the config."
+            "card for how the images were prepared, or remove the line `manifest` from the config."
         )

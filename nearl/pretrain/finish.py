@@ -1,4 +1,4 @@
-"""The end of pretraining: the image tower rests, and what reads its features is learned from stored features alone."""
+"""The end of pretraining: with the image tower frozen, what reads its features is learned from stored features."""
 
 from __future__ import annotations
 
@@ -22,25 +22,21 @@ from nearl.pretrain.teacher import affirmative_phrases, teacher_embeddings
 
 
 class Stored(NamedTuple):
-    """What the image tower makes of every image, kept so that the rest can learn on without it.
+    """Features of all B images, kept so that the rest can be trained without the image tower."""
 
-    pooled: mean patch tokens [N, width]. concept int64 [N]; attributes of each. lesions: rows of the images that show
-    one; tokens [L, patches, width] and masks [L, patches] of those.
-    """
-
-    pooled: torch.Tensor
-    concept: torch.Tensor
-    attributes: list
-    lesions: torch.Tensor
-    tokens: torch.Tensor
-    masks: torch.Tensor
+    pooled: torch.Tensor  # [B, D], mean patch tokens
+    concept: torch.Tensor  # int64 [B]
+    attributes: list  # of each image
+    lesions: torch.Tensor  # int64 [K], rows of the images that show a lesion
+    tokens: torch.Tensor  # bfloat16 [K, N, D], patch tokens of those
+    masks: torch.Tensor  # [K, N], the lesion's share of each patch
 
 
 @torch.no_grad()
 def store(model: Pretraining, pool: Pool, clear: torch.Tensor) -> Stored:
-    """Look once at every image of the pool as it is: the size at which the backbone will be used, and no augmentation.
+    """Encode every image of the pool once, at the size at which the backbone will be used and without augmentation.
 
-    Features of cropped and tilted views spread so much more that a head fitted to them reads whole images worse.
+    Features of cropped and tilted views vary so much more that a head fitted to them reads whole images worse.
     """
     device = next(model.parameters()).device
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
@@ -91,10 +87,9 @@ def finish_head(
     config: dict[str, Any],
     progress: Callable[[str], None],
 ) -> None:
-    """Fit the projection and the anchors anew, in place, on the stored features, which cost nothing more to see.
+    """Refit the projection and the anchors, in place, on the stored features.
 
-    The towers learn for hundreds of thousands of views and still leave features from which a linear map reads the
-    classes much better than the projection that grew up with them.
+    A linear map fitted to the finished features reads the classes much better than the projection trained with them.
     """
     settings, pair, seed = config["training"]["head"], twins(config), config["seed"]
     projection, device = model.clip.visual.head.proj, stored.pooled.device
@@ -124,7 +119,7 @@ def finish_head(
         optimizer.step()
         recent.append((anchored.item(), place.item()))
     a, b = np.mean(recent[-config["training"]["log_every"] :], axis=0)
-    progress(f"projection and anchors anew: {settings['steps']} steps  anchored {a:.3f}  place {b:.3f}")
+    progress(f"projection and anchors: {settings['steps']} steps  anchored {a:.3f}  place {b:.3f}")
     for parameter in trained:
         parameter.requires_grad_(False)
 
@@ -132,16 +127,16 @@ def finish_head(
 def finish_text(
     model: Pretraining,
     stored: Stored,
-    probability: np.ndarray,
-    groups: np.ndarray,
+    sampling: tuple[np.ndarray, np.ndarray],
     grammar: CaptionGrammar,
     vocabulary: CompactVocabulary,
     config: dict[str, Any],
     progress: Callable[[str], None],
 ) -> None:
-    """Train the text tower on, in place, against the stored images and the anchors, which rest.
+    """Continue to train the text tower, in place, against the stored images and the anchors, which are frozen.
 
-    With a weight for the teacher, a linear map of the text embeddings also learns the teacher's (a term of the loss).
+    sampling: probability of each image and the number of its set. With a weight for the teacher, a linear map of the
+    text embeddings also learns the teacher's (a term of the loss).
     """
     training, settings, seed = config["training"], config["training"]["text"], config["seed"]
     device = stored.pooled.device
@@ -157,7 +152,7 @@ def finish_text(
     recent = []
     for step in range(settings["steps"]):
         rng = np.random.default_rng([seed, 1, step])
-        picked = draw(probability, groups, settings["captions"], training["focus"], rng)
+        picked = draw(*sampling, settings["captions"], training["focus"], rng)
         labels, attributes = stored.concept[picked], [stored.attributes[i] for i in picked]
         captions = tell(grammar, labels, attributes, settings["captions"] // 10, rng)
         ids = vocabulary.encode([caption.text for caption in captions], rng, training["unknown_words"]).to(device)
@@ -193,13 +188,13 @@ def finish(
     config: dict[str, Any],
     progress: Callable[[str], None],
 ) -> None:
-    """With the image tower at rest: projection and anchors anew, then the text tower; all in place.
+    """Refit projection and anchors, then the text tower, with the image tower frozen; all in place.
 
     pool: the images at the size of the finished model.
     """
-    progress(f"{len(pool.concept)} images are looked at as they are")
+    progress(f"encoding {len(pool.concept)} images without augmentation")
     stored = standardise(model, store(model, pool, twins(config)[0]))
     probability = sampling_weights(pool, config)
     finish_head(model, stored, probability, config, progress)
     groups = set_numbers(pool, concepts_of(config))
-    finish_text(model, stored, probability, groups, grammar, vocabulary, config, progress)
+    finish_text(model, stored, (probability, groups), grammar, vocabulary, config, progress)

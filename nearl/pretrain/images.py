@@ -1,4 +1,4 @@
-"""Images for pretraining: decoded or drawn once, then seen in random views."""
+"""Images for pretraining: decoded or drawn once, then augmented to random views."""
 
 from __future__ import annotations
 
@@ -18,23 +18,19 @@ from nearl.pretrain.config import concepts_of
 
 
 class Pool(NamedTuple):
-    """Images in memory. pixels: uint8 [N, 4, S, S], RGB and the mask of a phantom's lesion (0 or 255).
+    """B images in memory; symmetry, colour, stained and cells are those of their set in the config."""
 
-    concept int64 [N], symmetry int64 [N] (0-2), colour, stained and cells bool [N] (as in the config); details: a
-    phantom's facts, None for a real image.
-    """
-
-    pixels: torch.Tensor
-    concept: torch.Tensor
-    symmetry: torch.Tensor
-    colour: torch.Tensor
-    stained: torch.Tensor
-    cells: torch.Tensor
-    details: list[dict | None]
+    pixels: torch.Tensor  # uint8 [B, 4, H, W], RGB and the mask of a phantom's lesion (0 or 255)
+    concept: torch.Tensor  # int64 [B]
+    symmetry: torch.Tensor  # int64 [B]: 0 none, 1 horizontal, 2 all
+    colour: torch.Tensor  # bool [B]
+    stained: torch.Tensor  # bool [B]
+    cells: torch.Tensor  # bool [B]
+    details: list[dict | None]  # a phantom's attributes; None for a real image
 
 
 def load_pool(files: list[tuple[Path | int, int]], config: dict[str, Any], side: int) -> Pool:
-    """Decode or draw the images once, each squashed to `side` x `side` pixels as by the backbone itself."""
+    """Decode or draw the images once, each squashed to `side` x `side` pixels, as the backbone does it."""
     concepts = [concept.split("/") for concept in concepts_of(config)]
     entries = [config["sets"][name] for name, _ in concepts]
     pixels = np.zeros((len(files), side, side, 4), np.uint8)
@@ -55,7 +51,7 @@ def load_pool(files: list[tuple[Path | int, int]], config: dict[str, Any], side:
 
 
 def sampling_weights(pool: Pool, config: dict[str, Any]) -> np.ndarray:
-    """Probability of drawing each image: sets by the square root of their size, classes equally within a set."""
+    """Return the probability of drawing each image: sets by the square root of their size, classes equally in a set."""
     concepts = concepts_of(config)
     names = np.array([concept.split("/")[0] for concept in concepts])
     count = np.bincount(pool.concept.numpy(), minlength=len(concepts))
@@ -69,7 +65,7 @@ def sampling_weights(pool: Pool, config: dict[str, Any]) -> np.ndarray:
 
 
 def draw(weights: np.ndarray, groups: np.ndarray, count: int, focus: float, rng: np.random.Generator) -> np.ndarray:
-    """Indices of `count` images, a share `focus` of them of one set: its classes are each other's hard negatives.
+    """Draw indices of `count` images, a share `focus` of them from one set: its classes are each other's hard negatives.
 
     weights: probability of each image. groups: the number of its set.
     """
@@ -84,11 +80,11 @@ def draw(weights: np.ndarray, groups: np.ndarray, count: int, focus: float, rng:
 def augment(
     pool: Pool, picked: torch.Tensor, size: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random views of the picked images: float32 [B, 3, size, size], normalised, and masks float32 [B, size, size].
+    """Return random views of the picked images, float32 [B, 3, size, size], normalised, and masks [B, size, size].
 
     Geometry (crop, aspect, rotation, the set's symmetry), exposure (gamma, contrast, brightness, colour cast), stains,
     noise, blur and an erased rectangle: against the shortcuts of cropping, borders, exposure, one laboratory's dyes and
-    burnt-in marks. Of pictures of cells, some views show a cell cut out, on black.
+    burnt-in marks. Of images of cells, some views show one cell cut out, on black.
     """
     n = len(picked)
 
@@ -139,8 +135,10 @@ def augment(
 
 
 def cell_centres(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Centres [N, 2] (x, y in -1..1) of one cell in each of the pictures uint8 [N, 4, S, S]: of the one under the mask,
-    else of one of those that take up much light."""
+    """Return centres [B, 2] (x, y in -1..1) of one cell in each image of uint8 [B, 4, H, W].
+
+    The cell is the one under the mask, else one of the darkest.
+    """
     side = pixels.shape[-1]
     kernel = side // 8 + 1 - side // 8 % 2  # about one cell
     light = F.avg_pool2d(pixels[:, 1:2].float() / 255, kernel, kernel // 4)
@@ -152,7 +150,7 @@ def cell_centres(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tens
 
 
 def cut_out(x: torch.Tensor) -> torch.Tensor:
-    """[N, 3, S, S] in 0..1 -> the same with everything black but the stained matter about the middle."""
+    """Images [B, 3, H, W] in 0..1 -> the same with everything black except stained matter near the centre."""
     side = x.shape[-1]
     position = (torch.arange(side) + 0.5) / side * 2 - 1
     middle = position[:, None] ** 2 + position[None] ** 2 < 0.8
@@ -162,7 +160,7 @@ def cut_out(x: torch.Tensor) -> torch.Tensor:
 
 
 def see(pool: Pool, picked: torch.Tensor, masks: torch.Tensor, clear: torch.Tensor) -> tuple[torch.Tensor, list]:
-    """Concept int64 [B] and attributes of each view: the lesion of a phantom may have left it, wholly or in part.
+    """Return concept, int64 [B], and attributes of each view: a phantom's lesion may be outside, wholly or in part.
 
     clear: for every concept, the one without the lesion (itself where there is none).
     """
@@ -180,5 +178,5 @@ def see(pool: Pool, picked: torch.Tensor, masks: torch.Tensor, clear: torch.Tens
 
 
 def set_numbers(pool: Pool, concepts: list[str]) -> np.ndarray:
-    """The number of the set that each image of the pool is of."""
+    """Return the number of each image's set."""
     return np.unique([c.split("/")[0] for c in concepts], return_inverse=True)[1][pool.concept.numpy()]

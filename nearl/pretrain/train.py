@@ -1,11 +1,11 @@
 """The training loop of the embedded backbone: images with captions, and at the end what reads their features.
 
-Each step draws images, a share of them of one set so that there are hard negatives, sees each in two random views,
+Each step draws images, a share of them from one set so that there are hard negatives, takes two random views of each,
 writes a caption that is true of each view (`nearl.pretrain.captions`) and pulls every view towards all captions of the
-batch that are true of it (UniCL, Yang et al., arXiv 2204.03610). Helpers that stay behind at export: anchors, one
-learned direction per class in the joint space to which images and captions are pulled; classifiers on the class token
-and the mean patch token; agreement of the two views; and on phantoms, whose lesion's mask is known, the patches' parts
-of the class logit are taught to be greatest on the lesion. Resolution grows in phases; `nearl.pretrain.finish` follows.
+batch that are true of it (UniCL, Yang et al., arXiv 2204.03610). Helpers that are not exported: anchors, one learned
+direction per class in the joint space, to which images and captions are pulled; classifiers on the class token and the
+mean patch token; agreement of the two views; and on phantoms, whose lesion's mask is known, the patches' parts of the
+class logit are taught to be greatest on the lesion. Resolution grows in phases; `nearl.pretrain.finish` follows.
 The result is an average of the weights over time in open_clip's folder format. Losses and settings are our choice.
 """
 
@@ -34,12 +34,17 @@ from nearl.pretrain.images import Pool, augment, draw, load_pool, sampling_weigh
 from nearl.pretrain.losses import contrastive_loss, multi_positive, pairs, place_loss, text_targets, view_loss
 from nearl.pretrain.model import Pretraining, average, export, parameter_groups
 
+CHECKPOINT, SUMMARY = "checkpoint.safetensors", "pretrain.json"  # files in the folder of a run
+
 
 @torch.inference_mode()
 def validate(
     model: Pretraining, pool: Pool, grammar: CaptionGrammar, vocabulary: CompactVocabulary, seed: int
 ) -> dict[str, float]:
-    """Zero-shot balanced accuracy per set on held-out images; a class is the mean of its 32 narrowest captions."""
+    """Return the zero-shot balanced accuracy by set on held-out images.
+
+    A class is the mean of its 32 narrowest captions.
+    """
     device = next(model.parameters()).device
     rng = np.random.default_rng(seed)
     sets = np.array([concept.split("/")[0] for concept in grammar.concepts])
@@ -76,9 +81,9 @@ def image_losses(
     drawn: torch.Tensor,
     pair: tuple[torch.Tensor, torch.Tensor],
 ) -> dict[str, torch.Tensor]:
-    """The losses of one step by name, as the config weighs them.
+    """Return the losses of one step by name, not yet weighted.
 
-    seen: images [B, 3, S, S], lesion masks [B, S, S], concepts [B] and attributes of the views. ids: the captions'
+    seen: images [B, 3, H, W], lesion masks [B, H, W], concepts [B] and attributes of the views. ids: the captions'
     compact tokens. drawn: bool [B], which views are of phantoms. pair: the concepts without and with a lesion.
     """
     images, masks, labels, attributes = seen
@@ -110,6 +115,139 @@ def image_losses(
     return losses
 
 
+class Run:
+    """One pretraining run: its data, its model, and how far it is."""
+
+    def __init__(self, config_path: Path, out: Path, data_root: Path | str | None, progress: Callable[[str], None]):
+        self.config, self.out, self.progress = read_config(config_path), out, progress
+        self.training, self.seed = self.config["training"], self.config["seed"]
+        self.phases = self.training["phases"]
+        self.total = sum(phase["steps"] for phase in self.phases)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        root = data_location(data_root)
+        self.learn, self.held = train_files(self.config, root)
+        if self.config.get("manifest"):
+            check_manifest(config_path.parent / self.config["manifest"], self.learn + self.held, root)
+        self.concepts, self.pair = concepts_of(self.config), twins(self.config)
+        self.grammar = CaptionGrammar(self.concepts, self.config["families"], self.config["findings"])
+        tokenizer = open_clip.SimpleTokenizer(context_length=self.config["model"]["text"]["context_length"])
+        phrases = self.grammar.phrases() + list(self.config.get("general") or [])
+        self.vocabulary = CompactVocabulary(tokenizer, phrases, tokenizer.vocab_size)
+        torch.manual_seed(self.seed)
+        model = Pretraining(self.config, self.vocabulary, len(self.concepts))
+        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
+        groups = parameter_groups(self.model, self.training["weight_decay"])
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
+        self.step, self.views, self.before, self.started = 0, 0, 0.0, time.monotonic()
+        self.losses: list[list[float]] = []
+        self.summary: dict[str, Any] = {}
+        self.phase: dict[str, Any] | None = None
+
+    @property
+    def minutes(self) -> float:
+        """Minutes of training, those before an interruption included."""
+        return self.before + (time.monotonic() - self.started) / 60
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        tokens = self.vocabulary.known.tolist()
+        return {"model": self.config["model"], "concepts": self.concepts, "tokens": tokens}
+
+    def resume(self) -> None:
+        """Continue from the checkpoint in the folder, if there is one."""
+        checkpoint = self.out / CHECKPOINT
+        if not checkpoint.exists():
+            return
+        saved = load_checkpoint(checkpoint, {"model": self.model, "ema": self.ema}, self.optimizer, self._identity)
+        self.step, self.before, self.views = saved["step"], saved["minutes"], saved["views"]
+        self.summary = json.loads((self.out / SUMMARY).read_text(encoding="utf-8"))
+        self.progress(f"resuming at step {self.step}")
+
+    def enter_phase(self) -> None:
+        """Load the images at the resolution of the phase that the current step is in."""
+        ends = np.cumsum([phase["steps"] for phase in self.phases])
+        phase = self.phases[min(int(np.searchsorted(ends, self.step, side="right")), len(self.phases) - 1)]
+        if phase is self.phase:
+            return
+        self.phase = phase
+        self.pool = load_pool(self.learn, self.config, round(phase["size"] * 1.125))
+        self.held_pool = load_pool(self.held, self.config, phase["size"])
+        self.weights, self.groups = sampling_weights(self.pool, self.config), set_numbers(self.pool, self.concepts)
+        self.progress(f"{len(self.learn)} images to learn from, {len(self.held)} held out, {phase['size']} px")
+
+    def take_step(self) -> None:
+        """One step; each has a seed of its own, so that an interrupted run ends as an uninterrupted one would."""
+        training, phase = self.training, self.phase
+        rng = np.random.default_rng([self.seed, self.step])
+        torch.manual_seed(self.seed + self.step)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        picked = torch.from_numpy(draw(self.weights, self.groups, phase["batch"] // 2, training["focus"], rng))
+        picked = picked.repeat_interleave(2)  # two views of each
+        images, masks = augment(self.pool, picked, phase["size"], generator)
+        labels, attributes = see(self.pool, picked, masks, self.pair[0])
+        captions = tell(self.grammar, labels, attributes, training["distractors"], rng)
+        ids = self.vocabulary.encode([caption.text for caption in captions], rng, training["unknown_words"])
+        drawn = torch.tensor([self.pool.details[i] is not None for i in picked.tolist()])
+
+        warm, cosine = (self.step + 1) / training["warmup"], 0.5 * (1 + math.cos(math.pi * self.step / self.total))
+        for group in self.optimizer.param_groups:
+            group["lr"] = training["lr"] * min(warm, cosine + 0.005)
+        seen = (images, masks, labels, attributes)
+        parts = image_losses(self.model, seen, captions, ids.to(self.device), drawn, self.pair)
+        loss = sum(training["weights"][name] * value for name, value in parts.items())
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            self.model.clip.logit_scale.clamp_(max=math.log(100))
+        average(self.ema, self.model, min(training["ema"], (1 + self.step) / (10 + self.step)))
+        self.step += 1
+        self.views += phase["batch"]
+        self.losses.append([parts[name].item() if name in parts else math.nan for name in training["weights"]])
+
+    def tell_progress(self) -> None:
+        """Say the mean losses of the latest steps and how long is left."""
+        recent = np.array(self.losses[-self.training["log_every"] :])
+        means = np.nan_to_num(recent).sum(0) / (~np.isnan(recent)).sum(0).clip(1)
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in zip(self.training["weights"], means, strict=True))
+        lr, minutes = self.optimizer.param_groups[0]["lr"], self.minutes
+        left = (minutes - self.before) / len(self.losses) * (self.total - self.step)
+        self.progress(
+            f"step {self.step}/{self.total}  {shown}  lr {lr:.1e}  {self.views} views  {minutes:.1f} min, about "
+            f"{left:.0f} left"
+        )
+
+    def leave(self, text_steps: int) -> None:
+        """Measure on the held-out images, export, and write the summary."""
+        accuracy = validate(self.ema, self.held_pool, self.grammar, self.vocabulary, self.seed)
+        self.progress("held out  " + "  ".join(f"{name} {value:.2f}" for name, value in accuracy.items()))
+        self.summary |= {
+            "steps": self.step,
+            "of": self.total,
+            "text_steps": text_steps,
+            "views": self.views,
+            "minutes": round(self.minutes, 1),
+            "held_out": accuracy,
+        }
+        export(self.ema, self.vocabulary, self.config, self.out)
+        (self.out / SUMMARY).write_text(json.dumps(self.summary, indent=2) + "\n", encoding="utf-8")
+
+    def save(self) -> None:
+        """Leave the result so far and a checkpoint to resume from."""
+        self.leave(0)
+        about = {"step": self.step, "minutes": self.minutes, "views": self.views}
+        modules = {"model": self.model, "ema": self.ema}
+        save_checkpoint(self.out / CHECKPOINT, modules, self.optimizer, self._identity, about)
+
+    def finish(self) -> None:
+        """Refit projection and anchors, then the text tower, on the averaged image tower."""
+        whole = load_pool(self.learn, self.config, self.phase["size"])
+        finish(self.ema, whole, self.grammar, self.vocabulary, self.config, self.progress)
+        self.leave(self.training["text"]["steps"])
+
+
 def pretrain(
     config_path: Path | str,
     out: Path | str,
@@ -120,117 +258,30 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train by the config and leave the backbone, `checkpoint.safetensors` and `pretrain.json` in `out`.
 
-    data_root: folder of the sets (default: `NEARL_DATA`, else ../shared/data beside the repository). resume: go on from
-    the checkpoint in `out`; every step has its own seed, so an interrupted run ends as an uninterrupted one would.
-    max_minutes: stop in an orderly way after that long. progress: called with one line at a time.
+    data_root: folder of the sets (default: `NEARL_DATA`, else ../shared/data beside the repository). resume: continue
+    from the checkpoint in `out`. max_minutes: stop in an orderly way after that long. progress: called with one line at
+    a time.
 
-    Returns what `pretrain.json` holds: steps, views, minutes and the held-out zero-shot balanced accuracy per set.
+    Returns what `pretrain.json` holds: steps, views, minutes and the held-out zero-shot balanced accuracy by set.
     Raises NearlError if the config, the data or the checkpoint do not fit together.
     """
-    config = read_config(config_path)
-    training, seed = config["training"], config["seed"]
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    root = data_location(data_root)
-    learn, held = train_files(config, root)
-    if config.get("manifest"):
-        check_manifest(Path(config_path).parent / config["manifest"], learn + held, root)
-    concepts = concepts_of(config)
-    grammar = CaptionGrammar(concepts, config["families"], config["findings"])
-    tokenizer = open_clip.SimpleTokenizer(context_length=config["model"]["text"]["context_length"])
-    vocabulary = CompactVocabulary(
-        tokenizer, grammar.phrases() + list(config.get("general") or []), tokenizer.vocab_size
-    )
-
-    torch.manual_seed(seed)
-    model = Pretraining(config, vocabulary, len(concepts)).to(device, memory_format=torch.channels_last)
-    ema = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(parameter_groups(model, training["weight_decay"]), lr=0.0, betas=(0.9, 0.98))
-    identity = {"model": config["model"], "concepts": concepts, "tokens": vocabulary.known.tolist()}
-    step, minutes, views, losses = 0, 0.0, 0, []
-    checkpoint, result = out / "checkpoint.safetensors", out / "pretrain.json"
-    summary: dict[str, Any] = {}
-    if resume and checkpoint.exists():
-        saved = load_checkpoint(checkpoint, {"model": model, "ema": ema}, optimizer, identity)
-        step, minutes, views = saved["step"], saved["minutes"], saved["views"]
-        summary = json.loads(result.read_text(encoding="utf-8"))
-        progress(f"going on from step {step}")
-
-    def leave(text_steps: int) -> None:
-        """Measure on the held-out images, export and write the summary."""
-        accuracy = validate(ema, held_pool, grammar, vocabulary, seed)
-        progress("held out  " + "  ".join(f"{name} {value:.2f}" for name, value in accuracy.items()))
-        summary.update(
-            {"steps": step, "of": total, "text_steps": text_steps, "views": views, "minutes": round(minutes, 1)}
-        )
-        summary["held_out"] = accuracy
-        export(ema, vocabulary, config, out)
-        result.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-
-    phases, pair = training["phases"], twins(config)
-    total = sum(phase["steps"] for phase in phases)
-    ends = np.cumsum([phase["steps"] for phase in phases])
-    pool, current = None, None
-    before, started = minutes, time.monotonic()
-    while step < total or summary.get("text_steps") != training["text"]["steps"]:
-        phase = phases[min(int(np.searchsorted(ends, step, side="right")), len(phases) - 1)]
-        if phase is not current:
-            current = phase
-            pool = load_pool(learn, config, round(phase["size"] * 1.125))
-            held_pool = load_pool(held, config, phase["size"])
-            weights, groups = sampling_weights(pool, config), set_numbers(pool, concepts)
-            progress(f"{len(learn)} images to learn from, {len(held)} held out, {phase['size']} px")
-        if step == total:
-            whole = load_pool(learn, config, phase["size"])
-            finish(ema, whole, grammar, vocabulary, config, progress)
-            minutes = before + (time.monotonic() - started) / 60
-            leave(training["text"]["steps"])
+    run = Run(Path(config_path), out, data_root, progress)
+    if resume:
+        run.resume()
+    training = run.training
+    while run.step < run.total or run.summary.get("text_steps") != training["text"]["steps"]:
+        run.enter_phase()
+        if run.step == run.total:
+            run.finish()
             break
-
-        rng = np.random.default_rng([seed, step])
-        torch.manual_seed(seed + step)
-        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-        picked = torch.from_numpy(draw(weights, groups, phase["batch"] // 2, training["focus"], rng))
-        picked = picked.repeat_interleave(2)  # two views of each
-        images, masks = augment(pool, picked, phase["size"], generator)
-        labels, attributes = see(pool, picked, masks, pair[0])
-        captions = tell(grammar, labels, attributes, training["distractors"], rng)
-        ids = vocabulary.encode([caption.text for caption in captions], rng, training["unknown_words"]).to(device)
-        drawn = torch.tensor([pool.details[i] is not None for i in picked.tolist()])
-
-        lr = training["lr"] * min((step + 1) / training["warmup"], 0.5 * (1 + math.cos(math.pi * step / total)) + 0.005)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        parts = image_losses(model, (images, masks, labels, attributes), captions, ids, drawn, pair)
-        loss = sum(training["weights"][name] * value for name, value in parts.items())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            model.clip.logit_scale.clamp_(max=math.log(100))
-        average(ema, model, min(training["ema"], (1 + step) / (10 + step)))
-
-        step += 1
-        views += phase["batch"]
-        losses.append([parts[name].item() if name in parts else math.nan for name in training["weights"]])
-        minutes = before + (time.monotonic() - started) / 60
-        if step % training["log_every"] == 0 or step == total:
-            recent = np.array(losses[-training["log_every"] :])
-            shown = zip(
-                training["weights"], np.nan_to_num(recent).sum(0) / (~np.isnan(recent)).sum(0).clip(1), strict=True
-            )
-            left = (minutes - before) / len(losses) * (total - step)
-            progress(
-                f"step {step}/{total}  {'  '.join(f'{name} {value:.3f}' for name, value in shown)}  lr {lr:.1e}  "
-                f"{views} views  {minutes:.1f} min, about {left:.0f} left"
-            )
-        out_of_time = max_minutes is not None and minutes - before >= max_minutes
-        if step % training["save_every"] == 0 or step == total or out_of_time:
-            leave(0)
-            about = {"step": step, "minutes": minutes, "views": views}
-            save_checkpoint(checkpoint, {"model": model, "ema": ema}, optimizer, identity, about)
+        run.take_step()
+        if run.step % training["log_every"] == 0 or run.step == run.total:
+            run.tell_progress()
+        out_of_time = max_minutes is not None and run.minutes - run.before >= max_minutes
+        if run.step % training["save_every"] == 0 or run.step == run.total or out_of_time:
+            run.save()
         if out_of_time:
             break
-    return summary
+    return run.summary
