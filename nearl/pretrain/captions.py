@@ -188,7 +188,7 @@ class CompactVocabulary:
     def encode(self, texts: list[str], rng: np.random.Generator | None = None, unknown: float = 0.0) -> torch.Tensor:
         """Return the compact ids, int64 [C, L], of C texts.
 
-        With `rng`, a share `unknown` of the texts gets an unknown word somewhere, so that the tower learns to ignore it.
+        With `rng`, a share `unknown` of the texts gets an unknown word, so that the tower learns to ignore it.
         """
         full = self.tokenizer(texts)
         ids = self.lookup[full]

@@ -51,7 +51,7 @@ def load_pool(files: list[tuple[Path | int, int]], config: dict[str, Any], side:
 
 
 def sampling_weights(pool: Pool, config: dict[str, Any]) -> np.ndarray:
-    """Return the probability of drawing each image: sets by the square root of their size, classes equally in a set."""
+    """Return each image's probability: sets by the square root of their size, classes equally within a set."""
     concepts = concepts_of(config)
     names = np.array([concept.split("/")[0] for concept in concepts])
     count = np.bincount(pool.concept.numpy(), minlength=len(concepts))
