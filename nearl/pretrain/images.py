@@ -65,7 +65,7 @@ def sampling_weights(pool: Pool, config: dict[str, Any]) -> np.ndarray:
 
 
 def draw(weights: np.ndarray, groups: np.ndarray, count: int, focus: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw indices of `count` images, a share `focus` of them from one set: its classes are each other's hard negatives.
+    """Draw indices of `count` images, a share `focus` of them from one set: its classes are hard negatives.
 
     weights: probability of each image. groups: the number of its set.
     """
