@@ -27,7 +27,7 @@ from nearl.reading.classifier import Classifier
 from nearl.reading.volumes import aggregate, read_volume
 from tests.support.scans import body, dataset, directions, nifti, series, written
 
-DATA = Path(os.environ.get("NEARL_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("NEARL_DATA", Path(__file__).parents[4] / "shared" / "data"))
 real = pytest.mark.skipif(not (DATA / "dicom").is_dir(), reason="the real files are not here (set NEARL_DATA)")
 
 
