@@ -45,7 +45,7 @@ def teach(page: Page, kind: str, preset: str) -> None:
 def compare(page: Page) -> None:
     """The Compare tab as it stands when it opens, to the end."""
     page.get_by_role("tab", name="Compare").click()
-    page.locator("#compare-source").get_by_text("Chest CT, drawn").click()
+    page.locator("#compare-source").get_by_text("Chest CT, synthetic").click()
     page.get_by_role("button", name="Compare", exact=True).click()
     page.wait_for_selector("#comparison-result .headline:has-text('5 methods compared')", timeout=20 * MINUTES)
     page.evaluate("document.getElementById('comparison-result').scrollIntoView()")
