@@ -1,10 +1,10 @@
 """The vision tower of the embedded backbone, registered with timm under names that open_clip configs can use.
 
 A timm `VisionTransformer` (class token, pre-norm blocks, learned positions) whose patch embedding is a small residual
-convolutional stem. A plain patchify ViT learns very slowly from a few thousand images; a stem of residual stages brings
-locality from the start and still leaves standard blocks and a 14 x 14 token grid for adapters and maps (Xiao et al.,
-"Early Convolutions Help Transformers See Better", arXiv 2106.14881; widths and depths are our choice). Import this
-module before asking open_clip to build a config that names one of its models.
+convolutional stem. A plain ViT learns very slowly from a few thousand images; the stem brings locality from the start
+and keeps standard blocks and a 14 x 14 token grid for adapters and maps (Xiao et al., "Early Convolutions Help
+Transformers See Better", arXiv 2106.14881; widths and depths are our choice). Import this module before open_clip
+builds a config that names one of its models.
 """
 
 from __future__ import annotations

@@ -31,13 +31,13 @@ from nearl.resources import ASSETS
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the list of known backbones. ``source`` is what open_clip's factory takes."""
+    """A known backbone."""
 
     name: str
-    source: str
+    source: str  # as open_clip's factory takes it
     description: str
     licence: str
-    offline: bool = False
+    offline: bool = False  # loads without a network
 
 
 REGISTRY = {
@@ -116,7 +116,7 @@ class Backbone:
         return tuple(size) if isinstance(size, tuple | list) else (size, size)
 
     def to_uint8(self, image: Image.Image) -> Tensor:
-        """The model's own resize and crop: PIL image -> uint8 [3, H, W], before normalisation."""
+        """PIL image -> uint8 [3, H, W] by the model's own resize and crop, before normalisation."""
         return (self._preprocess[0](image.convert("RGB")) * 255).round().to(torch.uint8)
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -131,21 +131,21 @@ class Backbone:
 
     @cached_property
     def tokenizer(self) -> Callable[[list[str]], Tensor]:
-        """list of texts -> int64 [C, L]. Built when first asked for: some need a download."""
+        """A function from C texts to tokens int64 [C, L]. Built on first use, since some need a download."""
         try:
             return open_clip.get_tokenizer(self.tokenizer_source)
         except Exception as error:
             raise NearlError(_unreachable(self.name)) from error
 
     def tokenize(self, texts: list[str]) -> Tensor:
-        """list of C texts -> int64 [C, L] on the backbone's device."""
+        """C texts -> tokens int64 [C, L] on the backbone's device."""
         return self.tokenizer(list(texts)).to(self.device)
 
     def knows(self, word: str) -> bool:
         """Whether the text tower was trained on the word.
 
-        A token whose row in the embedding table is zero was never seen, which tells something of the embedded backbone
-        alone: in large models no row is. A word of several tokens is known if all of them are.
+        A token whose row in the embedding table is zero was never seen in training; only the embedded backbone has such
+        rows. A word of several tokens is known if all of them are.
         """
         fixed = set(self.tokenize([""]).unique().tolist())
         tokens = [token for token in self.tokenize([word])[0].tolist() if token not in fixed]
@@ -153,7 +153,7 @@ class Backbone:
 
     @cached_property
     def familiar(self) -> Familiar | None:
-        """Which images it was pretrained on, where its folder says so. NearlError for a broken file."""
+        """What it was pretrained on, where its folder says so; else None. Raises NearlError for a broken file."""
         schema, folder = parse_model_name(self.tokenizer_source)
         return Familiar.load(folder, self.identity["weights"], self.embed_dim) if schema == "local-dir" else None
 
@@ -167,13 +167,13 @@ class Backbone:
         return self.model.encode_image(images, normalize=True)
 
     def encode_tokens(self, x: Tensor) -> Tensor:
-        """Embedded patches [B, N, d], as ``vision.embed`` gives them -> unit image embeddings [B, E] float32."""
+        """Embedded patches [B, N, D], as ``vision.embed`` gives them -> unit image embeddings [B, E] float32."""
         for k in range(self.vision.depth):
             x = self.vision.block(k, x)
         return nn.functional.normalize(self.vision.pool(x).float(), dim=-1)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Tokens [C, L] -> unit text embeddings [C, E] of the frozen model, padding trimmed."""
+        """Tokens [C, L] -> unit text embeddings [C, E] of the frozen model, without needless padding."""
         x, state = self.text.embed(tokens)
         for k in range(self.text.depth):
             x = self.text.block(k, x, state)
@@ -183,7 +183,7 @@ class Backbone:
 def load_backbone(
     name: str = "embedded", device: str | torch.device = "cpu", weights: str = "pretrained", seed: int = 0
 ) -> Backbone:
-    """Build and freeze a backbone.
+    """Build, load and freeze a backbone.
 
     ``name``, in this order: a name of ``REGISTRY``; ``hf-hub:owner/model``; ``local-dir:FOLDER`` in open_clip's format
     (``open_clip_config.json`` + safetensors); an architecture that open_clip knows, with ``/tag`` for its weights
@@ -220,7 +220,7 @@ def load_backbone(
 
 
 def _local_options(source: str, random: bool) -> tuple[str, dict]:
-    """open_clip options that keep a local folder local: a BERT text tower takes its own config.json from there."""
+    """Return source and open_clip options that keep a local folder local: a BERT text tower finds its config there."""
     if random and Path(source).is_dir():
         source = f"local-dir:{source}"
     schema, folder = parse_model_name(source)
@@ -269,14 +269,14 @@ def _create(name: str, source: str, options: dict, random: bool) -> tuple[nn.Mod
 
 
 def _go_offline_if_unreachable() -> None:
-    """Without this, huggingface_hub retries for most of a minute before it says that there is no network."""
+    """Switch huggingface_hub to its cache if there is no network, which it would only report after many retries."""
     if any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return
     host = huggingface_hub.constants.ENDPOINT.split("//")[-1].split("/")[0]
     try:
         socket.create_connection((host.split(":")[0], int((host + ":443").split(":")[1])), timeout=3).close()
     except OSError:
-        huggingface_hub.constants.HF_HUB_OFFLINE = True  # what is cached still loads
+        huggingface_hub.constants.HF_HUB_OFFLINE = True  # cached files still load
 
 
 def _unreachable(name: str) -> str:
@@ -287,7 +287,7 @@ def _unreachable(name: str) -> str:
 
 
 def _fingerprint(model: nn.Module) -> str:
-    """sha256 over names, shapes and the first 64 values of every tensor: tells two sets of weights apart, quickly."""
+    """Return a sha256 over names, shapes and the first 64 values of every tensor, to tell weights apart quickly."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(f"{key}{tuple(value.shape)}".encode())

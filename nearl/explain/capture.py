@@ -1,9 +1,9 @@
-"""Looking into a forward pass without changing the model.
+"""Recording what is computed inside a forward pass, without changing the model.
 
-Attention is mostly computed by fused kernels that never form the matrix of weights. Here the call itself is caught on
-its way to the kernel (a ``TorchFunctionMode``, which holds for this thread alone) and done step by step; where a block
-or the USEformer does it step by step itself, its softmax is caught. Forward hooks say which module is asking.
-Parameters, flags and modules are not touched, and the hooks are gone at the end, also after an error.
+Fused attention kernels never form the matrix of weights. So the call is intercepted before the kernel (by a
+``TorchFunctionMode``, which affects this thread alone) and computed step by step; where a module does that itself, its
+softmax is recorded. Forward hooks say which module is running. Parameters, flags and modules are not touched, and the
+hooks are removed at the end, also after an error.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch.overrides import TorchFunctionMode
 
 
 class Capture(TorchFunctionMode):
-    """Within the ``with``: ``attention[key]`` lists the weights [B, heads, queries, keys] of every attention computed
-    inside the module of that key, ``outputs[key]`` the outputs of the module, ``results[key]`` what ``calls[key]`` made
-    of (module, args, output), each in the order of the calls.
+    """A context in which forward passes are recorded, each list in the order of the calls.
 
-    ``leaf``: a module whose input tokens are cut from what came before and, if gradients are on, are where they begin.
+    ``attention[key]``: weights [B, heads, queries, keys] of every attention inside the module of that key.
+    ``outputs[key]``: outputs of the module. ``results[key]``: what ``calls[key]`` = (module, function) returns for
+    (module, args, output). ``leaf``: a module whose input tokens are detached and, if gradients are on, require them.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Capture(TorchFunctionMode):
             self._leave()
 
     def _arrive(self, key: Hashable) -> None:
-        if not self._place:  # the mode is on only inside these modules, for it slows every call a little
+        if not self._place:  # the mode is on inside these modules only, since it slows every call a little
             super().__enter__()
         self._place.append(key)
 
@@ -76,13 +76,14 @@ class Capture(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._place and func is F.scaled_dot_product_attention:
             return self._attend(*args, **kwargs)
-        if self._place and func is torch.Tensor.softmax:  # attention without the kernel, and the USEformer's
+        if self._place and func is torch.Tensor.softmax:  # attention without the kernel
             weights = func(*args, **kwargs)
             self.attention[self._place[-1]].append(weights)
             return weights
         return func(*args, **kwargs)
 
-    def _attend(self, q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
+    def _attend(self, q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None, **_) -> Tensor:
+        """``scaled_dot_product_attention`` step by step, without dropout."""
         weights = q @ k.transpose(-2, -1) * (q.shape[-1] ** -0.5 if scale is None else scale)
         if is_causal:
             attn_mask = torch.ones(weights.shape[-2:], dtype=torch.bool, device=q.device).tril()

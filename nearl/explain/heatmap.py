@@ -1,4 +1,4 @@
-"""A map over the patches of one image: raw values in their own units, and where they lie on the image."""
+"""A map over the patches of one image: raw values in their own units, and their place on the image."""
 
 from __future__ import annotations
 
@@ -9,40 +9,34 @@ from PIL import Image
 
 from nearl.backbones import Backbone
 
-EMPTY = 8  # grey levels of 255 that 90 % of a patch's pixels stay within where there is nothing on it (our choice)
+EMPTY = 8  # grey levels of 255 within which 90 % of an empty patch's pixels are (our choice)
 ON_EMPTY = (
-    "Most of this map lies where the picture is empty. The model may read the outline there, or keep what it saw "
-    "elsewhere; do not read it as the place of a finding."
+    "Most of this map is where the image is empty. The model may read the outline there, or store what it saw "
+    "elsewhere; do not take it for the place of a finding."
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Heatmap:
-    """``values`` float32 [grid height, grid width], in ``units``; ``method`` is a key of the registry, ``name`` its
-    name.
+    """One map of one image."""
 
-    ``box``: (left, top, right, bottom) in pixels of the original image of size ``image_size`` (width, height): what the
-    model saw. It can reach past the image where preprocessing padded. ``signed``: below zero means against the class.
-    ``adapted``: True or False, None for a difference of both. ``against``: what the class was compared with, in words
-    ("" for the class's logit alone). ``layer`` and ``head`` count from 0; None where the method takes all or its own.
-    """
-
-    values: np.ndarray
+    values: np.ndarray  # float32 [grid height, grid width], in ``units``
     box: tuple[float, float, float, float]
-    image_size: tuple[int, int]
+    """What the model saw: left, top, right, bottom in pixels of the image; outside it where preprocessing padded."""
+    image_size: tuple[int, int]  # width, height
     class_name: str
-    method: str
-    name: str
+    method: str  # key of the map
+    name: str  # name of the map
     units: str
-    adapted: bool | None
-    signed: bool = False
-    against: str = ""
-    layer: int | None = None
-    head: int | None = None
+    adapted: bool | None  # None for a difference of both models
+    signed: bool = False  # below zero means against the class
+    against: str = ""  # what the class was compared with; "" for its logit alone
+    layer: int | None = None  # counted from 0; None is all, or the map's own choice
+    head: int | None = None  # counted from 0; None is the mean
 
     @property
     def range(self) -> tuple[float, float]:
-        """The values at both ends of the colour bar: the map's own, symmetric about zero if it is signed."""
+        """The values at both ends of the colour bar, symmetric about zero if the map is signed."""
         if self.signed:
             top = float(np.abs(self.values).max())
             return -top, top
@@ -50,7 +44,7 @@ class Heatmap:
 
     @property
     def blank(self) -> bool:
-        """True where no patch differs from another: there is nothing to draw, and that should be said."""
+        """Whether all patches are alike, so that there is nothing to draw."""
         return float(np.ptp(self.values)) == 0
 
     @property
@@ -68,9 +62,9 @@ class Heatmap:
         return round(x), round(y)
 
     def on_empty(self, image: Image.Image) -> float:
-        """Share of the map's absolute values, 0..1, that lies on patches of its ``image`` without any content.
+        """Return the share of the map's absolute values, 0..1, on patches of its ``image`` without any content.
 
-        Vision Transformers are known to keep facts about the whole image in such patches (arXiv 2309.16588).
+        Vision Transformers are known to store facts about the whole image in such patches (arXiv 2309.16588).
         """
         (rows, columns), side = self.values.shape, 16
         seen = image.convert("L").crop(tuple(round(edge) for edge in self.box))
@@ -81,32 +75,34 @@ class Heatmap:
         return float(weight[high - low < EMPTY].sum() / max(weight.sum(), 1e-30))
 
     def caution(self, image: Image.Image) -> str:
-        """`ON_EMPTY` where more than half of the map lies on nothing, else ""."""
+        """Return `ON_EMPTY` where more than half of the map is on empty patches, else ""."""
         return ON_EMPTY if self.on_empty(image) > 0.5 else ""
 
     def scaled(self, span: tuple[float, float] | None = None) -> np.ndarray:
-        """Values as shares of ``span`` (default: ``range``): 0..1, or -1..1 if signed."""
+        """Return the values as fractions of ``span`` (default: ``range``): 0..1, or -1..1 if signed."""
         low, high = span or self.range
         if self.signed:
             return np.clip(self.values / max(high, 1e-30), -1, 1)
         return np.clip((self.values - low) / max(high - low, 1e-30), 0, 1)
 
     def shares(self) -> Heatmap:
-        """The positive part in per cent of its sum, so that maps without common units can be compared."""
+        """Return the positive part in per cent of its sum, so that maps without common units can be compared."""
         positive = np.maximum(self.values, 0)
         return replace(self, values=100 * positive / max(positive.sum(), 1e-30), units="% of the map", signed=False)
 
 
 def difference(before: Heatmap, after: Heatmap, same_units: bool) -> Heatmap:
-    """After less before, patch by patch, signed: in the method's units if those mean the same in both models, else in
-    per cent of each map (our choice)."""
+    """Return after less before, patch by patch, signed.
+
+    The units are the map's if those mean the same in both models, else per cent of each map (our choice).
+    """
     if not same_units:
         before, after = before.shares(), after.shares()
     return replace(after, values=after.values - before.values, adapted=None, signed=True)
 
 
 def seen_box(backbone: Backbone, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """The part of an image of ``size`` (width, height) that the backbone's preprocessing shows to the model."""
+    """Return the part of an image of ``size`` (width, height) that preprocessing shows to the model."""
     (width, height), (model_h, model_w) = size, backbone.image_size
     mode = backbone.preprocess_cfg["resize_mode"]
     if mode == "squash":

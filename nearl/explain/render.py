@@ -1,7 +1,6 @@
-"""How a map is drawn: placed on its image, coloured, outlined, with a colour bar in its own units, and written to a
-file.
+"""Rendering maps: placed on the image, coloured, outlined, with a colour bar in their own units, and written to files.
 
-Nothing here runs a model. Colour maps are perceptually uniform; signed maps take a diverging one whose middle is zero.
+Nothing here runs a model. Colour maps are perceptually uniform; signed maps use a diverging one whose middle is zero.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from nearl import NOTICE
 from nearl.explain.heatmap import Heatmap
 
-COLOURS = ("inferno", "viridis", "cividis")  # of maps that start at nothing
+COLOURS = ("inferno", "viridis", "cividis")  # of maps that begin at zero
 DIVERGING = "managua_r"  # blue is against, yellow for; dark in the middle, where a signed map is transparent
 GROUND, INK = (12, 17, 23), (214, 222, 231)
 LINE = (255, 255, 255)
@@ -26,7 +25,7 @@ FIGURE_SIDE = 640  # pixels, the longer side of the image in a written figure, a
 
 
 def placed(heatmap: Heatmap, span: tuple[float, float] | None = None, smooth: bool = True) -> np.ndarray:
-    """Scaled values float32 [height, width] over the whole image; NaN where the model did not see it.
+    """Return scaled values float32 [height, width] over the whole image; NaN where the model did not see it.
 
     ``smooth``: interpolated between the centres of the patches; otherwise each patch is one flat square.
     """
@@ -44,7 +43,7 @@ def placed(heatmap: Heatmap, span: tuple[float, float] | None = None, smooth: bo
 
 
 def colours_of(heatmap: Heatmap, colours: str) -> str:
-    """The colour map that is used: the chosen one, or the diverging one for a signed map."""
+    """Return the colour map to use: the chosen one, or the diverging one for a signed map."""
     return DIVERGING if heatmap.signed else colours
 
 
@@ -55,8 +54,11 @@ def heat_layer(
     contour: float | None = None,
     span: tuple[float, float] | None = None,
 ) -> Image.Image:
-    """The map as an RGBA picture of the original image's size: colour and alpha grow with the value, and nothing is
-    drawn outside of what the model saw. ``contour``: a line around the patches above that quantile, 0 to 1."""
+    """Return the map as an RGBA image of the original's size.
+
+    Colour and alpha grow with the value, and nothing is drawn outside of what the model saw. ``contour``: draw a line
+    around the patches above that quantile, 0 to 1.
+    """
     values = placed(heatmap, span, smooth)
     seen = ~np.isnan(values)
     values = np.nan_to_num(values)
@@ -71,14 +73,14 @@ def heat_layer(
 
 
 def overlay(image: Image.Image, heatmap: Heatmap, opacity: float = 0.6, **how) -> Image.Image:
-    """The map over the image at ``opacity`` 0..1, drawn as ``heat_layer`` does it; RGB, the image's own size."""
+    """Return the image with the map over it at ``opacity`` 0..1, RGB. ``how`` goes to ``heat_layer``."""
     layer = heat_layer(heatmap, **how)
     layer.putalpha(layer.getchannel("A").point(lambda a: round(a * opacity)))
     return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
 
 
 def _outline(picture: Image.Image, values: np.ndarray, level: float) -> None:
-    """A line where ``values`` cross ``level``, a 300th of the image wide."""
+    """Draw a line where ``values`` cross ``level``, a 300th of the image wide."""
     above = values > level
     edge = np.zeros_like(above)
     edge[:, 1:] |= above[:, 1:] != above[:, :-1]
@@ -99,7 +101,7 @@ def _cropped(heatmap: Heatmap) -> bool:
 
 
 def _frame(picture: Image.Image, box: tuple[float, float, float, float]) -> None:
-    """A dashed line around what the model saw, where preprocessing cropped the image."""
+    """Draw a dashed line around what the model saw."""
     left, top, right, bottom = box
     right, bottom = min(right, picture.width) - 1, min(bottom, picture.height) - 1
     left, top = max(left, 0), max(top, 0)
@@ -126,7 +128,7 @@ def ticks(heatmap: Heatmap, span: tuple[float, float] | None = None) -> tuple[st
 
 
 def colour_bar(heatmap: Heatmap, colours: str = COLOURS[0], length: int = 256, breadth: int = 1) -> Image.Image:
-    """The colours from the low to the high end, left to right; RGB, length x breadth pixels."""
+    """Return the colours from the low to the high end, left to right; RGB, length x breadth pixels."""
     row = matplotlib.colormaps[colours_of(heatmap, colours)](np.linspace(0, 1, length))[:, :3]
     return Image.fromarray(np.repeat((row * 255).round().astype(np.uint8)[None], breadth, 0))
 
@@ -137,7 +139,7 @@ def colour_bar(heatmap: Heatmap, colours: str = COLOURS[0], length: int = 256, b
 def figure(
     image: Image.Image, heatmap: Heatmap, caption: Sequence[str], opacity: float = 0.6, colours: str = COLOURS[0], **how
 ) -> Image.Image:
-    """The overlay with its colour bar and a caption in the picture; every figure says that it is not for diagnosis."""
+    """Return the overlay with colour bar and caption; every figure says that it is not for diagnosis."""
     scale = max(1.0, FIGURE_SIDE / max(image.size))
     over = overlay(image, heatmap, opacity, colours=colours, **how)
     over = over.resize((round(over.width * scale), round(over.height * scale)), Image.Resampling.BICUBIC)
@@ -160,7 +162,7 @@ def figure(
 
 
 def save_figure(page: Image.Image, path, caption: Sequence[str]) -> None:
-    """PNG, with the caption also as a text chunk."""
+    """Write a PNG, with the caption also as a text chunk."""
     info = PngImagePlugin.PngInfo()
     info.add_itxt("Comment", " ".join((*caption, NOTICE)))
     page.save(path, pnginfo=info)
@@ -169,7 +171,7 @@ def save_figure(page: Image.Image, path, caption: Sequence[str]) -> None:
 def sheet(
     pictures: Sequence[tuple[Image.Image, str]], columns: int = 4, side: int = 240, caption: Sequence[str] = ()
 ) -> Image.Image:
-    """A contact sheet: pictures fitted into squares of ``side`` pixels, each with a line below it."""
+    """Return a contact sheet: images fitted into squares of ``side`` pixels, each with a line below it."""
     columns = min(columns, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     font, cell, width = _font(13), side + 40, columns * (side + 8) + 8

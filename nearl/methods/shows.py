@@ -11,9 +11,7 @@ from torch import Tensor, nn
 class Shows(Enum):
     """One thing that a method can show. The value says why not where it cannot, with the names of map and method."""
 
-    TOKENS = (
-        "No map can be drawn of {title}, whose own tokens stand among the image's; look at the map before teaching."
-    )
+    TOKENS = "No map can be drawn of {title}, which adds tokens of its own to the image's; see the map before teaching."
     """The image tower's tokens are the patches of the image, in their places."""
     LINEAR = "“{name}” needs a score that is a sum over the patches, which that of {title} is not; choose another map."
     """A logit is the scale x the cosine of a class embedding and the tower's pooled tokens."""
