@@ -31,7 +31,7 @@ class Context:
     """The visitor's opaque workspace id, the only thing that Gradio keeps for a visitor."""
     changed: gr.State
     """A handler that put another adapter into use, or changed the shelf, has it among its outputs and gives it
-    `app.events.anew()`. Each tab subscribes with `.change` and redraws its own components, so that no event lists those
+    `app.events.bump()`. Each tab subscribes with `.change` and redraws its own components, so that no event lists those
     of another tab."""
     ready_prompts: dict[str, dict] = field(default_factory=dict)
     """Ready prompt sets by name, as the editor takes them."""

@@ -109,7 +109,7 @@ class Press:
     act: Act
     data: dict = field(default_factory=dict)  # the button's other data attributes and those of the part's [data-state]
     ticked: tuple[int, ...] = ()  # numbers of the ticked boxes
-    to: str = ""  # what stands in the form's field
+    to: str = ""  # the content of the form's field
 
     @classmethod
     def of(cls, event: gr.EventData) -> Press:
@@ -151,7 +151,7 @@ class Press:
 _numbers = itertools.count(1)
 
 
-def anew() -> int:
+def bump() -> int:
     """A value for `Context.changed` that it never had before."""
     return next(_numbers)
 

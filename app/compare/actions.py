@@ -94,7 +94,7 @@ def sets(workspace: Workspace, source: str) -> tuple[LabelledSet, LabelledSet | 
     if source != OWN:
         if source not in KIND_NAMES:
             raise NearlError("There is no such kind of synthetic image; choose one of those offered.")
-        data, test = gathering.drawn(source, LEARN, CHECK)
+        data, test = gathering.synthetic_task(source, LEARN, CHECK)
         return data, test, splits.plan(data.labels, given=len(test))
     data = workspace.support.data
     if data is None:

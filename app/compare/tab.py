@@ -15,7 +15,7 @@ from app.compare import actions as comparing
 from app.compare import html as compare_views
 from app.compare.actions import OWN, QUESTIONS, USUAL, WHOLE, Choice
 from app.context import DEVICE, QUIET, Context, asset_text, away, seen
-from app.events import INPUT, Components, Press, anew, guarded
+from app.events import INPUT, Components, Press, bump, guarded
 from app.examples import KIND_NAMES
 from app.html import views
 from app.visitor.workspace import Workspace
@@ -259,7 +259,7 @@ def _wire_use(ctx: Context, tab: CompareTab) -> None:
         view = comparing.current(workspace)
         name = Press.of(event).pick("method", view.folder.about.methods if view is not None else [])
         comparing.use(ctx.engine, workspace, name)
-        return {tab.used: _used(name), ctx.changed: anew()}
+        return {tab.used: _used(name), ctx.changed: bump()}
 
     tab.result.click(on_use, ctx.session, [tab.used, ctx.changed], **DEVICE)
 

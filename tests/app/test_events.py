@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
-from app.events import INPUT, Act, Components, Press, anew, guarded
+from app.events import INPUT, Act, Components, Press, bump, guarded
 from app.page import Settings, build_app
 from nearl.errors import NearlError
 
@@ -69,7 +69,7 @@ def test_components_list_what_a_handler_may_change():
         read: str = field(metadata=INPUT)
 
     assert Outer("a", {"x": "b", "y": "c"}, Inner("d"), "e").outputs == ["a", "b", "c", "d"]
-    assert anew() != anew()
+    assert bump() != bump()
 
 
 def test_no_event_lists_components_of_another_tab(tmp_path, monkeypatch):

@@ -59,7 +59,7 @@ def visit(page: Page, url: str) -> Page:
     """Open the app and wait until the model is there."""
     page.set_default_timeout(60_000)
     page.goto(url)
-    expect(page.locator("#header .model")).to_have_text("Model: clip", timeout=60_000)
+    expect(page.locator("#header .model")).to_have_text("Model: clip", timeout=LONG)
     return page
 
 

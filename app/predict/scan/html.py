@@ -38,7 +38,7 @@ def marks(record: ImageRecord, box: tuple[float, float, float, float] | None) ->
 
 
 def facts(record: ImageRecord) -> list[str]:
-    """Plane, slice, window and spacing in words, for the line under the picture."""
+    """Plane, slice, window and spacing in words, for the line under the image."""
     if record.scan is None:
         return []
     scan, view, words = record.scan, record.view, []

@@ -46,10 +46,10 @@ def gather_example(workspace: Workspace, kind: str) -> None:
         raise NearlError("Your own images are here; press “Forget these images” first.")
     if kind not in KIND_NAMES:
         raise NearlError("There is no such synthetic example; choose one of those offered.")
-    _keep(workspace, *drawn(kind, EXAMPLE_PER_CLASS, EXAMPLE_PER_CLASS), [])
+    _keep(workspace, *synthetic_task(kind, EXAMPLE_PER_CLASS, EXAMPLE_PER_CLASS), [])
 
 
-def drawn(kind: str, learn: int, check: int) -> tuple[LabelledSet, LabelledSet]:
+def synthetic_task(kind: str, learn: int, check: int) -> tuple[LabelledSet, LabelledSet]:
     """A synthetic task: `learn` images of each class to teach with, and `check` others to check on."""
     from nearl.data.phantoms.kinds import phantom_set
 

@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.utils import get_space
 
 from app.context import QUIET, Context
-from app.events import anew, guarded
+from app.events import bump, guarded
 from app.html import render, views
 from app.teach.shelf import actions as adapting
 from app.visitor.workspace import Workspace
@@ -75,7 +75,7 @@ def wire(ctx: Context, part: PublishPart, opened: gr.events.Dependency) -> None:
         workspace = ctx.workspace(key)
         found = adapting.pull(ctx.engine, workspace, repo, token.token if token else None)
         adapting.use(ctx.engine, workspace, found)
-        return {part.message: "", ctx.changed: anew()}
+        return {part.message: "", ctx.changed: bump()}
 
     @guarded(part.message)
     def on_open(profile: gr.OAuthProfile | None = None) -> dict:

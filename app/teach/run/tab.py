@@ -10,7 +10,7 @@ import gradio as gr
 from PIL import Image
 
 from app.context import DEVICE, QUIET, Context, asset_text, away, seen
-from app.events import Act, Components, Press, anew, guarded
+from app.events import Act, Components, Press, bump, guarded
 from app.html import views
 from app.teach.images.html import Thumb
 from app.teach.run import actions as teaching
@@ -191,7 +191,7 @@ def _follow(ctx: Context, part: RunPart, workspace: Workspace) -> Iterator[dict]
         if not now.finished:
             yield {part.progress: _progress(now), **({} if looks else _buttons(part, True))}
         elif looks and (now.adapter_key or workspace.shelf.in_use != in_use):
-            yield {ctx.changed: anew()}
+            yield {ctx.changed: bump()}
     yield show(part, workspace)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app.context import DEVICE, QUIET, Context, asset_text
-from app.events import GONE, Act, Components, Press, anew, guarded
+from app.events import GONE, Act, Components, Press, bump, guarded
 from app.html import views
 from app.teach.shelf import actions as adapting
 from app.teach.shelf import html as shelf_views
@@ -64,7 +64,7 @@ def wire(ctx: Context, part: ShelfPart, slot: gr.DownloadButton, download_js: st
 
         def act(workspace: Workspace, pressed: Press) -> dict:
             change(workspace, pressed.pick("item", workspace.shelf.items()).id, pressed)
-            return {ctx.changed: anew(), part.message: ""}
+            return {ctx.changed: bump(), part.message: ""}
 
         return act
 
@@ -98,7 +98,7 @@ def wire(ctx: Context, part: ShelfPart, slot: gr.DownloadButton, download_js: st
             adapting.use(ctx.engine, workspace, adapting.add(ctx.engine, workspace, path))
         finally:
             uploads.forget([path] if path else [])
-        return {session: workspace.id, ctx.changed: anew(), part.message: "", part.upload: None}
+        return {session: workspace.id, ctx.changed: bump(), part.message: "", part.upload: None}
 
     outputs = [session, ctx.changed, part.message]
     event = part.shelf.click(on_shelf, session, [*outputs, part.shelf, part.comparison, slot], **DEVICE)
