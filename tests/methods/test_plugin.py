@@ -12,10 +12,10 @@ from nearl.adapters.store import load_adapter, save_adapter
 from nearl.data.splits import plan
 from nearl.errors import NearlError
 from nearl.explain import MapRequest, Scorer, Trace, available, draw
-from nearl.methods import METHODS, make, names, recipe, restore
+from nearl.methods import METHODS, make, names, restore
 from nearl.prompts import PromptSet
 from nearl.reading.classifier import Classifier
-from nearl.runs import RunFolder, make_job, teach
+from nearl.runs import RunFolder, make_job, perform
 from tests.support.methods_data import PROMPTS, shades, task_of, taught
 
 PLUGIN = "tests.support.toy_method"
@@ -60,10 +60,11 @@ def test_it_is_read_with_and_mapped_like_the_others(plugged, tiny, tmp_path):
 
 def test_a_run_teaches_it(plugged, tiny, tmp_path):
     backbone, data = tiny("clip"), shades()
-    settings = recipe("toy", steps=10, batch_size=4, augment="none")
-    job = make_job(backbone, data, None, PROMPTS, plan(data.labels, fraction=0.4), settings, "toy")
+    settings = {"steps": 10, "batch_size": 4, "augment": "none"}
+    split = plan(data.labels, fraction=0.4)
+    job = make_job(backbone, data, None, PROMPTS, split, methods=["toy"], recipe=settings)
     run = RunFolder(tmp_path / "run").create(job)
-    for _ in run.record(teach(job, backbone)):
+    for _ in run.record(perform(job, backbone=backbone)):
         pass
     outcome = run.outcome()
     assert outcome.adapter.meta["method"] == "toy" and outcome.results["n"] == len(job.split.held)
