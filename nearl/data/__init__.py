@@ -1,1 +1,4 @@
-"""Decoding, labelled sets, splits and phantoms; knows nothing of models."""
+"""Images from untrusted files, labelled sets, splits and synthetic images. Knows nothing of models.
+
+From bottom to top: `formats`, `records`, `archives`, `sandbox`, `images`, `sets`, `splits`, `checks`, `phantoms`.
+"""

@@ -145,7 +145,7 @@ def zip_files(archive: zipfile.ZipFile, name: str) -> tuple[list[tuple[Parts, Re
     ):
         raise NearlError(f"{name} is locked with a password; make it again without one.")
     if _overlap(archive, entries):
-        raise NearlError(f"{name} has entries that lie over one another, as no honest zip has; it was refused.")
+        raise NearlError(f"{name} has overlapping entries, which no valid zip has; it was refused.")
     files: dict[Parts, Reader] = {}
     problems: list[Problem] = []
     for entry in entries:

@@ -80,7 +80,7 @@ def stored_dtype(dtype: np.dtype | type, name: str) -> str:
 
 
 def space_for(header: dict) -> np.ndarray:
-    """An empty array of the shape and dtype in a header. ValueError for a header that no honest reader sends."""
+    """An empty array of the shape and dtype in a header. ValueError for an invalid header."""
     shape, kind = header["shape"], header["kind"]
     if kind not in (PICTURE, SCAN) or header["dtype"] not in DTYPES:
         raise ValueError("unknown kind of draft")

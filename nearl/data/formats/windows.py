@@ -59,7 +59,7 @@ def auto_window(values: np.ndarray) -> Window:
 class Table:
     """A VOI lookup table (PS3.3 C.11.2.1.1)."""
 
-    first: int  # the value that the first entry stands for
+    first: int  # the value of the first entry
     entries: np.ndarray  # float64 [N]
     top: int  # the entry that is white
 

@@ -107,7 +107,7 @@ def chest_xray(rng: Rng, lesion_rng: Rng | None, size: int) -> Painted:
     image += 0.1 * ramp(y, 2.0) - 0.16 * ramp(aside - 0.72, 0.5)
 
     slim, deep = rng.uniform(0.29, 0.34), rng.uniform(0.38, 0.56)
-    lungs, raised = [], rng.uniform(0.04, 0.1)  # the picture's left dome stands higher, over the liver
+    lungs, raised = [], rng.uniform(0.04, 0.1)  # the dome at the left is higher, above the liver
     for side in (-1, 1):
         top, floor = rng.uniform(-0.8, -0.74), deep - raised * (side < 0)
         down = np.clip((y - top) / (floor - top), 0, 1)

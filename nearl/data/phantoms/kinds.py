@@ -70,7 +70,7 @@ class Phantom:
 
 
 def make_phantom(kind: str, lesion: bool, seed: int, size: int = 224) -> Phantom:
-    """Draw one phantom of size x size pixels; the same arguments always give the same picture.
+    """Draw one phantom of size x size pixels; the same arguments always give the same image.
 
     With and without a lesion, the same seed gives the same scene and noise: only the lesion differs, including its soft
     border and, in ultrasound, the shadow or brightness behind it.

@@ -130,7 +130,9 @@ def _lesion(g: Rng, shown: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarra
     outside[[0, -1]] = outside[:, [0, -1]] = True
     rho *= max(1.0, (1.04 + 0.3 * edge / r) / float(rho[outside].min()))
     down, right = np.gradient(rho, 2 / size)
-    depth = (1 - rho) / np.maximum(np.hypot(down, right), 0.6 / r)  # distance to the border, in picture units
+    depth = (1 - rho) / np.maximum(
+        np.hypot(down, right), 0.6 / r
+    )  # distance to the border, in units of half the image's side
     alpha = np.maximum(_smooth(depth, max(edge, 4 / size)) * 1.03 - 0.03, 0)
     theta = np.arctan2(y - cy, x - cx)
 

@@ -1,6 +1,6 @@
 """From files, folders and zips to drafts, in this process: what the worker runs.
 
-Every file goes to the format that recognises it (`nearl.data.formats`). One bad file is named and the rest goes on.
+Every file goes to the format that recognises it (`nearl.data.formats`). A bad file is named and the rest is read.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def resolve_splits(path: Path | str, fewest: int = 2) -> tuple[LabelledSet, Labe
 
 
 def from_files(per_class: dict[str, Sequence[Path | str]], name: str = "your images", fewest: int = 2) -> LabelledSet:
-    """Lists of image files, one per class; a zip stands for the images in it. NearlError as resolve_splits."""
+    """A set from lists of image files, one per class; zips among them are opened. NearlError as resolve_splits."""
     with ExitStack() as stack:
         problems: list[Problem] = []
         classes: dict[str, list[File]] = {}
