@@ -18,7 +18,8 @@ from nearl.errors import NearlError
 def main(path: str, every: float) -> int:
     """Work on the run in the folder ``path``, with a snapshot every ``every`` seconds. Returns 0, or 2 if it failed."""
     _settle()
-    logging.getLogger().setLevel(logging.CRITICAL)
+    logging.getLogger().setLevel(logging.CRITICAL)  # of libraries
+    logging.getLogger("nearl").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     from nearl.runs.folder import RunFolder
     from nearl.runs.teaching import perform

@@ -23,13 +23,13 @@ HELD = shades(3, seed=9)
 def methods(tiny):
     """Every method, taught for a few steps on one task."""
     task = task_of(tiny("biomedclip"))
-    return {name: taught(make(name, task), lr=1e-2) for name in [*METHODS, "nearl:image-context"]}
+    return {name: taught(make(name, task), lr=1e-2) for name in METHODS}
 
 
 # --- joint spaces -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if not METHODS[name].card.ablates])
 def test_embeddings_are_unit_and_give_the_logits_where_those_are_cosines(methods, name):
     method = methods[name]
     images, classes = method.embeddings(HELD.records)
