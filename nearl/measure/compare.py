@@ -1,8 +1,7 @@
 """Methods on the same support images: one row of results for every set, method, number of shots and seed.
 
-Rows go to ``*.jsonl`` in one folder, a file for each process, and a run that is found there is not repeated. A run that
-another process on this machine is at work on is left to it. So several commands may share a folder, and any of them
-may be killed at any time.
+Rows go to ``*.jsonl`` in one folder (`nearl.measure.results`). Finished runs are not repeated, and runs claimed by
+another process on this machine are skipped, so several commands may share a folder and be killed at any time.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from nearl.measure.fit import measure
 from nearl.measure.results import Results
 from nearl.methods import Frozen, Task, card, recipe
 from nearl.prompts import PromptSet, default_prompts, ready_sets
+from nearl.train.recipe import Recipe
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "peft", "scikit-learn", "numpy")
 HELD_OUT = 0.25  # of a set without test images
@@ -37,40 +37,44 @@ HELD_OUT = 0.25  # of a set without test images
 
 @dataclass(frozen=True)
 class Run:
-    """One row to be: plain values, so that it can be sent to another machine that sees the same ``data`` path.
-
-    ``recipe``: changes to the method's default recipe. ``prompts``: a file, "" for the set's own.
-    """
+    """What one row of results is of: plain values, so that it can be sent to another machine."""
 
     data: str
+    """Folder or zip of the set; the same path on all machines."""
     method: str
     shots: int
+    """Images of every class to teach with."""
     seed: int
+    """Of the draw of these images and of the training."""
     backbone: str = "embedded"
     weights: str = "pretrained"
     device: str = "cpu"
     prompts: str = ""
+    """File of a prompt set; "" for the set's own."""
     recipe: tuple[tuple[str, object], ...] = ()
+    """Changes to the method's default recipe."""
 
-    def settings(self):
+    def settings(self) -> Recipe:
         """The whole recipe of this run."""
         return recipe(self.method, **{**dict(self.recipe), "seed": self.seed})
 
 
 @dataclass
 class Loaded:
-    """A set as it is compared on: fixed training and test images, and prompts in the order of its classes."""
+    """A set as it is compared on."""
 
     name: str
     train: LabelledSet
     test: LabelledSet
     split: str
+    """"given" (the set has test images) or "held-out" (a fixed part of it)."""
     prompt_set: PromptSet
     frozen: Frozen
 
 
 def plan(data: Sequence[str], methods: Sequence[str], shots: Sequence[int], seeds: int, **common: object) -> list[Run]:
-    """All runs, set after set and seed after seed. NearlError for a method, number or folder that is not there."""
+    """Returns all runs, set after set and seed after seed. NearlError for a missing method or folder, or too small a
+    number."""
     for name in methods:
         card(name)
     for folder in data:
@@ -94,8 +98,8 @@ def plan(data: Sequence[str], methods: Sequence[str], shots: Sequence[int], seed
 def perform(runs: Sequence[Run], out: str | Path, say: Callable[[str], None] = lambda line: None) -> Iterator[dict]:
     """Work through the runs in this process; yields the row of every run that it finishes.
 
-    Runs that ``out`` already has, or that another process is at work on, are passed over. Stop iterating to cancel:
-    finished rows stay.
+    Runs that ``out`` already has, and runs claimed by another process, are skipped. Stop iterating to cancel: finished
+    rows stay.
     """
     results, shelf = Results(out), _SHELF
     for number, run in enumerate(runs, start=1):
@@ -184,7 +188,7 @@ class _Shelf:
         return self._set[1]
 
     def key(self, run: Run) -> str:
-        """Names a run by all that its numbers depend on, without reading an image."""
+        """Returns a key of everything that the run's figures depend on, without reading an image."""
         at = (run.data, run.prompts)
         if at not in self._prints:
             file = _prompt_file(run)
@@ -228,7 +232,7 @@ def _measure_anywhere(run: Run, key: str) -> dict:
 
 
 def finished(runs: Sequence[Run], out: str | Path) -> list[dict]:
-    """The rows that ``out`` has of these runs, method after method in the order of ``runs``."""
+    """Returns the rows that ``out`` has of these runs, method after method in the order of ``runs``."""
     keys = {_SHELF.key(run) for run in runs}
     order = {method: place for place, method in enumerate(dict.fromkeys(run.method for run in runs))}
     return sorted((row for row in Results(out).rows() if row["run"] in keys), key=lambda row: order[row["method"]])
@@ -245,7 +249,7 @@ def fingerprint(path: str | Path) -> str:
 
 
 def _prompt_file(run: Run) -> Path | None:
-    """--prompts, else the project's own prompts of a set of this name where the set has none itself."""
+    """The run's prompt file, else the project's prompts for a set of this name; None where the set has its own."""
     if run.prompts:
         return Path(run.prompts)
     if (Path(run.data) / "prompts.json").is_file():
@@ -254,7 +258,7 @@ def _prompt_file(run: Run) -> Path | None:
 
 
 def _digest(support: LabelledSet) -> str:
-    """SHA-256 (hex) over the support images' pixels and labels, whatever their order."""
+    """SHA-256 (hex) over the support images' pixels and labels, in any order."""
     pairs = sorted(f"{r.digest} {support.classes[y]}" for r, y in zip(support.records, support.labels, strict=True))
     return hashlib.sha256("\n".join(pairs).encode()).hexdigest()
 

@@ -40,7 +40,7 @@ def write(rows: Sequence[dict], folder: str | Path) -> list[Path]:
 def summary(rows: Sequence[dict], metric: str, method: str, shots: int, sets: Sequence[str]) -> list[float]:
     """The metric's mean over ``sets`` for each seed; seeds that lack one of the sets are left out.
 
-    The sets are fixed and the seeds are drawn, so an interval over these values speaks of other support images.
+    The sets are fixed and the seeds are drawn, so an interval over these values is for other support images.
     """
     found: dict[int, dict[str, float]] = {}
     for row in rows:
@@ -90,8 +90,8 @@ def as_csv(rows: Sequence[dict]) -> str:
 def curves(rows: Sequence[dict]):
     """Balanced accuracy against shots, mean over sets with intervals, every line named at its end. None without.
 
-    The lines are set apart a little at every number of shots, so that their intervals can be told from each other; an
-    interval that is far wider than all means together (two seeds) runs out of the picture.
+    The lines are offset a little at every number of shots to keep their intervals apart. An interval far wider than the
+    range of the means (two seeds) is clipped.
     """
     from matplotlib.figure import Figure
 
@@ -134,8 +134,8 @@ def ranks(rows: Sequence[dict]):
     """Average ranks over sets and shots (1 is best), methods that do not differ by Nemenyi's test joined by a bar.
 
     A block is one set at one number of shots, its seeds averaged. Blocks of one set are not independent, so the
-    distance takes the number of sets for N, which is the cautious side (our choice). None with fewer than two methods
-    or two sets that all of them have.
+    distance uses the number of sets for N, which is conservative (our choice). None with fewer than two methods, or
+    fewer than two sets that all of them have.
     """
     from matplotlib.figure import Figure
 
@@ -222,7 +222,7 @@ def _number(value: float | None) -> str:
 
 
 def _label(axes, ends: list[tuple], count: int) -> None:
-    """Names at the right of the last points, lowest first, moved apart no more than keeps them from touching."""
+    """Names at the right of the last points, lowest first, moved just far enough not to overlap."""
     low, high = axes.get_ylim()
     apart = np.arange(len(ends)) * 0.036 * (high - low)
     heights = isotonic_regression(np.array([value for value, *_ in ends]) - apart) + apart

@@ -2,8 +2,8 @@
 
 Source: Liang et al., "Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive Representation Learning",
 NeurIPS 2022, arXiv 2203.02053. They measure |mean(images) - mean(texts)| of unit embeddings and draw two principal
-components of both. Our choice: one plane for all methods, fitted to the frozen model's embeddings alone, so that what
-moves from one picture to the next is what the method moved; and class embeddings (the mean of a class's prompts) for
+components of both. Our choice: one plane for all methods, fitted to the frozen model's embeddings alone, so that
+differences between the methods' plots are due to the methods; and class embeddings (the mean of a class's prompts) for
 texts.
 """
 
@@ -30,8 +30,8 @@ class Plane:
 
     @classmethod
     def fit(cls, images: Tensor | np.ndarray, classes: Tensor | np.ndarray) -> Plane:
-        """The first two principal components of images [N, E] and classes [C, E] together, centred; each axis points
-        the way in which its largest coordinate is positive. NearlError for fewer than two points or dimensions."""
+        """Returns the plane of the first two principal components of images [N, E] and classes [C, E] together. The
+        largest coordinate of each axis is positive. NearlError for fewer than two points or dimensions."""
         points = np.concatenate([_array(images), _array(classes)])
         if min(points.shape) < 2:
             raise NearlError("Drawing the joint space takes at least two images or classes.")
@@ -45,8 +45,8 @@ class Plane:
         return (_array(x) - self.centre) @ self.axes.T
 
     def share(self, x: Tensor | np.ndarray) -> float:
-        """The share 0..1 of the scatter of x [N, E] about the centre that lies in the plane; of the points that it was
-        fitted to, the explained share of the variance."""
+        """The proportion 0..1 of the scatter of x [N, E] about the centre that lies in the plane; for the points that
+        it was fitted to, the explained variance ratio."""
         whole = np.square(_array(x) - self.centre).sum()
         return float(np.square(self.project(x)).sum() / whole) if whole > 0 else 1.0
 
@@ -57,12 +57,12 @@ def gap_length(images: Tensor | np.ndarray, classes: Tensor | np.ndarray) -> flo
 
 
 def study(methods: Mapping[str, Method], records: Sequence[ImageRecord], labels: Sequence[int]) -> list[dict]:
-    """A plain dict for each fitted method, all of one task, on the same images [N] of the classes ``labels`` [N].
+    """Returns a plain dict for each fitted method, all of one task, on the same images [N] with ``labels`` [N].
 
     "name"; "images" [[x, y]] and "classes" [[x, y]] in the frozen model's plane; "gap"; "share" of the method's points
-    in the plane (`Plane.share`); "own": mean cosine of an image to its own class, and "other": to the nearest other one
-    (None with one class); "error": a sentence, and nothing else, where a method has no such points.
-    NearlError where there is no image.
+    in the plane (`Plane.share`); "own": mean cosine of an image to its own class, and "other": to the nearest other
+    class (None with one class); where a method has no such points, only "name" and "error", a sentence. NearlError
+    where there is no image.
     """
     if not records:
         raise NearlError("There is no image to measure on.")

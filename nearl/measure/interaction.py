@@ -1,4 +1,4 @@
-"""How much of a model's answer comes of image and prompt together, and how much of either alone.
+"""How much of a model's answer results from image and prompt together, and how much from either alone.
 
 After InterSHAP (Wenderoth et al., "Measuring Cross-Modal Interactions in Multimodal Models", arXiv 2412.15828): the
 Shapley interaction index with the modalities as players. There are two, so nothing is sampled. Let v(S) be the output
@@ -16,10 +16,10 @@ a background and a hidden prompt by that of each class, and the logits are avera
 
     v(image) = mean_c L[i, c]    v(prompt) = mean_b L[b, c]    v() = mean_b,c L[b, c]
 
-so that I is the interaction of a two-way analysis of variance. Zero means that every image ranks the classes alike;
-one that neither an image nor a class has a level of its own. The set of classes stays as it is, so what a method's
-image side takes from all of its prompts at once (NEARL) counts as the image's. Of a probe, whose class is a row of
-weights and no words, the class stands for the prompt. Where L = s <f, t>, I = s <f - mean f, t - mean t>.
+so that I is the interaction of a two-way analysis of variance. A score of 0 means that every image ranks the classes
+alike, and 1 that neither images nor classes have main effects. The set of classes is fixed, so what a method's image
+side takes from all of its prompts at once (NEARL) counts as the image's. For a probe, whose class is a row of weights,
+the class stands for the prompt. Where L = s <f, t>, I = s <f - mean f, t - mean t>.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from nearl.methods import Method
 
 
 def effects(outputs: np.ndarray, background: np.ndarray | None = None) -> dict[str, float]:
-    """Of outputs [N, C] and those of the background [K, C] (default: the same): "score" as above, and the mean absolute
-    "interaction", "image" and "prompt" that it is made of. A score of 0 where nothing varies."""
+    """Returns "score" as above and the mean absolute "interaction", "image" and "prompt" behind it, of outputs [N, C]
+    and those of a background [K, C] (default: the same). The score is 0 where nothing varies."""
     outputs = np.asarray(outputs, dtype=np.float64)
     background = outputs if background is None else np.asarray(background, dtype=np.float64)
     neither = background.mean()
@@ -54,8 +54,8 @@ def effects(outputs: np.ndarray, background: np.ndarray | None = None) -> dict[s
 def interaction(
     method: Method, records: Sequence[ImageRecord], background: Sequence[ImageRecord] | None = None
 ) -> dict[str, float]:
-    """`effects` of a fitted method's logits for some images; ``background``: the images that stand for a hidden one
-    (default: the same). NearlError where there is no image."""
+    """Returns the `effects` of a fitted method's logits for some images. ``background``: the images that stand for a
+    hidden one (default: the same). NearlError where there is no image."""
     if not records or (background is not None and not background):
         raise NearlError("There is no image to measure on.")
     logits = lambda some: method.logits(some).float().cpu().numpy()  # noqa: E731

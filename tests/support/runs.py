@@ -13,7 +13,7 @@ from nearl.prompts import default_prompts
 from nearl.runs import Finished, Step, make_job
 
 CLASSES = ["one", "two"]
-PATIENCE = 120  # seconds to wait for a process on a busy machine
+PATIENCE = 240  # seconds to wait for a process on a busy machine
 QUICK = {"steps": 20, "batch_size": 8, "augment": "none", "precision": "float32"}
 
 
