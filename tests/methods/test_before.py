@@ -1,12 +1,22 @@
-"""Adapters that an earlier version wrote load and give the same probabilities."""
+"""Adapters that an earlier version wrote load and give the same probabilities, and teaching gives the same adapters."""
 
 import numpy as np
 import pytest
 
 from nearl.adapters.store import load_adapter
-from nearl.methods import card, restore
+from nearl.methods import Task, card, make, recipe, restore
 from nearl.reading.classifier import Classifier
-from tests.support.before import ADAPTERS, BEFORE, EDITED, EXPECTED, PROMPTS, adapter_folder, shades
+from tests.support.before import (
+    ADAPTERS,
+    BEFORE,
+    EDITED,
+    EXPECTED,
+    OPTIONS,
+    PROMPTS,
+    RECIPE,
+    adapter_folder,
+    shades,
+)  # fmt: skip
 
 NEW = shades(2, seed=9).records
 
@@ -29,3 +39,11 @@ def test_the_adapter_of_a_run_gives_the_same_probabilities(portable, kind):
     _, backbone = portable
     prediction = Classifier(backbone, PROMPTS, restore(backbone, load_adapter(BEFORE / "runs" / kind))).predict(NEW)
     np.testing.assert_allclose(prediction.adapted, EXPECTED[f"runs/{kind}"]["adapted"], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_teaching_gives_the_same_probabilities(portable, name):
+    method = make(name, Task(portable[1], PROMPTS, shades(4, seed=0)), **OPTIONS.get(name, {}))
+    for _ in method.fit(recipe(name, **RECIPE)):
+        pass
+    np.testing.assert_allclose(method.predict(NEW), EXPECTED[name]["adapted"], atol=1e-3)
