@@ -74,23 +74,20 @@ ARCHITECTURES = {REGISTRY["biomedclip"].source: ASSETS / "architectures" / "biom
 
 @dataclass
 class Backbone:
-    """A frozen open_clip model with the two step-through towers.
-
-    ``identity``: name, sha256 of the model configuration and a fingerprint of the weights; an adapter is bound to it.
-    ``lock``: held around every pass through the model, because explanations hook it and training shares it.
-    """
+    """A frozen open_clip model with its two step-through towers."""
 
     name: str
     model: nn.Module
     identity: dict[str, str]
+    """Name, sha256 of the configuration and a fingerprint of the weights; an adapter is bound to it."""
     vision: VisionTower
     text: TextTower
-    embed_dim: int
-    tokenizer_source: str
+    embed_dim: int  # E
+    tokenizer_source: str  # as open_clip's tokenizer factory takes it
     device: torch.device
-    weights: str = "pretrained"
-    """"pretrained" or "random"."""
+    weights: str = "pretrained"  # or "random"
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    """Held during every pass through the model, since maps hook it and training shares it."""
 
     @cached_property
     def _preprocess(self) -> tuple[Callable, Callable]:

@@ -1,6 +1,7 @@
 """Every tower family, stepped block by block, against its own encode_image and encode_text."""
 
 import shutil
+from types import SimpleNamespace
 
 import open_clip
 import pytest
@@ -8,6 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from nearl.backbones import REGISTRY, load_backbone
+from nearl.backbones.towers import VISION_TOWERS, vision_tower
+from nearl.backbones.towers.timm_vit import TimmVision
 from nearl.errors import NearlError
 from tests.support.checkpoints import FAMILIES
 
@@ -158,3 +161,34 @@ def test_embedded_backbone_loads_offline_and_steps():
 def test_families_cover_both_directions_of_unequal_depth(tiny):
     difference = {tiny(family).vision.depth - tiny(family).text.depth for family in FAMILIES}
     assert min(difference) < 0 < max(difference)
+
+
+class Foreign(TimmVision):
+    """A family of its own: a model that open_clip does not know, around timm's blocks."""
+
+    @classmethod
+    def fits(cls, model):
+        return hasattr(model, "foreign")
+
+
+@torch.no_grad()
+def test_a_family_is_one_class_and_one_registry_line(tiny):
+    backbone, images = tiny("biomedclip"), torch.randn(2, 3, 32, 32)
+    visual = SimpleNamespace(trunk=backbone.model.visual.trunk, head=backbone.model.visual.head)
+    model = SimpleNamespace(foreign=True, visual=visual)
+    with pytest.raises(NearlError, match="only a Vision Transformer"):
+        vision_tower(model)
+    VISION_TOWERS.register("foreign", Foreign)
+    tower = vision_tower(model)
+    x = tower.embed(images)
+    for k in range(tower.depth):
+        x = tower.block(k, x)
+    assert isinstance(tower, Foreign)
+    torch.testing.assert_close(tower.pool(x), backbone.model.encode_image(images), atol=1e-5, rtol=0)
+
+
+def test_what_maps_and_methods_ask_of_a_tower(backbone):
+    vision = backbone.vision
+    assert vision.heads > 0 and len(vision.blocks) == vision.depth
+    assert vision.token_pooled == (vision.cam_layer is vision.first_norm(vision.depth - 1))
+    assert not (vision.token_pooled and vision.attention_pool is not None)
