@@ -80,7 +80,7 @@ def push(
         info = _look(api, repo_id)
         names = _sizes(info).keys() if info else EMPTY
         if META not in names and not names <= EMPTY:
-            raise NearlError(f"'{repo_id}' on the Hub holds something else than an adapter; choose another name.")
+            raise NearlError(f"'{repo_id}' on the Hub holds something other than an adapter; choose another name.")
         if info and private and not info.private:
             raise NearlError(f"'{repo_id}' on the Hub is public; choose another name for a private adapter.")
         if not info:

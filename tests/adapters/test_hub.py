@@ -165,7 +165,7 @@ def test_pushing_again_updates_and_two_at_once_do_not_overwrite_each_other(hub, 
 
 def test_what_is_there_already_is_left_alone(hub, adapter):
     hub.put(REPO, {"config.json": b"{}", "model.safetensors": b"x"})
-    refused("holds something else than an adapter", push, adapter, REPO, token=ANN, endpoint=hub.url)
+    refused("other than an adapter", push, adapter, REPO, token=ANN, endpoint=hub.url)
     hub.put(REPO, {CARD: b"hello"})
     push(adapter, REPO, token=ANN, endpoint=hub.url)
     refused("is public; choose another name", push, adapter, REPO, token=ANN, private=True, endpoint=hub.url)
