@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic.dataclasses import dataclass
@@ -16,11 +15,9 @@ from pydantic.dataclasses import dataclass
 from app.visitor.disk import read_model, write_json
 from app.visitor.runs import Kind as KindName
 from app.visitor.workspace import Workspace
+from nearl import runs
 from nearl.errors import NearlError
 from nearl.runs.status import CANCELLED, CHECKING, DONE, FAILED, INTERRUPTED, TEACHING, WAITING, Status
-
-if TYPE_CHECKING:
-    from nearl.runs import RunFolder
 
 POLL_SECONDS = 0.3
 MAX_STARTS = 4  # of one run: one that takes the server down with it each time is given up
@@ -100,7 +97,7 @@ class RunView:
     def __init__(self, workspace: Workspace, kind: Kind, key: str, queue: Line | None = None):
         self.workspace, self.kind, self.key, self.queue = workspace, kind, key, queue
         self.path = workspace.path / kind.home / key
-        self.folder = _open(self.path)
+        self.folder = runs.RunFolder(self.path)
         self.notes = read_model(self.path / NOTES, Notes) or Notes()
 
     @classmethod
@@ -166,8 +163,9 @@ class RunView:
 
     @property
     def numbered_rows(self) -> list[dict] | None:
-        """Per image what was said before and after, called "image 3" or "test image 3"."""
-        return _readable(self.folder.predictions)
+        """What was read of each held-out image before and after, called "image 3" or "test image 3"; None if nothing
+        was measured."""
+        return _readable(self.folder.predictions) or None
 
     @property
     def rows(self) -> list[dict] | None:
@@ -204,9 +202,7 @@ class RunView:
         queued again. NearlError where it cannot be done."""
         if self.folder.look().state not in (DONE, CANCELLED):
             self._count_start()
-            from nearl.runs import work
-
-            if work(self.folder, lambda: self.queue.others_wait):
+            if runs.work(self.folder, lambda: self.queue.others_wait):
                 return True
         if self.kind.shelves and self.folder.look().state in (DONE, CANCELLED):
             self._shelve()
@@ -229,12 +225,6 @@ class RunView:
         if outcome.stopped != CANCELLED:
             self.workspace.shelf.use(key, outcome.adapter)
         self.note(shelf={outcome.adapter.meta["method"]: key})
-
-
-def _open(path: Path) -> RunFolder:
-    from nearl.runs import RunFolder
-
-    return RunFolder(path)
 
 
 def _readable(read: Callable):

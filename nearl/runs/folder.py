@@ -312,7 +312,7 @@ class RunFolder:
             if "total" not in plain:
                 plain |= self._of_version_0_1(plain)
             return _STATUS.validate_python(plain)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise self._damaged("status.json") from error
 
     def _of_version_0_1(self, plain: dict) -> dict:

@@ -12,6 +12,7 @@ from app.work.run import COMPARE, TEACH, RunView
 from nearl.runs.status import CANCELLED, CHECKING, DONE, FAILED, TEACHING, WAITING
 
 KEY = "0123456789abcdef"
+DONE_ONE = {"state": "done", "total": 1}
 
 
 def left(workspace, status: object, notes: object, kind=TEACH) -> RunView:
@@ -28,14 +29,27 @@ def left(workspace, status: object, notes: object, kind=TEACH) -> RunView:
 @pytest.mark.parametrize(
     ("status", "notes", "state", "key"),
     [
-        ({"state": "done"}, {"data": [], "test": [], "shelf": "fedcba9876543210"}, DONE, "fedcba9876543210"),
-        ({"state": "done"}, {"data": [], "test": [], "shelf": ""}, DONE, ""),
-        ({"state": "done"}, {"data": [], "test": []}, CHECKING, ""),  # its adapter is to be put on the shelf yet
-        ({"state": "teaching", "step": 3, "steps": 9, "later": 1}, {"starts": 1}, WAITING, ""),
-        ({"state": "waiting"}, {"cancelled": True, "extra": 1}, CANCELLED, ""),
-        ({"state": "waiting"}, {"error": "No."}, FAILED, ""),
+        (
+            DONE_ONE,
+            {"data": [], "test": [], "shelf": "fedcba9876543210"},
+            DONE,
+            "fedcba9876543210",
+        ),
+        (DONE_ONE, {"data": [], "test": [], "shelf": ""}, DONE, ""),
+        (
+            DONE_ONE,
+            {"data": [], "test": []},
+            CHECKING,
+            "",
+        ),  # its adapter is to be put on the shelf yet
+        ({"state": "teaching", "step": 3, "steps": 9, "total": 1, "later": 1}, {"starts": 1}, WAITING, ""),
+        ({"state": "waiting", "total": 1}, {"cancelled": True, "extra": 1}, CANCELLED, ""),
+        ({"state": "waiting", "total": 1}, {"error": "No."}, FAILED, ""),
         ("{", {"shelf": 7, "data": "x"}, FAILED, ""),
-        ({"state": "done"}, "[]", CHECKING, ""),
+        ("{}", {}, FAILED, ""),
+        ("[]", {}, FAILED, ""),
+        ({"state": "done"}, {}, FAILED, ""),  # its job is gone
+        (DONE_ONE, "[]", CHECKING, ""),
     ],
 )
 def test_what_an_earlier_server_left(workspace, status, notes, state, key):
@@ -45,7 +59,7 @@ def test_what_an_earlier_server_left(workspace, status, notes, state, key):
 
 
 def test_the_adapters_of_a_comparison_are_known_by_method(workspace):
-    view = left(workspace, {"state": "done"}, {"shelf": {"lora": "fedcba9876543210"}, "rows": 2}, COMPARE)
+    view = left(workspace, DONE_ONE, {"shelf": {"lora": "fedcba9876543210"}, "rows": 2}, COMPARE)
     assert view.look().state == DONE and view.notes.shelf == {"lora": "fedcba9876543210"}
     view.note(shelf={**view.notes.shelf, "nearl": KEY})
     assert RunView(workspace, COMPARE, KEY).notes.shelf == {"lora": "fedcba9876543210", "nearl": KEY}
@@ -60,7 +74,7 @@ def counting(read, reads: list):
 
 
 def test_a_poll_of_the_page_reads_the_status_once(workspace, monkeypatch):
-    view, reads = left(workspace, {"state": "waiting", "step": 3, "steps": 9}, {"data": []}), []
+    view, reads = left(workspace, {"state": "waiting", "step": 3, "steps": 9, "total": 1}, {"data": []}), []
     for name in ("read_text", "read_bytes"):
         read = getattr(Path, name)
         monkeypatch.setattr(
@@ -73,7 +87,7 @@ def test_a_poll_of_the_page_reads_the_status_once(workspace, monkeypatch):
 
 
 def test_damaged_results_are_as_none(workspace):
-    view = left(workspace, {"state": "done"}, {"shelf": ""})
+    view = left(workspace, DONE_ONE, {"shelf": ""})
     for text in ("{", "[]", '{"results": '):
         (view.path / "results.json").write_text(text)
         (view.path / "predictions.json").write_text(text)
@@ -82,7 +96,7 @@ def test_damaged_results_are_as_none(workspace):
 
 def test_watching_ends_with_the_run(workspace, monkeypatch):
     monkeypatch.setattr("app.work.run.POLL_SECONDS", 0.001)
-    view, seen = left(workspace, {"state": "waiting", "phase": ""}, {}), []
+    view, seen = left(workspace, {"state": "waiting", "phase": "", "total": 1}, {}), []
     watching = threading.Thread(target=lambda: seen.extend(view.watch()), daemon=True)
     watching.start()
     view.cancel()
