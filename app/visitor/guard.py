@@ -32,7 +32,7 @@ def keep_uploads_apart() -> None:
         first(self, *arguments, **options)
         self.sha.update(secrets.token_bytes(32))
 
-    route_utils.GradioUploadFile.__init__ = init
+    route_utils.GradioUploadFile.__init__ = init  # type: ignore[method-assign]
 
 
 class Guard:

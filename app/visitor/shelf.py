@@ -8,7 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -188,7 +188,7 @@ def _tidy(name: object) -> str:
     return " ".join(str(name or "").split())[:MAX_NAME]
 
 
-def _figures(metrics: object) -> dict | None:
+def _figures(metrics: Any) -> dict | None:
     """The Figures in what `nearl.measure.evaluate.study` wrote into an adapter; a stranger's may hold anything."""
     try:
         parts = {"before": metrics["frozen"], "after": metrics["adapted"]}

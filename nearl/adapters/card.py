@@ -10,6 +10,7 @@ import json
 import math
 import re
 import unicodedata
+from typing import Any
 
 from huggingface_hub import ModelCardData
 
@@ -237,7 +238,7 @@ def _finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value < 1e6
 
 
-def _share(value: object) -> bool:
+def _share(value: Any) -> bool:
     return _finite(value) and 0 <= value <= 1
 
 

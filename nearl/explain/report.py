@@ -72,7 +72,7 @@ def write_maps(
     maps = []
     for key, pair in drawn.items():
         if len(pair) == 2:
-            pair = [*pair, difference(*pair, MAPS[key].same_units)]
+            pair = [*pair, difference(*pair, MAPS[key].same_units)]  # type: ignore[call-arg]
         maps += [_write(classifier, record, heatmap, out, opacity, how) for heatmap in pair]
     return {"maps": maps, **found}
 

@@ -40,7 +40,7 @@ def note_familiar(
         raise NearlError(f"Telling unlike images takes {FEWEST_TO_COMPARE} held-out ones; there are {len(held)}.")
 
     def embedded(files: list[tuple[Path | int, int]]) -> Tensor:
-        records = [_record(source, *concepts[index], config) for source, index in files]
+        records = [_record(source, *concepts[index], config) for source, index in files]  # type: ignore[call-arg]
         return frozen.embed(frozen.pooled(records)).cpu()
 
     groups: dict[str, list[tuple[Path | int, int]]] = {}

@@ -47,7 +47,7 @@ def load_pool(files: list[tuple[Path | int, int]], config: dict[str, Any], side:
     symmetry = torch.tensor([("none", "horizontal", "all").index(entry.get("symmetry", "none")) for entry in entries])
     flags = [torch.tensor([bool(entry.get(key)) for entry in entries]) for key in ("colour", "stained", "cells")]
     pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    return Pool(pixels, concept, symmetry[concept], *(flag[concept] for flag in flags), details)
+    return Pool(pixels, concept, symmetry[concept], *(flag[concept] for flag in flags), details)  # type: ignore[call-arg]
 
 
 def sampling_weights(pool: Pool, config: dict[str, Any]) -> np.ndarray:

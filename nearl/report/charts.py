@@ -27,7 +27,7 @@ RAMPS = {
     "after": LinearSegmentedColormap.from_list("after", ["#ffffff", TEAL]),
 }
 NUMBERED = 12  # classes up to which the cells of a confusion matrix hold their counts
-SETTINGS = {
+SETTINGS: dict = {
     "font.family": ["DejaVu Sans"],
     "font.size": 7.5,
     "text.parse_math": False,  # a class may be called "$x"
@@ -145,7 +145,7 @@ def reliability(figure: Figure, box: Box, bins: dict[str, Sequence[dict]]) -> No
     below, lead = 0.16 * len(bins) + 0.34, 0.62
     ax = axes(figure, (left + lead, bottom + below, width - lead, height - below))
     ax.plot([0, 1], [0, 1], color=LINE, linewidth=0.8, linestyle=(0, (4, 3)))
-    looks = {
+    looks: dict[str, dict] = {
         "before": {"marker": "o", "color": SLATE, "markerfacecolor": "white", "markeredgewidth": 1.2},
         "after": {"marker": "D", "color": TEAL},
     }

@@ -75,7 +75,7 @@ class _Sheet:
 
     def recalls(self, left: float, top: float, width: float) -> float:
         """The bars by class under their heading; returns the height of both."""
-        lines = [
+        lines: list = [
             (shortened(f"{i + 1}  {self.classes[i]}", 20), *pair) for i, (_, *pair) in enumerate(self.report.recalls())
         ]
         more = ""

@@ -149,7 +149,7 @@ def make_job(
         files=files,
         split=split,
         name=data.name,
-        **{"methods": ["nearl"], **how},
+        **{"methods": ["nearl"], **how},  # type: ignore[arg-type]
     )
     for name in job.methods:
         job.recipe_of(name)

@@ -62,7 +62,7 @@ def difference(job: Job, rows: Sequence[Mapping], first: str, second: str) -> di
         return None
     if len(seeds) == 1:
         says = [np.eye(len(job.classes))[by[name][seeds[0]]["said"]] for name in (second, first)]
-        return study(*says, [job.labels[i] for i in job.held], job.classes, job.split.kind)["gain"]
+        return study(*says, [job.labels[i] for i in job.held], job.classes, job.split.kind)["gain"]  # type: ignore[call-arg]
     accuracy = {name: [by[name][seed]["metrics"]["balanced_accuracy"] for seed in seeds] for name in by}
     value, half = student(np.subtract(accuracy[first], accuracy[second]).tolist())
     return {"value": value, "interval": [value - half, value + half]}

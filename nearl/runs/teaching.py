@@ -322,7 +322,8 @@ class _Lesson:
         return Snapshot(tensors, about)
 
     def _restore(self, state: Snapshot) -> None:
-        about, parts = state.about, {"run": {}, "kept": {}}
+        about = state.about
+        parts: dict[str, dict] = {"run": {}, "kept": {}}
         for key, value in state.tensors.items():
             part, _, name = key.partition(".")
             parts[part][name] = value

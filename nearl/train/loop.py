@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -74,7 +74,7 @@ class Training:
         """Time spent so far: "forward", "backward", "optimiser" and "evaluate"."""
         return self.clock.seconds
 
-    def _run(self) -> Iterator[Progress]:
+    def _run(self) -> Generator[Progress, None, None]:
         learner, recipe, backbone, clock = self.learner, self.recipe, self.backbone, self.clock
         targets = torch.tensor(learner.labels, device=backbone.device)
         began, since, stopped = time.monotonic(), self.step, ""

@@ -112,7 +112,7 @@ class Views:
         image = self.images[i]
         if self.strength != "none":
             rng = np.random.default_rng([self.seed, v, int(self._names[i][:16], 16)])
-            image = Change.draw(image.shape[-2:], self.strength, self.flip, rng).apply(image)
+            image = Change.draw((image.shape[-2], image.shape[-1]), self.strength, self.flip, rng).apply(image)
         return self.backbone.vision.embed(self.backbone.normalise(image[None]))[0]
 
 

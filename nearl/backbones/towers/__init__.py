@@ -40,7 +40,7 @@ def vision_tower(model: nn.Module) -> VisionTower:
     """Return the view of a model's image tower. Raises NearlError where no family fits."""
     for family in VISION_TOWERS.values():
         if family.fits(model):
-            return family(model)
+            return family(model)  # type: ignore[call-arg]
     kind = type(getattr(model.visual, "trunk", model.visual)).__name__
     raise NearlError(
         f"This model sees with a {kind}, but NEARL adapts the tokens between Transformer blocks, which only a Vision "
@@ -52,7 +52,7 @@ def text_tower(model: nn.Module) -> TextTower:
     """Return the view of a model's text tower. Raises NearlError where no family fits."""
     for family in TEXT_TOWERS.values():
         if family.fits(model):
-            return family(model)
+            return family(model)  # type: ignore[call-arg]
     text = getattr(model, "text", model)
     raise NearlError(
         f"This model reads text with a {type(getattr(text, 'transformer', text)).__name__}, whose blocks NEARL cannot "
