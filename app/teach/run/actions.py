@@ -32,7 +32,7 @@ class Choice:
     """How to teach: what the page lets a visitor choose."""
 
     preset: str = "balanced"
-    """How long, as `Recipe.preset` takes it; "balanced" takes the steps of the method's own recipe."""
+    """How long, as the `preset` of a `nearl.runs.job.Job`."""
     hold_out: float = 0.25
     """Proportion of every class that is kept aside to measure with."""
     group_by: str = ""

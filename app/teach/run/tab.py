@@ -109,7 +109,7 @@ def build_result() -> dict[str, gr.Component]:
     return {"progress": progress, "cell": cell, "details": details}
 
 
-def _line(card: Card) -> str:
+def one_line(card: Card) -> str:
     """A method in one line."""
     return f"{card.title}: {card.idea.partition('. ')[0].rstrip('.')}"
 
@@ -273,10 +273,7 @@ def wire_return(
     @guarded(part.message)
     def on_open(key: str) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        methods = [
-            (f"{card.title}: {card.idea.partition('. ')[0].rstrip('.')}", card.name) for card in teaching.methods()
-        ]
-        yield {controls.method: gr.update(choices=methods)}
+        yield {controls.method: gr.update(choices=[(one_line(card), card.name) for card in teaching.methods()])}
         yield from _follow(ctx, part, workspace)
 
     @guarded(part.message)
