@@ -154,7 +154,7 @@ def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Depende
 
     def model_state() -> tuple[str, dict]:
         loading = ctx.engine.state == "loading"
-        return _header(ctx.engine), gr.Timer(active=loading)
+        return _header(ctx.engine), gr.Timer(active=loading)  # type: ignore[return-value]
 
     timer = gr.Timer(1.0)
     quiet = {**QUIET, "queue": False}

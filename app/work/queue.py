@@ -94,7 +94,7 @@ class Queue:
         with workspace.lock:
             view = RunView.latest(workspace, kind)
             if view is not None and view.queue is None and not view.finished:
-                view.queue = self
+                view.queue = self  # type: ignore[assignment]
                 self.put(view)
 
     def _work(self) -> None:

@@ -112,7 +112,7 @@ class RunView:
             if view is None and key and (workspace.path / kind.home / key / NOTES).is_file():
                 view = cls(workspace, kind, key)
                 workspace.runs.keep(kind.name, view)
-            return view
+            return view  # type: ignore[return-value]
 
     # ---- looking
 

@@ -104,7 +104,7 @@ def _method(args: argparse.Namespace) -> tuple[str, dict]:
     """The method and its options. NearlError for one that cannot be taught so."""
     from nearl.methods import card
 
-    asked = {"text_context": "image"} if args.text_context == "image" else {}
+    asked: dict = {"text_context": "image"} if args.text_context == "image" else {}
     asked |= {"orthogonal": False} if args.no_orthogonal else {}
     about = card(args.method)
     if asked and "nearl" not in (about.name, about.ablates):

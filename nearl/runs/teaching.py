@@ -175,7 +175,8 @@ class _Lesson:
         self.row: dict = {"method": name, "seed": seed}
         self.seconds = dict.fromkeys(("forward", "backward", "optimiser", "evaluate"), 0.0)
         self.seconds["decode"] = job.decode_seconds
-        self._resume, self._spent = None, 0.0
+        self._resume: Snapshot | None = None
+        self._spent = 0.0
         if state is not None:
             self._restore(state)
         self._began = self._saved = time.monotonic()

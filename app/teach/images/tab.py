@@ -139,7 +139,7 @@ def _check(workspace: Workspace, plan: Plan) -> str:
         return [*(_thumbs(workspace, g, with_class=True) for g in groups[:MOST_GROUPS]), *groups[MOST_GROUPS:]]
 
     equal = gathering.equal_images(workspace)
-    groups = image_views.equal_images(*map(drawn, equal), workspace.support.needed().classes)
+    groups = image_views.equal_images(*map(drawn, equal), workspace.support.needed().classes)  # type: ignore[call-arg]
     return image_views.check(found.sides, aside, found.cautions, found.blocking, groups, found.problems)
 
 
