@@ -1,4 +1,4 @@
-"""Take the screenshots of the README anew: `python docs/screenshots.py`. Synthetic pictures only.
+"""Take the screenshots of the README again: `python docs/screenshots.py`. Synthetic images only.
 
 Needs playwright and a chromium (NEARL_CHROMIUM, or on the path). The light ones show the tabs on a wide screen,
 the dark ones the Explain tab and a phone.
@@ -18,9 +18,9 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests"))
+sys.path.insert(0, str(HERE.parent))
 
-from app_server import serve  # noqa: E402
+from tests.support.app_server import serve  # noqa: E402
 
 COLOURS = 256  # of the saved pictures, to keep the repository small
 MINUTES = 60_000  # milliseconds
