@@ -106,7 +106,7 @@ class NearlCLIP(nn.Module):
         vision, text = backbone.vision, backbone.text
         self.total_steps = max(vision.depth, text.depth)
         self.vision_steps, self.text_steps = (_steps(tower.depth, self.total_steps) for tower in (vision, text))
-        sizes = (vision.width, text.width, self.total_steps, config.width, config.queries)
+        sizes = ((vision.width, text.width), self.total_steps, config.width, config.queries)
         if config.synergy == "static":
             self.useformer = StaticQueries(*sizes)
         else:

@@ -56,13 +56,13 @@ class USEformer(nn.Module):
     """Synergy queries S [B, M, u], stepped once per depth with blocks that all depths share.
 
     ``S_k = blocks(S_{k-1} + depth_k; context)``. Tokens, layer-normed without parameters (see OCA), enter through
-    ``in_vision`` and ``in_text``; synergy vectors leave through ``out_vision`` and ``out_text``.
+    ``in_vision`` and ``in_text``; synergy vectors leave through ``out_vision`` and ``out_text``. ``widths``: of the
+    vision and the text tower.
     """
 
     def __init__(
         self,
-        vision_width: int,
-        text_width: int,
+        widths: tuple[int, int],
         steps: int,
         width: int,
         queries: int,
@@ -71,6 +71,7 @@ class USEformer(nn.Module):
         mlp_ratio: float,
     ):
         super().__init__()
+        vision_width, text_width = widths
         self.queries = nn.Parameter(torch.randn(queries, width))
         self.depth = nn.Parameter(torch.randn(steps, width) * 0.02)
         self.in_vision = nn.Linear(vision_width, width, bias=False)
@@ -118,8 +119,9 @@ class USEformer(nn.Module):
 class StaticQueries(nn.Module):
     """Replaces the USEformer in an ablation: synergy queries [M, u] learned for each depth, which read nothing."""
 
-    def __init__(self, vision_width: int, text_width: int, steps: int, width: int, queries: int):
+    def __init__(self, widths: tuple[int, int], steps: int, width: int, queries: int):
         super().__init__()
+        vision_width, text_width = widths
         self.queries = nn.Parameter(torch.randn(steps, queries, width))
         self.out_vision = nn.Linear(width, vision_width, bias=False)
         self.out_text = nn.Linear(width, text_width, bias=False)
