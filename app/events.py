@@ -57,16 +57,23 @@ def guarded(message: gr.HTML, also: Callable[..., dict] = lambda *given: {}) -> 
         @wraps(handler)
         def once(*given: Any, **named: Any) -> dict:
             try:
-                return handler(*given, **named)
+                answer = handler(*given, **named)
             except Exception as error:
                 return failed(error, given)
+            return gr.skip() if answer == {} else answer
 
         @wraps(handler)
         def several(*given: Any, **named: Any) -> Iterator[dict]:
+            answered = False
             try:
-                yield from handler(*given, **named)
+                for answer in handler(*given, **named):
+                    answered = True
+                    yield answer
             except Exception as error:
+                answered = True
                 yield failed(error, given)
+            if not answered:  # or Gradio empties every output
+                yield gr.skip()
 
         return several if inspect.isgeneratorfunction(handler) else once
 

@@ -36,6 +36,18 @@ def test_an_exception_of_a_handler_is_said_near_its_cause_and_logged(caplog):
     assert "RuntimeError" in caplog.text and SECRET not in caplog.text + last["message"]
 
 
+def test_a_handler_without_an_answer_leaves_the_page_as_it_is():
+    @guarded("message")
+    def nothing_new(key):
+        return {}
+
+    @guarded("message")
+    def silent(key):
+        yield from ()
+
+    assert nothing_new("x") == gr.skip() and list(silent("x")) == [gr.skip()]
+
+
 def press(**data) -> Press:
     return Press.of(SimpleNamespace(_data=data))
 
