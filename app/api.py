@@ -47,7 +47,8 @@ LIGHT = {"concurrency_limit": None}
 ENDPOINTS = [
     ("predict", ["images", "prompts"], ["answer"], DEVICE),
     ("explain", ["about", "method"], ["answer", "picture"], DEVICE),
-    ("teach", ["file", "prompts", "preset", "taught"], ["answer"], LIGHT),
+    ("teach", ["file", "prompts", "preset"], ["answer"], LIGHT),
+    ("teach_with", ["file", "prompts", "preset", "taught"], ["answer"], LIGHT),
     ("compare", ["file", "kind", "methods", "shots", "seeds", "preset"], ["answer"], LIGHT),
     ("cancel", [], ["answer"], LIGHT),
     ("use_adapter", ["file"], ["answer"], DEVICE),
@@ -179,8 +180,11 @@ class Programs:
         picture = explaining.figure_of(workspace, shown, 0.6, {})
         return {"method": kind, "maps": maps, "notice": NOTICE}, picture
 
-    def teach(
-        self, workspace: Workspace, path: str | None, value: dict | None, length: str, method: str = teaching.NEARL
+    def teach(self, workspace: Workspace, path: str | None, value: dict | None, length: str) -> Iterator[dict]:
+        yield from self.teach_with(workspace, path, value, length, teaching.NEARL)
+
+    def teach_with(
+        self, workspace: Workspace, path: str | None, value: dict | None, length: str, method: str
     ) -> Iterator[dict]:
         gathering.bring(workspace, [path] if path else [], add=False)
         value = value or gathering.prompts_for(workspace).to_dict()

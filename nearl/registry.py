@@ -58,8 +58,12 @@ _loaded: set[str] = set()
 
 
 def load_plugins() -> None:
-    """Import the modules named in ``NEARL_PLUGINS``, each once."""
+    """Import the modules named in ``NEARL_PLUGINS``, each once. Raises NearlError for one that cannot be imported."""
     for name in filter(None, map(str.strip, os.environ.get(PLUGINS, "").split(","))):
         if name not in _loaded:
-            _loaded.add(name)
-            importlib.import_module(name)
+            _loaded.add(name)  # before: a plugin may look things up while it is imported
+            try:
+                importlib.import_module(name)
+            except Exception as error:
+                _loaded.discard(name)
+                raise NearlError(f"The plugin '{name}' that {PLUGINS} names cannot be imported: {error}.") from error

@@ -30,6 +30,7 @@ MARK = "The NEARL-CLIP app keeps its visitors' workspaces in this folder and del
 LOCK, WORKSPACES, UPLOADS = ".lock", "workspaces", "uploads"
 NAMES = {WORKSPACES: re.compile(r"[0-9a-f]{40}"), UPLOADS: re.compile(r"[0-9a-f]{64}|out-[0-9a-f]{32}")}
 """The names of the folders that the server makes: `folder_name`, Gradio's digests and `Workspace.folder`."""
+LOOSE = re.compile(r"tmp[a-z0-9_]{8}")  # files in `uploads` that Gradio writes while an upload arrives
 
 
 def default_root() -> Path:
@@ -91,7 +92,7 @@ class Root:
         if any(entry.name not in (LOCK, WORKSPACES, UPLOADS) for entry in self.path.iterdir()):
             return False
         folders = [path for path in (self.workspaces, self.uploads) if path.exists()]
-        return all(sum(1 for _ in path.iterdir()) == sum(1 for _ in made_here(path)) for path in folders)
+        return all({*path.iterdir()} == {*made_here(path), *_loose(path)} for path in folders)
 
     @property
     def workspaces(self) -> Path:
@@ -168,10 +169,20 @@ def made_here(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def _loose(folder: Path) -> Iterator[Path]:
+    """The files in `uploads` that uploads, complete or broken off, have left there."""
+    for path in folder.iterdir() if folder.name == UPLOADS else ():
+        if LOOSE.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            yield path
+
+
 def remove_old_uploads(uploads: Path, before: float) -> None:
     """Delete uploads and downloads last written before that time (seconds since the epoch), and empty folders as old.
-    Folders with other names, and what another thread removes meanwhile, are skipped."""
+    Files and folders with other names, and what another thread removes meanwhile, are skipped."""
     with contextlib.suppress(OSError):
+        for file in list(_loose(uploads)):
+            if _last_written(file) < before:
+                file.unlink(missing_ok=True)
         for folder in list(made_here(uploads)):
             found = [(Path(path), files) for path, _, files in os.walk(folder, topdown=False)]
             written = {path: _last_written(path) for path, _ in found}  # deleting from a folder counts as writing to it

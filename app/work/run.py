@@ -189,7 +189,10 @@ class RunView:
             write_json(self.path / NOTES, self.notes.model_dump())
 
     def cancel(self) -> None:
-        """Stop before the next step; the best weights so far are kept. A run that is still waiting never starts."""
+        """Stop before the next step; the best weights so far are kept. A run that is still waiting never starts, one
+        that has ended stays as it is."""
+        if self.finished:
+            return
         self.folder.request_cancel()
         if self.queue is None or self.queue.drop(self):
             self.note(cancelled=True)

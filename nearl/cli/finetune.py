@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> Result:
         "shots": args.shots,
         "seed": folder.about.seeds[0],
         "support_counts": meta["support_counts"],
-        "trainable_parameters": sum(value.numel() for value in outcome.adapter.state.values()),
+        "trainable_parameters": _trained(folder, outcome),
         "seconds": round(seconds, 2),
         "seconds_by_phase": {phase: round(value, 2) for phase, value in outcome.seconds.items()},
         "stopped": outcome.stopped,
@@ -68,6 +68,12 @@ def run(args: argparse.Namespace) -> Result:
     count = sum(meta["support_counts"].values())
     lines = [f"Taught with {count} images in {seconds:.0f} s; the adapter is in {args.out}."]
     return result, [*lines, *outcome_lines(outcome), NOTICE]
+
+
+def _trained(folder, outcome) -> int:
+    """The number of trained parameters; of a run that was cancelled, all that its adapter holds."""
+    measured = [row["parameters"] for row in folder.rows if "parameters" in row]
+    return measured[0] if measured else sum(value.numel() for value in outcome.adapter.state.values())
 
 
 def outcome_lines(outcome) -> list[str]:

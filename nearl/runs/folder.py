@@ -312,7 +312,7 @@ class RunFolder:
             if "total" not in plain:
                 plain |= self._of_version_0_1(plain)
             return _STATUS.validate_python(plain)
-        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise self._damaged("status.json") from error
 
     def _of_version_0_1(self, plain: dict) -> dict:
@@ -333,7 +333,7 @@ class RunFolder:
     def _job(self, images: torch.Tensor | None) -> Job:
         try:
             return Job.from_plain(json.loads(self._file("job.json").read_text(encoding="utf-8")), images)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise self._damaged("job.json") from error
 
     def _parsed(self, name: str, kind: type[BaseModel]):
@@ -348,7 +348,10 @@ class RunFolder:
             lines = self._file(name).read_text(encoding="utf-8").splitlines(keepends=True)
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        try:
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(name) from error
 
     def _text(self, name: str, text: str) -> None:
         partial = self._file(f".{name}.partial")

@@ -140,16 +140,19 @@ def test_nothing_went_wrong_on_the_server(server):
     assert "Traceback" not in server.console()
     names = {name for name in client_of(server).view_api(return_format="dict")["named_endpoints"]}
     work = {"/predict", "/explain", "/teach", "/compare", "/cancel", "/run", "/results"}
+    work |= {"/teach_with"}
     assert names == work | {"/use_adapter", "/download_adapter", "/shelf", "/use", "/rename", "/delete"}
 
 
 def test_every_method_can_be_taught(server, task):
     client = client_of(server)
-    done = client.predict(handle_file(task[1]), None, "quick", "linear-probe", api_name="/teach")
+    done = client.predict(handle_file(task[1]), None, "quick", "linear-probe", api_name="/teach_with")
     assert done["state"] == "done" and done["held_out"]["n"] == 8
     assert [item["method"] for item in client.predict(api_name="/shelf")["adapters"]] == ["linear-probe"]
     picture = next((task[0] / "test").glob("*/*.png"))
     (row,) = client.predict([handle_file(picture)], None, api_name="/predict")["predictions"]
     assert set(row["adapted"]) == {"lesion", "no lesion"}
-    refused = client.predict(handle_file(task[1]), None, "quick", "magic", api_name="/teach")
+    refused = client.predict(handle_file(task[1]), None, "quick", "magic", api_name="/teach_with")
     assert "magic" in refused["error"]
+    refused = client.predict(handle_file(task[1]), None, "quick", "zero-shot", api_name="/teach_with")
+    assert "learns nothing" in refused["error"]

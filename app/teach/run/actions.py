@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nearl.methods import Card
 
 NEARL = "nearl"
+UNTAUGHT = "zero-shot"
 BEFORE, AFTER = "before", "after"
 MOMENTS = (BEFORE, AFTER)
 REPORTS = ("html", "pdf", "csv")
@@ -63,7 +64,7 @@ def methods() -> list[Card]:
     """The cards of all methods that learn something, NEARL first; not the ablations, which are in Compare."""
     from nearl.methods import card, names
 
-    found = [card(name) for name in names() if name != "zero-shot"]
+    found = [card(name) for name in names() if name != UNTAUGHT]
     return sorted((c for c in found if not c.ablates), key=lambda c: c.name != NEARL)
 
 
@@ -75,6 +76,8 @@ def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choi
 
     NearlError with one sentence where it cannot be done.
     """
+    if choice.method == UNTAUGHT:
+        raise NearlError("Zero-shot learns nothing, so there is nothing to teach; choose another method.")
     data, test = workspace.support.needed(), workspace.support.held_out
     check_idle(workspace, TEACH)
     if blocking := gathering.check(workspace).blocking:

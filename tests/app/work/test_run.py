@@ -48,6 +48,7 @@ def left(workspace, status: object, notes: object, kind=TEACH) -> RunView:
         ("{", {"shelf": 7, "data": "x"}, FAILED, ""),
         ("{}", {}, FAILED, ""),
         ("[]", {}, FAILED, ""),
+        ("[" * 3000, {}, FAILED, ""),
         ({"state": "done"}, {}, FAILED, ""),  # its job is gone
         (DONE_ONE, "[]", CHECKING, ""),
     ],
@@ -56,6 +57,12 @@ def test_what_an_earlier_server_left(workspace, status, notes, state, key):
     now = left(workspace, status, notes).look()
     assert (now.state, now.adapter_key, now.place) == (state, key, 0)
     assert bool(now.error) == (state == FAILED)
+
+
+def test_a_run_that_has_ended_is_not_cancelled(workspace):
+    view = left(workspace, DONE_ONE, {"data": [], "test": [], "shelf": ""})
+    view.cancel()
+    assert RunView.latest(workspace, TEACH).look().state == DONE
 
 
 def test_the_adapters_of_a_comparison_are_known_by_method(workspace):
