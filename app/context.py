@@ -30,9 +30,11 @@ class Context:
     session: gr.State
     """The visitor's opaque workspace id, the only thing that Gradio keeps for a visitor."""
     changed: gr.State
-    """A handler that put another adapter into use, or changed the shelf, has it among its outputs and gives it
-    `app.events.bump()`. Each tab subscribes with `.change` and redraws its own components, so that no event lists those
-    of another tab."""
+    """Tells every tab that another adapter is in use or that the shelf is not as it was.
+
+    The handler that changed either lists this among its outputs and returns `app.events.bump()` for it. Each tab
+    listens to its `.change` and redraws its own components. So no event needs to list components of another tab.
+    """
     ready_prompts: dict[str, dict] = field(default_factory=dict)
     """Ready prompt sets by name, as the editor takes them."""
 

@@ -90,12 +90,15 @@ const row = (entry, index) => {
   ]);
 };
 
+// nearl.prompts.default_prompts calls a set that it made "class names".
+const shownName = (name) => (name === "class names" ? "Your class names" : name || "Your own");
+
 const chooser = () => {
   const keys = Object.keys(config.sets);
   if (!keys.length) return [];
   const current = keys.find((key) => config.sets[key].name === props.value?.name);
   const select = make("select", { id: `${uid}-set` });
-  if (!current) select.append(make("option", { value: "", text: props.value?.name || "Your own" }));
+  if (!current) select.append(make("option", { value: "", text: shownName(props.value?.name) }));
   keys.forEach((key) => select.append(make("option", { value: key, text: config.titles[key] })));
   select.value = current ?? "";
   select.addEventListener("change", () => {

@@ -37,6 +37,11 @@ def card(name: str) -> Card:
     return METHODS[name].card
 
 
+def title(name: str) -> str:
+    """The title of a method as people read it; the name itself where no such method is registered."""
+    return METHODS[name].card.title if name in METHODS else name
+
+
 def recipe(name: str, **changes) -> Recipe:
     """The default recipe of a method, with changes. NearlError for a missing name or an invalid value."""
     return METHODS[name].recipe(**changes)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nearl.errors import NearlError
+from nearl.methods import title as method_title
 from nearl.prompts import MAX_CLASSES
 from nearl.reading.trust import Trust
 from nearl.report.results import readable
@@ -102,7 +103,7 @@ class Report:
         images = sum(n for _, n, _ in self.taught)
         return [
             ("Model", f"{model}, frozen (weights {plain(backbone.get('weights'))[:12]})"),
-            ("Method", plain(self.meta.get("method"))),
+            ("Method", plain(method_title(str(self.meta.get("method"))))),
             ("Taught with", f"{plural(images, 'image')} in {plural(len(self.taught), 'class', 'classes')}"),
             ("Made", plain(self.meta.get("created"))[:16].replace("T", " ") + " UTC"),
             ("Licence", plain(self.meta.get("licence"))),

@@ -220,3 +220,8 @@ def test_no_cell_of_the_table_is_a_formula():
         "1.0000",
     ]
     assert unescape(html(report())).count(NOTICE) >= 2
+
+
+@pytest.mark.parametrize(("name", "shown"), [("clip-adapter", "CLIP-Adapter"), ("no-longer-there", "no-longer-there")])
+def test_a_method_is_called_by_its_title(name, shown):
+    assert dict(report(method=name).facts)["Method"] == shown

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from app.html import render
 
 MOST_CLASSES = 6  # named on the card of an adapter
+NUMBER = re.compile(r" \(\d+\)$")  # after a name that was taken
 
 
 def shelf(items: Sequence) -> str:
     """The adapters, newest first. An item has id, name, classes, created, figures, method and in_use; the buttons
     carry its place in this list."""
-    return render("teach/shelf.html", items=items, most=MOST_CLASSES)
+    return render("teach/shelf.html", items=[(item, _about(item)) for item in items])
+
+
+def _about(item: Any) -> str:
+    """The line under an adapter's name: its classes unless they are its name, when it was made, and by which method."""
+    from nearl.methods import title
+
+    classes, rest = ", ".join(item.classes[:MOST_CLASSES]), len(item.classes) - MOST_CLASSES
+    classes += f" and {rest} more" if rest > 0 else ""
+    if NUMBER.sub("", item.name) == classes:
+        classes = ""
+    created = f"{item.created[:16].replace('T', ' ')} UTC" if item.created else ""
+    return " · ".join(part for part in (classes, created, title(item.method)) if part)
 
 
 def comparison(picture: str, name: str, columns: Iterable[tuple[str, Sequence[str], Sequence[float]]]) -> str:

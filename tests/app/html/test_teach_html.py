@@ -119,3 +119,17 @@ def test_the_curve_is_thinned_and_names_its_ends():
     assert html.count(",") < 1200
     assert "from 50\u202f% to 75\u202f%" in html
     assert "<svg" not in run_views.progress("", 1, 10, None, [(1, 1.0)], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "line"),
+    [
+        ("mine", {"method": "clip-adapter"}, "a, b · 2026-11-24 00:10 UTC · CLIP-Adapter"),
+        ("mine", {"method": "no-longer-there"}, "a, b · 2026-11-24 00:10 UTC · no-longer-there"),
+        ("a, b", {}, "2026-11-24 00:10 UTC · NEARL"),
+        ("a, b (2)", {}, "2026-11-24 00:10 UTC · NEARL"),
+        ("mine", {"classes": list("abcdefgh"), "created": "", "method": ""}, "a, b, c, d, e, f and 2 more"),
+    ],
+)
+def test_an_adapter_says_its_method_and_names_its_classes_once(name, more, line):
+    assert f'<p class="quiet">{line}</p>' in shelf_views.shelf([item(name, **more)])
