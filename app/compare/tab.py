@@ -69,7 +69,7 @@ def build(ctx: Context, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
 
 def _components() -> CompareTab:
     gr.HTML(views.section("The same images, taught in different ways") + views.quiet(INTRO), js_on_load=None)
-    source = gr.Radio(SYNTHETIC, value=None, label="Images", elem_id="compare-source")
+    source = gr.Radio(SYNTHETIC, value=SYNTHETIC[0][1], label="Images", elem_id="compare-source")
     plan = gr.HTML("", js_on_load=None, elem_id="compare-plan")
     with gr.Row(elem_classes="compare-row"):
         shots = gr.Radio(SHOTS, value=Choice.shots, label="Images of each class to learn from", elem_id="compare-shots")
