@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nearl.data.phantoms.kinds import CLASSES, KINDS
 from nearl.errors import NearlError
@@ -19,6 +20,7 @@ from nearl.prompts import (
     unknown_words,
     words,
 )
+from nearl.resources import ASSETS
 
 BRAIN = PromptSet("brain", ("glioma", "other"), (("a  glioma ", "glioma\ntumour"), ("something; else",)))
 
@@ -138,7 +140,15 @@ def test_ready_sets(name):
         assert sorted(loaded.classes) == sorted(path.name for path in folder.iterdir())
 
 
-def test_every_phantom_kind_has_prompts():
+KEPT_OUT = {
+    "colon_histology", "dermoscopy_melanoma", "leukocytes_aml", "malaria_cells", "osteosarcoma_histology",
+    "skin_lesion_clinical",
+}  # fmt: skip
+
+
+def test_every_phantom_kind_and_every_set_of_the_embedded_model_has_prompts():
+    trained = yaml.safe_load((ASSETS / "pretrain" / "config.yaml").read_text(encoding="utf-8"))["sets"]
+    assert set(ready_sets()) >= set(trained) | KEPT_OUT
     for kind in KINDS:
         assert PromptSet.load(ready_sets()[f"phantom_{kind}"]).classes == CLASSES
 
