@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 
 import pytest
 from PIL import Image
@@ -20,31 +18,20 @@ from app.visitor.registry import Registry as Workspaces
 from nearl import NearlError, load_adapter, load_set, restore
 from nearl.cli.main import main
 from nearl.data.phantoms.kinds import phantom_set
-from nearl.data.sandbox.client import SHARED
 from nearl.registry import Registry
 from nearl.runs.status import DONE
 from tests.support.app_work import ended
+from tests.support.plugins import plugged
 from tests.support.toy_format import toy as toy_file
 
 METHOD, MAP = "toy", "toy-energy"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def plugged():
+def plugin():
     """The plugin, in this process, in the decoding worker and in the workers of runs; without it afterwards."""
-    modules = [f"tests.support.{name}" for name in ("toy", "toy_method")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NEARL_PLUGINS", modules[0])
-        for name in modules:
-            sys.modules.pop(name, None)
-        plugin = importlib.import_module(modules[0])
-        SHARED.close()
+    with plugged():
         yield
-        plugin.MAPS.unregister(MAP)
-        plugin.toy_method.METHODS.unregister(METHOD)
-        for name in modules:
-            sys.modules.pop(name, None)
-    SHARED.close()
 
 
 @pytest.fixture(scope="module")

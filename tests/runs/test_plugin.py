@@ -1,6 +1,5 @@
 """A method that a plugin registers goes through a run in a worker process, is saved, and is read with."""
 
-import importlib
 import json
 
 import pytest
@@ -10,11 +9,9 @@ from nearl.data.splits import plan
 from nearl.methods import METHODS, restore
 from nearl.prompts import default_prompts
 from nearl.reading.classifier import Classifier
-from nearl.registry import PLUGINS
 from nearl.runs import RunFolder, make_job, process, scores
+from tests.support.plugins import plugged
 from tests.support.runs import CLASSES, QUICK, shades
-
-TOY = "tests.support.toy"
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +19,11 @@ def backbone(tiny):
     return tiny("clip")
 
 
-@pytest.fixture(autouse=True)
-def plugin(monkeypatch):
-    """The plugin is named in the environment, which worker processes inherit."""
-    monkeypatch.setenv(PLUGINS, TOY)
-    importlib.import_module(TOY)
+@pytest.fixture(scope="module", autouse=True)
+def plugin():
+    """The toy plugin, in this process and in the workers of runs; without it afterwards."""
+    with plugged():
+        yield
 
 
 @pytest.fixture

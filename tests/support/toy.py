@@ -20,15 +20,13 @@ def energy(trace: Trace, score: Score, layer: int | None, head: int | None) -> n
     return patches.square().sum(-1).unflatten(1, trace.tower.grid).cpu().numpy()
 
 
-MAPS.register(
+ENERGY = MapCard(
     "toy-energy",
-    MapCard(
-        "toy-energy",
-        "Toy energy",
-        energy,
-        "Shows how long the token of each patch is.",
-        "It does not depend on the class.",
-        "squared length",
-        by_class=False,
-    ),
+    "Toy energy",
+    energy,
+    "Shows how long the token of each patch is.",
+    "It does not depend on the class.",
+    "squared length",
+    by_class=False,
 )
+MAPS.register("toy-energy", ENERGY)
