@@ -25,7 +25,7 @@ from nearl.train.recipe import Progress, Recipe, Snapshot
 from nearl.train.samples import Samples
 
 SMOOTHING = 0.9  # weight of the earlier value in the smoothed loss that selects the best weights (our choice)
-FEWEST_STEPS = 5  # before there are best weights
+FEWEST_STEPS = 5  # of a phase, before there are best weights of it
 
 
 class Training:
@@ -105,8 +105,8 @@ class Training:
             learner.moved(self.step)
             if not math.isfinite(value):
                 raise NearlError(f"Training broke down at step {self.step} (the loss is {value}); try a smaller lr.")
-            self._remember(value, first=self.step == start + 1)
-            if recipe.patience and self._best[2] and self.step - max(self._best[1], earliest) >= recipe.patience:
+            self._remember(value, self.step - start)
+            if recipe.patience and self.step - recipe.patience >= self._best[1] > earliest:
                 stopped = "early" if self.step < self.steps else ""
             last = self.step == self.steps or bool(stopped)
             held_out = None
@@ -138,12 +138,14 @@ class Training:
 
     # ---- best weights, snapshots -------------------------------------------------------------------------------------
 
-    def _remember(self, loss: float, first: bool) -> None:
-        if first:  # losses of different phases cannot be compared
-            self._smoothed, self._best = math.nan, (math.inf, *self._best[1:])
-        before = loss if math.isnan(self._smoothed) else self._smoothed
-        self._smoothed = SMOOTHING * before + (1 - SMOOTHING) * loss
-        if self.step >= FEWEST_STEPS and self._smoothed < self._best[0]:
+    def _remember(self, loss: float, count: int) -> None:
+        """``count``: steps of this phase so far. The first losses of a phase have equal weights in the smoothed one, so
+        that an easy batch at its start does not look like the best of all.
+        """
+        if count == 1:  # losses of different phases cannot be compared
+            self._smoothed, self._best = 0.0, (math.inf, *self._best[1:])
+        self._smoothed += max(1 - SMOOTHING, 1 / count) * (loss - self._smoothed)
+        if count >= FEWEST_STEPS and self._smoothed < self._best[0]:
             state = {name: value.detach().clone() for name, value in self.learner.learned.state_dict().items()}
             self._best = self._smoothed, self.step, state
 

@@ -113,22 +113,38 @@ def test_cancelling_keeps_the_weights_of_the_lowest_smoothed_training_loss(tiny,
     recipe = Recipe(steps=30, batch_size=8, lr=0.3, augment="none")
     method, run = started(tiny("clip"), recipe, name=name)
     phases = [phase.steps for phase in method.phases(recipe)]
-    smoothed, history, states = None, [], {}
+    losses, smoothed, history, states = [], 0.0, [], {}
     for progress in run:
         if progress.step == sum(phases[:-1]) + 1:  # the loss of another phase
-            smoothed, history = None, []
-        smoothed = progress.loss if smoothed is None else 0.9 * smoothed + 0.1 * progress.loss
+            losses, history = [], []
+        losses.append(progress.loss)
+        smoothed = np.mean(losses) if len(losses) <= 10 else 0.9 * smoothed + 0.1 * progress.loss
         states[progress.step] = version(method)
-        if progress.step >= FEWEST_STEPS:
+        if len(losses) >= FEWEST_STEPS:
             history.append((smoothed, progress.step))
         elif progress.step == 1:
             assert not run.keep_best()
-        if progress.step == 20:
+        if progress.step == 25:
             break
     run.close()
     assert run.keep_best()
     best = min(history)[1]
     assert version(method) == states[best] and method.adapter().meta["recipe"]["steps_taken"] == best
+
+
+def test_one_easy_batch_at_the_start_of_a_phase_does_not_stop_a_run_early(tiny, monkeypatch):
+    """The loss falls from there on, though never again to that of the easy batch."""
+    recipe = Recipe(steps=40, batch_size=4, lr=1e-9, augment="none", patience=20)
+    penalties = iter([4.0] + [5.0 - step / 25 for step in range(40)])
+
+    def phases(method, recipe):
+        (phase,) = known(method, recipe)
+        return [phase._replace(forward=lambda *drawn: (phase.forward(*drawn)[0], next(penalties)))]
+
+    known = type(make("clip-adapter", task_of(tiny("clip")))).phases
+    monkeypatch.setattr("nearl.methods.clip_adapter.ClipAdapter.phases", phases)
+    _, progress = finished(tiny("clip"), recipe, name="clip-adapter")
+    assert progress[-1].step == 40 and progress[-1].stopped == ""
 
 
 def test_early_stopping_looks_at_the_training_loss_alone(tiny):
