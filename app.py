@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         page = build_app(Settings(options.backbone, options.device, workspaces=options.workspaces))
     except NearlError as error:
         sys.exit(str(error))
-    page.queue(default_concurrency_limit=8, max_size=64)
+    page.queue(default_concurrency_limit=None, max_size=64)  # `app.work.lanes` limits instead
     print(f"{__doc__.splitlines()[2]} Open http://{options.host}:{options.port}", flush=True)
     page.launch(
         server_name=options.host, server_port=options.port, share=options.share, auth=options.auth, **launch_options()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import wraps
 
@@ -33,6 +33,7 @@ from app.teach.run import actions as teaching
 from app.teach.shelf import actions as adapting
 from app.visitor import uploads
 from app.visitor.workspace import Workspace
+from app.work import lanes
 from app.work.run import RunView, Shown
 from nearl import NOTICE
 from nearl.errors import NearlError
@@ -40,12 +41,11 @@ from nearl.runs.status import DONE
 
 NUMBERED = re.compile(r"image \d+( and \d+ more)?")
 FILES = ("images", "file")  # the inputs that are uploads
-DEVICE = {"concurrency_id": "device", "concurrency_limit": 4}
-LIGHT = {"concurrency_limit": None}
+DECODE, DEVICE, LIGHT = lanes.DECODE, lanes.DEVICE, lanes.LIGHT
 
-# Name of an endpoint, its inputs, what it answers, and how it is queued. What it does is the method of that name.
+# Name of an endpoint, its inputs, what it answers, and its lane. What it does is the method of that name.
 ENDPOINTS = [
-    ("predict", ["images", "prompts"], ["answer"], DEVICE),
+    ("predict", ["images", "prompts"], ["answer"], DECODE),
     ("explain", ["about", "method"], ["answer", "picture"], DEVICE),
     ("teach", ["file", "prompts", "preset"], ["answer"], LIGHT),
     ("teach_with", ["file", "prompts", "preset", "taught"], ["answer"], LIGHT),
@@ -83,13 +83,13 @@ def build(ctx: Context) -> None:
         "seeds": gr.Number(1, label="random draws of training images", precision=0, visible=False),
     }
     trigger, programs = gr.Button(visible=False), Programs(ctx)
-    for name, given, answered, how in ENDPOINTS:
+    for name, given, answered, lane in ENDPOINTS:
         trigger.click(
             _endpoint(ctx, getattr(programs, name), given, answered),
             [ctx.session, *(fields[key] for key in given)],
             [ctx.session, *(fields[key] for key in answered)],
             api_name=name,
-            **how,
+            concurrency_id=lane,
         )
 
 
@@ -121,24 +121,24 @@ def _endpoint(ctx: Context, work: Callable, given: list[str], answered: list[str
             uploads.forget(files(values))
 
     @wraps(work)
-    def several(key: str, *values: object) -> Iterator[tuple]:
-        workspace = ctx.programs(key)
+    async def several(key: str, *values: object) -> AsyncIterator[tuple]:
+        workspace = await ctx.run(LIGHT, ctx.programs, key)
         try:
-            for answer in work(workspace, *values):
+            async for answer in work(workspace, *values):
                 yield outputs(workspace, answer)
         except Exception as error:
             yield outputs(workspace, failed(error, values))
         finally:
             uploads.forget(files(values))
 
-    return several if inspect.isgeneratorfunction(work) else once
+    return several if inspect.isasyncgenfunction(work) else once
 
 
 class Programs:
     """What the endpoints do. Every method takes the client's workspace, then its inputs in the order of ENDPOINTS."""
 
     def __init__(self, ctx: Context):
-        self.engine = ctx.engine
+        self.ctx, self.engine = ctx, ctx.engine
 
     def predict(self, workspace: Workspace, paths: list[str] | None, value: dict | None) -> dict:
         reading.bring(workspace, uploads.neutral(paths or []))
@@ -180,33 +180,41 @@ class Programs:
         picture = explaining.figure_of(workspace, shown, 0.6, {})
         return {"method": kind, "maps": maps, "notice": NOTICE}, picture
 
-    def teach(self, workspace: Workspace, path: str | None, value: dict | None, length: str) -> Iterator[dict]:
-        yield from self.teach_with(workspace, path, value, length, teaching.NEARL)
+    async def teach(
+        self, workspace: Workspace, path: str | None, value: dict | None, length: str
+    ) -> AsyncIterator[dict]:
+        async for facts in self.teach_with(workspace, path, value, length, teaching.NEARL):
+            yield facts
 
-    def teach_with(
+    async def teach_with(
         self, workspace: Workspace, path: str | None, value: dict | None, length: str, method: str
-    ) -> Iterator[dict]:
-        gathering.bring(workspace, [path] if path else [], add=False)
-        value = value or gathering.prompts_for(workspace).to_dict()
-        run = teaching.start(
-            self.engine, workspace, value, teaching.Choice(preset=length, method=method or teaching.NEARL)
-        )
-        for now in run.watch():
-            yield _run_facts(workspace, run, now)
+    ) -> AsyncIterator[dict]:
+        def start() -> RunView:
+            gathering.bring(workspace, [path] if path else [], add=False)
+            prompts = value or gathering.prompts_for(workspace).to_dict()
+            choice = teaching.Choice(preset=length, method=method or teaching.NEARL)
+            return teaching.start(self.engine, workspace, prompts, choice)
 
-    def compare(
+        run = await self.ctx.run(DECODE, start)
+        async for now in run.follow():
+            yield await self.ctx.run(LIGHT, _run_facts, workspace, run, now)
+
+    async def compare(
         self, workspace: Workspace, path: str | None, kind: str, names: str, shots: float, seeds: float, length: str
-    ) -> Iterator[dict]:
-        asked = comparing.Choice(kind or comparing.OWN, _listed(names), int(shots), int(seeds), length)
-        known = {card.name for _, cards in comparing.cards() for card in cards}
-        if wrong := [name for name in asked.methods if name not in known]:
-            raise NearlError(f"There is no method called '{wrong[0]}'; choose among {', '.join(sorted(known))}.")
-        if path:
-            gathering.bring(workspace, [path], add=False)
-        run = comparing.start(self.engine, workspace, asked)
-        for now in run.watch():
+    ) -> AsyncIterator[dict]:
+        def start() -> RunView:
+            asked = comparing.Choice(kind or comparing.OWN, _listed(names), int(shots), int(seeds), length)
+            known = {card.name for _, cards in comparing.cards() for card in cards}
+            if wrong := [name for name in asked.methods if name not in known]:
+                raise NearlError(f"There is no method called '{wrong[0]}'; choose among {', '.join(sorted(known))}.")
+            if path:
+                gathering.bring(workspace, [path], add=False)
+            return comparing.start(self.engine, workspace, asked)
+
+        run = await self.ctx.run(DECODE, start)
+        async for now in run.follow():
             facts = {"state": now.state, "place": now.place, "at_work": now.method or None, "error": now.error or None}
-            yield facts | {"methods": comparing.lines(run), "notice": NOTICE}
+            yield facts | {"methods": await self.ctx.run(LIGHT, comparing.lines, run), "notice": NOTICE}
 
     def cancel(self, workspace: Workspace) -> dict:
         found = [work for work in (teaching.current(workspace), comparing.current(workspace)) if work is not None]

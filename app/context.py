@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TypeVar
 
 import gradio as gr
 from gradio.context import LocalContext
@@ -13,8 +15,11 @@ from gradio.context import LocalContext
 from app.engine import Engine
 from app.visitor.pages import Pages
 from app.visitor.workspace import Workspace
+from app.work import lanes
 from nearl.prompts import PromptSet, ready_sets
 from nearl.resources import ASSETS
+
+T = TypeVar("T")
 
 PAGE = ASSETS / "page"
 
@@ -52,16 +57,29 @@ class Context:
         self.engine.imported.wait()
         return self.pages.workspace(None, key)
 
+    async def run(self, lane: str, work: Callable[..., T], *given: object) -> T:
+        """What `work` returns, called in a thread when it is the visitor's turn in a lane of `app.work.lanes`.
+
+        An event that waits for a run is asynchronous, so that it holds no thread, and does with this what takes time.
+        """
+        return await self.engine.lanes.run(lane, whose(LocalContext.request.get(None)), work, *given)
+
     @property
     def default_prompts(self) -> dict | None:
         return self.ready_prompts.get(FIRST_SET)
+
+
+def whose(request: gr.Request | None) -> str:
+    """Who sent a request, for taking turns: the session of a page or program, else its address."""
+    return str(getattr(request, "session_hash", None) or getattr(getattr(request, "client", None), "host", ""))
 
 
 # What every event of the page has in common. `show_progress_on`: Gradio tells each of these components, and each of an
 # event's outputs where it is not given, that an answer has come, and runs a clock in it until the last one has; with
 # dozens of outputs and two answers a second a phone then does nothing else.
 QUIET = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
-DEVICE = {**QUIET, "concurrency_id": "device", "concurrency_limit": 4}
+DEVICE = {**QUIET, "concurrency_id": lanes.DEVICE}
+DECODE = {**QUIET, "concurrency_id": lanes.DECODE}  # reads files first
 
 
 def away(*classes: str) -> list[str]:

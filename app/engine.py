@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from app.work.lanes import Lanes
 from app.work.queue import Queue
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet, ready_sets
@@ -51,7 +52,7 @@ ZERO_GPU = "SPACES_ZERO_GPU"  # set in the environment of such a Space
 
 
 class Engine:
-    """Loads the backbone in the background; holds its lock and the queue of long work.
+    """Loads the backbone in the background; holds its lock, the queue of long work and the lanes of short work.
 
     A model that cannot be loaded, for example without a network, is replaced by the embedded one; `notice` then says
     why. Hold `device_lock` around every pass through the model. `imported` is set once the packages that the tabs use
@@ -61,7 +62,7 @@ class Engine:
     def __init__(self, name: str = "embedded", device: str = "auto", weights: str = "pretrained"):
         self.name, self.device, self.weights = name, device, weights
         self.device_lock = DeviceLock()
-        self.queue = Queue()
+        self.queue, self.lanes = Queue(), Lanes()
         self.imported, self._ready = threading.Event(), threading.Event()
         self._backbone: Backbone | None = None
         self._error = self.notice = ""

@@ -9,12 +9,13 @@ import inspect
 import itertools
 import logging
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from functools import wraps
 from typing import Any, TypeVar
 
+import anyio.to_thread
 import gradio as gr
 
 from app.html import views
@@ -75,6 +76,21 @@ def guarded(message: gr.HTML, also: Callable[..., dict] = lambda *given: {}) -> 
             if not answered:  # or Gradio empties every output
                 yield gr.skip()
 
+        @wraps(handler)
+        async def waiting(*given: Any, **named: Any) -> AsyncIterator[dict]:
+            answered = False
+            try:
+                async for answer in handler(*given, **named):
+                    answered = True
+                    yield answer
+            except Exception as error:
+                answered = True
+                yield await anyio.to_thread.run_sync(failed, error, given)
+            if not answered:
+                yield gr.skip()
+
+        if inspect.isasyncgenfunction(handler):
+            return waiting
         return several if inspect.isgeneratorfunction(handler) else once
 
     return decorate

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 import threading
 from dataclasses import dataclass
 
+import anyio
 import gradio as gr
 
 from app import api
 from app.about import tab as about
 from app.compare import tab as compare
-from app.context import PAGE, QUIET, Context, asset_text, load_ready_prompts
+from app.context import PAGE, QUIET, Context, asset_text, load_ready_prompts, whose
 from app.engine import ZERO_GPU, Engine
 from app.explain import tab as explain
 from app.html import views
@@ -25,12 +27,14 @@ from app.visitor import guard
 from app.visitor.disk import Root, default_root, remove_old_uploads
 from app.visitor.pages import Pages
 from app.visitor.registry import Registry
+from app.work import lanes
 from nearl.errors import NearlError
 
 log = logging.getLogger("nearl.app")
 
 TITLE = "NEARL-CLIP"
 UPLOAD_LIMIT = "256mb"
+MAX_EVENTS = 1024  # going on or waiting, of all visitors; a page that follows two runs has two
 CACHE_SECONDS = (600, 3600)  # look every ten minutes for uploaded files older than an hour, and delete them
 
 # The id of the workspace is kept by the browser, so that a reload, a second tab and a restarted server find it again.
@@ -57,13 +61,31 @@ class Settings:
 
 
 class Page(gr.Blocks):
-    """Blocks whose answers reach the page whole, each once.
+    """Blocks in which visitors take turns, and whose answers reach the page whole, each once.
+
+    A handler that is an ordinary function holds a thread: it waits for the visitor's turn in its lane first, which the
+    event's `concurrency_id` names. An asynchronous one waits for runs and holds none.
 
     Gradio sends the difference from the previous answer, and the page applies it to that answer, which it may not have
     shown yet: of two answers that arrive together the first is lost. At the end of an event Gradio sends the last
     answer again, over anything changed since. Here each answer is whole, and nothing follows the last one, except for
     programs, which ask for it.
     """
+
+    lanes: lanes.Lanes
+
+    async def call_function(self, block_fn, processed_input, iterator=None, requests=None, *more, **named):
+        call = super().call_function
+        if inspect.iscoroutinefunction(block_fn.fn) or inspect.isasyncgenfunction(block_fn.fn):
+            return await call(block_fn, processed_input, iterator, requests, *more, **named)
+        try:
+            async with self.lanes.turn(block_fn.concurrency_id, whose(requests)):
+                return await call(block_fn, processed_input, iterator, requests, *more, **named)
+        except NearlError as error:  # of the lane: handlers answer with their own errors
+            raise gr.Error(str(error), print_exception=False) from None
+
+    def create_limiter(self):
+        self.limiter = anyio.CapacityLimiter(lanes.THREADS)  # `max_threads` counts those that wait, too
 
     def handle_streaming_diffs(self, block_fn, data, session_hash, run, final, simple_format=False):
         if session_hash is None or run is None:
@@ -92,6 +114,7 @@ def build_app(settings: Settings) -> gr.Blocks:
     registry.sweep_regularly()
     threading.Thread(target=_recover, args=(engine, registry), name="recover", daemon=True).start()
     with Page(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS) as app:
+        app.lanes = engine.lanes
         session = gr.State(None)
         ctx = Context(engine, Pages(registry), session, gr.State(0), load_ready_prompts())
         header = gr.HTML(_header(engine), js_on_load=None, elem_id="header")
@@ -176,6 +199,7 @@ def launch_options() -> dict:
         "footer_links": [],
         "run_history": False,
         "enable_monitoring": False,
+        "max_threads": MAX_EVENTS,
         "ssr_mode": False,
         "pwa": False,
         "mcp_server": False,

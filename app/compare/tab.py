@@ -5,7 +5,7 @@ The comparison belongs to the workspace: a page that is reloaded, or a second on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -19,6 +19,7 @@ from app.events import INPUT, Components, Press, bump, guarded
 from app.examples import KIND_NAMES
 from app.html import views
 from app.visitor.workspace import Workspace
+from app.work import lanes
 from app.work.run import RunView, Shown
 from nearl.errors import NearlError
 from nearl.runs.status import CANCELLED, FAILED
@@ -32,7 +33,6 @@ INTRO = (
     "Every method gets the same images to learn from and the same prompts, and is measured on the same images that "
     "none of them learned from."
 )
-LONG = {**QUIET, "concurrency_limit": None}  # follows a run and does not use the device itself
 
 
 @dataclass
@@ -194,14 +194,14 @@ def _used(name: str) -> str:
 # ---- events
 
 
-def _follow(tab: CompareTab, workspace: Workspace) -> Iterator[dict]:
+async def _follow(ctx: Context, tab: CompareTab, workspace: Workspace) -> AsyncIterator[dict]:
     """Show the comparison until it has ended; at once if there is none or it has ended already."""
-    view = comparing.current(workspace)
+    view = await ctx.run(lanes.LIGHT, comparing.current, workspace)
     if view is None:
-        yield _show(tab, workspace)
+        yield await ctx.run(lanes.LIGHT, _show, tab, workspace)
         return
-    for now in view.watch():
-        yield _shown(tab, view, now)
+    async for now in view.follow():
+        yield await ctx.run(lanes.LIGHT, _shown, tab, view, now)
 
 
 def _wire_run(ctx: Context, tab: CompareTab) -> None:
@@ -211,23 +211,26 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
         view = comparing.current(ctx.workspace(key))
         return _buttons(tab, view is not None and not view.finished)
 
-    def begin(key: str, choice: Choice) -> Iterator[dict]:
-        workspace = ctx.workspace(key)
+    async def begin(key: str, choice: Choice) -> AsyncIterator[dict]:
+        workspace = await ctx.run(lanes.LIGHT, ctx.workspace, key)
         yield {session: workspace.id, tab.message: "", tab.compare: gr.update(interactive=False)}
-        comparing.start(ctx.engine, workspace, choice)
+        await ctx.run(lanes.DEVICE, comparing.start, ctx.engine, workspace, choice)
         yield {tab.folded: gr.update(open=False)}
-        yield from _follow(tab, workspace)
+        async for shown in _follow(ctx, tab, workspace):
+            yield shown
 
     @guarded(tab.message, again)
-    def on_compare(key: str, cards: dict | None, *values) -> Iterator[dict]:
-        yield from begin(key, _choice((cards or {}).get("ticked", []), values))
+    async def on_compare(key: str, cards: dict | None, *values) -> AsyncIterator[dict]:
+        async for shown in begin(key, _choice((cards or {}).get("ticked", []), values)):
+            yield shown
 
     def asker(ablation: str) -> Callable:
         @guarded(tab.message, again)
-        def on_question(key: str, _: dict | None, *values) -> Iterator[dict]:
+        async def on_question(key: str, _: dict | None, *values) -> AsyncIterator[dict]:
             methods = [WHOLE, ablation]
             yield {tab.methods: _methods(methods)}
-            yield from begin(key, _choice(methods, values))
+            async for shown in begin(key, _choice(methods, values)):
+                yield shown
 
         return on_question
 
@@ -243,12 +246,12 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
         return {tab.plan: _plan(ctx.workspace(key), source), tab.message: ""}
 
     inputs, outputs = [session, tab.methods, *tab.controls], [session, *tab.outputs]
-    tab.compare.click(on_compare, inputs, outputs, **LONG)
+    tab.compare.click(on_compare, inputs, outputs, **QUIET)
     for name, button in tab.questions.items():
-        button.click(asker(name), inputs, outputs, **LONG)
+        button.click(asker(name), inputs, outputs, **QUIET)
     for button in (tab.compare, *tab.questions.values()):
         button.click(None, js=SHOW, api_visibility="private")
-    tab.cancel.click(on_cancel, session, [tab.cancel, tab.message], **LONG)
+    tab.cancel.click(on_cancel, session, [tab.cancel, tab.message], **QUIET)
     tab.source.input(on_source, [session, tab.source], [tab.plan, tab.message], **QUIET)
 
 
@@ -268,23 +271,35 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.eve
     """A page that is reloaded, or a second one, shows the comparison as it is and goes on watching it."""
 
     @guarded(tab.message)
-    def on_open(key: str) -> Iterator[dict]:
-        """The cards of methods are unfolded until there is a comparison; then they are folded, ticked as they were."""
+    def at_first(key: str) -> tuple[Workspace, dict]:
         workspace = ctx.workspace(key)
         view = comparing.current(workspace)
         ticked = view.folder.about.methods if view is not None else USUAL
         cards = {tab.methods: _methods(ticked), tab.folded: gr.update(open=view is None)}
-        yield {**_sources(tab, workspace), **cards}
-        yield from _follow(tab, workspace)
+        return workspace, {**_sources(tab, workspace), **cards}
 
-    @guarded(tab.message)
-    def on_select(key: str, source: str) -> Iterator[dict]:
-        """What may have changed elsewhere; nothing that a visitor may be about to change in this tab."""
+    def again(key: str, source: str) -> tuple[Workspace, bool, dict]:
         workspace = ctx.workspace(key)
         view = comparing.current(workspace)
-        yield {**_sources(tab, workspace, source), **_show(tab, workspace)}
-        if view is not None and not view.finished:
-            yield from _follow(tab, workspace)
+        busy = view is not None and not view.finished
+        return workspace, busy, {**_sources(tab, workspace, source), **_show(tab, workspace)}
 
-    opened.then(on_open, ctx.session, tab.outputs, **LONG)
-    tab_item.select(on_select, [ctx.session, tab.source], tab.outputs, trigger_mode="once", **LONG)
+    @guarded(tab.message)
+    async def on_open(key: str) -> AsyncIterator[dict]:
+        """The cards of methods are unfolded until there is a comparison; then they are folded, ticked as they were."""
+        workspace, shown = await ctx.run(lanes.LIGHT, at_first, key)
+        yield shown
+        async for shown in _follow(ctx, tab, workspace):
+            yield shown
+
+    @guarded(tab.message)
+    async def on_select(key: str, source: str) -> AsyncIterator[dict]:
+        """What may have changed elsewhere; nothing that a visitor may be about to change in this tab."""
+        workspace, busy, shown = await ctx.run(lanes.LIGHT, again, key, source)
+        yield shown
+        if busy:
+            async for shown in _follow(ctx, tab, workspace):
+                yield shown
+
+    opened.then(on_open, ctx.session, tab.outputs, **QUIET)
+    tab_item.select(on_select, [ctx.session, tab.source], tab.outputs, trigger_mode="once", **QUIET)

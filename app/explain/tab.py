@@ -235,7 +235,7 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
         wire(part.input, show)
     wire(tab.method.input, on_method)
     wire(tab.filmstrip.click, on_pick)
-    drawing = {"trigger_mode": "always_last", "concurrency_limit": None, **QUIET}
+    drawing = {"trigger_mode": "always_last", **QUIET}
     for part in (tab.colours, tab.smooth, tab.contour):
         part.input(redraw, [session, *values], [tab.stage, tab.download, tab.message], **drawing)
     tab.strength.input(resave, [session, *values], [tab.download, tab.message], **drawing)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import gradio as gr
 
-from app.context import DEVICE, MAP_CONTROLS, QUIET, SET_STRENGTH, Context, asset_text, away, prompt_editor, seen
+from app.context import DECODE, DEVICE, MAP_CONTROLS, SET_STRENGTH, Context, asset_text, away, prompt_editor, seen
 from app.events import INPUT, Components, Press, guarded
 from app.examples import Example, example_list
 from app.html import render, views
@@ -220,11 +220,11 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
     def on_map(key: str, when: str, about: str) -> dict:
         return _map(ctx, tab, ctx.workspace(key), MapChoice(when, about))
 
-    def wire(trigger: Callable, fn: Callable, inputs: list) -> gr.events.Dependency:
-        return trigger(fn, [session, *inputs], outputs, trigger_mode="always_last", **DEVICE)
+    def wire(trigger: Callable, fn: Callable, inputs: list, lane: dict = DEVICE) -> gr.events.Dependency:
+        return trigger(fn, [session, *inputs], outputs, trigger_mode="always_last", **lane)
 
     for event in (
-        wire(tab.upload.upload, on_upload, [tab.upload, confirmed, tab.editor, *chosen]),
+        wire(tab.upload.upload, on_upload, [tab.upload, confirmed, tab.editor, *chosen], DECODE),
         wire(tab.examples.click, on_example, [tab.when]),
         wire(tab.reading.click, on_closer, [tab.when]),
     ):
@@ -295,4 +295,4 @@ def _wire_return(ctx: Context, tab: PredictTab, opened: gr.events.Dependency) ->
     shown = gr.State("")  # the id of the adapter that this page was last read with
     outputs = [shown, *tab.outputs]
     ctx.changed.change(on_changed, [ctx.session, shown], outputs, trigger_mode="always_last", **DEVICE)
-    opened.then(on_open, ctx.session, outputs, concurrency_limit=None, **QUIET)
+    opened.then(on_open, ctx.session, outputs, **DEVICE)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("nearl.app")
 
-MAX_WAITING = 24  # runs in the queue
+MAX_WAITING = 64  # runs in the queue
 FAULT = "Teaching stopped because of a fault on the server; the details are in its log."
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -15,11 +14,11 @@ from pydantic.dataclasses import dataclass
 from app.visitor.disk import read_model, write_json
 from app.visitor.runs import Kind as KindName
 from app.visitor.workspace import Workspace
+from app.work.watch import Watch
 from nearl import runs
 from nearl.errors import NearlError
 from nearl.runs.status import CANCELLED, CHECKING, DONE, FAILED, INTERRUPTED, TEACHING, WAITING, Status
 
-POLL_SECONDS = 0.3
 MAX_STARTS = 4  # of one run: one that takes the server down with it each time is given up
 NOTES = "app.json"  # beside the files of nearl.runs
 
@@ -99,6 +98,7 @@ class RunView:
         self.path = workspace.path / kind.home / key
         self.folder = runs.RunFolder(self.path)
         self.notes = read_model(self.path / NOTES, Notes) or Notes()
+        self._watch = Watch(self.look)
 
     @classmethod
     def new(cls, workspace: Workspace, kind: Kind, queue: Line) -> RunView:
@@ -143,18 +143,9 @@ class RunView:
         """Whether it has ended; for whoever needs no more than that."""
         return self.look().finished
 
-    def watch(self) -> Iterator[Shown]:
-        """Yield what is to be shown whenever the run has moved, until it has ended; the last one has ended."""
-        seen = None
-        while True:
-            now = self.look()
-            mark = replace(now, seconds_left=None)
-            if mark != seen:
-                seen = mark
-                yield now
-            if now.finished:
-                return
-            time.sleep(POLL_SECONDS)
+    def follow(self) -> AsyncIterator[Shown]:
+        """What is to be shown whenever the run has moved, until it has ended; see `Watch.follow`."""
+        return self._watch.follow()
 
     @property
     def results(self) -> dict | None:

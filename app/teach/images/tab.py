@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import gradio as gr
 
-from app.context import QUIET, Context, asset_text, away, prompt_editor, seen
+from app.context import DECODE, QUIET, Context, asset_text, away, prompt_editor, seen
 from app.events import INPUT, Act, Components, Press, guarded
 from app.examples import KIND_NAMES
 from app.html import views
@@ -213,13 +213,13 @@ def wire(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component]) -> None:
         workspace = ctx.workspace(key)
         return {part.message: ""} if workspace.support.data is None else {part.check: _check(workspace, Plan.of(*plan))}
 
-    once = {**QUIET, "trigger_mode": "once"}
+    once, files = ({**lane, "trigger_mode": "once"} for lane in (QUIET, DECODE))
     last = {**QUIET, "trigger_mode": "always_last"}
     part.choice.input(on_choice, part.choice, outputs, **last)
     part.kind.input(on_kind, [session, part.kind, *plan], outputs, **last)
     by_class = [session, part.name, part.files, part.editor, *plan]
-    gr.on([part.files.upload, part.name.submit, part.name.blur], on_files, by_class, outputs, **once)
-    part.zip.upload(on_zip, [session, part.zip, part.editor, *plan], outputs, **once)
+    gr.on([part.files.upload, part.name.submit, part.name.blur], on_files, by_class, outputs, **files)
+    part.zip.upload(on_zip, [session, part.zip, part.editor, *plan], outputs, **files)
     for shown in (part.set, part.check):
         shown.click(on_press, [session, part.editor, *plan], outputs, **once)
     hold_out, group_by = plan
@@ -233,7 +233,7 @@ def wire_return(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], op
     def on_open(key: str, *plan) -> dict:
         return show(part, ctx.workspace(key), Plan.of(*plan))
 
-    opened.then(on_open, [ctx.session, *plan], part.outputs, concurrency_limit=None, **QUIET)
+    opened.then(on_open, [ctx.session, *plan], part.outputs, **QUIET)
 
 
 def _opened(pressed: Press) -> tuple[int | None, int]:

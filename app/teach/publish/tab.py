@@ -13,6 +13,7 @@ from app.events import bump, guarded
 from app.html import render, views
 from app.teach.shelf import actions as adapting
 from app.visitor.workspace import Workspace
+from app.work import lanes
 from nearl.errors import NearlError
 
 WORDS = (
@@ -20,7 +21,7 @@ WORDS = (
     "names, prompts, the number of images, figures, and averages of image features; no images and no file names. "
     "Signing in reloads the page; inside a frame it may begin in an empty workspace, so download your adapter first."
 )
-HUB = {**QUIET, "concurrency_id": "hub", "concurrency_limit": 4}  # waits for the network, not for the device
+HUB = {**QUIET, "concurrency_id": lanes.HUB}  # waits for the network, not for the device
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from app.teach.run import actions as teaching
 from app.teach.run import html as run_views
 from app.teach.run.actions import AFTER, MOMENTS, NEARL, REPORTS, Choice
 from app.visitor.workspace import Workspace
+from app.work import lanes
 from app.work.run import RunView, Shown
 from nearl.errors import NearlError
 
@@ -27,7 +28,6 @@ PRESETS = [("Quick", "quick"), ("Balanced", "balanced"), ("Thorough", "thorough"
 AUGMENT = [("None", "none"), ("Gentle", "gentle"), ("Strong", "strong")]
 SHOW_PROGRESS = "() => { document.getElementById('progress').scrollIntoView({ block: 'nearest' }); }"
 SHOW_CELL = "() => { document.querySelector('#cell section, #cell .note')?.scrollIntoView({ block: 'nearest' }); }"
-LONG = {**QUIET, "concurrency_limit": None}  # follows a run and does not use the device itself
 
 
 @dataclass
@@ -184,15 +184,22 @@ def _mistakes(workspace: Workspace, run: RunView) -> list[Thumb]:
     return found
 
 
-def _follow(ctx: Context, part: RunPart, workspace: Workspace) -> Iterator[dict]:
+async def _follow(ctx: Context, part: RunPart, workspace: Workspace) -> AsyncIterator[dict]:
     """Show the run until it has ended, and tell the other tabs of its adapter; at once if there is no run."""
-    run, in_use = teaching.current(workspace), workspace.shelf.in_use
-    for looks, now in enumerate(run.watch() if run is not None else ()):
-        if not now.finished:
-            yield {part.progress: _progress(now), **({} if looks else _buttons(part, True))}
-        elif looks and (now.adapter_key or workspace.shelf.in_use != in_use):
-            yield {ctx.changed: bump()}
-    yield show(part, workspace)
+
+    def state() -> tuple[RunView | None, str]:
+        return teaching.current(workspace), workspace.shelf.in_use
+
+    run, in_use = await ctx.run(lanes.LIGHT, state)
+    first = True
+    if run is not None:
+        async for now in run.follow():
+            if not now.finished:
+                yield {part.progress: _progress(now), **(_buttons(part, True) if first else {})}
+            elif not first and (now.adapter_key or (await ctx.run(lanes.LIGHT, state))[1] != in_use):
+                yield {ctx.changed: bump()}
+            first = False
+    yield await ctx.run(lanes.LIGHT, show, part, workspace)
 
 
 def _cell(ctx: Context, workspace: Workspace, pressed: Press) -> str:
@@ -229,11 +236,12 @@ def wire(
     session = ctx.session
 
     @guarded(part.message, lambda *given: {part.teach: gr.update(interactive=True)})
-    def on_teach(key: str, value: dict, *values) -> Iterator[dict]:
-        workspace = ctx.workspace(key)
+    async def on_teach(key: str, value: dict, *values) -> AsyncIterator[dict]:
+        workspace = await ctx.run(lanes.LIGHT, ctx.workspace, key)
         yield {session: workspace.id, part.teach: gr.update(interactive=False), part.message: ""}
-        teaching.start(ctx.engine, workspace, value, _choice(values))
-        yield from _follow(ctx, part, workspace)
+        await ctx.run(lanes.DEVICE, teaching.start, ctx.engine, workspace, value, _choice(values))
+        async for shown in _follow(ctx, part, workspace):
+            yield shown
 
     @guarded(part.message)
     def on_cancel(key: str) -> dict:
@@ -255,9 +263,9 @@ def wire(
             return {part.cell: _cell(ctx, workspace, pressed)}
         return {slot: str(teaching.report_file(workspace, pressed.one_of("kind", REPORTS), bool(pressed.ticked)))}
 
-    part.teach.click(on_teach, [session, editor, *controls.outputs], [session, ctx.changed, *part.outputs], **LONG)
+    part.teach.click(on_teach, [session, editor, *controls.outputs], [session, ctx.changed, *part.outputs], **QUIET)
     part.teach.click(None, js=SHOW_PROGRESS, api_visibility="private")
-    part.cancel.click(on_cancel, session, [part.cancel, part.message], **LONG)
+    part.cancel.click(on_cancel, session, [part.cancel, part.message], **QUIET)
     for shown in (part.progress, part.cell):
         shown.click(on_cell, session, [part.cell], **DEVICE).then(None, js=SHOW_CELL, api_visibility="private")
     event = part.details.click(on_details, session, [part.cell, slot], **DEVICE)
@@ -271,14 +279,17 @@ def wire_return(
     outputs = [*part.outputs, ctx.changed]
 
     @guarded(part.message)
-    def on_open(key: str) -> Iterator[dict]:
-        workspace = ctx.workspace(key)
-        yield {controls.method: gr.update(choices=[(one_line(card), card.name) for card in teaching.methods()])}
-        yield from _follow(ctx, part, workspace)
+    async def on_open(key: str) -> AsyncIterator[dict]:
+        workspace = await ctx.run(lanes.LIGHT, ctx.workspace, key)
+        cards = await ctx.run(lanes.LIGHT, teaching.methods)
+        yield {controls.method: gr.update(choices=[(one_line(card), card.name) for card in cards])}
+        async for shown in _follow(ctx, part, workspace):
+            yield shown
 
     @guarded(part.message)
-    def on_select(key: str) -> Iterator[dict]:
-        yield from _follow(ctx, part, ctx.workspace(key))
+    async def on_select(key: str) -> AsyncIterator[dict]:
+        async for shown in _follow(ctx, part, await ctx.run(lanes.LIGHT, ctx.workspace, key)):
+            yield shown
 
     @guarded(part.message)
     def on_changed(key: str) -> dict:
@@ -287,6 +298,6 @@ def wire_return(
         run = teaching.current(workspace)
         return show(part, workspace) if run is not None and run.finished else {part.message: ""}
 
-    opened.then(on_open, ctx.session, [*outputs, controls.method], **LONG)
-    tab_item.select(on_select, ctx.session, outputs, trigger_mode="once", **LONG)
+    opened.then(on_open, ctx.session, [*outputs, controls.method], **QUIET)
+    tab_item.select(on_select, ctx.session, outputs, trigger_mode="once", **QUIET)
     ctx.changed.change(on_changed, ctx.session, part.outputs, trigger_mode="always_last", **QUIET)

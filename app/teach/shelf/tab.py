@@ -115,6 +115,6 @@ def wire_return(ctx: Context, part: ShelfPart, tab_item: gr.Tab, opened: gr.even
         return _show(part, ctx.workspace(key))
 
     look = {"fn": on_changed, "inputs": ctx.session, "outputs": [part.shelf, part.message], **QUIET}
-    opened.then(concurrency_limit=None, **look)
-    tab_item.select(concurrency_limit=None, **look)
-    ctx.changed.change(trigger_mode="always_last", concurrency_limit=None, **look)
+    opened.then(**look)
+    tab_item.select(**look)
+    ctx.changed.change(trigger_mode="always_last", **look)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from pathlib import Path
 
 import pytest
 
-from app.work.run import COMPARE, TEACH, RunView
+from app.work.run import COMPARE, TEACH, RunView, Shown
 from nearl.runs.status import CANCELLED, CHECKING, DONE, FAILED, TEACHING, WAITING
 
 KEY = "0123456789abcdef"
@@ -101,12 +102,16 @@ def test_damaged_results_are_as_none(workspace):
         assert not view.results and not view.rows
 
 
-def test_watching_ends_with_the_run(workspace, monkeypatch):
-    monkeypatch.setattr("app.work.run.POLL_SECONDS", 0.001)
+async def _followed(view: RunView) -> list[Shown]:
+    return [now async for now in view.follow()]
+
+
+def test_following_ends_with_the_run(workspace, monkeypatch):
+    monkeypatch.setattr("app.work.watch.POLL_SECONDS", 0.001)
     view, seen = left(workspace, {"state": "waiting", "phase": "", "total": 1}, {}), []
-    watching = threading.Thread(target=lambda: seen.extend(view.watch()), daemon=True)
-    watching.start()
+    following = threading.Thread(target=lambda: seen.extend(asyncio.run(_followed(view))), daemon=True)
+    following.start()
     view.cancel()
-    watching.join(60)
+    following.join(60)
     assert seen[-1].state == CANCELLED and all(not now.finished for now in seen[:-1])
     assert TEACHING not in [now.state for now in seen]
