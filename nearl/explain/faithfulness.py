@@ -29,6 +29,7 @@ from nearl.errors import NearlError
 from nearl.explain.drawing import available, draw
 from nearl.explain.heatmap import Heatmap
 from nearl.explain.maps.occlusion import cover
+from nearl.explain.outside import covered
 from nearl.explain.registry import MAPS
 from nearl.explain.request import MapRequest
 from nearl.explain.score import Scorer, randomised
@@ -46,22 +47,6 @@ MAP, CONTROL, RANDOM = "map", "randomised model", "random map"
 
 
 # ------------------------------------------------------------------------------------------------- measures of one map
-
-
-def covered(mask: np.ndarray, box: tuple[float, float, float, float], grid: tuple[int, int]) -> np.ndarray:
-    """Return the share of each patch, float32 [grid height, grid width], that a mask covers.
-
-    ``mask``: bool [height, width] of the image. ``box``: what the model sees, as in a Heatmap.
-    """
-    left, top, right, bottom = box
-    fine = 8  # samples per patch and side
-    ys = top + (np.arange(grid[0] * fine) + 0.5) * (bottom - top) / (grid[0] * fine)
-    xs = left + (np.arange(grid[1] * fine) + 0.5) * (right - left) / (grid[1] * fine)
-    rows, columns = np.floor(ys).astype(int), np.floor(xs).astype(int)
-    inside = np.ix_((rows >= 0) & (rows < mask.shape[0]), (columns >= 0) & (columns < mask.shape[1]))
-    samples = np.zeros((len(rows), len(columns)), np.float32)
-    samples[inside] = mask[np.ix_(rows.clip(0, mask.shape[0] - 1), columns.clip(0, mask.shape[1] - 1))][inside]
-    return samples.reshape(grid[0], fine, grid[1], fine).mean((1, 3))
 
 
 def place_measures(values: np.ndarray, cover_share: np.ndarray) -> dict[str, float]:

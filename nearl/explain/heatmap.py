@@ -8,12 +8,13 @@ import numpy as np
 from PIL import Image
 
 from nearl.backbones import Backbone
+from nearl.explain.outside import covered, patient
 
-EMPTY = 8  # grey levels of 255 within which 90 % of an empty patch's pixels are (our choice)
-ON_EMPTY = (
-    "Most of this map is where the image is empty. The model may read the outline there, or store what it saw "
-    "elsewhere; do not take it for the place of a finding."
+OUTSIDE = (
+    "Most of this map is outside the patient, on empty background. The model may read the outline there, or store what "
+    "it saw elsewhere; do not take it for the place of a finding."
 )
+MOST, MUCH = 0.5, 1 / 3  # share of a map outside the patient that is said, and where its peak is outside (our choice)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,22 +62,26 @@ class Heatmap:
         x, y = left + (column + 0.5) * (right - left) / columns, top + (row + 0.5) * (bottom - top) / rows
         return round(x), round(y)
 
-    def on_empty(self, image: Image.Image) -> float:
-        """Return the share of the map's absolute values, 0..1, on patches of its ``image`` without any content.
+    def _patient(self, image: Image.Image) -> np.ndarray:
+        """Return the share of each patch that shows the patient, float32 [grid height, grid width]."""
+        shown = patient(image)
+        x, y = shown.shape[1] / image.width, shown.shape[0] / image.height
+        left, top, right, bottom = self.box
+        return covered(shown, (left * x, top * y, right * x, bottom * y), self.values.shape)
+
+    def outside(self, image: Image.Image) -> float:
+        """Return the share of the map's absolute values, 0..1, that is outside the patient in its ``image``.
 
         Vision Transformers are known to store facts about the whole image in such patches (arXiv 2309.16588).
         """
-        (rows, columns), side = self.values.shape, 16
-        seen = image.convert("L").crop(tuple(round(edge) for edge in self.box))
-        seen = np.asarray(seen.resize((columns * side, rows * side), Image.Resampling.BOX), dtype=np.float32)
-        patches = seen.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(rows, columns, -1)
-        low, high = np.percentile(patches, [5, 95], axis=2)
         weight = np.abs(self.values)
-        return float(weight[high - low < EMPTY].sum() / max(weight.sum(), 1e-30))
+        return float((weight * (1 - self._patient(image))).sum() / max(weight.sum(), 1e-30))
 
     def caution(self, image: Image.Image) -> str:
-        """Return `ON_EMPTY` where more than half of the map is on empty patches, else ""."""
-        return ON_EMPTY if self.on_empty(image) > 0.5 else ""
+        """Return `OUTSIDE` where most of the map, or its peak and much of it, is outside the patient, else ""."""
+        share = self.outside(image)
+        peak = self._patient(image)[self.peak] < 0.5
+        return OUTSIDE if share > MOST or (peak and share > MUCH) else ""
 
     def scaled(self, span: tuple[float, float] | None = None) -> np.ndarray:
         """Return the values as fractions of ``span`` (default: ``range``): 0..1, or -1..1 if signed."""

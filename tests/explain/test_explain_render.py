@@ -52,16 +52,63 @@ def test_a_bright_corner_is_drawn_over_that_corner(tiny, monkeypatch, mode, size
     ("box", "share"),
     [((0, 0, 40, 40), 1 / 2), ((0, -40, 40, 80), 5 / 6), ((20, 0, 40, 40), 0)],  # whole, padded above and below, right
 )
-def test_what_lies_on_nothing_is_said(box, share):
+def test_a_map_on_nothing_is_said(box, share):
     """A picture that is empty, but for a little noise, on its left half; the padding is empty too."""
     pixels = np.random.default_rng(0).integers(0, 5, (40, 40)).astype(np.uint8)
-    pixels[:, 20:] = np.random.default_rng(1).integers(0, 255, (40, 20))
+    pixels[:, 20:] = np.random.default_rng(1).integers(60, 255, (40, 20))
     image, values = Image.fromarray(pixels), np.ones((12, 4))
     heatmap = heatmap_of(values, box, image.size)
-    assert heatmap.on_empty(image) == pytest.approx(share)
-    assert bool(heatmap.caution(image)) == (heatmap.on_empty(image) > 0.5)
-    assert heatmap_of(-values, box, image.size, signed=True).on_empty(image) == heatmap.on_empty(image)
+    assert heatmap.outside(image) == pytest.approx(share, abs=0.02)
+    assert bool(heatmap.caution(image)) == (share > 0.4)
+    assert heatmap_of(-values, box, image.size, signed=True).outside(image) == heatmap.outside(image)
     assert heatmap_of(0 * values, box, image.size).caution(image) == ""
+
+
+def scan(kind):
+    """A drawn scan, uint8 [128, 128], and where its pathology-like dark place is, bool of the same size."""
+    rng, (y, x) = np.random.default_rng(2), np.mgrid[:128, :128]
+    out = np.hypot((y - 64) / 52, (x - 64) / 40)  # 1 on the outline of a body
+    if kind == "head":  # black air, a bright scalp, dark ventricles
+        dark = np.hypot((y - 64) / 18, (x - 64) / 12) < 1
+        pixels = np.select([out > 1, out > 0.9, dark], [4, 220, 5], 120) + rng.normal(0, 2, out.shape)
+    elif kind == "chest":  # grey, noisy air beside the arm, dark lungs
+        dark = np.hypot((y - 64) / 35, (np.abs(x - 64) - 18) / 12) < 1
+        pixels = np.select([out > 1, dark], [38, 60], 170) + rng.normal(0, 4, out.shape)
+    elif kind == "suppressed":  # dark fat below a thin, interrupted skin
+        dark = (out < 0.97) & (out > 0.7)
+        skin = (np.abs(out - 1) < 0.04) & (np.abs(y - 64) > 4)
+        pixels = np.select([skin, dark, out > 1], [200, 4, 3], 150) + rng.normal(0, 2, out.shape)
+    else:  # ultrasound: speckle that fades into a shadow at the lower edge
+        dark = y > 90
+        pixels = 190 * np.exp(-y / 45) * rng.gamma(4, 0.25, out.shape)
+    return pixels.clip(0, 255).astype(np.uint8), dark
+
+
+@pytest.mark.parametrize("kind", ["head", "chest", "suppressed"])
+def test_a_map_beside_the_patient_is_said_on_every_kind_of_image(kind):
+    """The air around a body is outside it, however grey and noisy; what is dark within the body is not."""
+    pixels, dark = scan(kind)
+    image, box = Image.fromarray(pixels), (0, 0, 128, 128)
+    corner, within = np.zeros((16, 16)), dark.reshape(16, 8, 16, 8).mean((1, 3))
+    corner[1:4, 1:3] = 1
+    assert heatmap_of(corner, box, image.size).caution(image)
+    assert heatmap_of(within, box, image.size).caution(image) == ""
+
+
+def test_a_shadow_in_an_ultrasound_image_belongs_to_the_patient():
+    pixels, dark = scan("ultrasound")
+    image = Image.fromarray(pixels)
+    shadow = dark.reshape(16, 8, 16, 8).mean((1, 3))
+    assert heatmap_of(shadow, (0, 0, 128, 128), image.size).caution(image) == ""
+
+
+def test_a_peak_beside_the_patient_is_said_though_most_of_the_map_is_on_the_patient():
+    image = Image.fromarray(scan("head")[0])
+    values = np.zeros((16, 16))
+    values[1, 1:3], values[6:10, 7:9] = 2, 0.8
+    assert heatmap_of(values, (0, 0, 128, 128), image.size).caution(image)
+    values[1, 1:3] = 0.7
+    assert heatmap_of(values, (0, 0, 128, 128), image.size).caution(image) == ""
 
 
 def ramp(size=(50, 30), **changes):
