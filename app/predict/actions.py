@@ -54,7 +54,7 @@ def prompt_set_from(value: dict | None) -> PromptSet:
 def read(engine: Engine, workspace: Workspace, value: dict | None) -> None:
     """Read all images with these prompts, before and after teaching; the result is workspace.viewing.prediction."""
     if not workspace.viewing.records:
-        raise NearlError("There is no image yet; choose an example or bring one.")
+        raise NearlError(workspace.viewing.missing)
     prompt_set = prompt_set_from(value)
     backbone = engine.backbone()
     from nearl.methods import restore

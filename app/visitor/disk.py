@@ -15,13 +15,15 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
+from nearl.data.records import base_name
 from nearl.errors import NearlError
 
 ENVIRONMENT = "NEARL_WORKSPACES"
@@ -51,15 +53,29 @@ class Root:
     def __init__(self, path: Path | str | None = None):
         self._temporary = tempfile.TemporaryDirectory(prefix="nearl-") if path is None else None
         self.path = Path(path or self._temporary.name).absolute()
+        self._making = threading.Lock()
+        self._lock: FileLock | None = None
+        self._make()
+
+    def ensure(self) -> None:
+        """Make again what somebody has removed of the folder while the server runs. NearlError as when it starts."""
+        with self._making:
+            if not all(path.exists() for path in (self.workspaces, self.uploads, self.path / MARKER, self.path / LOCK)):
+                self._make()
+
+    def _make(self) -> None:
         self._refuse_foreign()
         try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for folder in (self.path, self.workspaces, self.uploads):
+                make_folder(folder)
             for folder in (self.workspaces, self.uploads):
-                folder.mkdir(exist_ok=True)
                 folder.chmod(0o700)
             (self.path / MARKER).write_text(MARK, encoding="utf-8")
-            self._lock = FileLock(self.path / LOCK, blocking=False, thread_local=False)
-            self._lock.acquire()  # until this object or the process ends, however it ends
+            if not self._held:
+                if self._lock is not None:
+                    self._lock.release()  # of the file that is gone
+                self._lock = FileLock(self.path / LOCK, blocking=False, thread_local=False, mode=0o600)
+                self._lock.acquire()  # until this object or the process ends, however it ends
         except Timeout as error:
             raise NearlError(
                 f"Another server keeps its workspaces in {self.path}; name another folder with --workspaces."
@@ -68,6 +84,7 @@ class Root:
             raise NearlError(f"The folder {self.path} cannot be written to; name another with --workspaces.") from error
 
     def _refuse_foreign(self) -> None:
+        """NearlError for a link, and for a folder that holds somebody else's files."""
         for path in (self.path, self.workspaces, self.uploads, self.path / MARKER):
             if path.is_symlink():
                 raise NearlError(
@@ -75,7 +92,7 @@ class Root:
                     "name the folder itself with --workspaces."
                 )
         try:
-            ours = self._is_ours()
+            ours = self._held or self._is_ours()
         except OSError as error:
             raise NearlError(f"The folder {self.path} cannot be read; name another with --workspaces.") from error
         if not ours:
@@ -83,6 +100,11 @@ class Root:
                 f"The folder {self.path} holds files that are not this app's, and old files are deleted from the "
                 "folder for workspaces; name a new or an empty one with --workspaces."
             )
+
+    @property
+    def _held(self) -> bool:
+        """Whether this server has the folder already."""
+        return self._lock is not None and (self.path / LOCK).exists()
 
     def _is_ours(self) -> bool:
         """Whether the folder is missing, empty or marked. A folder of a version that wrote no marker is recognised by
@@ -113,65 +135,160 @@ def folder_name(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:40]
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing, each for the server's user alone."""
+    for attempt in range(3):  # another thread may be deleting empty folders
+        try:
+            for folder in (*reversed(path.parents), path):
+                if not folder.is_dir():
+                    with contextlib.suppress(FileExistsError):
+                        folder.mkdir(mode=0o700)
+            return
+        except FileNotFoundError:
+            if attempt == 2:
+                raise
+
+
+def json_bytes(content: object) -> bytes:
+    """JSON; what cannot be written, half of a character, becomes "?"."""
+    return json.dumps(content, ensure_ascii=False).encode(errors="replace")
+
+
 def write_json(path: Path, content: object) -> None:
-    write_bytes(path, json.dumps(content, ensure_ascii=False).encode())
+    write_bytes(path, json_bytes(content))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write the whole file or nothing: a file beside it, then a rename."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Write the whole file or nothing, for the server's user alone: a file beside it, then a rename."""
+    make_folder(path.parent)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    try:
+        with open(partial, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(data)
+        partial.replace(path)
+    except OSError:  # such as a full disk
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
 
 
 def read_json(path: Path) -> dict:
     """The content; {} where there is none or it is damaged, and the workspace does without it."""
+    content = _content(path)
+    return content if isinstance(content, dict) else {}
+
+
+def _content(path: Path) -> object:
+    """The JSON in a file; None where there is no file, and False where it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        sound = json.dumps(content, ensure_ascii=False).encode(errors="replace")  # no answer can hold lone surrogates
+        return json.loads(sound, parse_constant=str)  # nor NaN
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return False
 
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
+WHOLE = "everything"
+MOST_SKIPPED = 100  # values of a file that are left out one by one
+MOST_LISTED = 5
+
+
+def listed(skipped: Sequence[str]) -> str:
+    """The keys that were left out, for a sentence; they may be anything."""
+    words = [f"“{base_name(key)[-40:]}”" for key in skipped[:MOST_LISTED] if key != WHOLE]
+    rest = len(skipped) - len(words)
+    return (", ".join(words) + (f" and {rest} more" if rest else "")) if words else WHOLE
+
+
 def read_model(path: Path, model: type[Model]) -> Model | None:
     """The content of a JSON file as a model. Keys that it does not know are ignored, and fields that are damaged have
     their defaults. None where there is no such file, or it lacks a field without a default."""
-    content = read_json(path)
-    if not content:
-        return None
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        damaged = {place["loc"][0] for place in error.errors() if place["loc"]}
-    try:
-        return model.model_validate({name: value for name, value in content.items() if name not in damaged})
-    except ValidationError:
-        return None
+    return look_into(path, model)[0]
+
+
+def look_into(path: Path, model: type[Model]) -> tuple[Model | None, tuple[str, ...]]:
+    """The same, and which keys were left out, as "data.prompts": those that the model does not know, and damaged ones,
+    which have their defaults. `WHOLE` for a file that cannot be used at all."""
+    content = _content(path)
+    if content is None:
+        return None, ()
+    if not isinstance(content, dict) or not content:
+        return None, (WHOLE,)
+    skipped: list[str] = []
+    for _ in range(MOST_SKIPPED):
+        try:
+            found = model.model_validate(content)
+            return found, tuple(dict.fromkeys([*skipped, *_unknown(content, model)]))
+        except ValidationError as error:
+            places = {_droppable(content, place["loc"]) for place in error.errors()}
+        for place in sorted(places, key=len, reverse=True):
+            if not place:
+                return None, (WHOLE,)
+            inside: Any = content
+            for key in place[:-1]:
+                inside = inside.get(key, {})
+            inside.pop(place[-1], None)
+            skipped.append(".".join(place))
+    return None, (WHOLE,)
+
+
+def _droppable(content: dict, place: tuple) -> tuple[str, ...]:
+    """The keys down to the innermost value that can be left out because of an error at this place; () for all."""
+    path: list[str] = []
+    inside: Any = content
+    for key in place:
+        if not isinstance(inside, dict) or key not in inside:
+            break
+        path.append(key)
+        inside = inside[key]
+    return tuple(path)
+
+
+def _unknown(content: dict, model: type[BaseModel], before: str = "") -> Iterator[str]:
+    for key, value in content.items():
+        field = model.model_fields.get(key)
+        if field is None:
+            yield f"{before}{key}"
+            continue
+        kinds = [kind for kind in getattr(field.annotation, "__args__", (field.annotation,)) if isinstance(kind, type)]
+        for kind in kinds:
+            if issubclass(kind, BaseModel) and isinstance(value, dict):
+                yield from _unknown(value, kind, f"{before}{key}.")
 
 
 def folder_bytes(folder: Path) -> int:
-    """Size of all files below a folder; 0 if there is no folder."""
+    """Size of all files below a folder; 0 if there is no folder. What another thread removes meanwhile is skipped."""
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            total += path.stat().st_size if path.is_file() else 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(path, name)).st_size
     return total
 
 
 def made_here(folder: Path) -> Iterator[Path]:
     """The folders in `workspaces` or `uploads` whose names the server makes; links never count."""
-    for path in folder.iterdir():
+    for path in _entries(folder):
         if NAMES[folder.name].fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             yield path
 
 
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder; nothing where it cannot be read."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
 def _loose(folder: Path) -> Iterator[Path]:
     """The files in `uploads` that uploads, complete or broken off, have left there."""
-    for path in folder.iterdir() if folder.name == UPLOADS else ():
+    for path in _entries(folder) if folder.name == UPLOADS else ():
         if LOOSE.fullmatch(path.name) and path.is_file() and not path.is_symlink():
             yield path
 
@@ -179,20 +296,23 @@ def _loose(folder: Path) -> Iterator[Path]:
 def remove_old_uploads(uploads: Path, before: float) -> None:
     """Delete uploads and downloads last written before that time (seconds since the epoch), and empty folders as old.
     Files and folders with other names, and what another thread removes meanwhile, are skipped."""
-    with contextlib.suppress(OSError):
-        for file in list(_loose(uploads)):
-            if _last_written(file) < before:
-                file.unlink(missing_ok=True)
-        for folder in list(made_here(uploads)):
-            found = [(Path(path), files) for path, _, files in os.walk(folder, topdown=False)]
-            written = {path: _last_written(path) for path, _ in found}  # deleting from a folder counts as writing to it
-            for path, files in found:
-                for file in (path / name for name in files):
-                    if _last_written(file) < before:
-                        file.unlink(missing_ok=True)
-                if written[path] < before:
-                    with contextlib.suppress(OSError):
-                        path.rmdir()
+    for file in _loose(uploads):
+        _remove_if_old(file, before)
+    for folder in made_here(uploads):
+        found = [(Path(path), files) for path, _, files in os.walk(folder, topdown=False)]
+        written = {path: _last_written(path) for path, _ in found}  # deleting from a folder counts as writing to it
+        for path, files in found:
+            for name in files:
+                _remove_if_old(path / name, before)
+            if written[path] < before:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+
+
+def _remove_if_old(file: Path, before: float) -> None:
+    if _last_written(file) < before:
+        with contextlib.suppress(OSError):
+            file.unlink()
 
 
 def _last_written(path: Path) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 from app.visitor.state import StateFile
@@ -18,10 +19,10 @@ class Work(Protocol):
 
 
 class Runs:
-    """The latest work of either kind, in memory, and its id, on disk."""
+    """The latest work of either kind, in memory, and its id, on disk. `hold` is called when there is some in memory."""
 
-    def __init__(self, lock: threading.RLock, state: StateFile):
-        self._lock, self._state = lock, state
+    def __init__(self, lock: threading.RLock, state: StateFile, hold: Callable[[], None]):
+        self._lock, self._state, self._hold = lock, state, hold
         self._latest: dict[Kind, Work] = {}
 
     def latest(self, kind: Kind) -> Work | None:
@@ -37,6 +38,7 @@ class Runs:
             if key is not None:
                 self._state.change(**{kind: key})
             self._latest[kind] = work
+            self._hold()
 
     def forget(self) -> None:
         """Forget what is in memory, as a new server has."""
@@ -44,5 +46,17 @@ class Runs:
             self._latest.clear()
 
     @property
+    def empty(self) -> bool:
+        return not self._latest
+
+    @property
     def busy(self) -> bool:
-        return any(not work.finished for work in list(self._latest.values()))
+        return any(not _finished(work) for work in list(self._latest.values()))
+
+
+def _finished(work: Work) -> bool:
+    """Whether it has ended; work whose files are gone or cannot be read has."""
+    try:
+        return work.finished
+    except OSError:
+        return True

@@ -12,19 +12,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.visitor.disk import read_model, write_json
+from app.visitor.disk import WHOLE, listed, look_into, make_folder, read_model, write_json
 from app.visitor.state import StateFile
 from nearl.errors import NearlError
 
 if TYPE_CHECKING:
     from nearl.adapters.store import Adapter
 
-ENTRY = "entry.json"
+ENTRY, ADAPTER = "entry.json", "adapter.json"
+SHARED = {"name", "classes", "created", "method", "support_counts"}  # fields that both files have
 KEY = re.compile(r"[0-9a-f]{16}")
 MAX_NAME = 60
 MAX_ADAPTERS = 24
 
+MANY = 10**9
+
 Portion = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=MANY)]
+Text = Annotated[str, Field(max_length=200)]
 
 
 class Figure(BaseModel):
@@ -37,7 +42,7 @@ class Figure(BaseModel):
 class Figures(BaseModel):
     """What was measured on `n` images that the adapter was not taught with."""
 
-    n: int
+    n: Count
     before: Figure
     after: Figure
 
@@ -47,19 +52,22 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    id: str = ""
-    name: str = "Adapter"
-    classes: list[str] = []
-    created: str = ""  # ISO 8601, UTC
-    method: str = ""
-    support_counts: dict[str, int] = {}  # by class
+    id: Text = ""
+    name: Text = "Adapter"
+    classes: Annotated[list[Text], Field(max_length=1000)] = []
+    created: Text = ""  # ISO 8601, UTC
+    method: Text = ""
+    support_counts: dict[str, Count] = {}  # by class
     figures: dict | None = None  # of Figures; None where nothing was measured
     in_use: bool = False
 
     @field_validator("figures", mode="before")
     @classmethod
     def _readable(cls, value: object) -> dict | None:
-        return None if value is None else Figures.model_validate(value).model_dump()
+        try:
+            return None if value is None else Figures.model_validate(value).model_dump()
+        except ValidationError:  # in figures that are damaged nothing is believed
+            raise ValueError("not figures") from None
 
 
 class Shelf:
@@ -86,14 +94,42 @@ class Shelf:
 
     def items(self) -> list[Entry]:
         """All adapters, the newest first."""
-        found = [entry for path in self._folder.glob("*") if (entry := self.entry(path.name)) is not None]
+        found = [entry for key in self._keys() if (entry := self.entry(key)) is not None]
         return sorted(found, key=lambda entry: (entry.created, entry.id), reverse=True)
+
+    def notes(self) -> list[str]:
+        """What of the shelf could not be read, in sentences."""
+        found = [self._state.note()]
+        for key in self._keys():
+            entry, skipped = self._look(key)
+            if entry is None:
+                found.append("An adapter on your shelf is damaged and is not shown; teach it again or bring its file.")
+            elif skipped:
+                found.append(
+                    f"What was noted of the adapter “{entry.name}” is damaged or of another version of this app, and "
+                    f"{listed(skipped)} was left out."
+                )
+        if self.adapter is None and (used := self.entry(self.in_use)):
+            found.append(f"The adapter in use, “{used.name}”, cannot be read, so the model answers as untaught.")
+        return [note for note in found if note]
+
+    def _keys(self) -> list[str]:
+        return sorted(path.name for path in self._folder.glob("*") if KEY.fullmatch(path.name))
+
+    def _look(self, key: str) -> tuple[Entry | None, tuple[str, ...]]:
+        """What is noted of an adapter, and which keys were left out. Where nothing of it can be read, what the
+        adapter's own file says."""
+        found, skipped = look_into(self._folder / key / ENTRY, Entry)
+        if found is not None:
+            return found, skipped
+        own = read_model(self._folder / key / ADAPTER, Entry)
+        return own and Entry.model_validate(own.model_dump(include=SHARED)), (WHOLE,)
 
     def entry(self, key: object) -> Entry | None:
         """One adapter by its id, or None if there is none. What is damaged of its entry.json has its default."""
         if not isinstance(key, str) or not KEY.fullmatch(key):
             return None
-        entry = read_model(self._folder / key / ENTRY, Entry)
+        entry, _ = self._look(key)
         return entry and entry.model_copy(update={"id": key, "in_use": key == self.in_use})
 
     @property
@@ -129,10 +165,10 @@ class Shelf:
 
     def put(self, adapter: Adapter, name: str = "") -> str:
         """Put an adapter on the shelf and return its id. NearlError if the shelf or the workspace is full."""
-        from nearl.adapters.store import save_adapter
+        from nearl.adapters.store import adapter_files, save_adapter
 
         self.check_room()
-        self._check_bytes(sum(value.nbytes for value in adapter.state.values()))
+        self._check_bytes(sum(map(len, adapter_files(adapter).values())))
         key, meta = secrets.token_hex(8), adapter.meta
         entry = Entry(
             name=_tidy(name) or self._free_name(meta["classes"]),
@@ -142,8 +178,15 @@ class Shelf:
             support_counts=dict(meta["support_counts"]),
             figures=_figures(meta.get("metrics")),
         )
-        save_adapter(adapter, self._folder / key)
-        write_json(self._folder / key / ENTRY, entry.model_dump(exclude={"id", "in_use"}))
+        begun = self._folder / f".{key}"  # nobody finds half an adapter
+        try:
+            make_folder(begun)
+            save_adapter(adapter, begun)
+            write_json(begun / ENTRY, entry.model_dump(exclude={"id", "in_use"}))
+            begun.rename(self._folder / key)
+        except OSError:  # such as a full disk
+            shutil.rmtree(begun, ignore_errors=True)
+            raise
         return key
 
     def use(self, key: str | None, adapter: Adapter | None = None) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.visitor.disk import read_model, write_json
+from app.visitor.disk import listed, look_into, read_model, write_json
 
 Key = Annotated[str, Field(pattern=r"^([0-9a-f]{16})?$")]
 
@@ -32,6 +32,16 @@ class StateFile:
     def read(self) -> State:
         """The state; for a new workspace, and for what is damaged, the empty one."""
         return read_model(self._path, State) or State()
+
+    def note(self) -> str:
+        """What of the state could not be read, in a sentence; "" where nothing is missing."""
+        _, skipped = look_into(self._path, State)
+        if not skipped:
+            return ""
+        return (
+            f"What was noted of your work is damaged or of another version of this app, and {listed(skipped)} was left "
+            "out; choose again which adapter to use."
+        )
 
     def change(self, **changes: str) -> None:
         with self._lock:

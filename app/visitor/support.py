@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterable
@@ -15,9 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
-from app.visitor.disk import read_model, write_bytes, write_json
+from app.visitor.disk import json_bytes, listed, look_into, write_bytes
 from nearl.data.images import ImageRecord, Problem, decode_picture
 from nearl.data.sets.labelled import LabelledSet
 from nearl.errors import NearlError
@@ -27,22 +29,28 @@ if TYPE_CHECKING:
 
 META, IMAGES = "set.json", "images"
 UNNAMED = "your images"
+DIGEST = re.compile(r"[0-9a-zA-Z_-]{1,128}")
+MAX_PROMPT_BYTES = 1_000_000  # as JSON; no prompt set is longer
+MANY = 100_000  # entries of a list in set.json
+NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
+
+Name = Annotated[str, Field(max_length=1000)]
 
 
 class Part(BaseModel):
     """One of the two sets in set.json."""
 
-    classes: list[str]
-    images: list[Annotated[str, Field(pattern=r"^[0-9a-zA-Z_-]+$")]]  # digests of the pixels
-    labels: list[int]  # of each image, an index into classes
+    classes: Annotated[list[Name], Field(max_length=1000)]
+    images: Annotated[list[Any], Field(max_length=MANY)]  # digests of the pixels; others are left out one by one
+    labels: Annotated[list[Any], Field(max_length=MANY)]  # of each image, an index into classes; likewise
     groups: list[str] | None = None  # of each image, a number or "" for a group of its own
-    name: str = UNNAMED
+    name: Name = UNNAMED
     synthetic: bool | None = None  # sets of earlier versions tell by their name alone
     prompts: dict[str, Any] | None = None  # as the editor left them, unchecked
 
     @model_validator(mode="after")
     def _agrees(self) -> Part:
-        if len(self.labels) != len(self.images) or any(not 0 <= i < len(self.classes) for i in self.labels):
+        if len(self.labels) != len(self.images):
             raise ValueError("labels do not fit the images")
         if self.groups is not None and len(self.groups) != len(self.images):
             self.groups = None
@@ -58,16 +66,28 @@ class SetFile(BaseModel):
     test: Part | None = None
 
 
+Sets = tuple[LabelledSet | None, LabelledSet | None]  # to teach with, and separate ones to measure on
+
+
 class Support:
     """The images to teach with, and separate ones to measure on where the visitor brought such.
 
-    `check_room` is called with the bytes that are about to be written and raises NearlError where they are too many.
+    `check_room` is called with the bytes that are about to be written and raises NearlError where they are too many;
+    `check_memory` likewise with the bytes of pixels to be kept in memory, and whether they may be refused.
     `lock` is held while the sets are replaced; hold it around a change that depends on what is there.
     """
 
-    def __init__(self, folder: Path, lock: threading.RLock, check_room: Callable[[int], None]):
-        self._folder, self._lock, self._check_room = folder, lock, check_room
-        self._sets: tuple[LabelledSet | None, LabelledSet | None] | None = None
+    def __init__(
+        self,
+        folder: Path,
+        lock: threading.RLock,
+        check_room: Callable[[int], None],
+        check_memory: Callable[[int, bool], None],
+    ):
+        self._folder, self._lock, self._check_room, self._check_memory = folder, lock, check_room, check_memory
+        self.memory = 0  # bytes of pixels in memory
+        self._sets: Sets | None = None
+        self._packed: Sets | None = None  # the same without pixels
         self._checked: SetCheck | None = None
         self._names: dict[str, str] = {}
         self.problems: list[Problem] = []  # what could not be used of all that was brought
@@ -95,11 +115,13 @@ class Support:
         test = test if test is not None and len(test) else None
         with self._lock:
             files = self._encode(data, test)
+            self._check_memory(_bytes(data, test) - self.memory, True)
             self._check_room(sum(map(len, files.values())))
             for record in _records(data, test):
                 self._names.setdefault(record.digest, record.name)
             self._write(data, test, files)
-            self._sets, self._checked = (data, test), None
+            self._hold(data, test)
+            self._checked = None
             if problems is not None:
                 self.problems = list(dict.fromkeys(problems))
 
@@ -107,7 +129,24 @@ class Support:
         """Remove all images, from memory and from disk."""
         with self._lock:
             shutil.rmtree(self._folder, ignore_errors=True)
-            self._sets, self._checked, self.problems = (None, None), None, []
+            self._hold(None, None)
+            self._checked, self.problems = None, []
+
+    def unload(self) -> None:
+        """Give the memory of the pixels back, unless something is being done with them just now; they are read from
+        disk again when they are needed."""
+        if self._lock.acquire(blocking=False):
+            try:
+                data, test = self._sets or (None, None)
+                if data is not None and all(self._picture(r.digest).is_file() for r in _records(data, test)):
+                    self._packed = _without_pixels(data), None if test is None else _without_pixels(test)
+                    self._sets, self.memory = None, 0
+            finally:
+                self._lock.release()
+
+    def _hold(self, data: LabelledSet | None, test: LabelledSet | None) -> None:
+        self._sets, self._packed = (data, test), None
+        self.memory = _bytes(data, test)
 
     def needed(self) -> LabelledSet:
         """The images to teach with. NearlError if there are none."""
@@ -127,34 +166,48 @@ class Support:
 
     # ---- files
 
-    def _read(self) -> tuple[LabelledSet | None, LabelledSet | None]:
+    def _read(self) -> Sets:
         with self._lock:
             if self._sets is None:
-                kept = read_model(self._folder / META, SetFile) or SetFile()
-                data = self._load(kept.data)
-                self._sets = (data, self._load(kept.test) if data is not None else None)
-            return self._sets
+                packed = self._packed or self._kept()
+                data, test = (None if part is None else self._with_pixels(part) for part in packed)
+                if data is not None and test is not None:
+                    data.problems += test.problems
+                if data is not None and not len(data):
+                    self.problems, data, test = [*self.problems, *data.problems], None, None
+                self._check_memory(_bytes(data, test), False)
+                self._hold(data, test)
+            return self._sets  # type: ignore[return-value]
 
-    def _load(self, part: Part | None) -> LabelledSet | None:
-        """The set as it was kept. A picture that is missing or damaged is left out and named among its problems."""
-        if part is None:
-            return None
-        records, kept, problems = [], [], []
-        for place, digest in enumerate(part.images):
-            name = f"image {place + 1}"
+    def _kept(self) -> Sets:
+        """The sets as an earlier server left them, without pixels; what of set.json is damaged is named."""
+        kept, skipped = look_into(self._folder / META, SetFile)
+        kept = kept or SetFile()
+        data, test = (None if part is None else _part_read(part) for part in (kept.data, kept.test))
+        if skipped:
+            then = "look through them before you teach" if data is not None else "bring them again"
+            words = f"What was noted of {UNNAMED} is damaged or of another version of this app"
+            found = Problem(UNNAMED, f"{words}, and {listed(skipped)} was left out; {then}.")
+            (self.problems if data is None else data.problems).append(found)
+        return (data, test) if data is not None else (None, None)
+
+    def _with_pixels(self, part: LabelledSet) -> LabelledSet:
+        """The set with the pixels that are on disk. A picture that is missing or damaged is left out and named among
+        its problems."""
+        records, kept, problems = [], [], list(part.problems)
+        for place, record in enumerate(part.records):
             try:
-                records.append(replace(decode_picture(self._picture(digest), name), name=name))
+                read = decode_picture(self._picture(record.digest), record.name)
+                records.append(replace(record, pixels=read.pixels, digest=read.digest))
                 kept.append(place)
             except NearlError as error:
-                problems.append(Problem(name, str(error)))
-        groups = [part.groups[i] for i in kept] if part.groups else None
-        labels = [part.labels[i] for i in kept]
-        return LabelledSet(
-            part.classes, records, labels, problems, part.name, part.prompts, groups, bool(part.synthetic)
-        )
+                problems.append(Problem(record.name, str(error)))
+        return replace(part.subset(kept), records=records, problems=problems)
 
     def _encode(self, data: LabelledSet, test: LabelledSet | None) -> dict[Path, bytes]:
-        """The picture files that the sets need and that are not in the folder yet."""
+        """The files that the sets need and that are not in the folder yet: pictures and, last, set.json."""
+        if len(json_bytes(data.prompts)) > MAX_PROMPT_BYTES:
+            raise NearlError("These prompts are too long to be kept; use fewer or shorter ones.")
         files: dict[Path, bytes] = {}
         for record in _records(data, test):
             path = self._picture(record.digest)
@@ -162,14 +215,13 @@ class Support:
                 buffer = io.BytesIO()
                 record.image().save(buffer, "PNG", compress_level=1)
                 files[path] = buffer.getvalue()
-        return files
+        kept = SetFile(data=_part(data), test=_part(test) if test else None)
+        return files | {self._folder / META: json_bytes(kept.model_dump())}
 
     def _write(self, data: LabelledSet, test: LabelledSet | None, files: dict[Path, bytes]) -> None:
         """First the pictures, then what they mean; then pictures that are in no set any more are deleted."""
         for path, content in files.items():
             write_bytes(path, content)
-        kept = SetFile(data=_part(data), test=_part(test) if test else None)
-        write_json(self._folder / META, kept.model_dump())
         needed = {record.digest for record in _records(data, test)}
         for path in (self._folder / IMAGES).glob("*.png"):
             if path.stem not in needed:
@@ -180,8 +232,32 @@ class Support:
         return self._folder / IMAGES / f"{digest}.png"
 
 
-def _records(data: LabelledSet, test: LabelledSet | None) -> list[ImageRecord]:
-    return [*data.records, *(test.records if test else [])]
+def _records(data: LabelledSet | None, test: LabelledSet | None) -> list[ImageRecord]:
+    return [record for part in (data, test) if part is not None for record in part.records]
+
+
+def _bytes(data: LabelledSet | None, test: LabelledSet | None) -> int:
+    return sum(record.pixels.nbytes for record in _records(data, test))
+
+
+def _without_pixels(part: LabelledSet) -> LabelledSet:
+    return replace(part, records=[replace(record.still(), pixels=NO_PIXELS) for record in part.records])
+
+
+def _part_read(part: Part) -> LabelledSet:
+    """A part of set.json as a set without pixels. An image with a damaged entry is left out and named."""
+    records, labels, kept, problems = [], [], [], []
+    for place, (digest, label) in enumerate(zip(part.images, part.labels, strict=True)):
+        name = f"image {place + 1}"
+        sound = isinstance(label, int) and 0 <= label < len(part.classes)
+        if sound and isinstance(digest, str) and DIGEST.fullmatch(digest):
+            records.append(ImageRecord(name, NO_PIXELS, digest))
+            labels.append(int(label))
+            kept.append(place)
+        else:
+            problems.append(Problem(name, f"What was noted of {name} is damaged, so it was left out; bring it again."))
+    groups = [part.groups[i] for i in kept] if part.groups else None
+    return LabelledSet(part.classes, records, labels, problems, part.name, part.prompts, groups, bool(part.synthetic))
 
 
 def _part(data: LabelledSet) -> Part:

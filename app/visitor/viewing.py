@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from app.visitor.limits import PUT_AWAY
 from app.visitor.maps import Maps
 from app.visitor.shelf import Shelf
 from nearl.data.images import ImageRecord, Problem
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 class Viewing:
     """Images, prompts and reading. Other modules look at the attributes and change them through the methods alone.
 
-    `lock` is held while an attribute is replaced; hold it around several calls that belong together.
+    `lock` is held while an attribute is replaced; hold it around several calls that belong together. `hold` is called
+    when there are images.
     """
 
-    def __init__(self, lock: threading.RLock, maps: Maps, shelf: Shelf):
-        self._lock, self._maps, self._shelf = lock, maps, shelf
+    def __init__(self, lock: threading.RLock, maps: Maps, shelf: Shelf, hold: Callable[[], None]):
+        self._lock, self._maps, self._shelf, self._hold = lock, maps, shelf, hold
         self.records: list[ImageRecord] = []
         self.problems: list[Problem] = []  # files that could not be read
         self.synthetic = False  # the images are examples
@@ -35,6 +37,23 @@ class Viewing:
         self._volume: tuple[tuple, VolumeReading] | None = None
         self._prompts: PromptSet | None = None
         self._returning = False
+        self.arriving = 0  # bytes of images that are being decoded
+
+    @property
+    def memory(self) -> int:
+        """Bytes of decoded images."""
+        return sum(map(memory_of, list(self.records))) + self.arriving
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing that only memory holds."""
+        return not (self.records or self.problems or self.arriving or self.classifier)
+
+    @property
+    def missing(self) -> str:
+        """Why there is no image, in a sentence."""
+        away = [problem.reason for problem in self.problems if problem.reason == PUT_AWAY]
+        return away[0] if away else "There is no image yet; choose an example or bring one."
 
     @property
     def record(self) -> ImageRecord | None:
@@ -57,6 +76,15 @@ class Viewing:
             self._returning = False
             self.prediction = self._volume = None
             self._maps.clear()
+            self._hold()
+
+    def put_away(self) -> None:
+        """Give up the images, because others need the memory, unless something is being done with them just now."""
+        if self.records and self._lock.acquire(blocking=False):
+            try:
+                self.bring([], [Problem("your images", PUT_AWAY)])
+            finally:
+                self._lock.release()
 
     def take(self, other: Viewing) -> None:
         """Take over the images of another workspace; a page shows them already."""
@@ -128,3 +156,8 @@ class Viewing:
         with self._lock:
             waiting, self._returning = self._returning, False
             return waiting
+
+
+def memory_of(record: ImageRecord) -> int:
+    """Bytes of an image and of the scan behind it."""
+    return record.pixels.nbytes + (record.scan.voxels.nbytes if record.scan is not None else 0)

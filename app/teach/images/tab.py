@@ -102,6 +102,7 @@ def show(
     """
     data = workspace.support.data
     if data is None:
+        message = message or views.problem_list(workspace.support.problems)
         return {part.message: message, part.set: "", part.check: "", part.words: seen(False)}
     opened = opened if opened is not None and opened < len(data.classes) else None
     indices = [] if opened is None else [i for i, label in enumerate(data.labels) if label == opened]

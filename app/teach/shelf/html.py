@@ -14,10 +14,10 @@ MOST_CLASSES = 6  # named on the card of an adapter
 NUMBER = re.compile(r" \(\d+\)$")  # after a name that was taken
 
 
-def shelf(items: Sequence) -> str:
+def shelf(items: Sequence, notes: Sequence[str] = ()) -> str:
     """The adapters, newest first. An item has id, name, classes, created, figures, method and in_use; the buttons
-    carry its place in this list."""
-    return render("teach/shelf.html", items=[(item, _about(item)) for item in items])
+    carry its place in this list. `notes`: what of the shelf could not be read."""
+    return render("teach/shelf.html", items=[(item, _about(item)) for item in items], notes=notes)
 
 
 def _about(item: Any) -> str:

@@ -41,7 +41,7 @@ def build() -> ShelfPart:
 
 
 def _show(part: ShelfPart, workspace: Workspace) -> dict:
-    return {part.shelf: shelf_views.shelf(workspace.shelf.items())}
+    return {part.shelf: shelf_views.shelf(workspace.shelf.items(), workspace.shelf.notes())}
 
 
 def _comparison(ctx: Context, workspace: Workspace, pressed: Press) -> str:
