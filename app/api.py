@@ -39,7 +39,7 @@ from nearl import NOTICE
 from nearl.errors import NearlError
 from nearl.runs.status import DONE
 
-NUMBERED = re.compile(r"image \d+( and \d+ more)?")
+NUMBERED = re.compile(r"image \d+( and \d+ more)?( \(\d+ of \d+\))?")
 FILES = ("images", "file")  # the inputs that are uploads
 DECODE, DEVICE, LIGHT = lanes.DECODE, lanes.DEVICE, lanes.LIGHT
 

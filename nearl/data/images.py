@@ -7,6 +7,7 @@ zips of them. Untrusted files are decoded in a process of their own (`nearl.data
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from nearl.data.records import ImageRecord, Problem, base_name
 from nearl.data.sandbox.client import SHARED, Sandbox, Source
 from nearl.errors import NearlError
 
-__all__ = ["ImageRecord", "Problem", "base_name", "decode", "decode_many", "decode_one", "decode_picture"]
+__all__ = ["ImageRecord", "Problem", "base_name", "decode", "decode_many", "decode_one", "decode_picture", "told_apart"]
 
 
 def decode(
@@ -59,7 +60,18 @@ def decode_many(
     if not named:
         return [], []
     records, problems = sandbox.read(named, max_side)
-    return [_shrunk(record, max_side) for _, record in records], [problem for _, problem in problems]
+    found = told_apart([record for _, record in records])
+    return [_shrunk(record, max_side) for record in found], [problem for _, problem in problems]
+
+
+def told_apart(records: list[ImageRecord]) -> list[ImageRecord]:
+    """The records, those of the same name with a number in it: "study.zip (2 of 3)"."""
+    total, seen, found = Counter(record.name for record in records), Counter(), []
+    for record in records:
+        name = record.name
+        seen[name] += 1
+        found.append(record if total[name] == 1 else replace(record, name=f"{name} ({seen[name]} of {total[name]})"))
+    return found
 
 
 def decode_picture(source: bytes | Path | str, name: str | None = None, max_side: int | None = None) -> ImageRecord:

@@ -1,24 +1,39 @@
-"""DICOM: single images, films of frames, and series of files that are the slices of one volume (pydicom)."""
+"""DICOM: single images, films of frames, and series of files whose frames are the slices of volumes (pydicom)."""
 
 from __future__ import annotations
 
-import warnings
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 
 import numpy as np
 
 from nearl.data.formats import dicom_guard
 from nearl.data.formats.base import File, Format
-from nearl.data.formats.dicom_header import Header, Plane, header, syntax_name
+from nearl.data.formats.dicom_believe import believe, complete
+from nearl.data.formats.dicom_header import Header, header
+from nearl.data.formats.dicom_pixels import frames
 from nearl.data.formats.drafts import MAX_SCAN_BYTES, Draft
+from nearl.data.formats.shifted import canvas
+from nearl.data.formats.stacks import Slice, Stack, by_places, shifts, stacks
 from nearl.errors import NearlError
 
-PARALLEL = 1e-3  # directions and positions (mm) that differ by less are the same
-MAX_DAMAGED = 3  # slices that a series may lack before it is given up
-REPEATED = "Some positions occur more than once; only the first image of each is shown."
+MAX_DAMAGED = 3  # slices that a volume may lack before it is given up
+UNEVEN = "The slices are not evenly spaced; some may be missing, and the other planes are distorted."
 PIXEL_TAG = b"\xe0\x7f\x10\x00"
+
+
+@dataclass(eq=False)
+class _Source:
+    """A file whose frames are slices."""
+
+    file: File
+    header: Header
+
+    @property
+    def slices(self) -> list[Slice]:
+        return [Slice(self, number, plane) for number, plane in enumerate(self.header.planes)]
 
 
 class Dicom(Format):
@@ -29,115 +44,114 @@ class Dicom(Format):
         return "" if dicom_guard.looks_like(head) else f"{name} is encrypted; export it without encryption."
 
     def read(self, data: bytes, name: str, max_side: int | None = None) -> Draft:
-        """An image, a film of frames, or a volume where the frames lie in a row.
+        """An image, a film of frames, or a volume where the frames lie in a row; of several volumes the largest.
 
         Raises NearlError for what is not an image, too large, cut short, or packed in a way that no decoder here knows.
         """
         dataset = dicom_guard.parse(data, name)
         try:
             head = header(dataset, name)
-            grid = arrange(head.planes)
-            chunks = frames(dataset, name, [i for row in grid for i in row])
+            slices = [Slice(None, number, plane) for number, plane in enumerate(head.planes)]
+            stack = next(iter(_volumes(slices)), Stack([[member] for member in slices]))
+            chunks = _images(dataset, name, head, [member.number for member in stack.members])
             first = next(chunks)
         except (NearlError, MemoryError):
             raise
         except Exception as error:
             raise NearlError(f"{name} is a DICOM file but its header is damaged; export it again.") from error
-        planes = [[head.planes[i] for i in row] for row in grid]
-        return _draft(name, planes, head, first.dtype, chain([first], chunks))
+        return _draft(name, stack, head, first.dtype, chain([first], chunks))
 
     def together(self, files: Sequence[File]) -> list[_Series]:
-        """Files that are slices of one volume. Files that are damaged, or lie alone, are in none: read one by one,
-        they are shown or say why not."""
-        groups: dict[tuple, list[_Slice]] = {}
-        for file in files if len(files) > 1 else ():
-            try:
-                data = file.head if PIXEL_TAG in file.head else file.read()
-                head = header(dicom_guard.parse(data, file.name, pixels=False), file.name)
-            except Exception:  # named when it is read alone
+        """Files that are slices of volumes, and files of several volumes. Those that are damaged, or lie alone, are in
+        none: read one by one, they are shown or say why not."""
+        groups: dict[tuple, list[_Source]] = {}
+        for file in files:
+            source = _source(file)
+            if source is not None and (len(files) > 1 or source.header.frames > 1):
+                groups.setdefault(source.header.kind, []).append(source)
+        found = []
+        for group in groups.values():
+            sources, copies = _distinct(group)
+            if len(sources) == 1 and not sources[0].header.planes[1:]:
                 continue
-            plane = head.planes[0]
-            if head.frames == 1 and plane.depth is not None and head.series:
-                directions = tuple(np.round([*plane.right, *plane.down], 3) + 0.0)
-                key = (head.series, head.rows, head.columns, head.colour, head.meta["whites_low"], directions)
-                groups.setdefault(key, []).append(_Slice(file, head, plane))
-        found = [sorted(group, key=lambda member: member.header.order) for group in groups.values()]
-        return [_Series(group) for group in found if len({round(member.plane.depth, 2) for member in group}) > 1]
+            whole = _volumes([member for source in sources for member in source.slices])
+            of_one = {id(m.owner) for stack in whole for m in stack.members} if len(whole) == 1 else set()
+            whole = [stack for stack in whole if len(stack.members) > 1 or stack.members[0].owner.header.frames > 1]
+            if whole and not (len(of_one) == 1 and not copies):  # one file that is one image is read alone
+                found.append(_Series(whole, copies))
+        return found
 
 
-def frames(dataset, name: str, order: Iterable[int]) -> Iterator[np.ndarray]:
-    """The frames of a dataset in a given order: stored greys [1, 1, H, W], or uint8 RGB [1, 1, H, W, 3].
+def _volumes(slices: list[Slice]) -> list[Stack]:
+    """The volumes of slices whose place is known; none where nothing says how the frames of a single file lie."""
+    if len(slices) < 2 or any(member.plane.depth is None for member in slices):
+        return []
+    found = stacks(slices)
+    alone = len({id(member.owner) for member in slices}) == 1
+    if alone and (not all(stack.sure for stack in found) or all(len(stack.members) == 1 for stack in found)):
+        return []
+    return found
 
-    Raises NearlError where they are cut short or no installed decoder knows them.
-    """
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, iter_pixels
 
-    shape = (int(dataset.Rows), int(dataset.Columns))
-    palette = str(dataset.PhotometricInterpretation).strip() == "PALETTE COLOR"
-    lookup = "ModalityLUTSequence" in dataset and len(dataset.ModalityLUTSequence) > 0
+def _source(file: File) -> _Source | None:
+    """A file of a series whose slices all have a place; None for others and damaged ones, which are named when read."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for frame in iter_pixels(dataset, indices=list(order)):
-                if lookup:
-                    frame = apply_modality_lut(frame, dataset)
-                if palette:
-                    frame = apply_color_lut(frame, dataset)
-                if frame.ndim == 3 and frame.dtype != np.uint8:
-                    top = 65535 if palette else 2 ** int(dataset.BitsStored) - 1
-                    frame = (frame.astype(np.float64) * (255 / top)).round().clip(0, 255).astype(np.uint8)
-                if frame.shape[:2] != shape:
-                    raise ValueError("the compressed image has another size than the header says")
-                if frame.dtype.byteorder == ">":
-                    frame = frame.astype(frame.dtype.newbyteorder("<"))
-                yield np.ascontiguousarray(frame)[None, None]
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders fed with untrusted bytes can raise anything
-        syntax = syntax_name(dataset)
-        if isinstance(error, (NotImplementedError, RuntimeError)) and "missing dependencies" in str(error):
-            raise NearlError(
-                f"{name} is compressed as {syntax}, which no decoder installed here knows; export it uncompressed."
-            ) from error
-        raise NearlError(
-            f"{name} is a DICOM file ({syntax}) whose image is damaged or cut short; export it again."
-        ) from error
+        dataset = dicom_guard.parse(file.head if PIXEL_TAG in file.head else file.read(), file.name, pixels=False)
+        if complete(dataset):
+            believe(dataset)
+        else:
+            dataset = dicom_guard.parse(file.read(), file.name)
+        head = header(dataset, file.name)
+    except Exception:
+        return None
+    placed = head.series and all(plane.depth is not None for plane in head.planes)
+    return _Source(file, head) if placed else None
 
 
-def arrange(planes: list[Plane]) -> list[list[int]]:
-    """Frame numbers as [moment][slice]: ordered by position where the frames lie in a row in space, else as they come.
-
-    Several frames at every position are moments, in the order given.
-    """
-    depths = [plane.depth for plane in planes]
-    if len(planes) < 2 or any(depth is None for depth in depths):
-        return [[i] for i in range(len(planes))]
-    first = planes[0]
-    if any(
-        np.abs(plane.right - first.right).max() > PARALLEL or np.abs(plane.down - first.down).max() > PARALLEL
-        for plane in planes
-    ):
-        return [[i] for i in range(len(planes))]
-    places: dict[float, list[int]] = {}
-    for i in sorted(range(len(planes)), key=lambda i: depths[i]):
-        near = next((key for key in list(places)[-1:] if abs(key - depths[i]) < PARALLEL), None)
-        places.setdefault(depths[i] if near is None else near, []).append(i)
-    counts = {len(members) for members in places.values()}
-    if len(places) < 2 or len(counts) != 1:
-        return [[i] for i in range(len(planes))]
-    columns = [sorted(members) for members in places.values()]
-    return [[members[t] for members in columns] for t in range(counts.pop())]
+def _distinct(sources: list[_Source]) -> tuple[list[_Source], list[_Source]]:
+    """(sources, those that are byte for byte the same as an earlier one)."""
+    seen: dict[bytes, list[_Source]] = {}
+    first, copies = [], []
+    for source in sources:
+        same = seen.setdefault(hashlib.sha256(source.file.head).digest(), [])
+        if same and any(source.file.read() == other.file.read() for other in same):
+            copies.append(source)
+        else:
+            same.append(source)
+            first.append(source)
+    return first, copies
 
 
-def _draft(name: str, planes: list[list[Plane]], head: Header, dtype: np.dtype, chunks: Iterable[np.ndarray]) -> Draft:
-    """A draft of planes [moment][slice]; `chunks` are their pixels, all slices of the first moment first."""
+def _images(dataset, name: str, head: Header, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+    """Frames of a file, or tiles of its mosaic, in a given order."""
+    if head.tiles is None:
+        yield from frames(dataset, name, numbers)
+    else:
+        (whole,) = frames(dataset, name, [0])
+        yield from head.tiles.cut(whole, numbers)
+
+
+def _draft(name: str, stack: Stack, head: Header, dtype: np.dtype, chunks: Iterable[np.ndarray]) -> Draft:
+    """A draft of a stack; `chunks` are its pixels, all slices of the first moment first."""
+    planes = [[member.plane for member in row] for row in stack.rows]
     moments, slices = len(planes), len(planes[0])
-    middle, notes, spacing = planes[0][slices // 2], list(head.meta["notes"]), None
+    middle, spacing = planes[0][slices // 2], None
+    notes = [*head.meta["notes"], *stack.notes]
+    rows, columns = head.rows, head.columns
     if slices > 1:
         gaps = np.diff([plane.depth for plane in planes[0]])
         spacing = float(np.median(gaps))
         if gaps.max() - gaps.min() > 0.02 * spacing + 0.01:
-            notes.append("The slices are not evenly spaced; some may be missing, and the other planes are distorted.")
+            notes.append(UNEVEN)
+        frame, words = canvas(shifts(stack), rows, columns)
+        notes += [words] if words else []
+        if frame is not None:
+            rows, columns, outside = frame.rows, frame.columns, (head.meta["padding"] or [None])[0]
+            low = head.meta["whites_low"]
+            chunks = (frame.place(chunk, number, outside, low) for number, chunk in enumerate(chunks))
+    shape = (moments, slices, rows, columns) + ((3,) if head.colour else ())
+    if rows * columns * moments * slices * np.dtype(dtype).itemsize * (3 if head.colour else 1) > MAX_SCAN_BYTES:
+        raise NearlError(f"{name} is a series of {moments * slices} slices, more than can be held; send a part of it.")
     axes = None if middle.right is None else np.stack([middle.normal, middle.down, middle.right]).tolist()
     slope = np.array([[plane.slope for plane in row] for row in planes])
     intercept = np.array([[plane.intercept for plane in row] for row in planes])
@@ -145,71 +159,71 @@ def _draft(name: str, planes: list[list[Plane]], head: Header, dtype: np.dtype, 
     meta = {**head.meta, "axes": axes, "spacing": [spacing, *middle.spacing], "notes": notes, "facts": facts}
     if not head.colour:
         meta |= {"windows": middle.windows, "table": head.table}
-    shape = (moments, slices, head.rows, head.columns) + ((3,) if head.colour else ())
     return Draft.scan(name, shape, dtype, chunks, slope, intercept, **meta)
 
 
-@dataclass
-class _Slice:
-    """One file of a series."""
-
-    file: File
-    header: Header
-    plane: Plane
-
-
 class _Series:
-    """Files that are slices of one volume, in the order in which they were made."""
+    """Files whose frames form volumes."""
 
-    def __init__(self, members: list[_Slice]):
-        self.members = members
+    def __init__(self, whole: list[Stack], copies: list[_Source]):
+        self.whole, self.copies = whole, copies
 
     @property
     def files(self) -> list[File]:
-        return [member.file for member in self.members]
+        owners = dict.fromkeys(member.owner for stack in self.whole for member in stack.members)
+        return [source.file for source in (*owners, *self.copies)]
 
     def drafts(self, container: str) -> Iterator[Draft]:
-        """The volume; if it breaks off at a damaged slice, the volume without that slice."""
-        members = self.members
-        for _ in range(MAX_DAMAGED + 1):
-            damaged: list[_Slice] = []
-            yield _volume(members, container, damaged)
-            if not damaged:
-                return
-            members = [member for member in members if member is not damaged[0]]
+        """The volumes; one that breaks off at a damaged slice is followed by the same without that slice.
+
+        Raises NearlError at the end if one is too large.
+        """
+        names = {file.name for file in self.files}
+        if container in names:
+            container = f"{self.files[0].name} and {len(names) - 1} more" if len(names) > 1 else container
+        refused = None
+        for stack in self.whole:
+            left, given_up = [stack], 0
+            while left:
+                stack, damaged = left.pop(0), []
+                try:
+                    yield self._draft(container, stack, damaged)
+                except NearlError as error:
+                    refused = error
+                given_up += len(damaged)
+                if damaged and given_up <= MAX_DAMAGED:
+                    rows = [[member for member in row if member is not damaged[0]] for row in stack.rows]
+                    left = [Stack(part, stack.notes, stack.sure) for part in by_places(rows)] + left
+        if refused is not None:
+            raise refused
+
+    def _draft(self, name: str, stack: Stack, damaged: list[Slice]) -> Draft:
+        """One volume. While its chunks are read, a slice that cannot be decoded is added to `damaged`."""
+        row = stack.rows[0]
+        head = row[len(row) // 2].owner.header
+        dtype = np.result_type(*{member.owner.header.dtype for member in stack.members})
+        dtype = np.dtype(np.uint8) if head.colour else dtype
+        if self.copies:
+            words = f"{len(self.copies)} of the files are exact copies of others and were left out."
+            stack = Stack(stack.rows, [*stack.notes, words])
+        return _draft(name, stack, head, dtype, _pixels(stack.members, dtype, damaged))
 
 
-def _volume(members: list[_Slice], container: str, damaged: list[_Slice]) -> Draft:
-    """The volume of these slices. While its chunks are read, a slice that cannot be decoded is added to `damaged`."""
-    grid = arrange([member.plane for member in members])
-    repeated = len(grid[0]) == 1  # not the same number of files at every position
-    if repeated:
-        first: dict[float, _Slice] = {}
-        for member in members:
-            first.setdefault(round(member.plane.depth, 2), member)
-        members = list(first.values())
-        grid = arrange([member.plane for member in members])
-    rows = [[members[i] for i in row] for row in grid]
-    ordered = [member for row in rows for member in row]
-    head = rows[0][len(rows[0]) // 2].header
-    if repeated and REPEATED not in head.meta["notes"]:
-        head.meta["notes"].append(REPEATED)
-    names = {member.file.name for member in members}
-    name = container if container not in names else f"{members[0].file.name} and {len(members) - 1} more"
-    dtype = np.result_type(*{member.header.dtype for member in ordered})
-    if head.rows * head.columns * len(ordered) * dtype.itemsize * (3 if head.colour else 1) > MAX_SCAN_BYTES:
-        raise NearlError(f"{name} is a series of {len(ordered)} slices, more than can be held; send a part of it.")
-    dtype = np.dtype(np.uint8) if head.colour else dtype
-    planes = [[member.plane for member in row] for row in rows]
-    return _draft(name, planes, head, dtype, _pixels(ordered, dtype, damaged))
-
-
-def _pixels(members: list[_Slice], dtype: np.dtype, damaged: list[_Slice]) -> Iterator[np.ndarray]:
-    for member in members:
+def _pixels(members: list[Slice], dtype: np.dtype, damaged: list[Slice]) -> Iterator[np.ndarray]:
+    """The pixels of slices, file by file."""
+    for source, part in groupby(members, key=lambda member: member.owner):
+        group, done = list(part), 0
+        file, head = source.file, source.header
         try:
-            dataset = dicom_guard.parse(member.file.read(), member.file.name)
-            (pixels,) = frames(dataset, member.file.name, [0])
+            dataset = dicom_guard.parse(file.read(), file.name)
+            for pixels in _images(dataset, file.name, head, [member.number for member in group]):
+                colours = 3 if head.colour else 1
+                if pixels.size != head.rows * head.columns * colours:
+                    raise NearlError(
+                        f"{file.name} holds an image of another size than its header says; export it again."
+                    )
+                yield pixels.astype(dtype, casting="unsafe", copy=False)
+                done += 1
         except NearlError:
-            damaged.append(member)
+            damaged.append(group[min(done, len(group) - 1)])
             raise
-        yield pixels.astype(dtype, casting="unsafe", copy=False)

@@ -9,6 +9,7 @@ import io
 import warnings
 import zlib
 
+from nearl.data.formats.dicom_believe import believe
 from nearl.errors import NearlError
 
 MAX_INFLATED = 300_000_000  # bytes of a deflated dataset
@@ -58,7 +59,10 @@ def is_enveloped(head: bytes) -> bool:
 
 
 def parse(data: bytes, name: str, pixels: bool = True):
-    """The dataset of one file, checked to be an image. NearlError, naming the file, for any other object."""
+    """The dataset of one file, checked to be an image. NearlError, naming the file, for any other object.
+
+    With its pixels, fields that do not fit them are put right (`believe`).
+    """
     import pydicom
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -77,6 +81,8 @@ def parse(data: bytes, name: str, pixels: bool = True):
                 dataset.ensure_file_meta()
                 dataset.file_meta.TransferSyntaxUID = plain if little else ExplicitVRBigEndian
             _refuse(dataset, name)
+            if pixels:
+                believe(dataset)
     except (NearlError, MemoryError):
         raise
     except Exception as error:  # a parser fed with untrusted bytes can raise anything

@@ -7,10 +7,17 @@ date, place or free text.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
+from nearl.data.formats import dicom_mosaic
+from nearl.data.formats.dicom_believe import COLOURS, GREYS
+from nearl.data.formats.dicom_keys import keys, number, series_of, traits
+from nearl.data.formats.dicom_mosaic import Tiles
+from nearl.data.formats.dicom_pixels import syntax_name
 from nearl.data.formats.drafts import MAX_SCAN_BYTES
+from nearl.data.formats.stacks import Plane
 from nearl.data.formats.volume import LETTERS, MIN_SIDE
 from nearl.data.formats.windows import Table, Window
 from nearl.errors import NearlError
@@ -21,38 +28,12 @@ MODALITIES = (
     "CR", "CT", "DX", "ES", "GM", "IO", "IVUS", "MG", "MR", "NM", "OCT", "OP", "OPT", "OT", "PT", "PX", "RF", "RG",
     "RTIMAGE", "SC", "SM", "TG", "US", "XA", "XC",
 )  # fmt: skip
-GREYS = ("MONOCHROME1", "MONOCHROME2")
-COLOURS = (
-    "RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT",
-)  # fmt: skip
 OFTEN_LABELLED = ("US", "IVUS", "ES", "XC", "SC", "OT", "RF", "OP", "GM")  # text is often burned into these
 
 
 @dataclass
-class Plane:
-    """Where one frame lies and how its numbers are meant."""
-
-    position: np.ndarray | None  # of the first pixel in the patient, in mm
-    right: np.ndarray | None  # unit direction of growing column numbers
-    down: np.ndarray | None  # unit direction of growing row numbers
-    spacing: tuple[float | None, float | None]  # mm between rows and between columns
-    slope: float = 1.0
-    intercept: float = 0.0
-    windows: tuple[Window, ...] = ()
-
-    @property
-    def normal(self) -> np.ndarray | None:
-        return None if self.right is None else np.cross(self.right, self.down)
-
-    @property
-    def depth(self) -> float | None:
-        """The position along the normal, in mm."""
-        return None if self.position is None or self.right is None else float(self.position @ self.normal)
-
-
-@dataclass
 class Header:
-    """What is needed of one file's header to place and decode it. `series` and `order` never leave the worker."""
+    """What is needed of one file's header to place and decode it; `series` and the planes' keys stay in the worker."""
 
     rows: int
     columns: int
@@ -61,9 +42,14 @@ class Header:
     planes: list[Plane]  # of each frame
     series: str
     dtype: np.dtype  # of the stored numbers
-    order: tuple[float, float, float]  # acquisition, trigger time and number: in which order files were made
     table: Table | None
+    tiles: Tiles | None  # how a mosaic is laid out whose tiles are the frames
     meta: dict  # fields of Scan as plain JSON
+
+    @property
+    def kind(self) -> tuple:
+        """What files of one volume have in common, exactly."""
+        return self.series, self.rows, self.columns, self.colour, self.meta["whites_low"]
 
 
 def header(dataset, name: str) -> Header:
@@ -93,13 +79,23 @@ def header(dataset, name: str) -> Header:
     colour = photometric not in GREYS
     signed = int(dataset.get("PixelRepresentation") or 0) == 1
     spacing, aspect = _spacing(dataset)
-    padding = dataset.get("PixelPaddingValue")
+    mosaic = dicom_mosaic.is_mosaic(dataset) and count == 1
+    tiles = dicom_mosaic.tiles(dataset) if mosaic else None
+    planes = _planes(dataset, count, spacing, tiles)
+    notes = _warnings(dataset, modality, photometric)
+    if mosaic:
+        notes.append(dicom_mosaic.TOGETHER if tiles is None else dicom_mosaic.APART)
+        if tiles is None:  # where the slices lie in it is unknown
+            planes = [replace(planes[0], position=None, right=None, down=None)]
+        else:
+            rows, columns, count = tiles.height, tiles.width, tiles.count
+    table = bool(dataset.get("ModalityLUTSequence"))
     meta = {
         "modality": modality,
         "aspect": aspect,
         "sides": _sides(dataset.get("PatientOrientation")),
         "whites_low": photometric == "MONOCHROME1" or str(dataset.get("PresentationLUTShape", "")) == "INVERSE",
-        "padding": int(padding) if isinstance(padding, int) else None,
+        "padding": _padding(dataset, signed, bits),
         "full_range": float(2**stored - 1) if stored <= 8 and not colour and not signed and modality != "CT" else None,
         "facts": {
             "format": "DICOM",
@@ -109,31 +105,28 @@ def header(dataset, name: str) -> Header:
             "signed": signed,
             "compression": syntax_name(dataset),
         },
-        "notes": _warnings(dataset, modality, photometric),
+        "notes": notes,
     }
     return Header(
         rows, columns, count, colour,
-        planes=_planes(dataset, count, spacing),
-        series=f"{dataset.get('SeriesInstanceUID', '')}",
-        dtype=np.dtype(f"{'i' if signed else 'u'}{bits // 8}"),
-        order=tuple(_number(dataset.get(tag)) for tag in ("AcquisitionNumber", "TriggerTime", "InstanceNumber")),
+        planes=planes,
+        series=series_of(dataset),
+        dtype=np.dtype("u2" if table else f"{'i' if signed else 'u'}{bits // 8}"),
         table=_table(dataset, signed),
+        tiles=tiles,
         meta=meta,
     )  # fmt: skip
 
 
-def syntax_name(dataset) -> str:
-    """How the pixels are packed, in words."""
-    uid = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
-    return uid.name.split(",")[0] if uid is not None and uid.name != str(uid) else "unknown compression"
-
-
-def _number(value, default: float = 0.0) -> float:
-    try:
-        value = float(value)
-    except (TypeError, ValueError):
-        return default
-    return value if np.isfinite(value) else default
+def _padding(dataset, signed: bool, bits: int) -> list[int] | None:
+    """The stored values at both ends of the padding; signed ones are often written as unsigned."""
+    value = dataset.get("PixelPaddingValue")
+    limit = dataset.get("PixelPaddingRangeLimit", value)
+    if not isinstance(value, int) or bits > 32:
+        return None
+    ends = [value, limit if isinstance(limit, int) else value]
+    low = -(2 ** (bits - 1)) if signed else 0
+    return sorted((end - low) % 2**bits + low for end in ends)
 
 
 def _vector(value, length: int) -> np.ndarray | None:
@@ -171,7 +164,7 @@ def _sides(value) -> list[str] | None:
 def _windows(dataset) -> tuple[Window, ...]:
     def numbers(value) -> list[float]:
         values = value if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
-        return [_number(v, np.nan) for v in values]
+        return [np.nan if (found := number(v)) is None else found for v in values]
 
     function = str(dataset.get("VOILUTFunction", "") or "LINEAR").strip()
     function = function if function in ("LINEAR", "LINEAR_EXACT", "SIGMOID") else "LINEAR"
@@ -187,21 +180,37 @@ def _windows(dataset) -> tuple[Window, ...]:
 
 
 def _table(dataset, signed: bool) -> Table | None:
+    """The display table of a file, as what its entries use rather than what its descriptor says."""
     items = dataset.get("VOILUTSequence")
     if not items:
         return None
-    descriptor = [int(v) for v in items[0].LUTDescriptor]
-    count, first, bits = descriptor[0] or 65536, descriptor[1], descriptor[2]
-    data = items[0].LUTData
+    count, first, bits = (int(v) for v in items[0].LUTDescriptor)
+    count, data = count or 65536, items[0].LUTData
     if isinstance(data, bytes):
-        data = np.frombuffer(data, "<u2" if len(data) >= 2 * count else "|u1")
-    entries = np.asarray(data, np.float64)[:count]
-    if signed and first > 32767:
+        entries = (
+            np.frombuffer(data[: len(data) // 2 * 2], "<u2") if len(data) >= 2 * count else np.frombuffer(data, "u1")
+        )
+    else:
+        entries = np.atleast_1d(np.asarray(data, np.int64))
+        if bits <= 8 and len(entries) == (count + 1) // 2 and count > 1:  # two entries in a word, the first one low
+            entries = np.stack([entries & 255, entries >> 8], axis=-1).reshape(-1)
+    entries = entries[:count].astype(np.float64)
+    if not len(entries):
+        return None
+    most = 2 ** int(dataset.BitsStored) * (number(dataset.get("RescaleSlope")) or 1.0)
+    if first > 32767 and (signed or first > most + (number(dataset.get("RescaleIntercept")) or 0.0)):
         first -= 65536
-    return Table(first, entries, 2**bits - 1) if len(entries) and 0 < bits <= 16 else None
+    return Table(first, entries, _top(int(entries.max()), bits))
 
 
-def _planes(dataset, count: int, spacing: tuple[float | None, float | None]) -> list[Plane]:
+def _top(most: int, bits: int) -> int:
+    """The entry that is white: the largest of `bits` bits, or of those in use where they are more or fewer."""
+    if 0 < bits <= 16 and 2 ** (bits - 1) <= most < 2**bits:
+        return 2**bits - 1
+    return max(2 ** most.bit_length() - 1, 1)
+
+
+def _planes(dataset, count: int, spacing: tuple[float | None, float | None], tiles: Tiles | None = None) -> list[Plane]:
     shared = dataset.get("SharedFunctionalGroupsSequence") or [None]
     each = dataset.get("PerFrameFunctionalGroupsSequence") or []
 
@@ -220,21 +229,40 @@ def _planes(dataset, count: int, spacing: tuple[float | None, float | None]) -> 
             abs(np.linalg.norm(right) - 1) > 0.05 or abs(np.linalg.norm(down) - 1) > 0.05 or abs(right @ down) > 0.05
         ):
             right = down = None
-        scale = group(i, "PixelValueTransformationSequence")
+        scale, in_frame = group(i, "PixelValueTransformationSequence"), partial(group, i)
+        slope, intercept = number(scale.get("RescaleSlope")), number(scale.get("RescaleIntercept"))
         planes.append(
             Plane(
                 _vector(group(i, "PlanePositionSequence").get("ImagePositionPatient"), 3),
                 right,
                 down,
                 _pair(group(i, "PixelMeasuresSequence").get("PixelSpacing")) or spacing,
-                1.0 if lookup else _number(scale.get("RescaleSlope"), 1.0),
-                0.0 if lookup else _number(scale.get("RescaleIntercept"), 0.0),
+                1.0 if lookup else slope or 1.0,  # a slope of zero would leave one value
+                0.0 if lookup else intercept or 0.0,
                 _windows(group(i, "FrameVOILUTSequence")),
+                keys(dataset, in_frame, i),
+                traits(dataset, in_frame),
             )
         )
+    if tiles is not None:
+        return _tile_planes(dataset, planes[0], tiles)
     if not each and count > 1:  # a film: nothing says where a frame lies
         planes = [replace(planes[0], position=None)] * count
     return planes
+
+
+def _tile_planes(dataset, whole: Plane, tiles: Tiles) -> list[Plane]:
+    """The plane of every slice of a mosaic; without positions where the way they follow one another is unknown.
+
+    The position of a mosaic is that of its corner, as if its middle lay at the middle of the first slice.
+    """
+    gap = number(dataset.get("SpacingBetweenSlices")) or number(dataset.get("SliceThickness"))
+    known = whole.position is not None and whole.right is not None and all(whole.spacing)
+    if not known or gap is None or tiles.normal is None or abs(tiles.normal @ whole.normal) < 0.9:
+        return [replace(whole, position=None)] * tiles.count
+    rows, columns = int(dataset.Rows) - tiles.height, int(dataset.Columns) - tiles.width
+    first = whole.position + whole.down * rows / 2 * whole.spacing[0] + whole.right * columns / 2 * whole.spacing[1]
+    return [replace(whole, position=first + tiles.normal * abs(gap) * i) for i in range(tiles.count)]
 
 
 def _warnings(dataset, modality: str, photometric: str) -> list[str]:

@@ -95,7 +95,7 @@ def space_for(header: dict) -> np.ndarray:
 
 
 def scan_from(meta: dict, voxels: np.ndarray) -> Scan:
-    """A Scan of checked fields. ValueError, KeyError or TypeError for fields that do not fit the voxels."""
+    """A Scan of checked fields, settled by its values. ValueError, KeyError or TypeError for fields that do not fit."""
     voxels.setflags(write=False)
     slope, intercept = np.array(meta["slope"], np.float64), np.array(meta["intercept"], np.float64)
     if not slope.shape == intercept.shape == voxels.shape[:2] or not np.isfinite([slope, intercept]).all():
@@ -115,7 +115,10 @@ def scan_from(meta: dict, voxels: np.ndarray) -> Scan:
     sides = meta.get("sides")
     if sides is not None and any(set(side) - set("".join(LETTERS)) for side in sides):
         raise ValueError("impossible sides")
-    return Scan(
+    padding = meta.get("padding")
+    if padding is not None:
+        padding = (float(min(padding)), float(max(padding)))
+    scan = Scan(
         voxels,
         slope,
         intercept,
@@ -128,8 +131,9 @@ def scan_from(meta: dict, voxels: np.ndarray) -> Scan:
         windows=windows,
         table=table,
         whites_low=bool(meta.get("whites_low")),
-        padding=meta.get("padding"),
+        padding=padding,
         full_range=meta.get("full_range"),
         facts=dict(meta.get("facts", {})),
         notes=tuple(str(note)[:300] for note in meta.get("notes", ())[:MAX_NOTES]),
     )
+    return scan.settled()

@@ -15,6 +15,7 @@ import numpy as np
 
 from nearl.data.formats.base import Format
 from nearl.data.formats.drafts import MAX_SCAN_BYTES, Draft, stored_dtype
+from nearl.data.formats.shifted import SHEARED, Canvas, canvas
 from nearl.data.formats.volume import MIN_SIDE
 from nearl.data.formats.windows import Window
 from nearl.errors import NearlError
@@ -24,8 +25,9 @@ UNITS = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 COLOURS = {128: 3, 2304: 4}  # data types RGB24 and RGBA32 -> bytes per voxel
 NUMBERS = (2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280)  # integers of 8 to 64 bits, floats of 32 and 64
 COMPLEX = "complex numbers"
+LEAST_VOLUME = 0.5  # of three unit directions; with less they are not those of a body (our choice)
+MOST_ASKEW = 0.02  # cosine of the angle between rows and columns that pass for perpendicular (our choice)
 TYPES = {1: "1-bit masks", 32: COMPLEX, 1792: COMPLEX, 1536: "128-bit floats", 2048: COMPLEX}
-CT_LOW, CT_HIGH = (-3100, -900), (100, 40_000)  # least and greatest value that look like Hounsfield units (our choice)
 
 
 class Nifti(Format):
@@ -57,14 +59,21 @@ class Nifti(Format):
         voxels = np.frombuffer(body, dtype, math.prod(shape) * channels, offset)
         voxels = voxels.reshape(*full, channels) if channels > 1 else voxels.reshape(full)
         try:
-            meta = _meta(header, voxels)
+            meta, order, corners = _meta(header, voxels)
         except MemoryError:
             raise
         except Exception as error:
             raise NearlError(f"{name} is a NIfTI file but its header is damaged; export it again.") from error
+        voxels = voxels.transpose(0, *(1 + axis for axis in order), *range(4, voxels.ndim))
+        frame, words = canvas(corners, *voxels.shape[2:4])
+        meta["notes"] += [words] if words else []
+        rows, columns = voxels.shape[2:4] if frame is None else (frame.rows, frame.columns)
+        shape = (*voxels.shape[:2], rows, columns) + ((3,) if channels > 1 else ())
         wide = dtype.kind in "iu" and dtype.itemsize == 8
         stored = np.dtype(stored_dtype(np.float64 if wide else dtype, name))
-        return Draft.scan(name, (*full, 3) if channels > 1 else full, stored, _slices(voxels, stored), **meta)
+        if math.prod(shape) * stored.itemsize > MAX_SCAN_BYTES:
+            raise NearlError(f"{name} is {size} voxels, more than can be held; save a smaller part of it.")
+        return Draft.scan(name, shape, stored, _slices(voxels, stored, frame), **meta)
 
 
 def _layout(header, code: int, shape: tuple[int, ...], name: str) -> tuple[tuple[int, ...], np.dtype, int]:
@@ -87,10 +96,12 @@ def _layout(header, code: int, shape: tuple[int, ...], name: str) -> tuple[tuple
     return shape, dtype, channels
 
 
-def _slices(voxels: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
-    for moment in voxels:
-        for image in moment:
-            yield np.ascontiguousarray(image[..., :3] if voxels.ndim == 5 else image, dtype=dtype)[None, None]
+def _slices(voxels: np.ndarray, dtype: np.dtype, frame: Canvas | None) -> Iterator[np.ndarray]:
+    slices = voxels.shape[1]
+    for number in range(voxels.shape[0] * slices):
+        image = voxels[number // slices, number % slices]
+        image = np.ascontiguousarray(image[..., :3] if voxels.ndim == 5 else image, dtype=dtype)[None, None]
+        yield image if frame is None else frame.place(image, number)
 
 
 def _header(block: bytes):
@@ -132,38 +143,70 @@ def _body(data: bytes, name: str, offset: int, needed: int, size: str) -> bytes 
     return data
 
 
-def _meta(header, voxels: np.ndarray) -> dict:
-    """Everything but shape and numbers, as `Draft.scan` takes it."""
+def _meta(header, voxels: np.ndarray) -> tuple[dict, tuple[int, int, int], np.ndarray | None]:
+    """(everything but shape and numbers, as `Draft.scan` takes it, order of the array's axes, corners of slices)."""
     colour = voxels.ndim == 5
-    slope, intercept = (None, None) if colour else header.get_slope_inter()
-    slope, intercept = 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
+    slope, intercept = (1.0, 0.0) if colour else (_finite(header["scl_slope"], 1.0), _finite(header["scl_inter"], 0.0))
+    slope, intercept = (1.0, 0.0) if slope == 0 else (slope, intercept)
     notes, windows = [], ()
     oriented = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
     unit = UNITS.get(header.get_xyzt_units()[0], 1.0)
     affine = np.asarray(header.get_best_affine(), np.float64)[:3, :3]
     affine = np.diag([-1.0, -1.0, 1.0]) @ affine  # from right, front, head to DICOM's left, back, head
-    lengths = np.linalg.norm(affine, axis=0)
-    axes = None
-    if np.isfinite(lengths).all() and (lengths > 0).all() and abs(np.linalg.det(affine / lengths)) > 0.5:
-        axes = (affine / lengths).T[::-1].tolist()
+    steps = affine.T[::-1]  # of growing slice, row and column number
+    lengths = np.linalg.norm(steps, axis=1)
+    axes, order, corners = None, (0, 1, 2), None
+    if np.isfinite(lengths).all() and (lengths > 0).all():
+        directions = steps / lengths[:, None]
+        if abs(np.linalg.det(directions)) > LEAST_VOLUME:
+            order, directions, lengths, corners, words = _straight(directions, lengths, voxels.shape[1:4])
+            axes = directions.tolist()
+            notes += [words] if words else []
+            if corners is not None:
+                corners = np.broadcast_to(corners, (voxels.shape[0], *corners.shape))
     if axes is None or not oriented:
         oriented = False
         notes.append("The file does not say how it lies in the patient: left and right are not known.")
-    lengths = [float(n) * unit if np.isfinite(n) and n > 0 else None for n in lengths]
+    spacing = [float(n) * unit if np.isfinite(n) and n > 0 else None for n in lengths]
     low, high = float(header["cal_min"]), float(header["cal_max"])
     if not colour and np.isfinite([low, high]).all() and high > low:
         windows = (Window("From the file", (low + high) / 2, high - low),)
-    modality = ""
-    if not colour and voxels.dtype.kind == "i":
-        sample = voxels.reshape(-1)[:: max(1, voxels.size // 200_000)].astype(np.float64) * slope + intercept
-        if CT_LOW[0] <= sample.min() <= CT_LOW[1] and CT_HIGH[0] <= sample.max() <= CT_HIGH[1]:
-            modality = "CT"
-            notes.append("The values look like Hounsfield units, so the windows for CT are offered.")
     facts = {
         "format": "NIfTI", "bits": 8 * voxels.dtype.itemsize, "signed": voxels.dtype.kind != "u",
-        "slices": voxels.shape[1], "frames": voxels.shape[0], "compression": "none",
+        "slices": voxels.shape[1 + order[0]], "frames": voxels.shape[0], "compression": "none",
     }  # fmt: skip
-    return {
-        "slope": slope, "intercept": intercept, "windows": windows, "facts": facts, "modality": modality,
-        "spacing": lengths[::-1], "axes": axes, "oriented": oriented, "notes": notes,
+    meta = {
+        "slope": slope, "intercept": intercept, "windows": windows, "facts": facts,
+        "spacing": spacing, "axes": axes, "oriented": oriented, "notes": notes,
     }  # fmt: skip
+    return meta, order, corners
+
+
+def _finite(value, default: float) -> float:
+    return float(value) if np.isfinite(value) else default
+
+
+def _straight(
+    directions: np.ndarray, lengths: np.ndarray, shape: tuple[int, int, int]
+) -> tuple[tuple[int, int, int], np.ndarray, np.ndarray, np.ndarray | None, str]:
+    """(order of the axes, their directions and lengths, corners [K, 2] of the slices or None, what to say).
+
+    A sheared transform is one of slices that are shifted in their plane: its slices are those across the axis that is
+    askew, which becomes the first.
+    """
+    cosines = np.abs(directions @ directions.T)
+    askew = min(range(3), key=lambda axis: cosines[(axis + 1) % 3, (axis + 2) % 3])
+    down, right = (axis for axis in range(3) if axis != askew)
+    step = directions[askew] * lengths[askew]
+    drift = np.array([step @ directions[axis] / lengths[axis] for axis in (down, right)])
+    off = np.arange(shape[askew])[:, None] * drift
+    corners = np.floor(off - off.min(axis=0) + 0.5).astype(np.int64)
+    if not corners.any():
+        return (0, 1, 2), directions, lengths, None, ""
+    if cosines[down, right] > MOST_ASKEW:
+        return (0, 1, 2), directions, lengths, None, SHEARED
+    normal = np.cross(directions[down], directions[right])
+    normal *= np.sign(step @ normal) / np.linalg.norm(normal)
+    order = (askew, down, right)
+    straight = np.stack([normal, directions[down], directions[right]])
+    return order, straight, np.array([step @ normal, lengths[down], lengths[right]]), corners, ""

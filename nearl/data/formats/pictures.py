@@ -7,12 +7,14 @@ gigabytes.
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence
 
+from nearl.data.formats import tiff
 from nearl.data.formats.base import MAX_BYTES, Format
 from nearl.data.formats.drafts import Draft
 from nearl.data.formats.volume import MIN_SIDE
@@ -22,6 +24,8 @@ MAX_PIXELS = 50_000_000  # 150 MB as RGB (our choice)
 MAX_PAGES = 300
 MAX_FILM_BYTES = 300_000_000  # all pages together, as numbers (our choice)
 _ORIENTATION, _PHOTOMETRIC = 0x0112, 262  # EXIF and TIFF tags
+_DARK = 16  # of 255; an image without a brighter value is called nearly black (our choice)
+_SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # to read the low byte of 16 bits
 
 T = TypeVar("T")
 
@@ -87,7 +91,10 @@ def decode_pixels(data: bytes, name: str, max_side: int | None = None) -> tuple[
 
 def _opened(data: bytes, name: str, kind: str, take: Callable[[Image.Image], T]) -> T:
     """What `take` makes of the opened file. NearlError, naming it, for whatever Pillow cannot digest."""
+    why = tiff.refusal(data, name) if kind == "TIFF" else ""
     try:
+        if why and tiff.misread(data):
+            raise NearlError(why)
         image = Image.open(io.BytesIO(data), formats=[kind.upper() for kind in PICTURES])
         _check_size(image, name)
         return take(image)
@@ -97,9 +104,8 @@ def _opened(data: bytes, name: str, kind: str, take: Callable[[Image.Image], T])
         limit = MAX_PIXELS // 10**6
         raise NearlError(f"{name} says it has far more than {limit} megapixels; save a smaller copy.") from None
     except Exception as error:  # a decoder fed with untrusted bytes can raise anything
-        raise NearlError(
-            f"{name} looks like a {kind} file but is damaged, cut short or of a rare variety; export it again."
-        ) from error
+        damaged = f"{name} looks like a {kind} file but is damaged, cut short or of a rare variety; export it again."
+        raise NearlError(why or damaged) from error
 
 
 def _pages(image: Image.Image, max_side: int | None) -> np.ndarray | None:
@@ -144,12 +150,15 @@ def _check_size(image: Image.Image, name: str) -> None:
 
 def _pixels(image: Image.Image, notes: list[str], max_side: int | None) -> np.ndarray:
     """Decode to uint8 [H, W, 3], upright, and say in `notes` what was changed on the way."""
+    low = _low_bytes(image)  # before anything that loads the image, such as its EXIF block
     turned = _is_turned(image)
     inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0
     if getattr(image, "is_animated", False):
         notes.append("Only the first of several frames or pages is used.")
         image.seek(0)
     image.load()
+    if low is not None:
+        _brighten(image, low, notes)
     if turned:
         image = ImageOps.exif_transpose(image)
         notes.append("Turned upright as its EXIF orientation says.")
@@ -168,7 +177,44 @@ def _pixels(image: Image.Image, notes: list[str], max_side: int | None) -> np.nd
         scale = max_side / max(image.size)
         size = (max(MIN_SIDE, round(image.width * scale)), max(MIN_SIDE, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return np.array(image)
+    pixels = np.array(image)
+    if 0 < (most := int(pixels.max())) < _DARK:
+        notes.append(f"The image is nearly black: its brightest value is {most} of 255. Is it a mask?")
+    return pixels
+
+
+def _low_bytes(image: Image.Image) -> np.ndarray | None:
+    """The lower halves of colours of 16 bits, uint8 [H, W, 3 or 4], which Pillow leaves out; None for other images.
+
+    The file is read once more as if its numbers began with their other byte.
+    """
+    tiles = list(image.tile)
+    modes = {tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in tiles if tile[3]}
+    mode = modes.pop() if len(modes) == 1 else ""
+    if image.mode not in ("RGB", "RGBA") or mode[:-1] != f"{image.mode};16" or not hasattr(image.fp, "getvalue"):
+        return None
+    swapped = mode[:-1] + _SWAPPED[mode[-1]]
+    with Image.open(io.BytesIO(image.fp.getvalue()), formats=[image.format]) as other:
+        for number, tile in enumerate(tiles):
+            args = swapped if isinstance(tile[3], str) else (swapped, *tile[3][1:])
+            other.tile[number] = tile._replace(args=args) if hasattr(tile, "_replace") else (*tile[:3], args)
+        other.load()
+        return np.array(other)
+
+
+def _brighten(image: Image.Image, low: np.ndarray, notes: list[str]) -> None:
+    """Colours of 16 bits that use 15 or fewer, in place: the largest number of as many bits becomes white."""
+    values = np.asarray(image).astype(np.uint16) << 8 | low
+    most = int(values[..., :3].max())
+    if not 0 < most < 2**15:
+        return
+    values = values.astype(np.float64)
+    values[..., :3] *= 255 / max(2 ** most.bit_length() - 1, 255)
+    values[..., 3:] /= 257
+    image.paste(Image.fromarray(np.clip(values.round(), 0, 255).astype(np.uint8)))
+    notes.append(
+        f"The colours use {max(most.bit_length(), 8)} of 16 bits (up to {most}); they were stretched to white."
+    )
 
 
 def _is_turned(image: Image.Image) -> bool:
@@ -180,7 +226,10 @@ def _is_turned(image: Image.Image) -> bool:
 
 def _stretch(image: Image.Image, inverted: bool, notes: list[str]) -> Image.Image:
     """Grey deeper than 8 bits -> mode L, by its own range; Pillow alone would clip nearly all of it to white."""
-    values = np.asarray(image).astype(np.float32)
+    values = np.asarray(image)
+    if image.format == "TIFF" and image.mode == "I" and image.tag_v2.get(tiff.FORMAT, (1,))[0] == 1:
+        values = values.view(np.uint32)  # Pillow takes the upper half of 32 bits for negative numbers
+    values = values.astype(np.float32)
     finite = np.isfinite(values)
     low, high = np.percentile(values[finite], (0.5, 99.5)) if finite.any() else (0.0, 0.0)
     if high <= low and finite.any():  # a few bright pixels on a flat ground

@@ -7,12 +7,22 @@ head (H). Shapes: T moments, K slices, H rows, W columns.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import permutations
 
 import numpy as np
 from PIL import Image
 
-from nearl.data.formats.windows import MODALITY_PRESETS, PRESETS, Table, Window, auto_window, to_grey
+from nearl.data.formats.windows import (
+    MODALITY_PRESETS,
+    PRESETS,
+    Table,
+    Window,
+    auto_window,
+    leaves_little,
+    looks_like_ct,
+    to_grey,
+)  # fmt: skip
 
 # Each plane as it is usually displayed: (patient axis, sign) of growing slice number, of down and of right.
 PLANES = {
@@ -27,6 +37,13 @@ MIN_SIDE = 16  # pixels; smaller images show nothing (our choice)
 SECOND_LETTER = 0.3  # an oblique direction gets a second letter from this cosine on (our choice)
 MAX_PIXEL_ASPECT = 20.0  # a larger ratio is taken for an error in the file
 SAMPLE = 400_000  # values that the automatic window is computed from
+OFF_VALUES = (1, 99)  # percentiles of the other values between which a padding value is not believed (our choice)
+UNTOLD = ("", "OT", "SC")  # modalities that do not say what the values are
+HOUNSFIELD = "The values look like Hounsfield units, so the windows for CT are offered."
+NOT_BELIEVED = (
+    "The {} of the file leaves almost nothing to see of these values, so the automatic window comes first; "
+    "that of the file is still offered."
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +84,7 @@ class Scan:
     windows: tuple[Window, ...] = ()  # those of the file
     table: Table | None = None
     whites_low: bool = False  # low values are white (MONOCHROME1)
-    padding: float | None = None  # the stored value that means "outside"
+    padding: tuple[float, float] | None = None  # least and greatest stored value that mean "outside"
     full_range: float | None = None  # the largest possible value of 8-bit grey
     facts: dict[str, str | int | float] = field(default_factory=dict)  # whitelisted technical facts
     notes: tuple[str, ...] = ()  # sentences for people
@@ -112,48 +129,104 @@ class Scan:
         """The windows to offer, the default first; empty for colour."""
         if self.colour:
             return ()
+        own = self._own()
+        named = [PRESETS[name] for name in MODALITY_PRESETS.get(self.modality, ())]
+        if not own and named:
+            own.append(PRESETS["abdomen"])
+        named = [window for window in named if window not in own]
+        auto = self.auto()
+        if own and self.doubtful:
+            return (auto, *own, *named)
+        return (*own, *named, auto)
+
+    def _own(self) -> list[Window]:
+        """The windows that the file brings, the default first."""
         own = list(self.windows)
         if self.table is not None:
             own.insert(0, Window("As stored in the file", 0, 1, "TABLE"))
         if self.full_range is not None:
             own.append(Window("Full range", self.full_range / 2, self.full_range))
-        named = [PRESETS[name] for name in MODALITY_PRESETS.get(self.modality, ())]
-        if not own and named:
-            own.append(PRESETS["abdomen"])
-        named = [window for window in named if window not in own]
-        return (*own, *named, self.auto())
+        return own
+
+    @cached_property
+    def doubtful(self) -> bool:
+        """Whether the window that would come first leaves almost nothing to see, so that another one comes first."""
+        if self.colour:
+            return False
+        own = self._own() or [PRESETS["abdomen"]] * (self.modality == "CT")
+        return bool(own) and leaves_little(self._sample, own[0], self.auto(), self.table)
+
+    def settled(self) -> Scan:
+        """The same scan with what its values say: that it is a CT, or that a window of the file shows almost nothing.
+
+        Both are said in its notes.
+        """
+        scan = self
+        if self.modality in UNTOLD and not self.colour and looks_like_ct(self._sample):
+            scan = replace(self, modality="CT", notes=(*self.notes, HOUNSFIELD))
+        if not scan.doubtful or not (own := scan._own()):
+            return scan
+        what = "display table" if own[0].function == "TABLE" else "window"
+        return replace(scan, notes=(*scan.notes, NOT_BELIEVED.format(what)))
 
     def auto(self) -> Window:
         """The automatic window, the same for all slices: from percentiles of a sample of the whole scan."""
-        step = max(1, self.voxels.size // SAMPLE)
-        stored = self.voxels.reshape(-1)[::step]
-        # slices may differ in scale; the middle slice's is used for all
-        slope, intercept = (a[0, a.shape[1] // 2] for a in (self.slope, self.intercept))
-        if self.padding is not None and (stored != self.padding).any():
-            stored = stored[stored != self.padding]
-        return auto_window(stored * slope + intercept)
+        return self._auto
+
+    @cached_property
+    def _auto(self) -> Window:
+        return auto_window(self._sample)
+
+    @cached_property
+    def _sample(self) -> np.ndarray:
+        """Physical values of pixels all over the scan, without padding, each slice by its own scale."""
+        slices = self.voxels.reshape(self.slope.size, -1)
+        step = max(1, self.voxels.size // SAMPLE) | 1  # odd, so that it seldom divides the width
+        stored = slices[:, ::step].astype(np.float64)
+        values = stored * self.slope.reshape(-1, 1) + self.intercept.reshape(-1, 1)
+        return values[~self._outside(stored)] if self._pads else values.reshape(-1)
+
+    def _outside(self, stored: np.ndarray) -> np.ndarray:
+        """Where stored values are padding."""
+        return (stored >= self.padding[0]) & (stored <= self.padding[1])
+
+    @cached_property
+    def _pads(self) -> bool:
+        """Whether the padding is believed: it is where hardly any other value is, not among them."""
+        if self.padding is None or self.colour:
+            return False
+        stored = self.voxels.reshape(-1)[:: max(1, self.voxels.size // SAMPLE) | 1].astype(np.float64)
+        others = stored[~self._outside(stored)]
+        if not others.size:
+            return False
+        low, high = np.percentile(others, OFF_VALUES)
+        return self.padding[1] <= low or self.padding[0] >= high
 
     def values(self, plane: str, index: int, frame: int = 0) -> np.ndarray:
         """One slice as it is displayed: float64 [h, w] in physical units, or uint8 [h, w, 3].
 
         Raises IndexError if there is no such slice.
         """
+        stored, slope, intercept = self._cut(plane, index, frame)
+        return stored if self.colour else stored.astype(np.float64) * slope + intercept
+
+    def _cut(self, plane: str, index: int, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(stored numbers, slope, intercept) of one slice as it is displayed, each [h, w], or [h, w, 3] of colours."""
         (axis, sign), (down, down_sign), (_, right_sign) = layout = self._layout(plane)
         n = self.voxels.shape[1 + axis]
         if not (0 <= index < n and 0 <= frame < self.frames):
             raise IndexError(f"slice {index} of {n}, frame {frame} of {self.frames}")
         at = index if sign > 0 else n - 1 - index
-        image = np.take(self.voxels[frame], at, axis=axis)
-        if not self.colour:
-            slope, intercept = self.slope[frame], self.intercept[frame]
-            if axis == 0:
-                slope, intercept = slope[at], intercept[at]
-            else:  # the slice axis is the first of the remaining two
-                slope, intercept = slope[:, None], intercept[:, None]
-            image = image.astype(np.float64) * slope + intercept
-        if down > layout[2][0]:
-            image = image.swapaxes(0, 1)
-        return image[:: 1 if down_sign > 0 else -1, :: 1 if right_sign > 0 else -1]
+
+        def displayed(volume: np.ndarray) -> np.ndarray:
+            image = np.take(volume, at, axis=axis)
+            if down > layout[2][0]:
+                image = image.swapaxes(0, 1)
+            return image[:: 1 if down_sign > 0 else -1, :: 1 if right_sign > 0 else -1]
+
+        shape = self.voxels.shape[1:4]
+        scales = (np.broadcast_to(a[frame, :, None, None], shape) for a in (self.slope, self.intercept))
+        return displayed(self.voxels[frame]), *map(displayed, scales)
 
     def ras(self, frame: int = 0) -> tuple[np.ndarray, tuple[float | None, ...]]:
         """(float32 [X, Y, Z] in physical units, mm between voxels along each axis), as 3-D models take it: growing to
@@ -185,13 +258,19 @@ class Scan:
 
     def render(self, view: View, max_side: int | None = None) -> np.ndarray:
         """The slice as uint8 [h, w, 3] with square pixels, at most ``max_side`` pixels long."""
-        values = self.values(view.plane, view.index, view.frame)
+        stored, slope, intercept = self._cut(view.plane, view.index, view.frame)
+        values = stored
         if not self.colour:
+            values = stored.astype(np.float64) * slope + intercept
             window = view.window or self.presets()[0]
             windows = window if isinstance(window, tuple) else (window,)
             greys = [to_grey(values, w, self.table) for w in windows]
             values = np.stack(greys if len(greys) == 3 else greys * 3, axis=-1)
-        if view.invert != self.whites_low:
+        if self.whites_low:
+            values = 255 - values
+        if self._pads:  # the background, whichever way round the greys are
+            values = np.where(self._outside(stored)[..., None], np.uint8(0), values)
+        if view.invert:
             values = 255 - values
         height, width = values.shape[:2]
         aspect = self._aspect(view.plane)

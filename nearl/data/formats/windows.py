@@ -12,6 +12,10 @@ import numpy as np
 
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID", "TABLE")
 AUTO_PERCENTILES = (0.5, 99.5)  # our choice
+LITTLE_CONTRAST, SOME_CONTRAST = 16, 64  # differences between dark and light, of 255 (our choice)
+LITTLE_BETWEEN, SOME_BETWEEN = 0.02, 0.1  # shares of pixels that are neither black nor white (our choice)
+CT_LOW, CT_HIGH = (-3100, -900), (100, 40_000)  # least and greatest value that look like Hounsfield units (our choice)
+BY_HAND = "Set by hand"
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,38 @@ def auto_window(values: np.ndarray) -> Window:
     if high <= low:  # a few bright pixels on a flat ground
         low, high = values.min(), values.max()
     return Window("Auto", (float(low) + float(high)) / 2, max(float(high) - float(low), 1e-12))
+
+
+def by_hand(center: float, width: float) -> Window | None:
+    """A window with this centre and width; None where they are not numbers or the width is not above zero."""
+    good = np.isfinite([center, width]).all() and width > 0
+    return Window(BY_HAND, float(center), float(width)) if good else None
+
+
+def looks_like_ct(values: np.ndarray) -> bool:
+    """Whether physical values are likely Hounsfield units, whatever type they are stored in."""
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return False
+    return bool(CT_LOW[0] <= values.min() <= CT_LOW[1] and CT_HIGH[0] <= values.max() <= CT_HIGH[1])
+
+
+def leaves_little(values: np.ndarray, window: Window, auto: Window, table: Table | None = None) -> bool:
+    """Whether a window shows almost nothing of values of which the automatic window shows something.
+
+    That is: next to no difference between dark and light, or next to nothing between black and white.
+    """
+
+    def shown(window: Window) -> tuple[float, float]:
+        grey = to_grey(values, window, table)
+        low, high = np.percentile(grey, AUTO_PERCENTILES)
+        return float(high - low), float(((grey > 0) & (grey < 255)).mean())
+
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return False
+    (contrast, between), (best, most) = shown(window), shown(auto)
+    return (contrast < LITTLE_CONTRAST and best >= SOME_CONTRAST) or (between < LITTLE_BETWEEN and most >= SOME_BETWEEN)
 
 
 @dataclass(frozen=True, eq=False)

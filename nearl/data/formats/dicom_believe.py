@@ -1,0 +1,142 @@
+"""Which fields of a DICOM header are believed: those that fit its pixels. The others are set to what the pixels are.
+
+A compressed image's own header (`codestream`) is believed over the fields around it, and the number of bytes of an
+uncompressed one over fields that do not fit it. Required fields that are missing get their only sensible value.
+"""
+
+from __future__ import annotations
+
+from nearl.data.formats import codestream
+from nearl.data.formats.codestream import RGB, YBR, Codestream
+
+GREYS = ("MONOCHROME1", "MONOCHROME2")
+COLOURS = (
+    "RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT",
+)  # fmt: skip
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+
+def believe(dataset) -> None:
+    """Set the fields that say how pixels are stored to what the pixels are, in place."""
+    photometric = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
+    samples = _whole(dataset, "SamplesPerPixel")
+    frame = first_frame(dataset)
+    found = codestream.look(frame) if frame is not None else None
+    if found is not None:
+        samples = found.samples
+        photometric = _photometric(photometric, found)
+        _sizes(dataset, found)
+    elif frame is None:
+        samples, photometric = _native(dataset, samples, photometric)
+    if samples is None:
+        samples = 3 if photometric in COLOURS and photometric != "PALETTE COLOR" else 1
+    if not photometric:
+        photometric = "RGB" if samples == 3 else "MONOCHROME2"
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = samples, photometric
+    allocated, stored = _whole(dataset, "BitsAllocated"), _whole(dataset, "BitsStored")
+    if allocated is None:
+        allocated = dataset.BitsAllocated = 16 if (stored or 16) > 8 else 8
+    if stored is None:
+        stored = dataset.BitsStored = allocated
+    if _whole(dataset, "HighBit") is None:
+        dataset.HighBit = stored - 1
+    if _whole(dataset, "PixelRepresentation") is None:
+        dataset.PixelRepresentation = 0
+    if samples > 1 and _whole(dataset, "PlanarConfiguration") not in (0, 1):
+        dataset.PlanarConfiguration = 0
+
+
+def complete(dataset) -> bool:
+    """Whether the header alone says enough of the pixels: it is grey, uncompressed and lacks nothing."""
+    fields = ("SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation")
+    grey = str(dataset.get("PhotometricInterpretation") or "").strip() in GREYS and dataset.get("SamplesPerPixel") == 1
+    return grey and not encapsulated(dataset) and all(_whole(dataset, name) is not None for name in fields)
+
+
+def encapsulated(dataset) -> bool:
+    """Whether the pixels are in the fragments of a compressed transfer syntax."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    return bool(syntax.is_transfer_syntax and syntax.is_encapsulated)
+
+
+def first_frame(dataset) -> bytes | None:
+    """The bytes of the first compressed frame; empty where it cannot be found, None where nothing is compressed."""
+    from pydicom.encaps import generate_frames
+
+    if not encapsulated(dataset) or "PixelData" not in dataset:
+        return None
+    try:
+        return next(generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)))
+    except Exception:  # damaged: said when the frames are decoded
+        return b""
+
+
+def _whole(dataset, name: str) -> int | None:
+    value = dataset.get(name)
+    return value if isinstance(value, int) else None
+
+
+def _photometric(said: str, found: Codestream) -> str:
+    """The colour space of a decoded frame, by its codestream where that says so."""
+    if found.samples == 1:
+        return said if said in (*GREYS, "PALETTE COLOR") else "MONOCHROME2"
+    if found.colour == RGB:
+        return "RGB" if found.process else "YBR_RCT"  # pydicom's name for what JPEG 2000 turns back to RGB
+    if found.colour == YBR:
+        return "YBR_FULL_422" if found.baseline else "YBR_FULL"
+    return said if said in COLOURS and said != "PALETTE COLOR" else "RGB"
+
+
+def _sizes(dataset, found: Codestream) -> None:
+    """Rows, columns and bits of a codestream, where the header has none or others."""
+    dataset.Rows, dataset.Columns = found.rows, found.columns
+    allocated, stored = _whole(dataset, "BitsAllocated"), _whole(dataset, "BitsStored")
+    needed = 8 if found.bits <= 8 else 16 if found.bits <= 16 else 32
+    if allocated is None or allocated < needed or (found.process and allocated != needed):
+        dataset.BitsAllocated = allocated = needed
+    if stored is None or stored < found.bits or stored > allocated:
+        dataset.BitsStored = found.bits
+        dataset.HighBit = found.bits - 1
+
+
+def _native(dataset, samples: int | None, photometric: str) -> tuple[int | None, str]:
+    """(samples, photometric interpretation) of uncompressed pixels; bits of a sample are set by their length too."""
+    name = next((name for name in PIXELS if name in dataset), "")
+    rows, columns = _whole(dataset, "Rows") or 0, _whole(dataset, "Columns") or 0
+    unit = rows * columns * int(dataset.get("NumberOfFrames") or 1)
+    content = dataset.get(name) if name == "PixelData" else None
+    if not isinstance(content, bytes) or not unit or encapsulated(dataset):
+        return samples, photometric
+    size = len(content)
+    allocated, stored = _whole(dataset, "BitsAllocated"), _whole(dataset, "BitsStored")
+
+    def holds(parts: float, bits: int) -> bool:
+        needed = round(unit * parts * bits / 8)
+        return size == needed or size == needed + needed % 2
+
+    if photometric == "YBR_FULL_422" and holds(3, allocated or 8):
+        return 3, "YBR_FULL"
+    if photometric == "YBR_FULL_422" or (photometric == "YBR_FULL" and allocated == 8 and holds(2, 8)):
+        return 3, "YBR_FULL_422"
+    colour = photometric in COLOURS and photometric != "PALETTE COLOR"
+    likely = samples or (3 if colour else 1)
+    for parts, bits in ((likely, allocated), (likely, 8), (likely, 16), (likely, 32), (4 - likely, allocated)):
+        if bits is None or not holds(parts, bits):
+            continue
+        if bits != allocated and not _fits(bits, allocated, stored):
+            continue
+        if parts == 3 and likely == 1 and not colour:  # more likely three frames
+            continue
+        dataset.BitsAllocated = bits
+        if colour != (parts == 3):
+            photometric = "RGB" if parts == 3 else photometric if photometric in GREYS else "MONOCHROME2"
+            photometric = "PALETTE COLOR" if parts == 1 and "RedPaletteColorLookupTableData" in dataset else photometric
+        return parts, photometric
+    return samples, photometric
+
+
+def _fits(bits: int, allocated: int | None, stored: int | None) -> bool:
+    """Whether samples of `bits` bits agree with the bits that are stored better than those said to be allocated."""
+    if allocated is None:
+        return stored is None or stored <= bits
+    return stored is not None and stored <= bits and (bits < allocated or stored > allocated)

@@ -1,0 +1,93 @@
+"""Siemens mosaics: the slices of a volume side by side in one large image, and how they are taken apart.
+
+How many there are and which way they follow one another is in private fields alone (0019,100A and the CSA header
+0029,1010); without the first a mosaic is shown as it is and called one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from nearl.data.formats.volume import MIN_SIDE
+
+COUNT, CSA = (0x0019, 0x100A), (0x0029, 0x1010)
+TOGETHER = "This image is a mosaic: many slices side by side. How many they are is not said, so it is shown as it is."
+APART = "The file is a mosaic of slices side by side, which was taken apart."
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How a mosaic is laid out, row by row."""
+
+    count: int
+    across: int  # tiles in a row
+    height: int
+    width: int
+    normal: np.ndarray | None  # unit direction of growing slice number; None where it is unknown
+
+    def cut(self, image: np.ndarray, numbers: Iterable[int]) -> Iterator[np.ndarray]:
+        """Tiles [1, 1, h, w] of a mosaic [1, 1, H, W], by number."""
+        for number in numbers:
+            down, right = divmod(number, self.across)
+            top, left = down * self.height, right * self.width
+            yield np.ascontiguousarray(image[:, :, top : top + self.height, left : left + self.width])
+
+
+def is_mosaic(dataset) -> bool:
+    """Whether a file says that it is a mosaic."""
+    kind = dataset.get("ImageType") or ()
+    return "MOSAIC" in ((kind,) if isinstance(kind, str) else tuple(map(str, kind)))
+
+
+def tiles(dataset) -> Tiles | None:
+    """How a mosaic is laid out; None where it does not say how many slices it has, or they do not fit into it."""
+    csa = _csa(dataset)
+    count = _number(dataset[COUNT].value if COUNT in dataset else None) or _number(
+        _value(csa, "NumberOfImagesInMosaic")
+    )
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    if not count or not 1 < count <= 1024:
+        return None
+    across = math.ceil(math.sqrt(count))
+    height, width = rows // across, columns // across
+    if rows % across or columns % across or min(height, width) < MIN_SIDE:
+        return None
+    return Tiles(count, across, height, width, _normal(csa))
+
+
+def _csa(dataset) -> dict:
+    """Siemens's private header; empty where there is none or it cannot be read."""
+    if CSA not in dataset or not isinstance(dataset[CSA].value, bytes):
+        return {}
+    from nibabel.nicom import csareader
+
+    try:
+        return csareader.read(dataset[CSA].value)["tags"]
+    except Exception:  # a parser fed with untrusted bytes can raise anything
+        return {}
+
+
+def _value(csa: dict, name: str):
+    items = csa.get(name, {}).get("items") or [None]
+    return items[0]
+
+
+def _number(value) -> int:
+    if isinstance(value, bytes):  # implicit VR leaves private fields as bytes
+        value = int.from_bytes(value[:2], "little")
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+def _normal(csa: dict) -> np.ndarray | None:
+    try:
+        normal = np.array([float(v) for v in csa["SliceNormalVector"]["items"][:3]])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return normal if normal.shape == (3,) and abs(np.linalg.norm(normal) - 1) < 0.05 else None
