@@ -6,7 +6,6 @@ to a limit, entries may not overlap, and no entry yields more bytes than it is a
 
 from __future__ import annotations
 
-import contextlib
 import io
 import stat
 import unicodedata
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from nearl.data.charsets import encoding_of
 from nearl.data.formats.base import MAX_BYTES
 from nearl.data.records import Problem, base_name
 from nearl.errors import NearlError
@@ -148,8 +148,8 @@ def zip_files(archive: zipfile.ZipFile, name: str) -> tuple[list[tuple[Parts, Re
         raise NearlError(f"{name} has overlapping entries, which no valid zip has; it was refused.")
     files: dict[Parts, Reader] = {}
     problems: list[Problem] = []
-    for entry in entries:
-        parts = tuple(_name(entry).replace("\\", "/").split("/"))
+    for entry, path in zip(entries, _names(entries), strict=True):
+        parts = tuple(path.replace("\\", "/").split("/"))
         shown = base_name("/".join(parts))
         if (parts[0] == "" and len(parts) > 1) or parts[0][1:2] == ":" or ".." in parts:
             raise NearlError(f"{name} has an entry that leads outside the zip ({shown}); it was refused.")
@@ -172,13 +172,32 @@ def _overlap(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> bool:
     return any(end > start for (_, end), start in zip(spans, following, strict=False))
 
 
-def _name(entry: zipfile.ZipInfo) -> str:
-    """An entry's name; many programs write UTF-8 without saying so, and zipfile then takes it for code page 437."""
-    name = entry.orig_filename
-    if not entry.flag_bits & 0x800:
-        with contextlib.suppress(UnicodeError):
-            return name.encode("cp437").decode("utf-8")
-    return name
+def _names(entries: list[zipfile.ZipInfo]) -> list[str]:
+    """The entries' names. Many programs write UTF-8 or a national code page without saying so, which zipfile takes for
+    code page 437; all such names of a zip are in one encoding."""
+    raw = [None if entry.flag_bits & 0x800 else _bytes(entry) for entry in entries]
+    undeclared = b"\n".join(name for name in raw if name is not None and not _is_utf8(name))
+    codec = encoding_of(undeclared, dos=True)
+    return [
+        entry.orig_filename if name is None else name.decode("utf-8" if _is_utf8(name) else codec, errors="replace")
+        for entry, name in zip(entries, raw, strict=True)
+    ]
+
+
+def _bytes(entry: zipfile.ZipInfo) -> bytes | None:
+    """A name as it stands in the zip; None where zipfile was told its encoding by other means."""
+    try:
+        return entry.orig_filename.encode("cp437")
+    except UnicodeError:
+        return None
+
+
+def _is_utf8(name: bytes) -> bool:
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _clean(part: str) -> str:

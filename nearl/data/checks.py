@@ -46,12 +46,13 @@ def check(data: LabelledSet, test: LabelledSet | None = None) -> SetCheck:
     small = [i for i, record in enumerate(records) if min(record.size) < SMALL_SIDE]
     widths, heights = zip(*(record.size for record in records), strict=True) if records else ((0,), (0,))
     counts = data.counts()
+    said = [*data.said(), *(test.said() if test is not None else ())]
     problems = [*data.problems, *(test.problems if test is not None else [])]
     found = SetCheck(
         counts, problems, duplicates, near, conflicts, in_test, small,
         (min(widths), max(widths), min(heights), max(heights)), [], _blocking(counts),
     )  # fmt: skip
-    return replace(found, cautions=list(_cautions(found, data, test)))
+    return replace(found, cautions=[*_cautions(found, data, test), *dict.fromkeys(said)])
 
 
 def _equal(records: Sequence[ImageRecord]) -> list[tuple[int, ...]]:

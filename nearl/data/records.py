@@ -12,6 +12,8 @@ from PIL import Image
 
 from nearl.data.formats.volume import Scan, View
 
+SYNTHETIC = "Synthetic."  # the note of a phantom
+
 
 class Problem(NamedTuple):
     """Something that was left out."""

@@ -19,7 +19,7 @@ from nearl.data.phantoms import anatomy
 from nearl.data.phantoms.brushes import Painted
 from nearl.data.phantoms.skin import skin
 from nearl.data.phantoms.smear import smear
-from nearl.data.records import ImageRecord
+from nearl.data.records import SYNTHETIC, ImageRecord
 from nearl.data.sets.labelled import LabelledSet
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet, default_prompts, ready_sets
@@ -160,7 +160,7 @@ def _labelled(kind: str, first: int, per_class: int, seed: int, size: int) -> La
     for label, word in enumerate(("clear", "lesion")):
         for index in range(first, first + per_class):
             phantom = make_phantom(kind, bool(label), seed * 1_000_003 + 2 * index + label, size)
-            records.append(ImageRecord.from_pixels(f"{kind}_{word}_{index:04d}.png", phantom.pixels, ("Synthetic.",)))
+            records.append(ImageRecord.from_pixels(f"{kind}_{word}_{index:04d}.png", phantom.pixels, (SYNTHETIC,)))
             labels.append(label)
     prompts = _prompts(kind).to_dict()
     return LabelledSet(list(CLASSES), records, labels, name=f"phantom_{kind}", prompts=prompts, synthetic=True)

@@ -32,6 +32,7 @@ def join(a: LabelledSet, b: LabelledSet) -> LabelledSet:
         records=records,
         labels=a.labels + [places[same(b.classes[label])] for label in b.labels],
         problems=a.problems + b.problems,
+        notes=list(dict.fromkeys(a.notes + b.notes)),
         prompts=a.prompts or b.prompts,
         groups=groups,
         synthetic=a.synthetic and b.synthetic,
@@ -62,7 +63,7 @@ def merge(data: LabelledSet, names: Sequence[str], into: str) -> LabelledSet:
 def remove(data: LabelledSet, indices: Iterable[int]) -> LabelledSet:
     """The set without these images; a class without images stays. NearlError for an image that is not there."""
     gone = _indices(data, indices)
-    return replace(data.subset(i for i in range(len(data)) if i not in gone), problems=data.problems)
+    return replace(data.subset(i for i in range(len(data)) if i not in gone), problems=data.problems, notes=data.notes)
 
 
 def relabel(data: LabelledSet, indices: Iterable[int], label: str) -> LabelledSet:
@@ -83,7 +84,7 @@ def drop_class(data: LabelledSet, name: str) -> LabelledSet:
     part = data.subset(i for i, label in enumerate(data.labels) if label != index)
     classes = data.classes[:index] + data.classes[index + 1 :]
     labels = [label - (label > index) for label in part.labels]
-    return replace(part, classes=classes, labels=labels, problems=data.problems)
+    return replace(part, classes=classes, labels=labels, problems=data.problems, notes=data.notes)
 
 
 def _class(data: LabelledSet, name: str) -> int:

@@ -1,13 +1,15 @@
 """Labelled sets: class folders, lists of files per class, files with a table, or a zip of them -> images with labels.
 
 Accepted layouts, for folders and zips alike: <class>/..., <anything>/<class>/..., train/<class>/... with or without
-test/<class>/..., and each of these under one outer folder; or images in any folders with a CSV of the columns file and
-label beside them, which then decides. Hidden files are skipped. A prompts.json beside the class folders is kept as it
-is. One bad file or empty class is named in `problems` and the rest is used.
+test/<class>/... (also Training, Testing, Val...), and each of these under one outer folder; or images in any folders
+with a CSV of files and labels beside them, which then decides. Hidden files and masks beside their images are left out.
+A prompts.json beside the class folders is kept as it is. One bad file or empty class is named in `problems` and the
+rest is used.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -15,9 +17,12 @@ from pathlib import Path
 
 from nearl.data.archives import Parts, Reader, folder_files, is_zip, open_zip, path_reader, zip_files
 from nearl.data.images import ImageRecord, Problem, base_name, decode_one
-from nearl.data.sets.layouts import File, Layout, arrange
-from nearl.data.sets.tables import Table, find_table, is_table, match, same
+from nearl.data.records import SYNTHETIC
+from nearl.data.sets.columns import Chosen, Columns, ColumnsError, choose
+from nearl.data.sets.layouts import TEST, TRAIN, VALID, File, Layout, arrange, split_of, stem, without_masks
+from nearl.data.sets.tables import Names, Row, Table, is_table, match, read_tables, same
 from nearl.errors import NearlError
+from nearl.prompts import class_key
 
 MAX_SIDE = 512  # pixels; larger images are shrunk so that a whole set fits in memory (our choice)
 MAX_DECODED = 3_000_000_000  # bytes of pixels of one set, about 4,000 images of the largest side
@@ -35,6 +40,7 @@ class LabelledSet:
     prompts: dict | None = None  # the content of the prompts.json that came with the images, unchecked
     groups: list[str] | None = None  # the patient or series of each image, "" for a group of its own; None: unknown
     synthetic: bool = False  # made by this project: shows no patient, and its name may be written anywhere
+    notes: list[str] = field(default_factory=list)  # how the files were understood, in sentences
 
     def __len__(self) -> int:
         return len(self.records)
@@ -44,7 +50,7 @@ class LabelledSet:
         return {name: self.labels.count(index) for index, name in enumerate(self.classes)}
 
     def subset(self, indices: Iterable[int]) -> LabelledSet:
-        """The images at `indices`, in that order, with the same classes and no problems."""
+        """The images at `indices`, in that order, with the same classes and no problems or notes."""
         chosen = list(indices)
         return replace(
             self,
@@ -52,26 +58,37 @@ class LabelledSet:
             records=[self.records[i] for i in chosen],
             labels=[self.labels[i] for i in chosen],
             problems=[],
+            notes=[],
             groups=None if self.groups is None else [self.groups[i] for i in chosen],
         )
 
+    def said(self) -> list[str]:
+        """What to know of the images besides the problems: `notes`, and what decoding noted of how many images."""
+        counts = Counter(note for record in self.records for note in dict.fromkeys(record.notes) if note != SYNTHETIC)
+        whose = lambda n: "1 image" if n == 1 else "All images" if n == len(self) else f"{n} images"  # noqa: E731
+        return [*self.notes, *(f"{whose(count)}: {note}" for note, count in counts.most_common())]
 
-def resolve_splits(path: Path | str, fewest: int = 2) -> tuple[LabelledSet, LabelledSet | None]:
-    """(train, test) of a folder or zip with train/ and test/; (all, None) where it holds only class folders or a table.
+
+def resolve_splits(
+    path: Path | str, fewest: int = 2, columns: Columns | None = None
+) -> tuple[LabelledSet, LabelledSet | None]:
+    """(train, test) of a folder or zip with train/ and test/, or with a table that has such a column; (all, None) where
+    it holds only class folders or a table.
 
     Both have the same classes in the same order, those of train. A zip is read in memory, nothing is unpacked to disk;
     entries that must not be opened are named in `problems` (`nearl.data.archives`). fewest: so many classes must
-    have images.
+    have images. columns: which columns of the table to use; None finds them by their names and content.
 
     Raises NearlError if there is no such folder or zip, a class name occurs twice, fewer than `fewest` classes have
-    images that can be read, test holds a class that train does not, or a zip was made to harm.
+    images that can be read, test holds a class that train does not, or a zip was made to harm; ColumnsError where it is
+    not plain which columns of a table hold files and labels.
     """
     path = Path(path)
     name = base_name(str(path.resolve()))
     if not path.is_file():
-        return _load(*folder_files(path, name), name, fewest)
+        return _load(*folder_files(path, name), name, fewest, columns)
     with open_zip(path, name) as archive:
-        return _load(*zip_files(archive, name), name, fewest)
+        return _load(*zip_files(archive, name), name, fewest, columns)
 
 
 def from_files(per_class: dict[str, Sequence[Path | str]], name: str = "your images", fewest: int = 2) -> LabelledSet:
@@ -80,33 +97,52 @@ def from_files(per_class: dict[str, Sequence[Path | str]], name: str = "your ima
         problems: list[Problem] = []
         classes: dict[str, list[File]] = {}
         for label, paths in per_class.items():
-            files = _opened(paths, stack, problems)
+            files, masks = without_masks(_opened(paths, stack, problems))
+            problems += masks
             classes[label] = [File("/".join(parts), reader) for parts, reader in files]
         result = _decode_classes(classes, name, fewest=fewest)
     return replace(result, problems=problems + result.problems)
 
 
 def from_table(
-    files: Sequence[Path | str], table: Path | str | None = None, name: str = "your images", fewest: int = 2
+    files: Sequence[Path | str],
+    table: Path | str | None = None,
+    name: str = "your images",
+    fewest: int = 2,
+    columns: Columns | None = None,
 ) -> LabelledSet:
-    """Image files, or zips of them, with a CSV of the columns file and label, and patient or group if it has one.
+    """Image files, or zips of them, with a CSV of files and labels, and of patients if it has such a column.
 
     table: the CSV; None takes the one among the files or in a zip. Names are matched by the path from the top of a zip,
-    from a folder below it, or alone where only one file has them. Spellings of a label that differ only in case are one
-    class.
+    from a folder below it, or alone where only one file has them; in another case or without the ending where that fits
+    one file only. Spellings of a label that differ only in case are one class.
 
-    Raises NearlError as resolve_splits does, and where there is no such table, more than one, or one without the
-    columns.
+    Raises NearlError as resolve_splits does, and where there is no such table or more than one.
     """
+    return table_splits(files, table, name, fewest, columns, divide=False)[0]
+
+
+def table_splits(
+    files: Sequence[Path | str],
+    table: Path | str | None = None,
+    name: str = "your images",
+    fewest: int = 2,
+    columns: Columns | None = None,
+    divide: bool = True,
+) -> tuple[LabelledSet, LabelledSet | None]:
+    """As `from_table`, but (train, test) where the table has a column that says so, unless `divide` is False."""
     with ExitStack() as stack:
         problems: list[Problem] = []
-        opened = _opened(files, stack, problems)
+        opened, masks = without_masks(_opened(files, stack, problems))
         given = opened if table is None else [((Path(table).name,), path_reader(Path(table)))]
-        found, refused = find_table(given, name)
-        if found is None:
+        tables, unread = read_tables(given)
+        if not tables:
             lack = f"{name} has no table of labels; add a CSV with the columns file and label."
-            raise NearlError(refused[0].reason if refused else lack)
-        return _from_rows(found, opened, problems, name, fewest)
+            raise NearlError(unread[0].reason if unread else lack)
+        reading = _Reading(_images(opened), columns)
+        if not reading.take(tables, name):
+            raise reading.refused[0]
+        return reading.sets(name, fewest, problems + masks + unread, divide)
 
 
 def check_names(names: Iterable[str], where: str) -> None:
@@ -149,47 +185,129 @@ def _opened(paths: Iterable[Path | str], stack: ExitStack, problems: list[Proble
 
 
 def _load(
-    files: list[tuple[Parts, Reader]], problems: list[Problem], name: str, fewest: int
+    files: list[tuple[Parts, Reader]], problems: list[Problem], name: str, fewest: int, columns: Columns | None
 ) -> tuple[LabelledSet, LabelledSet | None]:
-    layout = arrange(files, problems)
-    table = _table_of(layout, name)
-    if table is not None:
-        return replace(_from_rows(table, files, problems, name, fewest), prompts=layout.prompts), None
-    if None not in layout.splits and "train" not in layout.splits:
-        raise NearlError(f"{name} has a test folder but no train folder; add train/<class>/ folders.")
-    train = _decode_classes(layout.splits[None if None in layout.splits else "train"], name, fewest=fewest)
-    train = replace(train, problems=layout.problems + train.problems, prompts=layout.prompts)
-    if "test" not in layout.splits:
-        return train, None
-    test = _decode_classes(layout.splits["test"], name, train.classes, fewest=1)
-    return train, replace(test, prompts=layout.prompts)
+    files, masks = without_masks(files)
+    layout = arrange(files, [*problems, *masks])
+    if reading := _reading(layout, _images(files), name, columns):
+        train, test = reading.sets(name, fewest, layout.problems, notes=layout.notes)
+    else:
+        if None not in layout.splits and TRAIN not in layout.splits:
+            raise NearlError(f"{name} has a test folder but no train folder; add train/<class>/ folders.")
+        train = _decode_classes(layout.splits[None if None in layout.splits else TRAIN], name, fewest=fewest)
+        train = replace(train, problems=layout.problems + train.problems, notes=layout.notes)
+        test = _decode_classes(layout.splits[TEST], name, train.classes, fewest=1) if TEST in layout.splits else None
+    return replace(train, prompts=layout.prompts), test and replace(test, prompts=layout.prompts)
 
 
-def _table_of(layout: Layout, name: str) -> Table | None:
-    """The table that decides, unless there are train and test folders. NearlError where nothing says what is what."""
-    table, refused = find_table(layout.loose, name)
-    layout.problems += refused
-    if table is None and not layout.splits:
-        lack = f"{name} holds no class folders; put the images of each class in a folder named after it."
-        why = f" ({layout.problems[0].reason})" if layout.problems else ""
-        raise NearlError(refused[0].reason if refused else lack + why)
-    return table if None in layout.splits or not layout.splits else None
+def _images(files: Iterable[tuple[Parts, Reader]]) -> list[tuple[Parts, Reader]]:
+    return [item for item in files if item[0][-1] and not is_table(item[0]) and item[0][-1] != "prompts.json"]
 
 
-def _from_rows(
-    table: Table, files: list[tuple[Parts, Reader]], problems: list[Problem], name: str, fewest: int
-) -> LabelledSet:
-    images = [item for item in files if item[0][-1] and not is_table(item[0]) and item[0][-1] != "prompts.json"]
-    found = match(table, images)
-    classes: dict[str, list[File]] = {}
-    for (path, reader), label, group in zip(found.files, found.labels, found.groups, strict=True):
-        classes.setdefault(label, []).append(File(path, reader, group))
-    problems = problems + found.problems
+def _reading(layout: Layout, images: list[tuple[Parts, Reader]], name: str, columns: Columns | None) -> _Reading | None:
+    """What a table says of the images; None where the folders do. NearlError where nothing says what is what."""
+    tables, unread = read_tables(layout.loose)
+    layout.problems += unread
+    reading = _Reading(images, columns)
+    if layout.flat:
+        for part, files in layout.flat.items():
+            own, unread = read_tables(item for item in files if len(item[0]) == 1)
+            layout.problems += unread
+            common = [t for t in tables if split_of(stem(t.name)) == part] or tables
+            reading.take(own or common, name, _images(files), part)
+    elif None in layout.splits or not layout.splits or columns is not None:
+        reading.take(tables, name)
+    if reading.rows:
+        layout.problems += reading.problems
+        return reading
+    classes = next(iter(layout.splits.values()), {})
+    if len(classes) < 2 and reading.refused:  # one folder with all images is no class
+        raise reading.refused[0]
     if not classes:
-        why = f" ({problems[0].reason})" if problems else ""
-        raise NearlError(f"No row of {table.name} fits an image of {name}; check the file names in it.{why}")
-    result = _decode_classes(classes, name, fewest=fewest)
-    return replace(result, problems=problems + result.problems)
+        lack = f"{name} holds no class folders; put the images of each class in a folder named after it."
+        reasons = [problem.reason for problem in layout.problems + layout.outside]
+        why = f" ({reasons[0]})" if reasons else ""
+        raise NearlError(unread[0].reason if unread and not layout.splits else lack + why)
+    layout.problems += layout.outside
+    layout.problems += [Problem(t.name, f"{t.name} was not used: {_why_not(t, reading)}") for t in tables]
+    return None
+
+
+def _why_not(table: Table, reading: _Reading) -> str:
+    refused = next((str(error) for error in reading.refused if str(error).startswith(table.name)), "")
+    return refused or "the folders say what each image shows."
+
+
+class _Reading:
+    """What tables say of images: rows that were matched with files."""
+
+    def __init__(self, images: list[tuple[Parts, Reader]], columns: Columns | None):
+        self.images, self.columns = images, columns or Columns()
+        self.rows: list[tuple[str, list[Row], list[tuple[Parts, Reader]]]] = []  # (table, its rows, files they mean)
+        self.notes: list[str] = []
+        self.problems: list[Problem] = []  # tables that are not used
+        self.refused: list[ColumnsError] = []
+
+    def take(
+        self, tables: Sequence[Table], where: str, images: list[tuple[Parts, Reader]] | None = None, part: str = ""
+    ) -> bool:
+        """Use the table of labels among these, or one of train and one of test images; whether there was one.
+
+        part: what the images are, where their folder says so. NearlError for several tables that could be meant.
+        """
+        images = self.images if images is None else images
+        names = Names(images)
+        found: list[tuple[Table, Chosen]] = []
+        others: list[tuple[Table, str]] = []
+        for table in tables:
+            try:
+                found.append((table, choose(table, names.only, split_of, self.columns)))
+            except ColumnsError as error:
+                self.refused.append(error)
+                others.append((table, str(error)))
+        parts = [split_of(stem(table.name)) for table, _ in found]
+        if len(found) > 1 and (len(set(parts)) < len(parts) or TRAIN not in parts or None in parts):
+            pair = f"{found[0][0].name}, {found[1][0].name}"
+            raise NearlError(f"{where} holds {len(found)} tables ({pair}); leave one of them.")
+        rows: list[Row] = []
+        for (table, chosen), word in zip(found, parts, strict=True):
+            of_table = part or (word if len(found) > 1 else "")
+            columns = (chosen.files, chosen.labels, chosen.groups, chosen.parts or [""] * len(table.rows))
+            rows += [Row(f, lab, group, of_table or own or "") for f, lab, group, own in zip(*columns, strict=True)]
+            self.notes += [note for note in chosen.notes if note not in self.notes]
+        if found:
+            self.rows.append((" and ".join(table.name for table, _ in found), rows, images))
+            used = found[0][0].name
+            self.problems += [Problem(t.name, f"{t.name} was not used beside {used}.") for t, _ in others]
+        return bool(found)
+
+    def sets(
+        self, name: str, fewest: int, problems: list[Problem], divide: bool = True, notes: Sequence[str] = ()
+    ) -> tuple[LabelledSet, LabelledSet | None]:
+        """(train, test); all images are in train where no row says that its image is for tests."""
+        per_part: dict[str, dict[str, list[File]]] = {}
+        problems, said = list(problems), [*notes, *self.notes]
+        spelt: dict[str, str] = {}
+        for table, rows, images in self.rows:
+            found = match(table, rows, images)
+            problems += found.problems
+            for (path, reader), label, group, part in zip(
+                found.files, found.labels, found.groups, found.parts, strict=True
+            ):
+                classes = per_part.setdefault(part if divide else "", {})
+                classes.setdefault(spelt.setdefault(same(label), label), []).append(File(path, reader, group))
+        train = per_part.get(TRAIN) or per_part.get("")
+        if not train:
+            why = f" ({problems[0].reason})" if problems else ""
+            raise NearlError(f"No row of {self.rows[0][0]} fits an image of {name}; check the file names in it.{why}")
+        as_test = TEST if TEST in per_part else VALID
+        for part in per_part.keys() - {TRAIN, "", as_test}:
+            count = sum(map(len, per_part[part].values()))
+            said.append(f"{count} images that the table gives for {part}ation are not used; only train and test are.")
+        result = _decode_classes(train, name, fewest=fewest)
+        result = replace(result, problems=problems + result.problems, notes=said)
+        test = per_part.get(as_test)
+        return result, None if test is None else _decode_classes(test, name, result.classes, fewest=1)
 
 
 def _decode_classes(
@@ -197,6 +315,8 @@ def _decode_classes(
 ) -> LabelledSet:
     """Decode every file. classes: the exact classes to use, even those without an image; None takes what is there."""
     check_names(per_class, name)
+    if classes is not None:
+        per_class = _respelt(per_class, classes)
     if classes is not None and (unknown := sorted(set(per_class) - set(classes))):
         raise NearlError(
             f"The test images of {name} have a class “{unknown[0]}” that is not among the training classes."
@@ -228,6 +348,18 @@ def _decode_classes(
     rows = [(record, index, group) for index, label in enumerate(kept) for record, group in decoded[label]]
     records, labels, groups = ([row[i] for row in rows] for i in range(3))
     return LabelledSet(list(kept), records, labels, problems, name, groups=groups if any(groups) else None)
+
+
+def _respelt(per_class: dict[str, list[File]], classes: list[str]) -> dict[str, list[File]]:
+    """Test classes under the names of the training classes that they differ from only in case or an underscore."""
+    known: dict[str, list[str]] = {}
+    for name in classes:
+        known.setdefault(class_key(name), []).append(name)
+    result: dict[str, list[File]] = {}
+    for name, files in per_class.items():
+        alike = known.get(class_key(name), [])
+        result.setdefault(alike[0] if name not in classes and len(alike) == 1 else name, []).extend(files)
+    return result
 
 
 def _decode(file: File) -> ImageRecord:

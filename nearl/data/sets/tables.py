@@ -1,25 +1,32 @@
-"""Tables of labels: a CSV with the columns file and label, and optionally patient or group.
+"""Tables of labels as CSV files: reading them, and matching their rows with files.
 
-Separated by comma, semicolon or tab; UTF-8 with or without a byte order mark, UTF-16, else Latin-1; header names in any
-case.
+Separated by comma, semicolon or tab; UTF-8 with or without a byte order mark, UTF-16, else the national code page in
+which the text makes sense; header names in any case.
 """
 
 from __future__ import annotations
 
 import csv
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nearl.data.archives import Parts, Reader
+from nearl.data.charsets import encoding_of
 from nearl.data.records import Problem, base_name
 from nearl.errors import NearlError
 
-MAX_TABLE_BYTES = 5_000_000
-MAX_ROWS = 20_000
+MAX_TABLE_BYTES = 20_000_000
+MAX_ROWS = 150_000
+MAX_COLUMNS = 2_000
 ENDINGS = (".csv", ".tsv")
-_GROUPS = ("patient", "group")
+NAMED = 3  # files named in one sentence
+ONE_BY_ONE = 20  # rows or files without their counterpart that are named one by one
+CODE_PAGES = {
+    "gbk": "GBK (Chinese)", "cp932": "Shift-JIS (Japanese)", "big5": "Big5 (Chinese)", "cp949": "EUC-KR (Korean)",
+    "cp1251": "Windows-1251 (Cyrillic)",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,15 +35,21 @@ class Row:
 
     file: str  # a path with forward slashes
     label: str  # "" where it is empty
-    group: str  # patient or group, or ""
+    group: str = ""  # patient or group
+    part: str = ""  # train or test, where the table says so
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of labels."""
+    """The content of a CSV file."""
 
     name: str
-    rows: list[Row]
+    header: list[str]  # as tidy names
+    rows: list[list[str]]  # of tidy cells, each as many as the header has
+    notes: tuple[str, ...] = ()  # how it was read, in sentences
+
+    def column(self, place: int) -> list[str]:
+        return [row[place] for row in self.rows]
 
 
 @dataclass
@@ -46,6 +59,7 @@ class Matched:
     files: list[tuple[str, Reader]] = field(default_factory=list)  # (path, what reads it)
     labels: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -60,46 +74,50 @@ def same(text: str) -> str:
     return tidy(text).casefold()
 
 
+def listed(names: Sequence[str]) -> str:
+    """The first names and how many more there are."""
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
 def read_table(data: bytes, name: str) -> Table:
-    """The table in a CSV file. NearlError, naming it, where it is empty, too large, not text or lacks a column."""
+    """The table in a CSV file. NearlError, naming it, where it is empty, too large or not text."""
     name = base_name(name)
     if len(data) > MAX_TABLE_BYTES:
         raise NearlError(f"{name} is larger than {MAX_TABLE_BYTES // 10**6} MB; use a table of these files only.")
-    lines = _text(data, name).splitlines()
+    text, notes = _text(data, name)
+    lines = text.splitlines()
     if lines and lines[0].lower().startswith("sep="):  # written by spreadsheet programs
         lines = lines[1:]
     first = next((number for number, line in enumerate(lines) if line.strip()), None)
     if first is None:
         raise NearlError(f"{name} is empty; it needs a first line “file,label” and a line for each image.")
     delimiter = max(",;\t", key=lines[first].count)
+    if lines[first].count(delimiter) > MAX_COLUMNS:
+        raise NearlError(f"{name} has more than {MAX_COLUMNS} columns; leave the columns file and label.")
+    if len(lines) - first - 1 > MAX_ROWS:
+        raise NearlError(f"{name} has {len(lines) - first - 1} rows; at most {MAX_ROWS} are allowed.")
+    header: list[str] = []
+    rows: list[list[str]] = []
     try:
-        cells = list(csv.reader(lines[first:], delimiter=delimiter, strict=True))
+        for line in csv.reader(lines[first:], delimiter=delimiter, strict=True):
+            if not header:
+                header = [tidy(cell) for cell in line]
+            elif any(cell.strip() for cell in line):
+                cells = [*line[: len(header)], *[""] * (len(header) - len(line))]
+                rows.append([cell if cell.isalnum() and cell.isascii() else tidy(cell) for cell in cells])
     except csv.Error:
         raise NearlError(f"{name} is damaged or not a CSV table; save it as CSV again.") from None
-    header = [same(cell) for cell in cells[0]]
-    if "file" not in header or "label" not in header:
-        shown = ", ".join(tidy(cell)[:30] for cell in cells[0][:6])
-        raise NearlError(f"{name} needs the columns file and label in its first line, but has “{shown}”.")
-    if len(cells) - 1 > MAX_ROWS:
-        raise NearlError(f"{name} has {len(cells) - 1} rows; at most {MAX_ROWS} are allowed.")
-    group = next((header.index(word) for word in _GROUPS if word in header), None)
-    rows = []
-    for line in cells[1:]:
-        line += [""] * (len(header) - len(line))
-        file = _path(line[header.index("file")])
-        if any(cell.strip() for cell in line):
-            rows.append(Row(file, tidy(line[header.index("label")]), "" if group is None else tidy(line[group])))
     if not rows:
         raise NearlError(f"{name} has no rows; it needs a line for each image below “file,label”.")
-    return Table(name, rows)
+    return Table(name, header, rows, notes)
 
 
 def is_table(parts: Parts) -> bool:
     return parts[-1].lower().endswith(ENDINGS)
 
 
-def find_table(files: Sequence[tuple[Parts, Reader]], where: str) -> tuple[Table | None, list[Problem]]:
-    """(the table of labels among files or None, why other tables are not one). NearlError for more than one."""
+def read_tables(files: Iterable[tuple[Parts, Reader]]) -> tuple[list[Table], list[Problem]]:
+    """(the tables among files, why others cannot be read)."""
     found: list[Table] = []
     problems: list[Problem] = []
     for parts, reader in files:
@@ -108,9 +126,7 @@ def find_table(files: Sequence[tuple[Parts, Reader]], where: str) -> tuple[Table
                 found.append(read_table(content(reader, parts[-1]), parts[-1]))
             except NearlError as error:
                 problems.append(Problem(base_name(parts[-1]), str(error)))
-    if len(found) > 1:
-        raise NearlError(f"{where} holds {len(found)} tables ({found[0].name}, {found[1].name}); leave one of them.")
-    return (found[0] if found else None), problems
+    return found, problems
 
 
 def content(reader: Reader, name: str) -> bytes:
@@ -125,73 +141,145 @@ def content(reader: Reader, name: str) -> bytes:
         raise NearlError(f"{base_name(name)} cannot be read ({error.strerror or error}); check the file.") from None
 
 
-def match(table: Table, files: Sequence[tuple[Parts, Reader]]) -> Matched:
-    """Match rows with files: by the path from the top, from a folder below it, or by the name alone.
+class Names:
+    """The names of files, to find which one a cell means: by the path from the top, from a folder below it, or by the
+    name alone; else the same in another case, and without the ending."""
+
+    def __init__(self, files: Sequence[tuple[Parts, Reader]]):
+        self._tops: dict[str, list[int]] = {}
+        self._ends: dict[str, list[int]] = {}
+        self._folded: dict[str, list[int]] = {}
+        self._bare: dict[str, list[int]] = {}
+        for number, (parts, _) in enumerate(files):
+            path = slashed("/".join(parts)).split("/")
+            self._tops.setdefault("/".join(path), []).append(number)
+            for start in range(len(path)):
+                end = "/".join(path[start:])
+                self._ends.setdefault(end, []).append(number)
+                self._folded.setdefault(_folded(end), []).append(number)
+                self._bare.setdefault(without_ending(_folded(end)), []).append(number)
+
+    def find(self, cell: str) -> list[int]:
+        """The numbers of the files that a cell may mean."""
+        cell = slashed(cell)
+        if not cell:
+            return []
+        if cell in self._tops:
+            return self._tops[cell]
+        last, folded = cell.rsplit("/", 1)[-1], _folded(cell)
+        for index, path, name in (
+            (self._ends, cell, last),
+            (self._folded, folded, _folded(last)),
+            (self._bare, folded, _folded(last)),
+        ):
+            if found := index.get(path) or index.get(name):
+                return found
+        return []
+
+    def only(self, cell: str) -> int | None:
+        """The number of the only file that a cell can mean, or None."""
+        found = self.find(cell)
+        return found[0] if len(found) == 1 else None
+
+
+def match(name: str, rows: Sequence[Row], files: Sequence[tuple[Parts, Reader]]) -> Matched:
+    """Match rows of the table `name` with files.
 
     Rows without a file or label, rows that match several files, files with several labels and files without a row are
     named as problems.
     """
-    paths: dict[str, list[int]] = {}
-    ends: dict[str, list[int]] = {}
-    for number, (parts, _) in enumerate(files):
-        path = _path("/".join(parts)).split("/")
-        paths.setdefault("/".join(path), []).append(number)
-        for start in range(len(path)):
-            ends.setdefault("/".join(path[start:]), []).append(number)
-    result = Matched()
-    rows: dict[int, list[Row]] = {}
-    for row in table.rows:
+    names, result, missing = Names(files), Matched(), []
+    found_rows: dict[int, list[Row]] = {}
+    for row in rows:
         shown = base_name(row.file) if row.file else "A row"
-        found = paths.get(row.file) or ends.get(row.file) or ends.get(row.file.rsplit("/", 1)[-1], [])
+        found = names.find(row.file)
         if not row.file:
-            reason = f"A row of {table.name} has no file name and was left out."
+            reason = f"A row of {name} has no file name and was left out."
         elif not row.label:
-            reason = f"{shown} has no label in {table.name} and was left out."
+            reason = f"{shown} has no label in {name} and was left out."
         elif not found:
-            reason = f"{shown} is in {table.name} but is not among the files."
+            missing.append(shown)
+            continue
         elif len(found) > 1:
-            reason = f"{shown} of {table.name} could be one of {len(found)} files; write its folder too."
+            reason = f"{shown} of {name} could be one of {len(found)} files; write its folder too."
         else:
-            rows.setdefault(found[0], []).append(row)
+            found_rows.setdefault(found[0], []).append(row)
             continue
         result.problems.append(Problem(shown, reason))
+    result.problems += _each(
+        missing, f"is in {name} but is not among the files.", f"rows of {name} name files that are not here"
+    )
     spelt: dict[str, str] = {}
     named = {problem.name for problem in result.problems}
-    for number in (*rows, *(number for number in range(len(files)) if number not in rows)):
+    unused: list[str] = []
+    for number in (*found_rows, *(number for number in range(len(files)) if number not in found_rows)):
         parts, reader = files[number]
         shown = base_name(parts[-1])
-        labels = list(dict.fromkeys(same(row.label) for row in rows.get(number, ())))
+        labels = list(dict.fromkeys(same(row.label) for row in found_rows.get(number, ())))
         if len(labels) > 1:
-            reason = f"{shown} has {len(labels)} different labels in {table.name} and was left out."
+            reason = f"{shown} has {len(labels)} different labels in {name} and was left out."
             result.problems.append(Problem(shown, reason))
         elif labels:
-            row = rows[number][0]
+            row = found_rows[number][0]
             result.files.append(("/".join(parts), reader))
             result.labels.append(spelt.setdefault(labels[0], row.label))
             result.groups.append(row.group)
+            result.parts.append(row.part)
         elif shown not in named:
-            result.problems.append(Problem(shown, f"{shown} has no row in {table.name} and was left out."))
+            unused.append(shown)
+    result.problems += _each(
+        unused, f"has no row in {name} and was left out.", f"files have no row in {name} and were left out"
+    )
     return result
 
 
-def _path(text: str) -> str:
+def _each(names: list[str], one: str, many: str) -> list[Problem]:
+    """A problem for each name, or one for all where they are very many."""
+    if len(names) <= ONE_BY_ONE:
+        return [Problem(name, f"{name} {one}") for name in names]
+    return [Problem(names[0], f"{len(names)} {many}: {listed(names)}.")]
+
+
+def slashed(text: str) -> str:
+    """A path in composed characters with forward slashes and no empty parts."""
     parts = unicodedata.normalize("NFC", text.strip()).replace("\\", "/").split("/")
     return "/".join(part for part in parts if part not in ("", "."))
 
 
-def _text(data: bytes, name: str) -> str:
+def _folded(path: str) -> str:
+    """A path in lower case, with one spelling of each ending."""
+    path = path.casefold()
+    for long, short in ((".jpeg", ".jpg"), (".tiff", ".tif"), (".dicom", ".dcm")):
+        if path.endswith(long):
+            return path.removesuffix(long) + short
+    return path
+
+
+def without_ending(path: str) -> str:
+    """A path without the ending of its file name: "a/1.2.nii.gz" -> "a/1.2"."""
+    folder, slash, last = path.removesuffix(".gz").rpartition("/")
+    first, _, ending = last.rpartition(".")
+    known = first and 2 <= len(ending) <= 5 and ending.isalnum() and not ending[0].isdigit()
+    return f"{folder}{slash}{first}" if known else path
+
+
+def _text(data: bytes, name: str) -> tuple[str, tuple[str, ...]]:
+    """(the text, what to say about its encoding). NearlError where it is none."""
     head = data[:400]
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        order = ("utf-16",)
+        codec = "utf-16"
     elif head.count(0) > len(head) // 4:
-        order = ("utf-16-le" if head[1:2] == b"\0" else "utf-16-be",)
+        codec = "utf-16-le" if head[1:2] == b"\0" else "utf-16-be"
+    elif data.startswith(b"\xef\xbb\xbf"):
+        codec = "utf-8-sig"
     else:
-        order = ("utf-8-sig", "latin-1")
-    for encoding in order:
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if "\0" not in text:
-            return text
-    raise NearlError(f"{name} is not a text file; save the table as CSV (UTF-8).")
+        codec = encoding_of(data)
+    try:
+        text = data.decode(codec)
+    except UnicodeDecodeError:
+        text = "\0" if codec.startswith("utf-16") else data.decode("latin-1")
+    if "\0" in text:
+        raise NearlError(f"{name} is not a text file; save the table as CSV (UTF-8).")
+    read_as = CODE_PAGES.get(codec)
+    said = f"{name} is not in UTF-8 and was read as {read_as}; if names look wrong, save it as CSV (UTF-8)."
+    return text, (said,) if read_as else ()

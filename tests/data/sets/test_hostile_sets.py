@@ -204,8 +204,8 @@ ZIPS = [
     ),
     Case(
         "a third kind of split",
-        zipped({**{f"train/{name}": data for name, data in GOOD.items()}, "val/cat/1.png": png()}),
-        named={"val": "neither train nor test"},
+        zipped({**{f"train/{name}": data for name, data in GOOD.items()}, "extra/cat/1.png": png()}),
+        named={"extra": "neither train nor test"},
     ),
     Case("an image beside the folders", zipped({**GOOD, "x.png": png()}), named={"x.png": "outside the class folders"}),
     Case("one entry twice", lazy(lambda: _twice()), named={"1.png": "more than once; only the last one is used"}),

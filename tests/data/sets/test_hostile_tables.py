@@ -59,22 +59,25 @@ TABLES = [
         named={"5.png": "could be one of 2 files"},
     ),
     Case(
-        "no such columns", table("image,dx\n1.png,cat\n"), refused="needs the columns file and label in its first line"
+        "no such columns",
+        table("a,b,c\n1,cat,x\n2,horse,x\n"),
+        refused="needs the columns file and label in its first line",
     ),
+    Case("2,500 columns", table("a," * 2500 + "\n1.png\n"), refused="more than 2000 columns"),
     Case("an empty table", table(""), refused="is empty"),
     Case("no rows", table("file,label\n"), refused="has no rows"),
     Case("a picture called table", table(png()), refused="is not a text file"),
     Case("a quote that never ends", table(TABLE + '5.png,"cat\n6.png,dog\n'), refused="damaged or not a CSV"),
     Case("a cell of 200 kB", table(TABLE + "5.png," + "x" * 200_000 + "\n"), refused="damaged or not a CSV"),
     Case(
-        "30,000 rows",
-        lazy(lambda: {**PICTURES, "labels.csv": b"file,label\n" + b"1.png,cat\n" * 30_000}),
-        refused="30000 rows; at most",
+        "160,000 rows",
+        lazy(lambda: {**PICTURES, "labels.csv": b"file,label\n" + b"".join(b"%d,cat\n" % i for i in range(160_000))}),
+        refused="160000 rows; at most",
     ),
     Case(
-        "a table of 6 MB",
-        lazy(lambda: {**PICTURES, "labels.csv": b"file,label\n" + os.urandom(3_000_000).hex().encode()}),
-        refused="larger than 5 MB",
+        "a table of 21 MB",
+        lazy(lambda: {**PICTURES, "labels.csv": b"file,label\n" + os.urandom(10_500_000).hex().encode()}),
+        refused="larger than 20 MB",
     ),
     Case(
         "two tables", zipped({**PICTURES, "a.csv": TABLE.encode(), "b.csv": TABLE.encode()}), refused="holds 2 tables"
