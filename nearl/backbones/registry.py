@@ -28,6 +28,8 @@ from nearl.backbones.towers import TextTower, VisionTower, is_dual_encoder, text
 from nearl.errors import NearlError
 from nearl.resources import ASSETS
 
+LONGEST_TEXT = 2048  # tokens, more than any text of a prompt set has
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -147,6 +149,30 @@ class Backbone:
         fixed = set(self.tokenize([""]).unique().tolist())
         tokens = [token for token in self.tokenize([word])[0].tolist() if token not in fixed]
         return bool(self.text.token_table[tokens].abs().sum(-1).all())
+
+    def read_as(self, texts: list[str]) -> list[tuple[int, ...]]:
+        """The tokens of each text as the text tower reads them, cut at its context length; -1 for every token that it
+        was never trained on, since it cannot tell those apart."""
+        tokens = self.tokenize(texts)
+        known = self.text.token_table[tokens].abs().sum(-1).bool()
+        return [tuple(row) for row in tokens.where(known, -1).tolist()]
+
+    def unread(self, texts: list[str]) -> list[str]:
+        """For each text the words that the text tower does not read since they lie beyond its context length; "" for
+        a text that it reads to the end."""
+
+        def fits(some: list[str]) -> list[bool]:
+            rest = self.tokenizer(some, context_length=LONGEST_TEXT)[:, length:]
+            return (rest == padding).all(1).tolist()
+
+        length = self.tokenizer([""]).shape[1]
+        padding = int(self.tokenizer([""], context_length=LONGEST_TEXT)[0, -1])
+        result = []
+        for text, whole in zip(texts, fits(list(texts)) if texts else [], strict=True):
+            words = text.split()
+            read = [] if whole else fits([" ".join(words[:n]) for n in range(1, len(words) + 1)])
+            result.append("" if whole else " ".join(words[sum(read) :]))
+        return result
 
     @cached_property
     def familiar(self) -> Familiar | None:

@@ -5,23 +5,35 @@ from __future__ import annotations
 import argparse
 
 from nearl import NOTICE
-from nearl.cli.options import Command, Result, adapter_options, classifier_of, metric_lines, prompt_options, say
+from nearl.cli.options import (
+    Command,
+    Result,
+    adapter_options,
+    classifier_of,
+    metric_lines,
+    prompt_options,
+    say,
+    set_facts,
+    set_of,
+    set_options,
+)
 
 
 def run(args: argparse.Namespace) -> Result:
-    from nearl.data.sets.labelled import resolve_splits
     from nearl.measure.evaluate import measure
 
-    train, test = resolve_splits(args.data)
+    train, test = set_of(args)
     data = test or train
-    say(problem.reason for problem in data.problems)
-    result = measure(classifier_of(args, data), data)
+    classifier = classifier_of(args, data)
+    say(classifier.text_notes())
+    result = measure(classifier, data)
     where = "test images" if test else "images"
-    return {**result, "notice": NOTICE}, [*metric_lines(result, where), NOTICE]
+    return {**result, **set_facts(train, test), "notice": NOTICE}, [*metric_lines(result, where), NOTICE]
 
 
 def add(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("data", metavar="DATA")
+    set_options(sub)
     prompt_options(sub)
     adapter_options(sub)
 

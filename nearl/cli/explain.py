@@ -13,6 +13,7 @@ from nearl.cli.options import (
     classifier_of,
     out_folder,
     prompt_options,
+    say,
     scan_options,
     view_of,
 )
@@ -30,7 +31,12 @@ def run(args: argparse.Namespace) -> Result:
     classes = classifier.prompt_set.classes
     request = MapRequest.named(classes, args.class_name, args.method, args.against, layer=layer, head=head)
     result = write_maps(classifier, record, request, out, args.opacity, **how)
-    return {"file": args.image, **result, "notice": NOTICE}, [m["png"] for m in result["maps"]] + [NOTICE]
+    notes = [*record.notes, *classifier.text_notes()]
+    say(notes)
+    return {"file": args.image, **result, "notes": notes, "notice": NOTICE}, [
+        *(m["png"] for m in result["maps"]),
+        NOTICE,
+    ]
 
 
 def add(sub: argparse.ArgumentParser) -> None:

@@ -19,6 +19,8 @@ from nearl.cli.options import (
     prompt_options,
     prompts_of,
     say,
+    set_of,
+    set_options,
 )
 from nearl.errors import NearlError
 
@@ -63,6 +65,7 @@ def run(args: argparse.Namespace) -> Result:
         "seconds_by_phase": {phase: round(value, 2) for phase, value in outcome.seconds.items()},
         "stopped": outcome.stopped,
         "held_out": meta["metrics"],
+        "notes": folder.about.notes,
         "notice": NOTICE,
     }
     count = sum(meta["support_counts"].values())
@@ -86,22 +89,23 @@ def outcome_lines(outcome) -> list[str]:
 
 def _job(args: argparse.Namespace, backbone):
     """The job that the arguments and the images describe."""
-    from nearl.data.sets.labelled import resolve_splits
+    from nearl.reading.words import text_notes
     from nearl.runs import make_job
     from nearl.train.recipe import PATIENCE
 
     method, options = _method(args)
     began = time.perf_counter()
-    data, _ = resolve_splits(args.data)  # test/ is left for `evaluate`
+    data, _ = set_of(args)  # test/ is left for `evaluate`
     reading = time.perf_counter() - began
-    say(problem.reason for problem in data.problems)
     split = _shots(data, args) if args.shots is not None else _held_out(data, args)
     changes = {"steps": args.steps, "lr": args.lr, "augment": args.augment}
     changes = {key: value for key, value in changes.items() if value is not None}
     changes |= {"flip": True} if args.flip else {}
     changes |= {"patience": PATIENCE} if args.early_stop else {}
     how = {"methods": [method], "seeds": [args.seed], "preset": args.preset, "recipe": changes}
-    job = make_job(backbone, data, None, prompts_of(args, data=data), split, options=options, **how)
+    prompt_set = prompts_of(args, data=data)
+    say(text_notes(backbone, prompt_set))
+    job = make_job(backbone, data, None, prompt_set, split, options=options, **how)
     job.decode_seconds += reading
     return job
 
@@ -142,7 +146,7 @@ def _held_out(data, args: argparse.Namespace):
     found = check(data)
     if found.blocking:
         raise NearlError(found.blocking)
-    say(found.cautions)
+    say(caution for caution in found.cautions if caution not in data.said())
     names = [record.name for record in data.records]
     groups = groups_from_names(names, args.group_by) if args.group_by else data.groups
     split = plan(data.labels, args.hold_out, args.seed, groups, [*found.duplicates, *found.near])
@@ -210,6 +214,7 @@ def add(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--augment", choices=["none", "gentle", "strong"], help="default: gentle")
     sub.add_argument("--flip", action="store_true", help="also swap left and right; only where sides mean nothing")
     sub.add_argument("--early-stop", action="store_true", help="stop when the training loss no longer falls")
+    set_options(sub)
     prompt_options(sub)
     config_options(sub)
 

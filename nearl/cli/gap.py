@@ -17,29 +17,33 @@ from nearl.cli.options import (
     out_folder,
     prompt_options,
     prompts_of,
+    say,
+    set_of,
+    set_options,
 )
 
 
 def run(args: argparse.Namespace) -> Result:
-    from nearl.data.sets.labelled import resolve_splits
     from nearl.data.splits import draw_support, hold_out
     from nearl.measure.compare import HELD_OUT
     from nearl.measure.gap import study
     from nearl.measure.interaction import interaction
     from nearl.methods import Task, card, make, recipe
+    from nearl.reading.words import text_notes
     from nearl.report.charts import drawing
     from nearl.report.gap import draw, lines
 
     names = methods_of(args)
     for name in names:
         card(name)
-    train, test = resolve_splits(args.data)
+    train, test = set_of(args)
     if test is None:
         kept, held = hold_out(train.labels, HELD_OUT, 0)
         train, test = train.subset(kept), train.subset(held)
-    prompt_set = prompts_of(args, data=train).for_classes(train.classes)
+    prompt_set, backbone = prompts_of(args, data=train).for_classes(train.classes), backbone_of(args)
+    say(text_notes(backbone, prompt_set))
     support = train.subset(draw_support(train.labels, args.shots, args.seed))
-    task, fitted = Task(backbone_of(args), prompt_set, support), {}
+    task, fitted = Task(backbone, prompt_set, support), {}
     for name in names:
         log(f"{name}: teaching on {len(support)} images")
         fitted[name] = make(name, task)
@@ -75,6 +79,7 @@ def add(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--shots", type=int, default=16, help="images per class to teach with (default: 16)")
     sub.add_argument("--seed", type=int, default=0, help="of the draw and of the training")
     sub.add_argument("--out", metavar="DIR", help="write gap.json and gap.png here")
+    set_options(sub)
     prompt_options(sub)
 
 

@@ -53,6 +53,13 @@ def adapter_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--adapter", metavar="DIR", help="an adapter folder or zip, or a run folder that finetune wrote")
 
 
+def set_options(sub: argparse.ArgumentParser) -> None:
+    """--file-column and --label-column."""
+    for what in ("file", "label"):
+        words = f"the column of DATA's table that holds the {what}s (default: found by its name)"
+        sub.add_argument(f"--{what}-column", default="", metavar="NAME", help=words)
+
+
 def config_options(sub: argparse.ArgumentParser) -> None:
     """--text-context and --no-orthogonal."""
     sub.add_argument("--text-context", default="support", choices=["support", "image"])
@@ -114,6 +121,31 @@ def prompts_of(args: argparse.Namespace, data: LabelledSet | None = None, adapte
     if data is not None:
         return default_prompts(data.classes)
     raise NearlError("Say what to look for: give --prompts FILE, or --adapter DIR with prompts of its own.")
+
+
+def set_of(args: argparse.Namespace) -> tuple[LabelledSet, LabelledSet | None]:
+    """(train, test) of DATA, with the columns that ``set_options`` names. What was left out and how the files were
+    understood is printed on stderr."""
+    from nearl.data.sets.columns import Columns, ColumnsError
+    from nearl.data.sets.labelled import resolve_splits
+
+    asked = Columns(args.file_column, args.label_column)
+    try:
+        train, test = resolve_splits(args.data, columns=asked if asked != Columns() else None)
+    except ColumnsError as error:
+        raise NearlError(f"{error} (--file-column, --label-column)") from None
+    facts = set_facts(train, test)
+    say([*facts["left_out"], *facts["notes"]])
+    return train, test
+
+
+def set_facts(train: LabelledSet, test: LabelledSet | None = None) -> dict:
+    """What --json tells of a set besides its figures: what was left out, and how the files were understood."""
+    parts = [train] if test is None else [train, test]
+    return {
+        "left_out": list(dict.fromkeys(problem.reason for part in parts for problem in part.problems)),
+        "notes": list(dict.fromkeys(note for part in parts for note in part.said())),
+    }
 
 
 def methods_of(args: argparse.Namespace) -> list[str]:

@@ -24,25 +24,30 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace) -> Result:
-    from nearl.data.images import decode
+    from nearl.data.images import decode_many
 
     classifier = classifier_of(args)
     rows, lines = [], []
     for file in args.images:
-        try:
-            read = [_read(classifier, view_of(record, args), args) for record in decode(file)]
-        except NearlError as error:
-            rows.append({"file": file, "frozen": None, "adapted": None, "error": str(error)})
-            lines.append(str(error))
-            continue
-        for number, row in enumerate(read, start=1):
-            rows.append({"file": file, **({"part": number} if len(read) > 1 else {}), **row, "error": None})
+        records, problems = decode_many([file])
+        errors = [problem.reason for problem in problems]
+        for number, record in enumerate(records, start=1):
+            part = {"part": number, "name": record.name} if len(records) > 1 else {}
+            try:
+                row = _read(classifier, view_of(record, args), args)
+            except NearlError as error:
+                errors.append(str(error))
+                continue
+            rows.append({"file": file, **part, **row, "notes": list(record.notes), "error": None})
             lines += _lines(rows[-1])
-    untaught, unknown = classifier.untaught(), classifier.unknown_words()
+        rows += [{"file": file, "frozen": None, "adapted": None, "error": error} for error in errors]
+        lines += errors
+    untaught, unknown, notes = classifier.untaught(), classifier.unknown_words(), classifier.text_notes()
     lines += [f"Never taught: {', '.join(untaught)}."] if untaught else []
     if unknown:
         lines.append(f"The model ignores these words, which it does not know: {', '.join(unknown)}.")
-    return {"predictions": rows, "untaught": untaught, "unknown_words": unknown, "notice": NOTICE}, [*lines, NOTICE]
+    facts = {"untaught": untaught, "unknown_words": unknown, "prompt_notes": notes, "notice": NOTICE}
+    return {"predictions": rows, **facts}, [*lines, *notes, NOTICE]
 
 
 def _read(classifier: Classifier, record: ImageRecord, args: argparse.Namespace) -> dict:
@@ -78,12 +83,14 @@ def _lines(row: dict) -> list[str]:
     """A row for people."""
     about = f", {row['aggregate']} of {len(row['slices'])} slices" if "aggregate" in row else ""
     about = about or (f", slice {row['slice']} of {row['of']}" if "slice" in row else "")
-    lines = [f"{row['file']}{about}"]
+    named = f", {row['part']}: {row['name']}" if "part" in row else ""
+    lines = [f"{row['file']}{named}{about}"]
     for name, share in row["frozen"].items():
         after = "" if row["adapted"] is None else f"   after teaching {row['adapted'][name]:4.0%}"
         lines.append(f"  {name:32} before teaching {share:4.0%}{after}")
     if row.get("unfamiliar") and row["adapted"] is None:
         lines.append("  unlike the model's training images: little more than a guess until you teach it")
+    lines += [f"  note: {note}" for note in row["notes"]]
     return lines
 
 

@@ -29,6 +29,7 @@ from nearl.measure.fit import measure
 from nearl.measure.results import Results
 from nearl.methods import Frozen, Task, card, recipe
 from nearl.prompts import PromptSet, default_prompts, ready_sets
+from nearl.reading.words import text_notes
 from nearl.train.recipe import Recipe
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "peft", "scikit-learn", "numpy")
@@ -111,6 +112,8 @@ def perform(runs: Sequence[Run], out: str | Path, say: Callable[[str], None] = l
                 continue
             say(f"{number}/{len(runs)}  {Path(run.data).name}  {run.method}  {run.shots} shots  seed {run.seed}")
             row = shelf.measure(run, key)
+            for note in shelf.heard():
+                say(note)
             results.append(row)
             yield row
 
@@ -160,6 +163,7 @@ class _Shelf:
         self._backbone: tuple[tuple, Backbone] = ((), None)
         self._set: tuple[tuple, Loaded] = ((), None)
         self._prints: dict[tuple, str] = {}
+        self._news: list[str] = []
 
     def backbone(self, run: Run) -> Backbone:
         of = (run.backbone, run.device, run.weights)
@@ -167,10 +171,17 @@ class _Shelf:
             self._backbone = of, load_backbone(*of)
         return self._backbone[1]
 
+    def heard(self) -> list[str]:
+        """What to tell of the set that was read last, once: what was left out, and how its files were understood."""
+        news, self._news = list(dict.fromkeys(self._news)), []
+        return news
+
     def load(self, run: Run) -> Loaded:
         of = (run.data, run.prompts, run.backbone, run.device)
         if self._set[0] != of:
             train, test = resolve_splits(run.data)
+            parts = [part for part in (train, test) if part is not None]
+            self._news = [note for part in parts for note in (*(p.reason for p in part.problems), *part.said())]
             split = "given"
             if test is None:
                 kept, held = hold_out(train.labels, HELD_OUT, 0)
@@ -183,6 +194,7 @@ class _Shelf:
             else:
                 prompt_set = default_prompts(train.classes)
             prompt_set = prompt_set.for_classes(train.classes)
+            self._news += text_notes(self.backbone(run), prompt_set)
             frozen = Frozen(self.backbone(run))
             self._set = of, Loaded(Path(run.data).stem, train, test, split, prompt_set, frozen)
         return self._set[1]

@@ -17,6 +17,7 @@ from nearl.methods.shows import Shows
 from nearl.methods.zero_shot import ZeroShot
 from nearl.prompts import PromptSet, class_key, unknown_words
 from nearl.reading.trust import Trust
+from nearl.reading.words import text_notes
 
 CACHE_ENTRIES = 8192
 
@@ -85,6 +86,11 @@ class Classifier:
     def unknown_words(self) -> list[str]:
         """Words of the prompts that the text tower was never trained on, and therefore ignores."""
         return unknown_words((text for group in self.prompt_set.texts() for text in group), self.backbone.knows)
+
+    def text_notes(self) -> list[str]:
+        """What the text tower does not read of the prompts, and classes whose prompts are the same to it, in
+        sentences."""
+        return text_notes(self.backbone, self.prompt_set)
 
     @torch.no_grad()
     def predict(self, records: Sequence[ImageRecord]) -> Prediction:

@@ -47,12 +47,14 @@ class Report:
     results: dict | None = None
     rows: Sequence[dict] = ()  # of `nearl.measure.evaluate.rows`
     curve: Sequence[dict] = ()  # events of a run with "phase", "step", "loss", "held_out"
+    notes: Sequence[str] = ()  # what to know of the images
     cautions: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         if self.results is not None and not readable(self.results):
             self.results = None
             self.cautions.append("The figures that came with this adapter have another layout and are left out.")
+        self.cautions += [plain(note) for note in self.notes]
         self.trust = None if self.meta.get("trust") is None else Trust.from_dict(self.meta["trust"])
 
     @classmethod
@@ -64,7 +66,7 @@ class Report:
         status = run.look()
         held = dict(status.held)
         curve = [{"phase": "teaching", "step": s, "loss": x, "held_out": held.get(s)} for s, x in status.losses]
-        return cls(outcome.adapter.meta, outcome.results, outcome.rows, curve)
+        return cls(outcome.adapter.meta, outcome.results, outcome.rows, curve, run.about.notes)
 
     @property
     def title(self) -> str:

@@ -61,6 +61,8 @@ class Job:
     failure or a cancellation concerns one method."""
     name: str = "images"
     """What the set is called."""
+    notes: list[str] = Field(default_factory=list)
+    """What decoding noted of the images, in sentences without the names of files."""
     decode_seconds: float = 0.0
     """Time that bringing the images into this form took."""
 
@@ -149,6 +151,7 @@ def make_job(
         files=files,
         split=split,
         name=data.name,
+        notes=list(dict.fromkeys(note for part in (data, test) if part is not None for note in part.image_notes())),
         **{"methods": ["nearl"], **how},  # type: ignore[arg-type]
     )
     for name in job.methods:

@@ -63,10 +63,14 @@ class LabelledSet:
         )
 
     def said(self) -> list[str]:
-        """What to know of the images besides the problems: `notes`, and what decoding noted of how many images."""
+        """What to know of the images besides the problems: `notes` and `image_notes`."""
+        return [*self.notes, *self.image_notes()]
+
+    def image_notes(self) -> list[str]:
+        """What decoding noted, and of how many images; without the names of files."""
         counts = Counter(note for record in self.records for note in dict.fromkeys(record.notes) if note != SYNTHETIC)
         whose = lambda n: "1 image" if n == 1 else "All images" if n == len(self) else f"{n} images"  # noqa: E731
-        return [*self.notes, *(f"{whose(count)}: {note}" for note, count in counts.most_common())]
+        return [f"{whose(count)}: {note}" for note, count in counts.most_common()]
 
 
 def resolve_splits(
