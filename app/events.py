@@ -44,6 +44,24 @@ def error_html(error: Exception) -> str:
     return views.message(sentence(error), "error")
 
 
+def call(handler: Callable, *given: Any, **named: Any) -> Any:
+    """What a guarded handler returns. All of them are called here."""
+    return handler(*given, **named)
+
+
+def unseen(handler: Callable[..., None]) -> Callable[..., None]:
+    """Decorator of a handler that shows nothing: an exception is logged."""
+
+    @wraps(handler)
+    def logged(*given: Any, **named: Any) -> None:
+        try:
+            call(handler, *given, **named)
+        except Exception as error:
+            sentence(error)
+
+    return logged
+
+
 def guarded(message: gr.HTML, also: Callable[..., dict] = lambda *given: {}) -> Callable[[Callable], Callable]:
     """Decorator of every handler: an exception becomes a sentence in `message`, which is near its cause.
 
@@ -52,13 +70,18 @@ def guarded(message: gr.HTML, also: Callable[..., dict] = lambda *given: {}) -> 
     """
 
     def failed(error: Exception, given: tuple) -> dict:
-        return {message: error_html(error), **also(*given)}
+        said = {message: error_html(error)}
+        try:
+            return {**also(*given), **said}
+        except Exception as another:  # what is there cannot be drawn either
+            sentence(another)
+            return said
 
     def decorate(handler: Callable) -> Callable:
         @wraps(handler)
         def once(*given: Any, **named: Any) -> dict:
             try:
-                answer = handler(*given, **named)
+                answer = call(handler, *given, **named)
             except Exception as error:
                 return failed(error, given)
             return gr.skip() if answer == {} else answer
@@ -67,7 +90,7 @@ def guarded(message: gr.HTML, also: Callable[..., dict] = lambda *given: {}) -> 
         def several(*given: Any, **named: Any) -> Iterator[dict]:
             answered = False
             try:
-                for answer in handler(*given, **named):
+                for answer in call(handler, *given, **named):
                     answered = True
                     yield answer
             except Exception as error:
@@ -80,7 +103,7 @@ def guarded(message: gr.HTML, also: Callable[..., dict] = lambda *given: {}) -> 
         async def waiting(*given: Any, **named: Any) -> AsyncIterator[dict]:
             answered = False
             try:
-                async for answer in handler(*given, **named):
+                async for answer in call(handler, *given, **named):
                     answered = True
                     yield answer
             except Exception as error:

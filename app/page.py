@@ -17,6 +17,7 @@ from app.about import tab as about
 from app.compare import tab as compare
 from app.context import PAGE, QUIET, Context, asset_text, load_ready_prompts, whose
 from app.engine import ZERO_GPU, Engine
+from app.events import guarded, unseen
 from app.explain import tab as explain
 from app.html import views
 from app.learn import tab as learn
@@ -168,16 +169,19 @@ def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Depende
     """
     kept = gr.Textbox(visible=False)
 
-    def opened(key: str | None, request: gr.Request) -> tuple[str, str, str]:
+    @guarded(header)
+    def opened(key: str | None, request: gr.Request) -> dict:
         found = ctx.pages.open(request.session_hash, key).id
-        return found, _header(ctx.engine), found
+        return {ctx.session: found, header: _header(ctx.engine), kept: found}
 
+    @unseen
     def closed(request: gr.Request) -> None:
         ctx.pages.close(request.session_hash)
 
-    def model_state() -> tuple[str, dict]:
+    @guarded(header)
+    def model_state() -> dict:
         loading = ctx.engine.state == "loading"
-        return _header(ctx.engine), gr.Timer(active=loading)  # type: ignore[return-value]
+        return {header: _header(ctx.engine), timer: gr.Timer(active=loading)}
 
     timer = gr.Timer(1.0)
     quiet = {**QUIET, "queue": False}

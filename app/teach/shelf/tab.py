@@ -103,7 +103,11 @@ def wire(ctx: Context, part: ShelfPart, slot: gr.DownloadButton, download_js: st
     outputs = [session, ctx.changed, part.message]
     event = part.shelf.click(on_shelf, session, [*outputs, part.shelf, part.comparison, slot], **DEVICE)
     event.then(None, js=download_js, api_visibility="private")
-    part.comparison.click(lambda: "", None, part.comparison, **QUIET)
+    @guarded(part.message)
+    def on_close() -> dict:
+        return {part.comparison: ""}
+
+    part.comparison.click(on_close, None, [part.comparison, part.message], **QUIET)
     part.upload.upload(on_upload, [session, part.upload], [*outputs, part.upload], **DEVICE)
 
 
