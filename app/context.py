@@ -13,9 +13,12 @@ import gradio as gr
 from gradio.context import LocalContext
 
 from app.engine import Engine
+from app.events import guarded
+from app.html import render
 from app.visitor.pages import Pages
 from app.visitor.workspace import Workspace
 from app.work import lanes
+from nearl.errors import NearlError
 from nearl.prompts import PromptSet, ready_sets
 from nearl.resources import ASSETS
 
@@ -94,6 +97,46 @@ def away(*classes: str) -> list[str]:
 def seen(yes: object, *classes: str) -> dict:
     """The update that shows or hides a component, with its other CSS classes."""
     return gr.update(elem_classes=list(classes) if yes else away(*classes))
+
+
+MARK_CUT = """() => {  // the prompts that the note below an editor tells to be too long
+  for (const note of document.querySelectorAll("[data-cut]")) {
+    const cut = note.dataset.cut.split(",");
+    const rows = note.closest(".marks").parentElement.querySelectorAll(".pe-row");
+    rows.forEach((row, place) => row.classList.toggle("cut", cut.includes(String(place))));
+  }
+}"""
+
+
+def mark_prompts(ctx: Context, editor: gr.HTML) -> None:
+    """Show below an editor, and mark in it, what the model does not read of the prompts while they are edited."""
+    marks = gr.HTML("", js_on_load=None, elem_classes="marks")
+
+    @guarded(marks)
+    def on_edit(value: dict | None) -> dict:
+        if ctx.engine.state != "ready":
+            return {}
+        from nearl.reading.words import text_notes, unread
+
+        try:
+            prompts = PromptSet.from_dict(value or {})
+        except NearlError:  # an empty line, a name that is being typed: pressing the button says it
+            return {marks: render("cut.html", cut=[], notes=[])}
+        backbone = ctx.engine.backbone()
+        long = {found.class_name for found in unread(backbone, prompts)}
+        cut = [place for place, name in enumerate(prompts.classes) if name in long]
+        return {marks: render("cut.html", cut=cut, notes=text_notes(backbone, prompts))}
+
+    event = gr.on(
+        [editor.input, editor.change],
+        on_edit,
+        editor,
+        [marks],
+        trigger_mode="always_last",
+        concurrency_limit=4,
+        **QUIET,
+    )
+    event.then(None, js=MARK_CUT, api_visibility="private")
 
 
 MAP_CONTROLS = "map-controls"  # CSS class

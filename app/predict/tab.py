@@ -8,7 +8,18 @@ from dataclasses import dataclass, field
 
 import gradio as gr
 
-from app.context import DECODE, DEVICE, MAP_CONTROLS, SET_STRENGTH, Context, asset_text, away, prompt_editor, seen
+from app.context import (
+    DECODE,
+    DEVICE,
+    MAP_CONTROLS,
+    SET_STRENGTH,
+    Context,
+    asset_text,
+    away,
+    mark_prompts,
+    prompt_editor,
+    seen,
+)
 from app.events import INPUT, Components, Press, guarded
 from app.examples import Example, example_list
 from app.html import render, views
@@ -92,7 +103,9 @@ def build(ctx: Context, opened: gr.events.Dependency) -> None:
             result = gr.HTML(predict_views.reading_empty(False), js_on_load=asset_text("pick.js"), elem_id="reading")
             table = gr.HTML("", js_on_load=None, elem_id="reading-table")
             gr.HTML(views.section("Classes and prompts"), js_on_load=None)
-            editor = prompt_editor("predict", ctx.default_prompts, ctx.ready_prompts)
+            with gr.Column():
+                editor = prompt_editor("predict", ctx.default_prompts, ctx.ready_prompts)
+                mark_prompts(ctx, editor)
             with gr.Column(elem_classes="action"):
                 message = gr.HTML("", js_on_load=None, elem_id="predict-message")
                 button = gr.Button("Read the image", variant="primary", elem_id="read")

@@ -25,7 +25,7 @@ def build(ctx: Context, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
     """The tab in `tab_item`. `opened`: the event of a page that opens, after which the session is known."""
     with gr.Row(elem_classes="split"):
         with gr.Column(elem_classes="left", min_width=280, scale=1):
-            images_part = images.build()
+            images_part = images.build(ctx)
             with images_part.words:
                 gr.HTML(views.section("3. Teach"), js_on_load=None)
                 controls, buttons = run.build_controls(), run.build_buttons()

@@ -7,6 +7,7 @@ An uploaded file is never kept as it came, nor its name, which may be a person's
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import re
 import shutil
@@ -100,6 +101,13 @@ class Support:
     def held_out(self) -> LabelledSet | None:
         """Separate test images."""
         return self._read()[1]
+
+    @property
+    def version(self) -> str:
+        """Changes with the images, their order and their classes; "" without images."""
+        data = self.data
+        seen = None if data is None else (data.classes, data.labels, [record.digest for record in data.records])
+        return "" if seen is None else hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
 
     def name(self, digest: str) -> str | None:
         """The visitor's own name of an image, as long as this server knows it; it is never written to disk."""

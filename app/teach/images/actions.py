@@ -6,6 +6,7 @@ and nothing has changed.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,7 @@ from app.visitor.workspace import Workspace
 from nearl.data.images import Problem, base_name
 from nearl.data.sets import edit
 from nearl.data.sets import labelled as sets
+from nearl.data.sets.columns import Columns, ColumnsError
 from nearl.data.sets.labelled import LabelledSet
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet, class_key, default_prompts
@@ -58,14 +60,21 @@ def synthetic_task(kind: str, learn: int, check: int) -> tuple[LabelledSet, Labe
     return data, test
 
 
-def bring(workspace: Workspace, paths: Sequence[str | Path], label: str = "", add: bool = True) -> None:
+def bring(
+    workspace: Workspace,
+    paths: Sequence[str | Path],
+    label: str = "",
+    add: bool = True,
+    columns: Columns | None = None,
+) -> None:
     """Add labelled images to the visitor's own, or with `add` False replace them. The uploads are deleted.
 
     `label`: the class of all of them. Without it `paths` are a zip of class folders, or image files or a zip with a
-    table (`file,label`) beside or in it. What cannot be used is named in `workspace.support.problems`. NearlError if
-    nothing can be used; the images that are there then stay.
+    table beside or in it. `columns`: those of the table to use; None finds them. What cannot be used is named in
+    `workspace.support.problems`. NearlError if nothing can be used; the images that are there then stay. ColumnsError
+    where somebody has to choose the columns; then the uploads stay too.
     """
-    paths = [Path(path) for path in paths]
+    paths, chosen = [Path(path) for path in paths], True
     try:
         if not paths:
             raise NearlError("There is no file; choose some images or a zip.")
@@ -74,54 +83,48 @@ def bring(workspace: Workspace, paths: Sequence[str | Path], label: str = "", ad
         label = " ".join(label.split())
         if len(label) > MAX_LABEL:
             raise NearlError(f"A class name has at most {MAX_LABEL} characters; this one has {len(label)}.")
-        data, test = (sets.from_files({label: paths}, fewest=1), None) if label else _with_labels(paths)
+        if label:
+            data, test = sets.from_files({label: paths}, fewest=1), None
+        else:
+            data, test = _with_labels(paths, columns)
+    except ColumnsError:
+        chosen = False
+        raise
     finally:
-        uploads.forget(paths)
+        if chosen:
+            uploads.forget(paths)
     problems = [*data.problems, *(test.problems if test is not None else [])]
     if add and workspace.support.data is not None:
         old, old_test = workspace.support.data, workspace.support.held_out
         data = edit.join(old, data)
-        tests = [_aligned(part, data.classes) for part in (old_test, test) if part is not None]
+        tests = [edit.align(part, data.classes) for part in (old_test, test) if part is not None]
         test = edit.join(*tests) if len(tests) == 2 else next(iter(tests), None)
         problems = [*workspace.support.problems, *problems]
     _keep(workspace, data, test, problems)
 
 
-def _with_labels(paths: Sequence[Path]) -> tuple[LabelledSet, LabelledSet | None]:
+def _with_labels(paths: Sequence[Path], columns: Columns | None) -> tuple[LabelledSet, LabelledSet | None]:
     tables = [path for path in paths if path.suffix.lower() in TABLES]
     files = [path for path in paths if path not in tables]
     if len(tables) > 1:
         raise NearlError("These are several tables; bring one CSV file with all labels.")
     if tables:
-        return sets.from_table(files, tables[0], fewest=1), None
+        return sets.table_splits(files, tables[0], fewest=1, columns=columns)
     loose = [path for path in files if not zipfile.is_zipfile(path)]
     if len(files) == 1 and loose:
-        return sets.resolve_splits(files[0], fewest=1)  # says what is wrong with it
+        return sets.resolve_splits(files[0], 1, columns)  # says what is wrong with it
     if loose:
         raise NearlError(
             f"{base_name(loose[0].name)} comes without a label; add it to a class, or bring a zip with a folder per "
             "class, or a CSV file with the columns file and label."
         )
-    parts = [sets.resolve_splits(path, fewest=1) for path in files]
+    parts = [sets.resolve_splits(path, 1, columns) for path in files]
     data, test = parts[0]
     for more, more_test in parts[1:]:
         data = edit.join(data, more)
         tests = [part for part in (test, more_test) if part is not None]
         test = edit.join(*tests) if len(tests) == 2 else next(iter(tests), None)
-    return data, test if test is None else _aligned(test, data.classes)
-
-
-def _aligned(test: LabelledSet, classes: Sequence[str]) -> LabelledSet:
-    """Test images with the classes that are taught, in their order; those of other classes are left out and named."""
-    index = {class_key(name): i for i, name in enumerate(classes)}
-    index |= {name: i for i, name in enumerate(classes)}  # two classes may differ by an underscore until one is renamed
-    place = [index.get(name, index.get(class_key(name))) for name in test.classes]
-    kept = [i for i, label in enumerate(test.labels) if place[label] is not None]
-    missing = [name for name, found in zip(test.classes, place, strict=True) if found is None]
-    problems = [Problem(n, f"The test images of “{n}” were left out: no such class is taught.") for n in missing]
-    part = test.subset(kept)
-    labels = [place[test.labels[i]] for i in kept]
-    return replace(part, classes=list(classes), labels=labels, problems=[*test.problems, *problems])
+    return data, test if test is None else edit.align(test, data.classes)
 
 
 def _keep(workspace: Workspace, data: LabelledSet, test: LabelledSet | None, problems: Sequence[Problem]) -> None:
@@ -140,6 +143,13 @@ def press(workspace: Workspace, pressed: Press) -> None:
     if act is None:
         raise NearlError(GONE)
     act(workspace, pressed)
+
+
+def check_current(workspace: Workspace, pressed: Press) -> None:
+    """NearlError where a press is about images as another tab of the browser has changed them since."""
+    seen = pressed.data.get("version")
+    if seen and seen != workspace.support.version and pressed.act is not Act.FORGET:
+        raise NearlError("These images were changed in another tab; here they are as they are now. Press again.")
 
 
 def forget_images(workspace: Workspace, _: Press | None = None) -> None:
@@ -247,7 +257,7 @@ def _edit(workspace: Workspace, change: Callable[[LabelledSet], LabelledSet], te
             raise NearlError("There are no images yet; bring some first.")
         data = change(data)
         if test is not None:
-            test = _aligned(change(test) if test_too else test, data.classes)
+            test = edit.align(change(test) if test_too else test, data.classes)
         if data.classes:
             workspace.support.keep(data, test)
         else:
@@ -362,10 +372,17 @@ def editor_value(workspace: Workspace) -> dict | None:
         return None
 
 
+def unusable(workspace: Workspace) -> bool:
+    """Whether the names of the classes, or their number, are such that no prompt set can have them."""
+    return workspace.support.data is not None and editor_value(workspace) is None
+
+
 def keep_edited(workspace: Workspace, value: dict | None) -> None:
-    """Remember prompts that were edited, so that they outlive a change of the images."""
-    if workspace.support.data is not None and value and value != editor_value(workspace):
-        keep_prompts(workspace, value)
+    """Remember prompts that were edited, so that they outlive a change of the images. Where they cannot be kept, the
+    change is made all the same."""
+    with contextlib.suppress(NearlError):
+        if workspace.support.data is not None and value and value != editor_value(workspace):
+            keep_prompts(workspace, value)
 
 
 def keep_prompts(workspace: Workspace, value: dict | None) -> None:

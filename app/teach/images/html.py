@@ -16,11 +16,13 @@ MOST_PROBLEMS = 40  # files named one by one
 Thumb = tuple[int, str, str, Sequence[str]]  # index in the set, data address, file, marks such as "copy"
 
 
-def labelled_set(counts: Mapping[str, int], opened: int | None, page: int, thumbs: Sequence[Thumb]) -> str:
+def labelled_set(
+    counts: Mapping[str, int], opened: int | None, page: int, thumbs: Sequence[Thumb], version: str = ""
+) -> str:
     """The classes with their numbers of images and, of the class `opened`, a page of thumbnails to tick."""
     return render(
         "teach/set.html", classes=list(counts), counts=list(counts.values()), page=page, per_page=PAGE, thumbs=thumbs,
-        opened=opened if opened is not None and opened < len(counts) else None,
+        opened=opened if opened is not None and opened < len(counts) else None, version=version,
     )  # fmt: skip
 
 
@@ -31,6 +33,7 @@ def check(
     blocking: str = "",
     groups: str = "",
     problems: Sequence = (),
+    version: str = "",
 ) -> str:
     """What was found before teaching.
 
@@ -39,7 +42,7 @@ def check(
     """
     return render(
         "teach/check.html", sides=sides, aside=aside, cautions=cautions, blocking=blocking, groups=groups,
-        problems=problems, most=MOST_PROBLEMS,
+        problems=problems, most=MOST_PROBLEMS, version=version,
     )  # fmt: skip
 
 

@@ -7,22 +7,23 @@ from dataclasses import dataclass, field
 
 import gradio as gr
 
-from app.context import DECODE, QUIET, Context, asset_text, away, prompt_editor, seen
-from app.events import INPUT, Act, Components, Press, guarded
+from app.context import DECODE, QUIET, Context, asset_text, away, mark_prompts, prompt_editor, seen
+from app.events import INPUT, Act, Components, Press, error_html, guarded
 from app.examples import KIND_NAMES
 from app.html import views
 from app.teach.images import actions as gathering
 from app.teach.images import html as image_views
 from app.teach.images.html import MOST_GROUPS, PAGE, Thumb
 from app.visitor.workspace import Workspace
+from nearl.data.sets.columns import Columns, ColumnsError
 from nearl.errors import NearlError
 
 EXAMPLE, FILES, ZIP = "example", "files", "zip"
 ADVICE = {
     EXAMPLE: "Choose a kind of image; half of the images show a lesion.",
     FILES: "Name a class and add its images; then the next class. You need at least two classes.",
-    ZIP: "A zip with one folder per class, named after it. Or a table (CSV with the columns file and label, and "
-    "patient if you have it) together with its images or a zip of them, chosen at once.",
+    ZIP: "A zip with one folder per class, named after it; train and test folders are kept apart. Or a table (CSV with "
+    "a column of files and one of labels, and patient if you have it) together with its images or a zip of them.",
 }  # fmt: skip
 
 
@@ -37,14 +38,18 @@ class ImagesPart(Components):
     name: gr.Textbox
     files: gr.File
     zip: gr.File
+    columns: gr.Column  # to choose the columns of a table
+    file_column: gr.Dropdown
+    label_column: gr.Dropdown
     message: gr.HTML
     set: gr.HTML
     check: gr.HTML
     words: gr.Column
     editor: gr.HTML
+    use_columns: gr.Button = field(metadata=INPUT)
 
 
-def build() -> ImagesPart:
+def build(ctx: Context) -> ImagesPart:
     """The ways to bring images, one of them in sight; the images that are there; `words`, hidden until there are any,
     with the editor of their prompts."""
     gr.HTML(views.section("1. Images to teach with"), js_on_load=None)
@@ -68,14 +73,23 @@ def build() -> ImagesPart:
         )  # fmt: skip
     with gr.Column(visible=False) as from_zip:
         archive = gr.File(label="Zip, or table and images", file_count="multiple", height=96, elem_id="zip")
+        with gr.Column(elem_classes=away(), elem_id="columns") as columns:
+            file_column = gr.Dropdown([], label="Column with the file names", elem_id="file-column")
+            label_column = gr.Dropdown([], label="Column with the labels", elem_id="label-column")
+            use = gr.Button("Use these columns", elem_id="use-columns")
     message = gr.HTML("", js_on_load=None, elem_id="source-message")
     shown = gr.HTML("", js_on_load=asset_text("act.js"), elem_id="set")
     check = gr.HTML("", js_on_load=asset_text("act.js"), elem_id="check")
     with gr.Column(elem_classes=away()) as words:
         gr.HTML(views.section("2. Classes and prompts"), js_on_load=None)
-        editor = prompt_editor("teach", None, {}, fixed=True)
+        with gr.Column():
+            editor = prompt_editor("teach", None, {}, fixed=True)
+            mark_prompts(ctx, editor)
     sources = {EXAMPLE: example, FILES: by_class, ZIP: from_zip}
-    return ImagesPart(choice, sources, advice, kind, name, files, archive, message, shown, check, words, editor)
+    return ImagesPart(
+        choice, sources, advice, kind, name, files, archive, columns, file_column, label_column, message, shown, check,
+        words, editor, use,
+    )  # fmt: skip
 
 
 # ---- what is shown
@@ -100,18 +114,37 @@ def show(
 
     A set that cannot be taught with is shown with the sentence why, so that it can be mended or forgotten.
     """
+    try:
+        return {part.message: message, **_drawn(part, workspace, plan, opened, page, message)}
+    except Exception as error:  # whatever it is, the classes stay in sight, so that they can be mended or forgotten
+        return {
+            part.message: message,
+            part.set: image_views.labelled_set(_counts(workspace), None, 0, []),
+            part.check: error_html(error),
+            part.words: seen(False),
+        }
+
+
+def _counts(workspace: Workspace) -> dict[str, int]:
+    try:
+        return workspace.support.needed().counts()
+    except Exception:  # then they can only be forgotten
+        return {}
+
+
+def _drawn(part: ImagesPart, workspace: Workspace, plan: Plan, opened: int | None, page: int, message: str) -> dict:
     data = workspace.support.data
     if data is None:
-        message = message or views.problem_list(workspace.support.problems)
-        return {part.message: message, part.set: "", part.check: "", part.words: seen(False)}
+        left = {} if message else {part.message: views.problem_list(workspace.support.problems)}
+        return {**left, part.set: "", part.check: "", part.words: seen(False)}
     opened = opened if opened is not None and opened < len(data.classes) else None
     indices = [] if opened is None else [i for i, label in enumerate(data.labels) if label == opened]
     page = max(0, min(page, (len(indices) - 1) // PAGE))
     thumbs = _thumbs(workspace, indices[page * PAGE : (page + 1) * PAGE])
     found = gathering.check(workspace)
+    version = workspace.support.version
     return {
-        part.message: message,
-        part.set: image_views.labelled_set(found.counts, opened, page, thumbs),
+        part.set: image_views.labelled_set(found.counts, opened, page, thumbs, version),
         part.check: _check(workspace, plan),
         part.editor: gathering.editor_value(workspace),
         part.words: seen(not found.blocking),
@@ -141,58 +174,117 @@ def _check(workspace: Workspace, plan: Plan) -> str:
 
     equal = gathering.equal_images(workspace)
     groups = image_views.equal_images(*map(drawn, equal), workspace.support.needed().classes)  # type: ignore[call-arg]
-    return image_views.check(found.sides, aside, found.cautions, found.blocking, groups, found.problems)
+    version = workspace.support.version
+    return image_views.check(found.sides, aside, found.cautions, found.blocking, groups, found.problems, version)
 
 
 # ---- events
 
+ONCE = {**QUIET, "trigger_mode": "once"}
+LAST = {**QUIET, "trigger_mode": "always_last"}
+FILES_ONCE = {**DECODE, "trigger_mode": "once"}
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """Changes of a visitor's set, and what the page then shows."""
+
+    ctx: Context
+    part: ImagesPart
+
+    def make(
+        self, key: str, value: dict | None, plan: Plan, change: Callable[[Workspace], str | None],
+        opened: tuple[int | None, int] = (None, 0),
+    ) -> dict:  # fmt: skip
+        """Do `change` and show what is there then; what `change` returns is the message."""
+        workspace = self.ctx.workspace(key)
+        gathering.keep_edited(workspace, value)
+        message = change(workspace) or ""
+        return {self.ctx.session: workspace.id, **show(self.part, workspace, plan, *opened, message)}
+
+    def none(self, key: str, *given) -> dict:
+        """What is there after a change that failed; the message stays."""
+        workspace = self.ctx.workspace(key)
+        shown = {self.ctx.session: workspace.id, **show(self.part, workspace, Plan.of(*given[-2:]))}
+        shown.pop(self.part.message)
+        return shown
+
 
 def wire(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component]) -> None:
     """`plan`: the controls whose values make a Plan."""
-    session = ctx.session
-    outputs = [session, *part.outputs]
+    changes = _Changes(ctx, part)
+    _wire_sources(ctx, part, plan, changes)
+    _wire_table(ctx, part, plan, changes)
+    _wire_set(ctx, part, plan, changes)
 
-    def changed(
-        key: str, value: dict | None, plan: Plan, change: Callable[[Workspace], str | None],
-        opened: int | None = None, page: int = 0,
-    ) -> dict:  # fmt: skip
-        """Do `change` and show what is there then; what `change` returns is the message."""
-        workspace = ctx.workspace(key)
-        gathering.keep_edited(workspace, value)
-        message = change(workspace) or ""
-        return {session: workspace.id, **show(part, workspace, plan, opened, page, message)}
 
-    def as_it_is(key: str, *given) -> dict:
-        """What is there after a change that failed; the message stays."""
-        workspace = ctx.workspace(key)
-        shown = {session: workspace.id, **show(part, workspace, Plan.of(*given[-2:]))}
-        shown.pop(part.message)
-        return shown
+def _wire_sources(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], changes: _Changes) -> None:
+    """The example, and images class by class."""
+    session, outputs = ctx.session, [ctx.session, *part.outputs]
 
     @guarded(part.message)
     def on_choice(source: str) -> dict:
         shown = {column: gr.update(visible=name == source) for name, column in part.sources.items()}
         return {**shown, part.advice: views.quiet(ADVICE[source]), part.message: ""}
 
-    @guarded(part.message, as_it_is)
+    @guarded(part.message, changes.none)
     def on_kind(key: str, kind: str, *plan) -> dict:
-        return changed(key, None, Plan.of(*plan), lambda workspace: gathering.gather_example(workspace, kind))
+        return changes.make(key, None, Plan.of(*plan), lambda workspace: gathering.gather_example(workspace, kind))
 
-    @guarded(part.message, lambda *given: {**as_it_is(*given), part.files: None, part.name: ""})
+    @guarded(part.message, lambda *given: {**changes.none(*given), part.files: None, part.name: ""})
     def on_files(key: str, name: str, paths: list[str] | None, value: dict, *plan) -> dict:
         name = " ".join((name or "").split())
         if not paths:
             return {part.message: ""}
         if not name:
             return {part.message: views.quiet("Now name the class that these images show.")}
-        update = changed(key, value, Plan.of(*plan), lambda workspace: _bring(workspace, paths, name))
+        update = changes.make(key, value, Plan.of(*plan), lambda workspace: _bring(workspace, paths, name))
         return {**update, part.files: None, part.name: ""}
 
-    @guarded(part.message, lambda *given: {**as_it_is(*given), part.zip: None})
-    def on_zip(key: str, paths: list[str] | None, value: dict, *plan) -> dict:
+    part.choice.input(on_choice, part.choice, outputs, **LAST)
+    part.kind.input(on_kind, [session, part.kind, *plan], outputs, **LAST)
+    by_class = [session, part.name, part.files, part.editor, *plan]
+    gr.on([part.files.upload, part.name.submit, part.name.blur], on_files, by_class, outputs, **FILES_ONCE)
+
+
+def _wire_table(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], changes: _Changes) -> None:
+    """A zip or a table; where its columns are not plain, they are asked for, and the uploads kept until then."""
+
+    def bring(key: str, paths: list[str] | None, value: dict, plan: Plan, columns: Columns | None) -> dict:
         if not paths:
-            return {part.message: ""}
-        return {**changed(key, value, Plan.of(*plan), lambda workspace: _bring(workspace, paths)), part.zip: None}
+            return {part.message: "", part.columns: seen(False)}
+        try:
+            update = changes.make(key, value, plan, lambda workspace: _bring(workspace, paths, columns=columns))
+        except ColumnsError as error:
+            header = [name for name in error.header if name]
+            return {
+                part.message: views.message(str(error)),
+                part.columns: seen(True),
+                part.file_column: gr.update(choices=header, value=error.file or None),
+                part.label_column: gr.update(choices=header, value=None),
+            }
+        return {**update, part.zip: None, part.columns: seen(False)}
+
+    brought = guarded(part.message, lambda *given: {**changes.none(*given), part.zip: None, part.columns: seen(False)})
+
+    @brought
+    def on_zip(key: str, paths: list[str] | None, value: dict, *plan) -> dict:
+        return bring(key, paths, value, Plan.of(*plan), None)
+
+    @brought
+    def on_columns(key: str, paths: list[str] | None, value: dict, file: str, label: str, *plan) -> dict:
+        if not file or not label:
+            return {part.message: views.message("Choose both columns: the file names, and the labels.")}
+        return bring(key, paths, value, Plan.of(*plan), Columns(file, label))
+
+    table, outputs = [ctx.session, part.zip, part.editor], [ctx.session, *part.outputs]
+    part.zip.upload(on_zip, [*table, *plan], outputs, **FILES_ONCE)
+    part.use_columns.click(on_columns, [*table, part.file_column, part.label_column, *plan], outputs, **FILES_ONCE)
+
+
+def _wire_set(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], changes: _Changes) -> None:
+    """What is pressed among the images that are there."""
+    session, outputs = ctx.session, [ctx.session, *part.outputs]
 
     @guarded(part.message)
     def on_press(key: str, value: dict, event: gr.EventData, *plan) -> dict:
@@ -201,12 +293,13 @@ def wire(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component]) -> None:
 
         def press(workspace: Workspace) -> str:
             try:
+                gathering.check_current(workspace, pressed)
                 gathering.press(workspace, pressed)
             except NearlError as error:
                 return views.message(str(error), "error")
             return ""
 
-        update = changed(key, value, Plan.of(*plan), press, *_opened(pressed))
+        update = changes.make(key, value, Plan.of(*plan), press, _opened(pressed))
         return {**update, part.kind: None} if pressed.act is Act.FORGET else update
 
     @guarded(part.message)
@@ -214,17 +307,10 @@ def wire(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component]) -> None:
         workspace = ctx.workspace(key)
         return {part.message: ""} if workspace.support.data is None else {part.check: _check(workspace, Plan.of(*plan))}
 
-    once, files = ({**lane, "trigger_mode": "once"} for lane in (QUIET, DECODE))
-    last = {**QUIET, "trigger_mode": "always_last"}
-    part.choice.input(on_choice, part.choice, outputs, **last)
-    part.kind.input(on_kind, [session, part.kind, *plan], outputs, **last)
-    by_class = [session, part.name, part.files, part.editor, *plan]
-    gr.on([part.files.upload, part.name.submit, part.name.blur], on_files, by_class, outputs, **files)
-    part.zip.upload(on_zip, [session, part.zip, part.editor, *plan], outputs, **files)
     for shown in (part.set, part.check):
-        shown.click(on_press, [session, part.editor, *plan], outputs, **once)
+        shown.click(on_press, [session, part.editor, *plan], outputs, **ONCE)
     hold_out, group_by = plan
-    gr.on([hold_out.release, group_by.blur], on_plan, [session, *plan], [part.check, part.message], **last)
+    gr.on([hold_out.release, group_by.blur], on_plan, [session, *plan], [part.check, part.message], **LAST)
 
 
 def wire_return(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], opened: gr.events.Dependency) -> None:
@@ -249,11 +335,15 @@ def _opened(pressed: Press) -> tuple[int | None, int]:
     return (opened if opened >= 0 else None), page
 
 
-def _bring(workspace: Workspace, paths: list[str], name: str = "") -> str:
-    """Add the images, or put them in the place of a synthetic example; says what was done."""
+def _bring(workspace: Workspace, paths: list[str], name: str = "", columns: Columns | None = None) -> str:
+    """Add the images, or put them in the place of a synthetic example or, where they come with their classes, of a set
+    whose classes cannot be taught; says what was done."""
     data = workspace.support.data
-    add = data is not None and not data.synthetic
+    unusable = not name and gathering.unusable(workspace)
+    add = data is not None and not data.synthetic and not unusable
     before = len(data) if add else 0
-    gathering.bring(workspace, paths, name, add)
+    gathering.bring(workspace, paths, name, add, columns)
     more = views.plural(len(workspace.support.needed()) - before, "image")
+    if unusable:
+        return views.quiet(f"Brought {more}, in the place of those whose classes could not be taught.")
     return views.quiet(f"Added {more}{f' to “{name}”. Now the next class' if name else ''}.")

@@ -103,6 +103,7 @@ def wire(ctx: Context, part: ShelfPart, slot: gr.DownloadButton, download_js: st
     outputs = [session, ctx.changed, part.message]
     event = part.shelf.click(on_shelf, session, [*outputs, part.shelf, part.comparison, slot], **DEVICE)
     event.then(None, js=download_js, api_visibility="private")
+
     @guarded(part.message)
     def on_close() -> dict:
         return {part.comparison: ""}

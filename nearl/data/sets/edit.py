@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from nearl.data.records import Problem
 from nearl.data.sets.labelled import LabelledSet, check_memory, check_names
 from nearl.data.sets.tables import same, tidy
 from nearl.errors import NearlError
+from nearl.prompts import class_key
 
 
 def join(a: LabelledSet, b: LabelledSet) -> LabelledSet:
@@ -85,6 +87,19 @@ def drop_class(data: LabelledSet, name: str) -> LabelledSet:
     classes = data.classes[:index] + data.classes[index + 1 :]
     labels = [label - (label > index) for label in part.labels]
     return replace(part, classes=classes, labels=labels, problems=data.problems, notes=data.notes)
+
+
+def align(test: LabelledSet, classes: Sequence[str]) -> LabelledSet:
+    """Test images with the classes that are taught, in their order; those of other classes are left out and named."""
+    index = {class_key(name): i for i, name in enumerate(classes)}
+    index |= {name: i for i, name in enumerate(classes)}  # two classes may differ by an underscore until one is renamed
+    place = [index.get(name, index.get(class_key(name))) for name in test.classes]
+    kept = [i for i, label in enumerate(test.labels) if place[label] is not None]
+    missing = [name for name, found in zip(test.classes, place, strict=True) if found is None]
+    problems = [Problem(n, f"The test images of “{n}” were left out: no such class is taught.") for n in missing]
+    part = test.subset(kept)
+    labels = [place[test.labels[i]] for i in kept]
+    return replace(part, classes=list(classes), labels=labels, problems=[*test.problems, *problems])
 
 
 def _class(data: LabelledSet, name: str) -> int:
