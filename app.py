@@ -10,10 +10,12 @@ import logging
 import os
 import sys
 
+from app.door.credentials import credentials
+from app.door.rules import LOOPBACK, rules
+from nearl.errors import NearlError
+
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: nothing leaves this machine
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -25,20 +27,26 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--backbone", default="embedded", help="see: python -m nearl backbones")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
     parser.add_argument("--workspaces", metavar="DIR", help="where visitors' images and adapters are kept (a day)")
-    parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for this name and password")
+    parser.add_argument(
+        "--auth", nargs="?", const="", metavar="FILE",
+        help="ask for a name and password: those in FILE, one USER:PASSWORD a line, or in the variable NEARL_AUTH",
+    )  # fmt: skip
     parser.add_argument("--share", action="store_true", help="make a public link through Gradio; needs --auth")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME",
+        help="a name under which the page is reached through a proxy; * for any",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
-    if options.auth is not None:
-        user, colon, password = options.auth.partition(":")
-        if not (user and colon and password):
-            parser.error("--auth must be USER:PASSWORD, with both.")
-        options.auth = (user, password)
+    try:
+        options.auth = credentials(options.auth)
+    except NearlError as error:
+        parser.error(str(error))
     if options.share and not options.auth:
-        parser.error("--share makes the page public, so it needs --auth USER:PASSWORD.")
+        parser.error("--share makes the page public, so it needs --auth FILE.")
     if not on_space and not options.auth and options.host not in LOOPBACK:
         print(
             f"Warning: serving on {options.host} lets everyone on the network use this page; "
-            "add --auth USER:PASSWORD, or leave --host out.",
+            "add --auth FILE, or leave --host out.",
             file=sys.stderr,
         )
     return options
@@ -48,7 +56,6 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     from app.page import Settings, build_app, launch_options
-    from nearl.errors import NearlError
 
     try:
         page = build_app(Settings(options.backbone, options.device, workspaces=options.workspaces))
@@ -56,8 +63,13 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(str(error))
     page.queue(default_concurrency_limit=None, max_size=64)  # `app.work.lanes` limits instead
     print(f"{__doc__.splitlines()[2]} Open http://{options.host}:{options.port}", flush=True)
+    door = rules(options.host, options.allow_host, login=options.auth is not None, share=options.share)
     page.launch(
-        server_name=options.host, server_port=options.port, share=options.share, auth=options.auth, **launch_options()
+        server_name=options.host,
+        server_port=options.port,
+        share=options.share,
+        auth=options.auth,
+        **launch_options(door),
     )
 
 

@@ -256,7 +256,7 @@ class Programs:
         return self.shelf(workspace)
 
     def delete(self, workspace: Workspace, item: str) -> dict:
-        workspace.shelf.delete(item)
+        adapting.delete(workspace, item)
         return self.shelf(workspace)
 
 

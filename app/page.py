@@ -16,6 +16,8 @@ from app import api
 from app.about import tab as about
 from app.compare import tab as compare
 from app.context import PAGE, QUIET, Context, asset_text, load_ready_prompts, whose
+from app.door import middleware as door
+from app.door.rules import Rules, names_an_address
 from app.engine import ZERO_GPU, Engine
 from app.events import guarded, unseen
 from app.explain import tab as explain
@@ -33,7 +35,6 @@ from nearl.errors import NearlError
 
 log = logging.getLogger("nearl.app")
 
-TITLE = "NEARL-CLIP"
 UPLOAD_LIMIT = "256mb"
 MAX_EVENTS = 1024  # going on or waiting, of all visitors; a page that follows two runs has two
 CACHE_SECONDS = (600, 3600)  # look every ten minutes for uploaded files older than an hour, and delete them
@@ -85,6 +86,11 @@ class Page(gr.Blocks):
         except NearlError as error:  # of the lane: handlers answer with their own errors
             raise gr.Error(str(error), print_exception=False) from None
 
+    async def preprocess_data(self, block_fn, inputs, *more, **named):
+        if names_an_address(inputs):  # Gradio would fetch it, for inputs of any kind
+            raise gr.Error("Only uploaded files are read, no addresses; upload the file itself.", print_exception=False)
+        return await super().preprocess_data(block_fn, inputs, *more, **named)
+
     def create_limiter(self):
         self.limiter = anyio.CapacityLimiter(lanes.THREADS)  # `max_threads` counts those that wait, too
 
@@ -114,7 +120,7 @@ def build_app(settings: Settings) -> gr.Blocks:
     registry = Registry(root)
     registry.sweep_regularly()
     threading.Thread(target=_recover, args=(engine, registry), name="recover", daemon=True).start()
-    with Page(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS) as app:
+    with Page(title=door.TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS) as app:
         app.lanes = engine.lanes
         session = gr.State(None)
         ctx = Context(engine, Pages(registry), session, gr.State(0), load_ready_prompts())
@@ -192,8 +198,11 @@ def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Depende
     return loaded
 
 
-def launch_options() -> dict:
-    """Options of every launch of the page: our theme, and nothing that leaves the machine or keeps images."""
+def launch_options(rules: Rules) -> dict:
+    """Options of every launch of the page: our theme, and nothing that leaves the machine or keeps images.
+
+    `rules`: which requests are answered.
+    """
     return {
         "theme": build_theme(),
         "css_paths": [PAGE / "charts.css", PAGE / "style.css"],
@@ -211,5 +220,5 @@ def launch_options() -> dict:
         "show_error": False,
         "quiet": True,
         "allowed_paths": [],
-        "app_kwargs": {"middleware": guard.MIDDLEWARE},
+        "app_kwargs": {"middleware": [door.middleware(rules), *guard.MIDDLEWARE]},
     }

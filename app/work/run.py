@@ -221,6 +221,15 @@ class RunView:
         self.note(shelf={outcome.adapter.meta["method"]: key})
 
 
+def forget_adapter(workspace: Workspace, key: str) -> None:
+    """Delete what runs and comparisons have kept of an adapter that is deleted from the shelf; their figures stay."""
+    for kind in KINDS:
+        for path in (workspace.path / kind.home).glob("*"):
+            view = RunView(workspace, kind, path.name)
+            for method in [name for name, kept in (view.notes.shelf or {}).items() if kept == key]:
+                view.folder.forget_adapter(method)
+
+
 def _readable(read: Callable):
     """None for what is damaged: the page goes on without it."""
     try:

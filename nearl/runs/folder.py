@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -160,6 +161,8 @@ class RunFolder:
 
     def adapter(self, name: str) -> Adapter:
         """The adapter of a finished method. NearlError where there is none."""
+        if not self._adapter(name).is_dir():
+            raise NearlError("This run has no adapter, or it was deleted.")
         return load_adapter(self._adapter(name))
 
     def results(self) -> Results | None:
@@ -175,7 +178,7 @@ class RunFolder:
         found = self.results()
         if found is None:
             return None
-        adapter = load_adapter(self.path / "adapter")
+        adapter = self.adapter("")  # there is one method
         return Outcome(adapter, found.results, self.predictions() or [], found.stopped, found.seconds)
 
     def snapshot(self) -> Snapshot | None:
@@ -229,6 +232,14 @@ class RunFolder:
     def forget_images(self) -> None:
         """Delete the images of a finished run; its figures and its adapters stay."""
         self._file("job.safetensors").unlink(missing_ok=True)
+
+    def forget_adapter(self, name: str) -> None:
+        """Delete the adapter of a finished method, or all of a damaged run; the figures stay."""
+        paths = [self.path / "adapter", self.path / "adapters"]
+        with contextlib.suppress(NearlError):
+            paths = [self._adapter(name)]
+        for path in paths:
+            shutil.rmtree(path, ignore_errors=True)
 
     # ---- working ----------------------------------------------------------------------------------------------------
 

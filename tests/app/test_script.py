@@ -17,14 +17,23 @@ def script():
     return module
 
 
-def test_sharing_needs_a_password(script, capsys):
-    with pytest.raises(SystemExit) as stop:
-        script.parse(["--share"])
-    assert stop.value.code == 2
-    assert "needs --auth USER:PASSWORD" in capsys.readouterr().err
-    assert script.parse(["--share", "--auth", "anna:secret"]).auth == ("anna", "secret")
-    with pytest.raises(SystemExit):
-        script.parse(["--auth", "anna"])
+def test_sharing_needs_a_password_which_is_not_on_the_command_line(script, capsys, tmp_path, monkeypatch):
+    monkeypatch.delenv("NEARL_AUTH", raising=False)
+    file = tmp_path / "people"
+    file.write_text("anna:secret")
+    for wrong, words in (
+        (["--share"], "needs --auth FILE"),
+        (["--auth"], "NEARL_AUTH"),
+        (["--auth", "anna:secret"], "no name and password any more"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            script.parse(wrong)
+        said = capsys.readouterr().err
+        assert stop.value.code == 2 and words in said and "secret" not in said
+    assert script.parse(["--share", "--auth", str(file)]).auth("anna", "secret")
+    assert script.parse([]).auth is None
+    monkeypatch.setenv("NEARL_AUTH", "bert:hidden")
+    assert script.parse([]).auth("bert", "hidden") and not script.parse([]).auth("anna", "secret")
 
 
 def test_other_hosts_are_warned_about(script, capsys, monkeypatch):

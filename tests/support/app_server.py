@@ -35,13 +35,19 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serve(backbone: str, log: Path, *arguments: str, port: int | None = None) -> Iterator[Server]:
-    """The app as a visitor would start it, with its workspaces beside `log`. RuntimeError if it does not come up."""
+def serve(
+    backbone: str, log: Path, *arguments: str, port: int | None = None, variables: dict[str, str] | None = None
+) -> Iterator[Server]:
+    """The app as a visitor would start it, with its workspaces beside `log` and these environment variables.
+
+    RuntimeError if it does not come up.
+    """
     port = port or free_port()
     folder = {"NEARL_WORKSPACES": str(log.parent / "workspaces")}
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **folder}
-    for name in ("SPACE_ID", "GRADIO_SERVER_PORT", "GRADIO_SERVER_NAME"):
+    for name in ("SPACE_ID", "GRADIO_SERVER_PORT", "GRADIO_SERVER_NAME", "SYSTEM", "NEARL_AUTH", "NEARL_HOSTS"):
         environment.pop(name, None)
+    environment |= variables or {}
     command = [sys.executable, "app.py", "--port", str(port), "--backbone", backbone, *arguments]
     started = time.monotonic()
     with log.open("w") as out:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import gradio as gr
 from gradio.utils import get_space
@@ -35,7 +36,8 @@ class PublishPart:
 
 def offered() -> bool:
     """Elsewhere the button would sign in as whoever owns the machine, or not start."""
-    return bool(get_space() and os.environ.get("OAUTH_CLIENT_ID"))
+    set_up = all(os.environ.get(f"OAUTH_{name}") for name in ("CLIENT_ID", "CLIENT_SECRET", "SCOPES"))
+    return bool(get_space() and set_up and os.environ.get("OPENID_PROVIDER_URL") and find_spec("authlib"))
 
 
 def build() -> PublishPart:

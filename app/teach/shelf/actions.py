@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from app.engine import Engine
 from app.visitor.workspace import Workspace
+from app.work.run import forget_adapter
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet
@@ -25,6 +26,12 @@ def use(engine: Engine, workspace: Workspace, key: str | None) -> None:
     if adapter is not None:
         check_fits(engine, adapter)
     workspace.shelf.use(key, adapter)
+
+
+def delete(workspace: Workspace, key: str) -> None:
+    """Delete an adapter for good, the copies in the runs that it came from too."""
+    workspace.shelf.delete(key)
+    forget_adapter(workspace, key)
 
 
 def check_fits(engine: Engine, adapter: Adapter) -> None:

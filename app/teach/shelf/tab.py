@@ -79,7 +79,7 @@ def wire(ctx: Context, part: ShelfPart, slot: gr.DownloadButton, download_js: st
         Act.USE: with_item(lambda workspace, key, _: adapting.use(ctx.engine, workspace, key)),
         Act.STOP: with_item(lambda workspace, *_: adapting.use(ctx.engine, workspace, None)),
         Act.RENAME: with_item(lambda workspace, key, pressed: workspace.shelf.rename(key, pressed.to)),
-        Act.DELETE: with_item(lambda workspace, key, _: workspace.shelf.delete(key)),
+        Act.DELETE: with_item(lambda workspace, key, _: adapting.delete(workspace, key)),
         Act.DOWNLOAD: download,
         Act.COMPARE: compare,
     }

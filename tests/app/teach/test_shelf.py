@@ -8,10 +8,13 @@ import pytest
 
 from app.events import error_html
 from app.predict import actions as reading
+from app.teach.images import actions as gathering
 from app.teach.publish import tab as publish
+from app.teach.run import actions as teaching
 from app.teach.shelf import actions as adapting
+from nearl.data.phantoms.kinds import phantom_set
 from nearl.errors import NearlError
-from tests.support.app_work import taught
+from tests.support.app_work import ended, taught
 
 HOSTILE = '<script>alert("1")</script>'
 
@@ -45,6 +48,20 @@ def test_adapters_are_things_on_a_shelf(engine, registry, workspace, images):
     with pytest.raises(NearlError, match="adapter"):
         adapting.add(engine, other, images[0])
     assert other.shelf.adapter is not None
+
+
+def test_deleting_an_adapter_deletes_the_copy_in_the_run_that_made_it(engine, workspace):
+    workspace.support.keep(phantom_set("smear", 5, size=64))
+    value = gathering.prompts_for(workspace).to_dict()
+    run = ended(teaching.start(engine, workspace, value, teaching.Choice("quick", steps=4, early_stop=False)))
+    key, other = run.look().adapter_key, workspace.shelf.put(taught(engine))
+    adapting.delete(workspace, other)
+    assert list(run.path.rglob("*.safetensors")) != []
+    adapting.delete(workspace, key)
+    assert list(workspace.path.rglob("*.safetensors")) == []
+    assert run.results["n"] > 0 and run.look().state == "done"
+    with pytest.raises(NearlError, match="deleted"):
+        teaching.row_map(engine, workspace, 0, run.results["classes"][0], adapted=True)
 
 
 def test_figures_of_a_strangers_adapter_are_shown_only_if_they_are_figures(engine, workspace):
