@@ -74,7 +74,9 @@ class Page(gr.Blocks):
     programs, which ask for it.
     """
 
-    lanes: lanes.Lanes
+    def __init__(self, *given, **options):
+        self.lanes = lanes.Lanes()
+        super().__init__(*given, **options)
 
     async def call_function(self, block_fn, processed_input, iterator=None, requests=None, *more, **named):
         call = super().call_function

@@ -229,6 +229,7 @@ class OneMore:
 
 def rounds(server: Server, options: argparse.Namespace, images: list[Path], task: Path) -> list[str]:
     """Run everything, print what came of it, and return the bounds that are broken."""
+    Client(server.url, verbose=False).predict([handle_file(images[0])], PROMPTS, api_name="/predict")  # loads the model
     alone = Seen()
     visit(server, "alone", dict(enumerate(images)), task, alone)
     reference = dict(alone.answers)

@@ -16,7 +16,6 @@ from app.door import middleware as door
 from app.door.credentials import Credentials, Throttle, credentials
 from app.door.rules import Rules, rules
 from app.page import Page
-from app.work.lanes import Lanes
 from nearl.errors import NearlError
 from tests.support.app_server import serve
 
@@ -26,7 +25,6 @@ HOME = "http://127.0.0.1:7860"
 
 def app_of(known: Rules, auth: Credentials | None = None) -> App:
     with Page() as page:
-        page.lanes = Lanes()
         given, said = gr.JSON(), gr.JSON()
         gr.Button().click(lambda value: value, given, said, api_name="echo", queue=False)
     page.queue()
