@@ -1,4 +1,5 @@
-"""Which workspace every open page has. A page is one tab of a browser, known by the hash of its session."""
+"""Which workspace every open page has. A page is one tab of a browser, known by the hash of its session; the tabs of
+a browser share a workspace, but each looks at images of its own."""
 
 from __future__ import annotations
 
@@ -33,11 +34,10 @@ class Pages:
             workspace = self._registry.get(key or begun)
             self._remember(page, workspace)
             self._opened.notify_all()
-        if begun is None:
-            workspace.viewing.page_opened()
-        elif begun != workspace.id:
-            workspace.viewing.take(self._registry.get(begun).viewing)
-        return workspace
+        seen = workspace.seen_by(page)
+        if begun is not None and begun != workspace.id:
+            seen.viewing.take(self._registry.get(begun).seen_by(page).viewing)
+        return seen
 
     def workspace(self, page: str | None, key: str | None) -> Workspace:
         """The workspace of an event. `page`: where it comes from, if that is known; `key`: of the page's session."""
@@ -48,12 +48,14 @@ class Pages:
                 self._opened.wait_for(lambda: page in self._keys, self._patience)
             workspace = self._registry.get(self._keys.get(page) or key)
             self._remember(page, workspace)
-            return workspace
+        return workspace.seen_by(page)
 
     def close(self, page: str) -> None:
         """The page was closed; its workspace is left behind, unless another page has it too."""
         with self._opened:
             key = self._keys.pop(page, None)
+            if key is not None:
+                self._registry.page_closed(key, page)
             if key not in self._keys.values():
                 self._registry.leave(key)
 

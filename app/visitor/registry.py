@@ -86,6 +86,13 @@ class Registry:
         with self._guard:
             return self._open(path, self._clock())
 
+    def page_closed(self, key: str, page: str) -> None:
+        """One of the pages of a workspace was closed."""
+        with self._guard:
+            workspace = self._alive.get(folder_name(key))
+        if workspace is not None:
+            workspace.page_closed(page)
+
     def leave(self, key: object) -> None:
         """The page was closed: forget what is in memory after a grace period, or when teaching is finished."""
         with self._guard:
@@ -131,13 +138,13 @@ class Registry:
     def memory_room(self, workspace: Workspace, more: int, refuse: bool = True) -> None:
         """Of all other visitors, first the labelled images, which are also on disk, leave memory, then what was brought
         to Predict and has not been used for a while."""
-        now, own = self._clock(), workspace.viewing.memory + more
+        now, own = self._clock(), workspace.viewed + more
         limit = limits.ALL_MEMORY + (limits.SMALL_MEMORY if own <= limits.SMALL else 0)
         with self._guard:
             others = sorted((w for w in self._all.values() if w is not workspace), key=lambda w: w.touched)
             short = workspace.memory + more + sum(w.memory for w in others) - limit
             steps = [(w, w.support.unload) for w in others]
-            steps += [(w, w.viewing.put_away) for w in others if w.idle(now)] if short > 0 else []
+            steps += [(w, w.put_away) for w in others if w.idle(now)] if short > 0 else []
             for other, give in steps:
                 if short <= 0:
                     return

@@ -87,11 +87,13 @@ class Viewing:
                 self._lock.release()
 
     def take(self, other: Viewing) -> None:
-        """Take over the images of another workspace; a page shows them already."""
+        """Begin with the images and prompts that another page shows."""
         with other._lock:
-            records, problems, synthetic = other.records, other.problems, other.synthetic
+            records, problems, synthetic = list(other.records), other.problems, other.synthetic
+            prompts, selected = other._prompts, other.selected
         if records or problems:
             self.bring(records, problems, synthetic)
+            self._prompts, self.selected = prompts, selected
             self.page_opened()
 
     def select(self, place: int) -> None:

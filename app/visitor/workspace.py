@@ -11,7 +11,7 @@ import secrets
 import shutil
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.visitor import uploads
 from app.visitor.disk import folder_bytes, make_folder
@@ -21,7 +21,7 @@ from app.visitor.runs import Runs
 from app.visitor.shelf import Shelf
 from app.visitor.state import StateFile
 from app.visitor.support import Support
-from app.visitor.viewing import Viewing
+from app.visitor.viewing import Viewing, memory_of
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet
 
@@ -31,7 +31,18 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 3600.0  # in memory
 GRACE_SECONDS = 600.0  # in memory after the page was closed; a reload may come back within it
 MAX_BYTES = 2**30  # of one workspace on disk
+MAX_PAGES = 64  # of one visitor, open at once
 MIN_FREE = 2**30  # bytes to leave on the disk
+
+
+class OnePage:
+    """A workspace as one page sees it: with images to look at and maps of its own, and all else shared."""
+
+    def __init__(self, workspace: Workspace, viewing: Viewing, maps: Maps):
+        self._workspace, self.viewing, self.maps = workspace, viewing, maps
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._workspace, name)
 
 
 class Workspace:
@@ -47,12 +58,55 @@ class Workspace:
         self.closed_at: float | None = None
         self.lock = threading.RLock()
         state = StateFile(path / "state.json", self.lock)
+        self._pages: dict[str, OnePage] = {}  # by page, the latest used last
+        self._pages_lock = threading.Lock()
         self.maps = Maps(self.lock)
         self.shelf = Shelf(path / "shelf", state, self.lock, self.check_room, self._adapter_changed)
-        self.viewing = Viewing(self.lock, self.maps, self.shelf, self._hold)
+        self.viewing = Viewing(self.lock, self.maps, self.shelf, self._hold)  # of the page that was used last
         self.support = Support(path / "set", self.lock, self.check_room, self.check_memory)
         self.runs = Runs(self.lock, state, self._hold)
         self._downloads = uploads.root() / f"out-{secrets.token_hex(16)}"
+
+    # ---- pages
+
+    def seen_by(self, page: str) -> Workspace:
+        """The workspace for a page, which then is the one used last. A page that is new begins with the images of the
+        one before; what each of them brings afterwards is its own."""
+        with self._pages_lock:
+            found = self._pages.pop(page, None)
+            if found is None:
+                found = OnePage(self, self.viewing, self.maps)
+                if any(other.viewing is self.viewing for other in self._pages.values()):
+                    found.maps = Maps(self.lock)
+                    found.viewing = Viewing(self.lock, found.maps, self.shelf, self._hold)
+                    found.viewing.take(self.viewing)
+                else:
+                    found.viewing.page_opened()
+            self._pages[page] = found
+            self.viewing, self.maps = found.viewing, found.maps
+            if len(self._pages) > MAX_PAGES:
+                del self._pages[next(iter(self._pages))]
+        return found  # type: ignore[return-value]
+
+    def page_closed(self, page: str) -> None:
+        """Forget what a page looked at, unless it was the one used last: a reload shows that again."""
+        with self._pages_lock:
+            self._pages.pop(page, None)
+
+    def _viewings(self) -> list[Viewing]:
+        return list({id(v): v for v in (self.viewing, *(p.viewing for p in list(self._pages.values())))}.values())
+
+    def put_away(self) -> None:
+        """Give up the images to look at of every page."""
+        for viewing in self._viewings():
+            viewing.put_away()
+
+    @property
+    def viewed(self) -> int:
+        """Bytes of decoded images to look at; those that several pages show count once."""
+        viewings = self._viewings()
+        records = {id(record): record for viewing in viewings for record in list(viewing.records)}
+        return sum(map(memory_of, records.values())) + sum(viewing.arriving for viewing in viewings)
 
     @property
     def busy(self) -> bool:
@@ -87,18 +141,19 @@ class Workspace:
     @property
     def memory(self) -> int:
         """Bytes of decoded images."""
-        return self.viewing.memory + self.support.memory
+        return self.viewed + self.support.memory
 
     @property
     def empty(self) -> bool:
         """Whether nothing would be lost if it left memory."""
-        return self.viewing.empty and self.runs.empty and not self._downloads.exists()
+        return all(v.empty for v in self._viewings()) and self.runs.empty and not self._downloads.exists()
 
     def _hold(self) -> None:
         self._house.hold(self)
 
     def _adapter_changed(self, adapter: Adapter | None) -> None:
-        self.viewing.forget_reading(None if adapter is None else PromptSet.from_dict(adapter.meta["prompts"]))
+        for viewing in self._viewings():
+            viewing.forget_reading(None if adapter is None else PromptSet.from_dict(adapter.meta["prompts"]))
 
     # ---- expiry
 

@@ -129,7 +129,7 @@ class Backbone:
         return self.normalise(torch.stack([self.to_uint8(image) for image in images]))
 
     @cached_property
-    def tokenizer(self) -> Callable[[list[str]], Tensor]:
+    def tokenizer(self) -> Callable[..., Tensor]:
         """A function from C texts to tokens int64 [C, L]. Built on first use, since some need a download."""
         try:
             return open_clip.get_tokenizer(self.tokenizer_source)

@@ -43,7 +43,7 @@ def test_what_an_impatient_click_has_begun_is_moved_to_the_remembered_workspace(
     begun.viewing.bring(IMAGES, [], True)
     assert pages.workspace("page", begun.id) is begun
     opened = pages.open("page", kept.id)
-    assert opened is kept and opened.viewing.records == IMAGES and opened.viewing.synthetic
+    assert opened.id == kept.id and opened.viewing.records == IMAGES and opened.viewing.synthetic
     assert opened.viewing.page_shown()
     assert pages.workspace("page", begun.id) is opened  # the session may still hold the earlier id
 
@@ -62,6 +62,28 @@ def test_images_are_shown_again_on_a_page_that_is_reloaded(registry):
     assert not opened.viewing.page_shown()
     opened.viewing.bring(IMAGES, [], False)
     assert pages.open("second", opened.id).viewing.page_shown() and not opened.viewing.page_shown()
+    pages.close("first")
+    pages.close("second")
+    again = pages.open("third", opened.id)
+    assert again.viewing.records == IMAGES and again.viewing.page_shown()
+
+
+def test_tabs_of_one_browser_look_at_images_of_their_own_and_share_the_rest(registry):
+    pages = Pages(registry)
+    key = pages.open("one", None).id
+    one = pages.workspace("one", key)
+    one.viewing.bring(IMAGES[:1], [], False)
+    pages.open("two", key)
+    two = pages.workspace("two", key)
+    assert two.viewing.records == IMAGES[:1] and two.viewing.records is not one.viewing.records
+    two.viewing.bring(IMAGES[1:], [], False)
+    one, two = pages.workspace("one", key), pages.workspace("two", key)
+    assert one.viewing.records == IMAGES[:1] and two.viewing.records == IMAGES[1:] and one.maps is not two.maps
+    assert one.support is two.support and one.shelf is two.shelf and one.lock is two.lock
+    whole = registry.get(key)
+    assert whole.memory == sum(record.pixels.nbytes for record in IMAGES)
+    whole.put_away()
+    assert not one.viewing.records and not two.viewing.records
 
 
 def test_a_workspace_is_left_behind_with_its_last_page(registry, now):
@@ -71,12 +93,12 @@ def test_a_workspace_is_left_behind_with_its_last_page(registry, now):
     pages.close("first")
     now[0] += GRACE_SECONDS + 1
     registry.sweep()
-    assert registry.adopt(workspace.path) is workspace
+    assert registry.adopt(workspace.path).id == workspace.id
     pages.close("second")
     pages.close("never opened")
     now[0] += GRACE_SECONDS + 1
     registry.sweep()
-    assert registry.adopt(workspace.path) is not workspace
+    assert registry.adopt(workspace.path).id is None
 
 
 def test_a_program_does_not_wait(registry):
