@@ -27,6 +27,8 @@ from app.compare import actions as comparing
 from app.context import Context
 from app.events import sentence
 from app.explain import actions as explaining
+from app.explain.choice import Choice as MapChoice
+from app.explain.choice import settle
 from app.predict import actions as reading
 from app.teach.images import actions as gathering
 from app.teach.run import actions as teaching
@@ -164,14 +166,14 @@ class Programs:
         from nearl.explain import MAPS
 
         workspace.viewing.select(0)
-        choice = explaining.settle(workspace, explaining.Choice(when=reading.BEFORE, class_name=name, method=kind))
+        choice = settle(workspace, MapChoice(when=reading.BEFORE, class_name=name, method=kind))
         if kind not in MAPS or choice.method != kind:
             raise NearlError(f"There is no map called '{kind}' here; choose one of {', '.join(MAPS)}.")
         if name and name != choice.class_name:
             raise NearlError(f"There is no class '{name}' among the prompts.")
         maps, shown = [], []
         for when in (reading.BEFORE, reading.AFTER):
-            choice = explaining.settle(workspace, replace(choice, when=when))
+            choice = settle(workspace, replace(choice, when=when))
             if choice.when == when:
                 shown = explaining.panels(self.engine, workspace, choice)
                 heatmap = shown[0].heatmap

@@ -46,6 +46,11 @@ class DeviceLock:
             else:
                 self._held = False
 
+    def give_way(self) -> None:
+        """Let whoever waits have a turn first, while this thread holds the lock; it holds it again afterwards."""
+        self.__exit__()
+        self.__enter__()
+
 
 FALLBACK = "embedded"  # always on disk
 ZERO_GPU = "SPACES_ZERO_GPU"  # set in the environment of such a Space

@@ -1,4 +1,4 @@
-"""What the Explain tab does with a workspace: draw each map that is asked for once, and show it again at no cost.
+"""What the Explain tab shows of a workspace: the maps of a view, words and layers, and the view as a file.
 
 A visit to the model draws every quick map of one image and class at once; what has been drawn stays in the workspace
 until its images, prompts or adapter change, so switching method, layer, colours or view asks the model nothing.
@@ -7,49 +7,34 @@ until its images, prompts or adapter change, so switching method, layer, colours
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from app.engine import Engine
-from app.predict.actions import AFTER, BEFORE, closest
-from app.visitor.maps import MapKey
+from app.explain.choice import CLASSES, COMPARE, IMAGES, ONE, Choice
+from app.explain.drawing import drawn
+from app.html.views import plural
+from app.predict.actions import AFTER
 from app.visitor.workspace import Workspace
 from nearl.data.images import ImageRecord
-from nearl.errors import NearlError
 from nearl.resources import ASSETS
 
 if TYPE_CHECKING:
-    from nearl.explain import Heatmap, MapCard, MapRequest, Trace
+    from nearl.explain import Heatmap
     from nearl.explain.layers import Profile
     from nearl.explain.words import Words
 
-ONE, COMPARE, CLASSES, IMAGES = "one", "compare", "classes", "images"
-DEFAULT = "gradcam"  # a map that can be drawn of every model
-CONTROL_SEED = 0
-BATCH = 8
 MOMENTS = {False: "before teaching", True: "after teaching", None: "what teaching changed"}
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What the visitor asks to see."""
-
-    view: str = ONE
-    """ONE map, COMPARE before and after teaching, all CLASSES or all IMAGES."""
-    when: str = BEFORE
-    """BEFORE or AFTER teaching."""
-    class_name: str = ""
-    """"" for the class closest to the image."""
-    method: str = DEFAULT
-    """Key of a map in `nearl.explain`."""
-    layer: int = 0
-    """From 1; 0 for the map's own choice."""
-    head: int = 0
-    """From 1; 0 for the mean of all."""
-    control: bool = False
-    """Whether the same map of a scrambled model is shown too."""
+SAME_CONTROL = (
+    "The scrambled model gives exactly this map, so it is not drawn again: nothing was taught to the part of the model "
+    "that this map shows. It says what stands out in the image, not what decided."
+)
 
 
 @dataclass(frozen=True)
@@ -61,167 +46,36 @@ class Panel:
     title: str
     span: tuple[float, float] | None = None
     """Ends of its colour bar; None for those of the map itself."""
-
-
-def settle(workspace: Workspace, choice: Choice) -> Choice:
-    """The choice, as near as possible to the one asked for, that this workspace can show.
-
-    NearlError without a reading.
-    """
-    from nearl.explain import MAPS
-
-    viewing = workspace.viewing
-    if viewing.prediction is None or not viewing.records:
-        raise NearlError("There is no reading yet; read an image in Predict first.")
-    if choice.class_name not in viewing.prediction.classes:
-        choice = replace(choice, class_name=closest(workspace))
-    if choice.method not in {card.key for card in offered(workspace)}:
-        choice = replace(choice, method=DEFAULT)
-    card = MAPS[choice.method]
-    whens, views = whens_of(workspace, card), views_of(workspace, card)
-    return replace(
-        choice,
-        when=choice.when if choice.when in whens else whens[0],
-        view=choice.view if choice.view in views else ONE,
-        layer=min(choice.layer, viewing.classifier.backbone.vision.depth) if card.layers else 0,
-        head=min(choice.head, heads(workspace)) if card.heads else 0,
-    )
-
-
-def refusal(workspace: Workspace, card: MapCard, when: str) -> str:
-    """ "" if a map can be drawn of the model BEFORE or AFTER teaching, else why not, in a sentence."""
-    classifier = workspace.viewing.classifier
-    if when == AFTER and classifier.method is None:
-        return f"“{card.name}” after teaching needs an adapter; teach first, or use one of your shelf."
-    if when == BEFORE and card.adapter:
-        return f"“{card.name}” shows what teaching changed, so there is none before it."
-    method = classifier.method if when == AFTER else classifier.zero_shot
-    return method.supports(card) or card.unfit(method.tower)
-
-
-def whens_of(workspace: Workspace, card: MapCard) -> list[str]:
-    """The moments, BEFORE and AFTER teaching, of which a map can be drawn."""
-    return [when for when in (BEFORE, AFTER) if not refusal(workspace, card, when)]
-
-
-def offered(workspace: Workspace) -> list[MapCard]:
-    """The maps that can be drawn now."""
-    from nearl.explain import MAPS
-
-    return [card for card in MAPS.values() if whens_of(workspace, card)]
-
-
-def missing(workspace: Workspace, card: MapCard) -> str:
-    """Why a map cannot be drawn after teaching, where something was taught; else ""."""
-    return refusal(workspace, card, AFTER) if workspace.viewing.prediction.adapted is not None else ""
-
-
-def heads(workspace: Workspace) -> int:
-    return workspace.viewing.classifier.backbone.vision.heads
-
-
-def views_of(workspace: Workspace, card: MapCard) -> list[str]:
-    """The views that make sense for a map of this workspace."""
-    viewing = workspace.viewing
-    possible = {
-        ONE: True,
-        COMPARE: len(whens_of(workspace, card)) == 2,
-        CLASSES: card.by_class and len(viewing.prediction.classes) > 1,
-        IMAGES: len(viewing.records) > 1,
-    }
-    return [view for view, can in possible.items() if can]
+    note: str = ""
+    """What to know of it beside its caption."""
 
 
 def panels(engine: Engine, workspace: Workspace, choice: Choice) -> list[Panel]:
     """The images and maps of a settled choice; the model is asked for what has not been drawn yet."""
     from nearl.explain import MAPS, difference
 
-    card, viewing = MAPS[choice.method], workspace.viewing
-    record, name, adapted = viewing.record, choice.class_name, choice.when == AFTER
-    ask = partial(_maps, engine, workspace, choice)
+    card, record = MAPS[choice.method], workspace.viewing.record
+    found = drawn(engine, workspace, choice)
     if choice.view == COMPARE:
-        before, after = (ask([record], [name], adapted=taught)[0] for taught in (False, True))
+        (before,), (after,) = found
         span = _span([before, after]) if card.same_units else None
         both = [Panel(record, m, MOMENTS[m.adapted], span) for m in (before, after)]
         return [*both, Panel(record, difference(before, after, card.same_units), MOMENTS[None])]
     if choice.view == CLASSES:
-        maps = ask([record], list(viewing.prediction.classes), adapted=adapted)
-        return [Panel(record, m, m.class_name, _span(maps)) for m in maps]
+        return [Panel(record, m, m.class_name, _span(found[0])) for m in found[0]]
     if choice.view == IMAGES:
-        maps = ask(viewing.records, [name], adapted=adapted)
-        return [Panel(r, m, r.name) for r, m in zip(viewing.records, maps, strict=True)]
-    shown = [Panel(record, ask([record], [name], adapted=adapted)[0], MOMENTS[adapted])]
-    if choice.control:
-        (control,) = ask([record], [name], adapted=adapted, control=True)
-        shown.append(Panel(record, control, "control: the same map of a scrambled model"))
-    return shown
+        return [Panel(r, m, r.name) for r, m in zip(workspace.viewing.records, found[0], strict=True)]
+    shown = Panel(record, found[0][0], MOMENTS[choice.when == AFTER])
+    if not choice.control:
+        return [shown]
+    control = found[1][0]
+    if np.array_equal(control.values, shown.heatmap.values):
+        return [replace(shown, note=SAME_CONTROL)]
+    return [shown, Panel(record, control, "control: the same map of a scrambled model")]
 
 
 def _span(maps: Sequence[Heatmap]) -> tuple[float, float]:
     return min(m.range[0] for m in maps), max(m.range[1] for m in maps)
-
-
-def _maps(
-    engine: Engine,
-    workspace: Workspace,
-    choice: Choice,
-    records: Sequence[ImageRecord],
-    classes: Sequence[str],
-    adapted: bool,
-    control: bool = False,
-) -> list[Heatmap]:
-    """One map for each image and class, from the workspace or, together for what is missing, from the model."""
-    from nearl.explain import MAPS, MapRequest, draw, look
-
-    card, maps, viewing = MAPS[choice.method], workspace.maps, workspace.viewing
-    layer, head = (value - 1 if value else None for value in (choice.layer, choice.head))
-    seed = CONTROL_SEED if control else None
-    requests = [
-        MapRequest(
-            card.key,
-            list(viewing.prediction.classes).index(name),
-            layer=layer,
-            head=head,
-            adapted=adapted,
-            control=seed,
-        )
-        for name in classes
-    ]
-    key = lambda record, request: MapKey(record.digest, request.canonical())  # noqa: E731
-
-    with workspace.lock:
-        missing = [r for r in records if any(key(r, request) not in maps for request in requests)]
-        for start in range(0, len(missing), BATCH):
-            batch = missing[start : start + BATCH]
-            with engine.device_lock:
-                trace = look(viewing.classifier, batch, requests[0], card.gradient or len(batch) == 1)
-                for request in requests if card.by_class else requests[:1]:
-                    for one in _bundle(trace, workspace, request, whole=len(batch) == 1):
-                        keys = [key(record, one) for record in batch]
-                        if any(k not in maps for k in keys):
-                            maps.keep(zip(keys, draw(trace, one), strict=True))
-        return [
-            replace(maps[key(record, request)], class_name=name)
-            for record in records
-            for request, name in zip(requests, classes, strict=True)
-        ]
-
-
-def _bundle(trace: Trace, workspace: Workspace, request: MapRequest, whole: bool) -> set[MapRequest]:
-    """The map that is asked for and, if ``whole``, those that the same pass gives besides."""
-    from nearl.explain import MAPS, available
-
-    wanted = {request}
-    if whole and not MAPS[request.map].slow:
-        for other in available(workspace.viewing.classifier, trace.scorer.adapted, slow=False):
-            of = lambda layer, head, key=other.key: replace(request, map=key, layer=layer, head=head)  # noqa: E731
-            wanted.add(of(None, None))
-            if other.layers and (other.gradient or other.heads or other.adapter):
-                blocks = sorted(trace.updates) if other.adapter else range(trace.tower.depth)
-                wanted |= {of(k, None) for k in blocks}
-                if other.heads:
-                    wanted |= {of(k, h) for k in (None, *blocks) for h in range(trace.tower.heads)}
-    return wanted
 
 
 def word_shares(engine: Engine, workspace: Workspace, choice: Choice) -> list[Words]:
@@ -292,23 +146,51 @@ def measured(workspace: Workspace, method: str) -> Measured | None:
     )
 
 
-def figure_of(workspace: Workspace, shown: Sequence[Panel], opacity: float, how: dict) -> str:
-    """The view as a PNG with its caption, in the workspace's private folder; returns its path."""
-    from nearl.explain import overlay
-    from nearl.explain.render import figure, save_figure, sheet
+def figure_of(workspace: Workspace, shown: Sequence[Panel], opacity: float, how: dict, view: str = ONE) -> str:
+    """The view as a PNG with scales, caption and notice, in the workspace's private folder; returns its path. It names
+    no file, whose name may be a person's."""
+    from nearl.explain.render import Cell, figure, save_figure, sheet
     from nearl.explain.report import caption
 
-    lines = caption(shown[0].heatmap, workspace.viewing.classifier)
-    synthetic = ["Synthetic image."] if workspace.viewing.synthetic else []
+    first = shown[0]
+    lines = caption(first.heatmap, workspace.viewing.classifier, what=_drawn(shown, view), every=view == CLASSES)
+    lines += sorted({p.heatmap.caution(p.record.image()) for p in shown if p.heatmap.adapted is not None} - {""})
+    lines += ["Synthetic image."] if workspace.viewing.synthetic else []
     if len(shown) == 1:
-        lines += filter(None, [shown[0].heatmap.caution(shown[0].record.image())])
-        picture = figure(shown[0].record.image(), shown[0].heatmap, [*lines, *synthetic], opacity, **how)
+        picture = figure(first.record.image(), first.heatmap, lines, opacity, **how)
     else:
-        pictures = []
-        for number, p in enumerate(shown, start=1):
-            title = f"image {number}" if p.title == p.record.name else p.title  # a file's name may be a person's
-            pictures.append((overlay(p.record.image(), p.heatmap, opacity, span=p.span, **how), title))
-        picture = sheet(pictures, columns=4, side=320, caption=[*lines, *synthetic])
+        titles = [f"image {n}" if view == IMAGES else p.title for n, p in enumerate(shown, start=1)]
+        cells = [Cell(p.record.image(), p.heatmap, title, p.span) for p, title in zip(shown, titles, strict=True)]
+        picture = sheet(cells, lines, opacity, **how)
     path = workspace.download("map.png")
-    save_figure(picture, path, [*lines, *synthetic])
+    save_figure(picture, path, lines)
     return str(path)
+
+
+def _drawn(shown: Sequence[Panel], view: str) -> str:
+    """What a view of several images shows, for its caption; "" for one map."""
+    moment = MOMENTS[shown[0].heatmap.adapted]
+    if view == COMPARE:
+        return "before teaching, after teaching, and what teaching changed"
+    if view == CLASSES:
+        return f"{moment}, a map for each class, all on one scale"
+    if view == IMAGES:
+        return f"{moment}, {plural(len(shown), 'image')}, each on a scale of its own"
+    return f"{moment}, and at the right, as a control, the same map of a scrambled model" if len(shown) > 1 else ""
+
+
+VIEWS = {COMPARE: "before-and-after", CLASSES: "all-classes", IMAGES: "all-images"}
+
+
+def file_name(workspace: Workspace, choice: Choice, shown: Sequence[Panel]) -> str:
+    """What the browser calls the file of a settled choice: image, map, class and moment."""
+    from nearl.explain import MAPS
+
+    card, image = MAPS[choice.method], Path(workspace.viewing.record.name).stem
+    parts = [image if choice.view != IMAGES else "", card.key.replace("+", "p")]
+    parts += [choice.class_name] if card.by_class and choice.view != CLASSES else []
+    parts += [VIEWS[choice.view]] if choice.view in VIEWS else []
+    parts += [choice.when] if choice.view != COMPARE else []
+    parts += ["with-control"] if choice.view == ONE and len(shown) > 1 else []
+    tidy = [re.sub(r"[^\w.-]+", "-", part).strip("-.")[:60] for part in parts]
+    return "_".join(part for part in tidy if part) + ".png"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from app.explain.actions import CLASSES, IMAGES, Measured, Panel
-from app.html import render
+from app.explain.actions import Measured, Panel
+from app.explain.choice import CLASSES, IMAGES
+from app.html import render, views
 from app.html.views import THUMB_SIDE, VIEW_SIDE, data_uri
 
 if TYPE_CHECKING:
+    from nearl.data.images import ImageRecord
     from nearl.explain import MapCard
     from nearl.explain.layers import Profile
     from nearl.explain.words import Words
@@ -25,9 +27,21 @@ def empty(words: str = "Maps appear here once an image has been read.") -> str:
     return render("explain/empty.html", words=words)
 
 
-def busy(slow: bool) -> str:
-    words = "Covering the image piece by piece; this takes a while." if slow else "Drawing the map."
-    return render("explain/busy.html", words=words)
+def busy() -> str:
+    return views.quiet("Drawing the map.")
+
+
+def waiting(record: ImageRecord, name: str, synthetic: bool) -> str:
+    """The image alone, while a slow map of it is drawn."""
+    return render(
+        "explain/waiting.html", picture=data_uri(record.image()), name=record.name, size=record.size, words=name,
+        synthetic=synthetic,
+    )  # fmt: skip
+
+
+def progress(name: str, share: float) -> str:
+    """How much of a slow map is drawn, 0..1."""
+    return render("explain/progress.html", words=f"Drawing {name}", share=share)
 
 
 def stage(shown: Sequence[Panel], view: str, synthetic: bool, how: dict) -> str:
@@ -38,7 +52,9 @@ def stage(shown: Sequence[Panel], view: str, synthetic: bool, how: dict) -> str:
     side = THUMB_SIDE * 2 if view == IMAGES else SMALL_SIDE if len(shown) > 1 else VIEW_SIDE
     heatmap, record = shown[0].heatmap, shown[0].record
     words = [heatmap.name]
-    if MAPS[heatmap.method].by_class and view != CLASSES:
+    if view == CLASSES:
+        words[0] += " for each class, all on one scale"
+    elif MAPS[heatmap.method].by_class:
         words[0] += f" for “{heatmap.class_name}”"
         words += [f"against {heatmap.against}"] if heatmap.against else []
     places = [("layer", heatmap.layer), ("head", heatmap.head)]
@@ -49,8 +65,17 @@ def stage(shown: Sequence[Panel], view: str, synthetic: bool, how: dict) -> str:
         words=", ".join(words),
         name="" if view == IMAGES else record.name,
         synthetic=synthetic,
-        caution="" if view == IMAGES or heatmap.blank else heatmap.caution(record.image()),
+        notes=[*_cautions(shown, view), *(panel.note for panel in shown if panel.note)],
     )
+
+
+def _cautions(shown: Sequence[Panel], view: str) -> list[str]:
+    """What to beware of in these maps, with the names of those that it is about where there are several."""
+    found: dict[str, list[str]] = {}
+    for number, panel in enumerate(shown, start=1):
+        if panel.heatmap.adapted is not None and (words := panel.heatmap.caution(panel.record.image())):
+            found.setdefault(words, []).append(f"image {number}" if view == IMAGES else panel.title)
+    return [words if len(shown) == 1 else f"{', '.join(names)}: {words}" for words, names in found.items()]
 
 
 def _panel(panel: Panel, side: int, how: dict) -> dict:

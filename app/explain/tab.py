@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import gradio as gr
 
 from app.context import DEVICE, MAP_CONTROLS, QUIET, SET_STRENGTH, Context, asset_text, away, seen
-from app.events import INPUT, Components, Press, guarded
+from app.events import INPUT, Components, Press, guarded, named_download
 from app.explain import actions as explaining
+from app.explain import choice as choosing
+from app.explain import drawing
 from app.explain import html as map_views
-from app.explain.actions import CLASSES, COMPARE, IMAGES, ONE, Choice
+from app.explain.choice import CLASSES, COMPARE, DEFAULT, IMAGES, ONE, Choice
 from app.html import views
 from app.predict.actions import AFTER, BEFORE, read
 from app.predict.html import filmstrip_html
 from app.visitor.workspace import Workspace
+from app.work import lanes
 
 SIDE = ("right", "plain-controls")
 WHENS = {BEFORE: "Before teaching", AFTER: "After teaching"}
 VIEW_NAMES = {ONE: "This map", COMPARE: "Before and after", CLASSES: "All classes", IMAGES: "All images"}
 COLOURS = [("Fire", "inferno"), ("Green", "viridis"), ("Blue to yellow", "cividis")]
+POLL_SECONDS = 0.4  # between two looks at a slow map
 CONTOURS = [("None", 0.0), ("Highest tenth", 0.9), ("Highest quarter", 0.75)]
 
 
@@ -41,6 +46,7 @@ class ExplainTab(Components):
     control: gr.Checkbox
     details: gr.HTML
     message: gr.HTML
+    cancel: gr.Button
     filmstrip: gr.HTML
     download: gr.DownloadButton
     strength: gr.Slider = field(metadata=INPUT)
@@ -77,6 +83,7 @@ def build(ctx: Context, tab_item: gr.Tab) -> ExplainTab:
                     )  # fmt: skip
                 filmstrip = gr.HTML("", js_on_load=asset_text("pick.js"), elem_id="explain-filmstrip")
             message = gr.HTML("", js_on_load=None, elem_id="explain-message")
+            cancel = gr.Button("Cancel", size="sm", elem_classes=away("narrow"), elem_id="explain-cancel")
             gr.HTML(views.quiet(map_views.CAN_TELL), js_on_load=None)
         with gr.Column(elem_classes=away(*SIDE), min_width=280, scale=8) as side:
             method = gr.Radio([], label="Kind of map", elem_id="explain-method")
@@ -92,10 +99,10 @@ def build(ctx: Context, tab_item: gr.Tab) -> ExplainTab:
             contour = gr.Radio(CONTOURS, value=0.0, label="Line around", elem_id="explain-contour")
             smooth = gr.Checkbox(label="Smooth between patches", value=True, elem_id="explain-smooth")
             with gr.Row(elem_classes="action"):
-                download = gr.DownloadButton("Download as an image", variant="primary", elem_id="explain-download")
+                download = named_download("Download as an image", variant="primary", elem_id="explain-download")
     tab = ExplainTab(
-        stage, controls, side, view, when, about, method, card, layer, head, control, details, message, filmstrip,
-        download, strength, colours, smooth, contour,
+        stage, controls, side, view, when, about, method, card, layer, head, control, details, message, cancel,
+        filmstrip, download, strength, colours, smooth, contour,
     )  # fmt: skip
     strength.input(None, strength, None, js=SET_STRENGTH, api_visibility="private")
     _wire(ctx, tab, tab_item)
@@ -122,9 +129,9 @@ def _controls(tab: ExplainTab, workspace: Workspace, asked: Choice, choice: Choi
     from nearl.explain import MAPS
 
     card, viewing = MAPS[choice.method], workspace.viewing
-    whens = [(WHENS[when], when) for when in explaining.whens_of(workspace, card)]
-    names = [(f"{c.name} (slow)" if c.slow else c.name, c.key) for c in explaining.offered(workspace)]
-    shown = [(VIEW_NAMES[v], v) for v in explaining.views_of(workspace, card)]
+    whens = [(WHENS[when], when) for when in choosing.whens_of(workspace, card)]
+    names = [(f"{c.name} (slow)" if c.slow else c.name, c.key) for c in choosing.offered(workspace)]
+    shown = [(VIEW_NAMES[v], v) for v in choosing.views_of(workspace, card)]
 
     def update(name: str, **more) -> dict:
         changed = getattr(asked, name) != getattr(choice, name)
@@ -140,9 +147,9 @@ def _controls(tab: ExplainTab, workspace: Workspace, asked: Choice, choice: Choi
             "class_name", choices=list(viewing.prediction.classes), visible=card.by_class and choice.view != CLASSES
         ),
         tab.method: update("method", choices=names),
-        tab.card: about + views.message(explaining.missing(workspace, card)),
+        tab.card: about + views.message(choosing.missing(workspace, card)),
         tab.layer: update("layer", maximum=viewing.classifier.backbone.vision.depth, visible=card.layers),
-        tab.head: update("head", maximum=explaining.heads(workspace), visible=card.heads),
+        tab.head: update("head", maximum=choosing.heads(workspace), visible=card.heads),
         tab.control: gr.update(visible=choice.view == ONE),
     }
 
@@ -162,17 +169,37 @@ def _details(ctx: Context, workspace: Workspace, choice: Choice) -> str:
 def _draw(ctx: Context, tab: ExplainTab, workspace: Workspace, choice: Choice, look: Sequence) -> dict:
     shown = explaining.panels(ctx.engine, workspace, choice)
     opacity, how = _look(look)
-    path = explaining.figure_of(workspace, shown, opacity, how)
+    path = explaining.figure_of(workspace, shown, opacity, how, choice.view)
     return {
         tab.stage: map_views.stage(shown, choice.view, workspace.viewing.synthetic, how),
-        tab.download: gr.update(value=path),
+        tab.download: gr.update(value=(path, explaining.file_name(workspace, choice, shown)), interactive=True),
     }
 
 
-def _busy(choice: Choice) -> str:
+def _waiting(tab: ExplainTab, workspace: Workspace, going: drawing.Drawing) -> dict:
+    """The image alone and how far its map is; nothing of an earlier map."""
+    viewing, name = workspace.viewing, _name(going.choice)
+    return {
+        tab.stage: map_views.waiting(viewing.record, name, viewing.synthetic),
+        tab.message: map_views.progress(name, going.share),
+        tab.cancel: seen(True, "narrow"),
+        tab.details: "",
+        tab.download: gr.update(value=None, interactive=False),
+    }
+
+
+def _name(choice: Choice) -> str:
+    """A map and its class in words."""
     from nearl.explain import MAPS
 
-    return map_views.busy(MAPS[choice.method].slow)
+    card = MAPS[choice.method]
+    of_class = f" for “{choice.class_name}”" if card.by_class and choice.view != CLASSES else ""
+    return card.name + of_class
+
+
+def _settled(workspace: Workspace, asked: Choice) -> Choice:
+    """What can be shown of it; the class is that of the answer on show until the visitor chooses one."""
+    return choosing.settle(workspace, replace(asked, class_name=workspace.maps.picked))
 
 
 # ---- events
@@ -182,9 +209,10 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
     session, count = ctx.session, len(tab.choices)
     values = [*tab.choices, *tab.look]
 
-    @guarded(tab.message)
+    @guarded(tab.message, lambda *given: {tab.cancel: seen(False, "narrow")})
     def show(key: str, *given) -> Iterator[dict]:
-        """The whole tab, for what is chosen; the model is asked only for what has not been drawn yet."""
+        """The whole tab, for what is chosen; the model is asked only for what has not been drawn yet. A slow map is
+        begun, and `follow` shows it."""
         workspace = ctx.workspace(key)
         viewing, question = workspace.viewing, workspace.maps.ask()
         yield {session: workspace.id}
@@ -195,12 +223,35 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
             yield {tab.stage: map_views.empty(), tab.message: "", tab.filmstrip: "", **hidden}
             return
         asked = _choice(given[:count])
-        choice = explaining.settle(workspace, asked)
-        controls = _controls(tab, workspace, asked, choice)
-        yield {**controls, tab.filmstrip: filmstrip_html(workspace), tab.message: _busy(choice)}
+        choice = _settled(workspace, asked)
+        controls = {**_controls(tab, workspace, asked, choice), tab.filmstrip: filmstrip_html(workspace)}
+        if drawing.waits(workspace, choice):
+            yield {**controls, **_waiting(tab, workspace, drawing.begin(ctx.engine, workspace, choice))}
+            return
+        drawing.stop(workspace)
+        yield {**controls, tab.message: map_views.busy(), tab.cancel: seen(False, "narrow")}
         drawn = _draw(ctx, tab, workspace, choice, given[count:])
         if workspace.maps.is_latest(question):  # else what was asked for later has been drawn
             yield {**drawn, tab.details: _details(ctx, workspace, choice), tab.message: ""}
+
+    @guarded(tab.message, lambda *given: {tab.cancel: seen(False, "narrow")})
+    async def follow(key: str, *given) -> AsyncIterator[dict]:
+        """A slow map while it is drawn, and at its end; nothing where something else was asked for."""
+        workspace = await ctx.run(lanes.LIGHT, ctx.workspace, key)
+        going = drawing.current(workspace)
+        if going is None or going.stopped or going.shown:
+            return
+        while not going.ended:
+            yield {tab.message: map_views.progress(_name(going.choice), going.share)}
+            await asyncio.sleep(POLL_SECONDS)
+        if going.stopped:
+            return
+        going.shown = True
+        if going.error is not None:
+            raise going.error
+        drawn = await ctx.run(lanes.DEVICE, _draw, ctx, tab, workspace, going.choice, given[count:])
+        if drawing.current(workspace) is going and not going.stopped:
+            yield {**drawn, tab.message: "", tab.cancel: seen(False, "narrow")}
 
     @guarded(tab.message)
     def on_method(key: str, view, when, about, method, layer, head, *rest) -> Iterator[dict]:
@@ -209,12 +260,29 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
         yield from show(key, view, when, about, method, 0, 0, *rest)
 
     @guarded(tab.message)
+    def on_class(key: str, view, when, about, *rest) -> Iterator[dict]:
+        ctx.workspace(key).maps.pick(about or "")
+        yield from show(key, view, when, about, *rest)
+
+    @guarded(tab.message)
+    def on_cancel(key: str, view, when, about, method, layer, head, *rest) -> Iterator[dict]:
+        """A quick map instead of the slow one."""
+        workspace = ctx.workspace(key)
+        going = drawing.current(workspace)
+        drawing.stop(workspace)
+        yield {tab.method: DEFAULT, tab.layer: 0, tab.head: 0}
+        yield from show(key, view, when, about, DEFAULT, 0, 0, *rest)
+        if going is not None:
+            yield {tab.message: views.quiet(f"Cancelled: {_name(going.choice)} was not drawn.")}
+
+    @guarded(tab.message)
     def redraw(key: str, *given) -> dict:
         """The same maps in another look."""
         workspace = ctx.workspace(key)
         if workspace.viewing.prediction is None:
             return {tab.message: ""}
-        return _draw(ctx, tab, workspace, explaining.settle(workspace, _choice(given[:count])), given[count:])
+        choice = _settled(workspace, _choice(given[:count]))
+        return {} if drawing.waits(workspace, choice) else _draw(ctx, tab, workspace, choice, given[count:])
 
     @guarded(tab.message)
     def resave(key: str, *given) -> dict:
@@ -228,14 +296,18 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
         yield from show(key, *given)
 
     def wire(trigger: Callable, fn: Callable) -> None:
-        trigger(fn, [session, *values], [session, *tab.outputs], trigger_mode="always_last", **DEVICE)
+        event = trigger(fn, [session, *values], [session, *tab.outputs], trigger_mode="always_last", **DEVICE)
+        shown = [tab.stage, tab.message, tab.cancel, tab.download]
+        event.then(follow, [session, *values], shown, trigger_mode="multiple", **QUIET)
 
     wire(tab_item.select, show)
-    for part in (tab.view, tab.when, tab.about, tab.control, tab.layer, tab.head):
+    for part in (tab.view, tab.when, tab.control, tab.layer, tab.head):
         wire(part.input, show)
+    wire(tab.about.input, on_class)
     wire(tab.method.input, on_method)
+    wire(tab.cancel.click, on_cancel)
     wire(tab.filmstrip.click, on_pick)
-    drawing = {"trigger_mode": "always_last", **QUIET}
+    drawing_again = {"trigger_mode": "always_last", **QUIET}
     for part in (tab.colours, tab.smooth, tab.contour):
-        part.input(redraw, [session, *values], [tab.stage, tab.download, tab.message], **drawing)
-    tab.strength.input(resave, [session, *values], [tab.download, tab.message], **drawing)
+        part.input(redraw, [session, *values], [tab.stage, tab.download, tab.message], **drawing_again)
+    tab.strength.input(resave, [session, *values], [tab.download, tab.message], **drawing_again)

@@ -88,6 +88,12 @@ def closest(workspace: Workspace) -> str:
     return prediction.classes[int(shares[workspace.viewing.selected].argmax())]
 
 
+def shown_class(workspace: Workspace) -> str:
+    """The class whose map is shown: the one that the visitor has chosen, else that of the answer on show."""
+    picked = workspace.maps.picked
+    return picked if picked in workspace.viewing.prediction.classes else closest(workspace)
+
+
 def map_layer(engine: Engine, workspace: Workspace, choice: MapChoice) -> tuple[str | None, str]:
     """(data address of the map's layer, what it shows and what to beware of in words) for the selected image.
 

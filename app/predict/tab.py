@@ -141,7 +141,7 @@ def _map_choices(tab: PredictTab, workspace: Workspace, choice: MapChoice) -> tu
     whens = [("No map", OFF), ("Before teaching", BEFORE)]
     if prediction.adapted is not None:
         whens.append(("After teaching", AFTER))
-    name = choice.class_name if choice.class_name in prediction.classes else reading.closest(workspace)
+    name = reading.shown_class(workspace)
     when = choice.when if choice.when in dict(whens).values() else BEFORE
     updates = {
         tab.when: gr.update(choices=whens, value=when),
@@ -185,7 +185,7 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
         return {tab.reading: predict_views.reading_html(ctx.workspace(key))}
 
     @guarded(tab.message, without_message)
-    def on_upload(key: str, paths: list[str] | None, sure: bool, value: dict, when: str, about: str) -> Iterator[dict]:
+    def on_upload(key: str, paths: list[str] | None, sure: bool, value: dict, when: str) -> Iterator[dict]:
         workspace = ctx.workspace(key)
         try:
             if not sure:
@@ -195,7 +195,7 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
             uploads.forget(paths or [])
         yield {session: workspace.id, tab.upload: None, **_show(tab, workspace)}
         if workspace.viewing.records and workspace.viewing.prompts is not None:
-            yield from _read(ctx, tab, workspace, value, MapChoice(when, about))
+            yield from _read(ctx, tab, workspace, value, MapChoice(when))
 
     @guarded(tab.message, without_message)
     def on_example(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
@@ -209,11 +209,11 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
         yield from _read(ctx, tab, workspace, value, MapChoice(BEFORE if when == OFF else when))
 
     @guarded(tab.message, reading_alone)
-    def on_read(key: str, value: dict, when: str, about: str) -> Iterator[dict]:
+    def on_read(key: str, value: dict, when: str) -> Iterator[dict]:
         workspace = ctx.workspace(key)
         first = workspace.viewing.prediction is None
         yield {session: workspace.id}
-        yield from _read(ctx, tab, workspace, value, MapChoice(BEFORE if first and when == OFF else when, about))
+        yield from _read(ctx, tab, workspace, value, MapChoice(BEFORE if first and when == OFF else when))
 
     @guarded(tab.message, reading_alone)
     def on_closer(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
@@ -223,33 +223,39 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
         yield from _read(ctx, tab, ctx.workspace(key), value, MapChoice(when))
 
     @guarded(tab.message)
-    def on_pick(key: str, when: str, about: str, event: gr.EventData) -> Iterator[dict]:
+    def on_pick(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
         workspace = ctx.workspace(key)
         workspace.viewing.select(Press.of(event).number("pick"))
-        yield _show(tab, workspace)
-        yield _map(ctx, tab, workspace, MapChoice(when, about))
+        choice, updates = _map_choices(tab, workspace, MapChoice(when))
+        yield {**_show(tab, workspace), **updates}
+        yield _map(ctx, tab, workspace, choice)
 
     @guarded(tab.message)
     def on_map(key: str, when: str, about: str) -> dict:
         return _map(ctx, tab, ctx.workspace(key), MapChoice(when, about))
 
+    @guarded(tab.message)
+    def on_class(key: str, when: str, about: str) -> dict:
+        ctx.workspace(key).maps.pick(about)
+        return on_map(key, when, about)
+
     def wire(trigger: Callable, fn: Callable, inputs: list, lane: dict = DEVICE) -> gr.events.Dependency:
         return trigger(fn, [session, *inputs], outputs, trigger_mode="always_last", **lane)
 
     for event in (
-        wire(tab.upload.upload, on_upload, [tab.upload, confirmed, tab.editor, *chosen], DECODE),
+        wire(tab.upload.upload, on_upload, [tab.upload, confirmed, tab.editor, tab.when], DECODE),
         wire(tab.examples.click, on_example, [tab.when]),
         wire(tab.reading.click, on_closer, [tab.when]),
     ):
         event.then(None, js=MARK_FRESH, api_visibility="private")
     for trigger in (tab.button.click, tab.editor.submit):
-        event = wire(trigger, on_read, [tab.editor, *chosen]).then(None, js=MARK_FRESH, api_visibility="private")
+        event = wire(trigger, on_read, [tab.editor, tab.when]).then(None, js=MARK_FRESH, api_visibility="private")
         event.then(None, js=SHOW_READING, api_visibility="private")
     for trigger in (tab.examples.click, tab.upload.upload):
         trigger(None, js=SHOW_VIEWER, api_visibility="private")
-    wire(tab.filmstrip.click, on_pick, chosen)
-    for radio in chosen:
-        radio.input(on_map, [session, *chosen], [tab.viewer, tab.message], trigger_mode="always_last", **DEVICE)
+    wire(tab.filmstrip.click, on_pick, [tab.when])
+    for radio, changed in ((tab.when, on_map), (tab.about, on_class)):
+        radio.input(changed, [session, *chosen], [tab.viewer, tab.message], trigger_mode="always_last", **DEVICE)
     tab.editor.input(None, js=MARK_STALE, api_visibility="private")
 
 
@@ -275,9 +281,10 @@ def _wire_scan(ctx: Context, tab: PredictTab) -> None:
                 tab.scan.curve: scan_views.curve(workspace, about),
             }
             if choice.when != OFF:
-                yield _map(ctx, tab, workspace, choice)
+                name = reading.shown_class(workspace)
+                yield {tab.about: gr.update(value=name), **_map(ctx, tab, workspace, MapChoice(when, name))}
 
-    outputs = [tab.viewer, tab.reading, tab.table, tab.message, *tab.scan.outputs]
+    outputs = [tab.viewer, tab.about, tab.reading, tab.table, tab.message, *tab.scan.outputs]
     scan.wire(ctx, tab.scan, (tab.when, tab.about), tab.message, drawn_again, outputs)
 
 

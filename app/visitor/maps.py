@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from nearl.explain import MapRequest
@@ -17,6 +17,12 @@ class MapKey(NamedTuple):
     request: MapRequest  # in its canonical form, with ``adapted`` True or False
 
 
+class Drawing(Protocol):
+    """Slow maps that are being drawn."""
+
+    def stop(self) -> None: ...
+
+
 class Maps:
     """What the model was asked for already. Cleared when the images, the prompts or the adapter change.
 
@@ -27,6 +33,8 @@ class Maps:
         self._lock = lock
         self._drawn: dict[Hashable, Any] = {}
         self._latest: object = None
+        self.picked = ""  # the class that the visitor has chosen; "" where maps follow the answer on show
+        self.drawing: Drawing | None = None  # slow maps that are being drawn, or the last ones that were
 
     def __len__(self) -> int:
         return len(self._drawn)
@@ -51,6 +59,13 @@ class Maps:
     def clear(self) -> None:
         with self._lock:
             self._drawn.clear()
+            self.picked = ""
+            if self.drawing is not None:
+                self.drawing.stop()
+
+    def pick(self, name: str) -> None:
+        """The visitor has chosen the class whose map is to be seen; "" for that of the answer on show."""
+        self.picked = name
 
     def ask(self) -> object:
         """A new question of the page, as an object that stands for it; the earlier ones are out of date."""

@@ -97,9 +97,11 @@ class Viewing:
             self.page_opened()
 
     def select(self, place: int) -> None:
-        """Show the image at this place; places beyond the last start again at the first."""
+        """Show the image at this place, with the map of its own answer; places beyond the last start again at the
+        first."""
         with self._lock:
             self.selected = place % max(len(self.records), 1)
+            self._maps.pick("")
 
     def redraw(self, record: ImageRecord) -> None:
         """Put another drawing of the same scan in the place of the image on show."""

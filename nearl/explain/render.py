@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -168,24 +169,49 @@ def save_figure(page: Image.Image, path, caption: Sequence[str]) -> None:
     page.save(path, pnginfo=info)
 
 
+class Cell(NamedTuple):
+    """One picture of a sheet."""
+
+    image: Image.Image
+    heatmap: Heatmap
+    title: str
+    span: tuple[float, float] | None = None  # ends of its colour bar; None for those of the map itself
+
+
 def sheet(
-    pictures: Sequence[tuple[Image.Image, str]], columns: int = 4, side: int = 240, caption: Sequence[str] = ()
+    cells: Sequence[Cell],
+    caption: Sequence[str],
+    opacity: float = 0.6,
+    colours: str = COLOURS[0],
+    side: int = 320,
+    **how,
 ) -> Image.Image:
-    """Return a contact sheet: images fitted into squares of ``side`` pixels, each with a line below it."""
-    columns = min(columns, len(pictures))
-    rows = math.ceil(len(pictures) / columns)
-    font, cell, width = _font(13), side + 40, columns * (side + 8) + 8
-    lines = [line for text in (*caption, NOTICE) for line in _wrapped(text, font, width - 16)]
-    page = Image.new("RGB", (width, rows * cell + 16 + 20 * len(lines)), GROUND)
+    """Return several overlays, at most four in a row, each fitted into a square of ``side`` pixels, with its title and
+    its colour bar; below them the caption and the notice. ``how`` goes to ``heat_layer``."""
+    columns = min(4, len(cells))
+    rows = math.ceil(len(cells) / columns)
+    small, high, width = _font(13), side + 96, max(columns * (side + 16) + 16, 480)
+    lines = [line for text in (*caption, NOTICE) for line in _wrapped(text, _font(15), width - 32)]
+    page = Image.new("RGB", (width, 16 + rows * high + 16 + 22 * len(lines)), GROUND)
     pen = ImageDraw.Draw(page)
-    for i, (picture, label) in enumerate(pictures):
-        left, top = 8 + (i % columns) * (side + 8), 8 + (i // columns) * cell
-        scale = side / max(picture.size)
-        fitted = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+    for i, cell in enumerate(cells):
+        left, top = 16 + (i % columns) * (side + 16), 16 + (i // columns) * high
+        over = overlay(cell.image, cell.heatmap, opacity, colours=colours, span=cell.span, **how)
+        scale = side / max(over.size)
+        fitted = over.resize((max(1, round(over.width * scale)), max(1, round(over.height * scale))))
         page.paste(fitted, (left + (side - fitted.width) // 2, top + (side - fitted.height) // 2))
-        pen.text((left, top + side + 6), _wrapped(label, font, side)[0], INK, font)
+        pen.text((left, top + side + 6), _wrapped(cell.title, small, side)[0], INK, small)
+        if cell.heatmap.blank:
+            pen.text((left, top + side + 28), "The map is empty.", INK, small)
+            continue
+        page.paste(colour_bar(cell.heatmap, colours, side, 8), (left, top + side + 28))
+        for text, x, anchor in zip(
+            ticks(cell.heatmap, cell.span), (left, left + side // 2, left + side), ("la", "ma", "ra"), strict=True
+        ):
+            pen.text((x, top + side + 40), text, INK, small, anchor=anchor)
+        pen.text((left, top + side + 58), _wrapped(_bar_title(cell.heatmap), small, side)[0], INK, small)
     for i, line in enumerate(lines):
-        pen.text((8, rows * cell + 8 + 20 * i), line, INK, font)
+        pen.text((16, 16 + rows * high + 22 * i), line, INK, _font(15))
     return page
 
 

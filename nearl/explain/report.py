@@ -24,24 +24,41 @@ ALL = "all"
 MOMENTS = {None: "after less before teaching", False: "before teaching", True: "after teaching"}
 
 
-def caption(heatmap: Heatmap, classifier: Classifier, when: datetime.date | None = None) -> list[str]:
-    """Return the lines under a figure: map, class and prompts, model and adapter, date."""
+def caption(
+    heatmap: Heatmap, classifier: Classifier, when: datetime.date | None = None, what: str = "", every: bool = False
+) -> list[str]:
+    """Return the lines under a figure: map, class and prompts, model and adapter, date.
+
+    ``what``: what is drawn, in place of the map's own moment, where it is more than this map. ``every``: there is a map
+    of each class, and this is the first of them.
+    """
     taught = "no adapter"
     if classifier.method is not None:
         adapter = classifier.method.adapter()
         taught = f"adapter {adapter.version[:8]}, taught on {sum(adapter.meta['support_counts'].values())} images"
-    prompts = classifier.prompt_set.texts()[class_index(classifier.prompt_set.classes, heatmap.class_name)]
-    more = f" and {len(prompts) - 1} more" if len(prompts) > 1 else ""
-    against = f", against {heatmap.against}" if heatmap.against else ""
     layer = "" if heatmap.layer is None else f", layer {heatmap.layer + 1}"
     head = "" if heatmap.head is None else f", head {heatmap.head + 1}"
     folder, name = "local-dir:", classifier.backbone.name
     model = Path(name.removeprefix(folder)).name if name.startswith(folder) else name  # no paths of this machine
+    first, prompt = _about_class(heatmap, classifier, every)
     return [
-        f"{heatmap.name}{layer}{head}, {MOMENTS[heatmap.adapted]}. Class: {heatmap.class_name}{against}.",
-        f"Prompt: “{prompts[0]}”{more}.",
+        f"{heatmap.name}{layer}{head}, {what or MOMENTS[heatmap.adapted]}. {first}",
+        *prompt,
         f"Model: {model}, {taught}. {when or datetime.datetime.now(datetime.timezone.utc).date()}.",
     ]
+
+
+def _about_class(heatmap: Heatmap, classifier: Classifier, every: bool) -> tuple[str, list[str]]:
+    """The sentence about the class that a map is of, and the line with its prompts."""
+    classes = classifier.prompt_set.classes
+    if every:
+        return f"Classes, each against the rest: {', '.join(classes)}.", []
+    if not MAPS[heatmap.method].by_class:
+        return "It is the same for every class.", []
+    prompts = classifier.prompt_set.texts()[class_index(classes, heatmap.class_name)]
+    more = f" and {len(prompts) - 1} more" if len(prompts) > 1 else ""
+    against = f", against {heatmap.against}" if heatmap.against else ""
+    return f"Class: {heatmap.class_name}{against}.", [f"Prompt: “{prompts[0]}”{more}."]
 
 
 def write_maps(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ class Trace:
     of the tower's ``cam_layer``; ``updates`` {block: Update} of adapters; ``query_attention`` {block: [B, M, N + T]},
     what each of a method's queries attends to: the tokens, then the T sources of `Queries`.
 
+    ``progress`` is called by slow maps between their passes with (passes done, passes in all); what it raises ends the
+    map.
+
     Each image is independent of the others. ``gradient=False`` is the plain prediction with its attention and updates.
     The backbone's lock is held in every pass.
     """
@@ -49,6 +52,7 @@ class Trace:
         self.tokens = seen.outputs[LAST][0]
         self.query_attention = {} if self.queries is None else _by_block(self.queries, seen.attention[QUERIES])
         self._grads: dict[tuple[Score, Hashable], Tensor] = {}
+        self.progress: Callable[[int, int], None] = lambda done, total: None
 
     def _capture(self, adapters: dict[int, nn.Module]) -> Capture:
         tower, last = self.tower, self.tower.depth - 1
@@ -96,6 +100,15 @@ class Trace:
         else:
             readout[:, prefix:] = 1 / (readout.shape[1] - prefix)
         return readout
+
+    def passes(self, score: Score, image: int, batches: Iterable[Tensor], count: int) -> Tensor:
+        """Return the scores [K] of further pixels, ``count`` batches [., 3, H, W], for the image with this number."""
+        scores = []
+        for number, pixels in enumerate(batches):
+            self.progress(image * count + number, len(self.records) * count)
+            with self.backbone.lock:
+                scores.append(score.of(self.scorer.logits(pixels)))
+        return torch.cat(scores)
 
     def to_grid(self, per_token: Tensor) -> np.ndarray:
         """[B, N] -> float32 [B, grid height, grid width], without the prefix tokens."""

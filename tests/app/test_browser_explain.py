@@ -83,9 +83,24 @@ def test_maps_from_the_first_look_to_before_and_after(page, task, tmp_path):
     expect(page.locator("#maps figure")).to_have_count(1)
     with page.expect_download() as download:
         page.locator("#explain-download").click()
+    assert re.fullmatch(r".+_gradcam_(no-)?lesion_before\.png", download.value.suggested_filename)
     download.value.save_as(tmp_path / "map.png")
     comment = Image.open(tmp_path / "map.png").text["Comment"]
     assert "Grad-CAM, before teaching" in comment and "Not for diagnosis" in comment
+
+    # a slow map: the image alone while it is drawn, then the map; it can be left and cancelled
+    choose(page, "#explain-method", "Occlusion (slow)")
+    expect(_caption(page)).to_contain_text("Occlusion for “")
+    expect(page.locator("#maps .scale-words")).to_contain_text("logits lost", timeout=60_000)
+    expect(page.locator("#explain-cancel")).to_be_hidden()
+
+    # another image has the map of its own answer
+    choose(page, "#explain-method", "Grad-CAM")
+    page.locator("#explain-filmstrip button").nth(1).click()
+    expect(page.locator("#explain-filmstrip button").nth(1)).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#maps img.map")).to_have_count(1)
+    answer = page.locator("#explain-class label.selected").inner_text()
+    expect(_caption(page)).to_contain_text(f"for “{answer}”")
 
     # after teaching: both, and what changed
     bring_by_class(page, task)

@@ -1,17 +1,25 @@
 """The Explain tab without a browser: what is asked of the model, what is kept, and what the page is told."""
 
+import asyncio
+import inspect
+import threading
+import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import gradio as gr
+import numpy as np
 import pytest
 from PIL import Image
 
 from app import api
 from app.engine import DeviceLock
 from app.explain import actions as explaining
+from app.explain import choice as choosing
+from app.explain import drawing
 from app.explain import html as map_views
 from app.explain import tab as explain
-from app.explain.actions import CLASSES, COMPARE, IMAGES, ONE, Choice
+from app.explain.choice import CLASSES, COMPARE, IMAGES, ONE, Choice
 from app.predict import actions as reading
 from app.predict.actions import AFTER, BEFORE
 from app.visitor.workspace import Workspace
@@ -45,14 +53,14 @@ def passes(workspace):
 
 
 def shown(workspace, **choice):
-    choice = explaining.settle(workspace, Choice(**choice))
+    choice = choosing.settle(workspace, Choice(**choice))
     return choice, explaining.panels(ENGINE, workspace, choice)
 
 
 def test_what_was_drawn_once_asks_the_model_nothing(workspace, passes):
     shown(workspace, class_name="glioma")
     assert passes.take() == 1
-    for card in explaining.offered(workspace):
+    for card in choosing.offered(workspace):
         if not card.slow and not card.adapter:
             for layer in range(5) if card.layers and card.key != "eigencam" else (0,):
                 _, found = shown(workspace, class_name="glioma", method=card.key, layer=layer)
@@ -100,12 +108,12 @@ def test_a_choice_that_cannot_be_had_is_settled(workspace, tiny):
     assert choice.class_name in PROMPTS.classes and choice.layer == 4
     workspace.shelf.use(None)
     with pytest.raises(NearlError, match="no reading yet"):
-        explaining.settle(workspace, Choice())
+        choosing.settle(workspace, Choice())
     classifier = workspace.viewing.ask(PROMPTS, lambda: Classifier(tiny("clip"), PROMPTS))
     workspace.viewing.keep(classifier.predict(workspace.viewing.records), [])
     choice, _ = shown(workspace, method="novelty", view=COMPARE, when=AFTER)
     assert (choice.method, choice.when, choice.view) == ("gradcam", BEFORE, ONE)
-    assert "evidence" not in {card.key for card in explaining.offered(workspace)}
+    assert "evidence" not in {card.key for card in choosing.offered(workspace)}
 
 
 def test_names_never_become_markup_and_stay_out_of_files(workspace):
@@ -116,7 +124,7 @@ def test_names_never_become_markup_and_stay_out_of_files(workspace):
 
 
 def test_words_and_layers_are_told(workspace):
-    choice = explaining.settle(workspace, Choice(method="relevance", class_name="glioma"))
+    choice = choosing.settle(workspace, Choice(method="relevance", class_name="glioma"))
     html = map_views.words_line(explaining.word_shares(ENGINE, workspace, choice))
     assert html.count('class="word"') == 4
     html = map_views.profile(explaining.layer_profile(ENGINE, workspace))
@@ -147,19 +155,152 @@ def test_a_map_that_is_no_better_than_chance_or_its_control_is_called_so(workspa
     assert explaining.measured(workspace, "attention") is None
 
 
+class Built:
+    """The tab on a page, with its handlers by name; `given` is what a page sends."""
+
+    def __init__(self, workspace):
+        self.workspace = workspace
+        ctx = SimpleNamespace(engine=ENGINE, workspace=lambda key: workspace, run=self.run)
+        with gr.Blocks() as page, gr.Tabs(), gr.Tab("Explain") as item:
+            ctx.session = gr.State(None)
+            self.tab = explain.build(ctx, item)
+        self.handlers = {f.name: f.fn for f in page.fns.values()}
+
+    @staticmethod
+    async def run(lane, work, *given):
+        return work(*given)
+
+    def call(self, name, *more, view=ONE, about="glioma", method="gradcam", control=False):
+        """All answers of a handler in one dict, the later ones over the earlier."""
+        given = ("w", *more, view, BEFORE, about, method, 0, 0, control, 55, "inferno", True, 0.0)
+        found = self.handlers[name](*given)
+        if inspect.isasyncgen(found):
+            found = asyncio.run(_all(found))
+        answers = [found] if isinstance(found, dict) else found
+        return {k: v for answer in answers for k, v in answer.items()}
+
+
+async def _all(answers):
+    return [answer async for answer in answers]
+
+
 def test_an_older_question_does_not_overwrite_a_newer_one(workspace):
-    ctx = SimpleNamespace(engine=ENGINE, workspace=lambda key: workspace)
-    with gr.Blocks() as page, gr.Tabs(), gr.Tab("Explain") as item:
-        ctx.session = gr.State(None)
-        tab = explain.build(ctx, item)
-    show = next(f.fn for f in page.fns.values() if f.name == "show")
+    built = Built(workspace)
+    tab = built.tab
     given = lambda view: ("w", view, AFTER, "glioma", "gradcam", 0, 0, False, 55, "inferno", True, 0.0)  # noqa: E731
-    older = show(*given(ONE))
+    older = built.handlers["show"](*given(ONE))
     assert tab.stage not in next(older) and tab.stage not in next(older)
-    *_, newer = show(*given(COMPARE))
+    *_, newer = built.handlers["show"](*given(COMPARE))
     assert "what teaching changed" in newer[tab.stage]
     rest = list(older)
     assert not any(tab.stage in answer or tab.message in answer for answer in rest)
+
+
+def test_the_map_is_of_the_answer_on_show_until_a_class_is_chosen(workspace):
+    built, answers = Built(workspace), []
+    prediction = workspace.viewing.prediction
+    flipped = replace(prediction, frozen=np.array([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1]]), adapted=None)
+    workspace.viewing.keep(flipped, [])
+
+    def shown(name, *more, **given):
+        answer = built.call(name, *more, **given)
+        answers.append(answer[built.tab.stage])
+        return answer[built.tab.about].get("value")
+
+    assert shown("show", about="normal") == "glioma"  # what an earlier image left in the control
+    press = SimpleNamespace(_data={"act": "pick", "pick": 1})
+    assert shown("on_pick", press) == "normal" and "for “normal”" in answers[-1]
+    assert shown("on_class", about="glioma") is None and "for “glioma”" in answers[-1]
+    assert shown("show", about="glioma", method="layercam") is None and "for “glioma”" in answers[-1]
+    press._data["pick"] = 2
+    assert shown("on_pick", press, about="normal") == "glioma"
+    workspace.maps.pick("normal")
+    workspace.viewing.bring(workspace.viewing.records[1:], [], False)
+    workspace.viewing.keep(replace(flipped, frozen=np.array([[0.9, 0.1], [0.1, 0.9]])), [])
+    assert shown("show", about="normal") == "glioma"
+
+
+def test_a_slow_map_is_watched_and_shown_at_its_end(workspace):
+    built = Built(workspace)
+    tab = built.tab
+    first = built.call("show")
+    begun = built.call("show", method="occlusion")
+    assert 'class="map"' in first[tab.stage] and 'class="map"' not in begun[tab.stage]
+    assert "Grad-CAM" not in begun[tab.stage] and "Occlusion for “" in begun[tab.stage]
+    assert 'role="progressbar"' in begun[tab.message] and "away" not in begun[tab.cancel]["elem_classes"]
+    assert begun[tab.download]["interactive"] is False
+    done = built.call("follow", method="occlusion")
+    assert 'class="map"' in done[tab.stage] and "Occlusion" in done[tab.stage] and done[tab.message] == ""
+    assert "away" in done[tab.cancel]["elem_classes"] and done[tab.download]["interactive"]
+    assert tab.cancel not in built.call("follow", method="occlusion")  # shown already
+
+
+def test_a_slow_map_ends_when_something_else_is_asked_for(workspace, monkeypatch):
+    built = Built(workspace)
+    tab, reached, go = built.tab, threading.Event(), threading.Event()
+    give_way = ENGINE.device_lock.give_way
+
+    def wait():  # between two passes
+        reached.set()
+        assert go.wait(60)
+        give_way()
+
+    monkeypatch.setattr(ENGINE.device_lock, "give_way", wait)
+    built.call("show")
+    built.call("show", method="occlusion")
+    going = drawing.current(workspace)
+    assert reached.wait(60) and 0 <= going.share < 1
+    assert tab.stage in built.call("redraw") and tab.stage not in built.call("redraw", method="occlusion")
+    go.set()
+    cancelled = built.call("on_cancel", method="occlusion")
+    assert "Occlusion" in cancelled[tab.message] and "Drawing" not in cancelled[tab.message]
+    assert "Grad-CAM" in cancelled[tab.stage] and "away" in cancelled[tab.cancel]["elem_classes"]
+    assert tab.stage not in built.call("follow", method="occlusion")
+    _until(lambda: going.ended)
+    assert going.stopped and drawing.waits(
+        workspace, choosing.settle(workspace, Choice(method="occlusion", when=BEFORE))
+    )
+    again = drawing.begin(ENGINE, workspace, choosing.settle(workspace, Choice(method="occlusion", when=BEFORE)))
+    workspace.viewing.bring(workspace.viewing.records, [], False)
+    _until(lambda: again.ended)
+    assert again.stopped and not len(workspace.maps)  # nothing of the images that were there before
+
+
+def _until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_control_that_equals_its_map_is_said_and_not_drawn_twice(workspace):
+    for method in ("attention", "rollout", "eigencam"):
+        _, found = shown(workspace, method=method, when=BEFORE, control=True)
+        assert len(found) == 1 and "scrambled model gives exactly this map" in map_views.stage(found, ONE, False, {})
+    assert len(shown(workspace, method="gradcam", when=BEFORE, control=True)[1]) == 2
+    assert len(shown(workspace, method="attention", when=AFTER, control=True)[1]) == 2
+
+
+@pytest.mark.parametrize(
+    ("choice", "name", "words"),
+    [
+        ({}, "Scan-7_gradcam_glioma_before.png", "Class: glioma, against normal."),
+        ({"view": CLASSES}, "Scan-7_gradcam_all-classes_before.png", "a map for each class, all on one scale. Classes"),
+        ({"view": IMAGES}, "gradcam_glioma_all-images_before.png", "3 images, each on a scale of its own"),
+        ({"view": COMPARE}, "Scan-7_gradcam_glioma_before-and-after.png", "and what teaching changed. Class: glioma"),
+        ({"method": "attention"}, "Scan-7_attention_before.png", "It is the same for every class."),
+        ({"control": True}, "Scan-7_gradcam_glioma_before_with-control.png", "scrambled model. Class: glioma"),
+    ],
+)
+def test_a_file_is_named_after_what_it_shows_and_its_caption_says_it(workspace, choice, name, words):
+    viewing = workspace.viewing
+    viewing.bring([replace(r, name="../Scan  7.dcm") for r in viewing.records], [], False)
+    viewing.keep(viewing.classifier.predict(viewing.records), [])
+    settled, found = shown(workspace, **{"class_name": "glioma", "when": BEFORE, **choice})
+    assert explaining.file_name(workspace, settled, found) == name
+    path = explaining.figure_of(workspace, found, 0.5, {}, settled.view)
+    comment = Image.open(path).text["Comment"]
+    assert words in comment and "Not for diagnosis" in comment and "Scan" not in path + comment
 
 
 def test_programs_get_the_numbers(workspace):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from nearl.explain import Heatmap, difference, heat_layer, overlay
 from nearl.explain.heatmap import seen_box
-from nearl.explain.render import colour_bar, figure, placed, save_figure, sheet, ticks
+from nearl.explain.render import Cell, colour_bar, figure, placed, save_figure, sheet, ticks
 
 
 def heatmap_of(values, box, size, **changes):
@@ -200,8 +200,13 @@ def test_a_written_figure_says_what_it_is(tmp_path):
     assert np.asarray(written)[-40:].std() > 5  # letters
 
 
-def test_a_contact_sheet_holds_every_picture():
-    pictures = [(Image.new("RGB", (40, 60), (250, 0, 0)), f"image {i}") for i in range(5)]
-    page = np.asarray(sheet(pictures, columns=3, side=100))
-    red = (page == (250, 0, 0)).all(-1)
-    assert red.sum() == 5 * 100 * 67
+def test_a_sheet_holds_every_picture_and_its_scale():
+    image = Image.new("RGB", (40, 60), (250, 0, 0))
+    empty = heatmap_of(np.zeros((3, 4)), (0, 0, 40, 60), (40, 60))
+    cells = [Cell(image, empty, f"image {i}") for i in range(5)]
+    page = np.asarray(sheet(cells, ["A caption."], side=100))
+    assert (page == (250, 0, 0)).all(-1).sum() == 5 * 100 * 67
+    bar = np.asarray(colour_bar(ramp(), "viridis", 100))[0]
+    scaled = np.asarray(sheet([Cell(image, ramp((40, 60)), "a"), cells[0]], [], side=100, colours="viridis"))
+    rows = [row for row in scaled[:, 16:116] if np.array_equal(row, bar)]
+    assert len(rows) == 8  # below the first picture alone: the second map is empty

@@ -81,10 +81,9 @@ def scorecam(trace: Trace, score: Score, layer: int | None, head: int | None) ->
         channels = channels[spread.topk(min(SCORE_CHANNELS, len(spread))).indices]
         masks = F.interpolate(channels[:, None], pixels.shape[1:], mode="bilinear", align_corners=False)
         low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
-        masks = ((masks - low) / (high - low + 1e-8)).to(pixels.device)
-        with trace.backbone.lock:
-            scores = [score.of(trace.scorer.logits(pixels * part)) for part in masks.split(BATCH)]
-        weights = torch.cat(scores).softmax(0).cpu()
+        parts = ((masks - low) / (high - low + 1e-8)).to(pixels.device).split(BATCH)
+        scores = trace.passes(score, len(maps), (pixels * part for part in parts), len(parts))
+        weights = scores.softmax(0).cpu()
         maps.append((weights[:, None, None] * channels).sum(0).clamp(min=0).numpy())
     return np.stack(maps)
 

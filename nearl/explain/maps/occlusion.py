@@ -44,13 +44,12 @@ def cover(pixels: Tensor, hidden: Tensor, fill: Tensor) -> Tensor:
 def occlusion(trace: Trace, score: Score, layer: int | None, head: int | None) -> np.ndarray:
     """The mean fall of the score over the windows that cover each patch."""
     masks = windows(trace.tower.grid)
-    times = masks.sum(0).float()
+    times, parts = masks.sum(0).float(), masks.split(BATCH)
     maps = []
     for pixels, logits in zip(trace.pixels, trace.logits.detach(), strict=True):
         fill = pixels.mean((1, 2), keepdim=True)
-        with trace.backbone.lock:
-            left = [score.of(trace.scorer.logits(cover(pixels, part, fill))) for part in masks.split(BATCH)]
-        fall = (score.of(logits) - torch.cat(left)).float().cpu()
+        covered = (cover(pixels, part, fill) for part in parts)
+        fall = (score.of(logits) - trace.passes(score, len(maps), covered, len(parts))).float().cpu()
         maps.append(((fall[:, None, None] * masks).sum(0) / times).numpy())
     return np.stack(maps)
 
