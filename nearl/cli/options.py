@@ -14,6 +14,7 @@ from nearl.errors import NearlError
 if TYPE_CHECKING:
     from nearl.adapters.store import Adapter
     from nearl.backbones import Backbone
+    from nearl.data.formats.windows import Window
     from nearl.data.images import ImageRecord
     from nearl.data.sets.labelled import LabelledSet
     from nearl.prompts import PromptSet
@@ -77,12 +78,21 @@ def scan_options(sub: argparse.ArgumentParser) -> None:
     from nearl.data.formats.volume import PLANES
     from nearl.data.formats.windows import PRESETS
 
+    names = (*PRESETS, "auto", "three")
+
+    def window(text: str) -> str:
+        if text not in names and _limits(text) is None:
+            raise argparse.ArgumentTypeError(f"use {', '.join(names)}, or a centre and a width as 40/400")
+        return text
+
     sub.add_argument("--plane", choices=list(PLANES), help="of a volume (default: the plane it was acquired in)")
     sub.add_argument("--slice", type=int, metavar="N", help="slice or frame, from 1 (default: the middle one)")
     sub.add_argument(
         "--window",
-        choices=[*PRESETS, "auto", "three"],
-        help="of a scan (default: its own); three: lung, mediastinum and bone at once",
+        type=window,
+        metavar="NAME",
+        help=f"of a scan: {', '.join(names)}, or CENTRE/WIDTH as 40/400 (default: its own); three: lung, mediastinum "
+        "and bone at once",
     )
 
 
@@ -162,7 +172,7 @@ def view_of(record: ImageRecord, args: argparse.Namespace) -> ImageRecord:
     changes: dict = {}
     if args.window is not None and not record.scan.colour:
         automatic = record.scan.auto() if args.window == "auto" else THREE_CT
-        changes["window"] = PRESETS.get(args.window, automatic)
+        changes["window"] = _limits(args.window) or PRESETS.get(args.window, automatic)
     if args.plane is not None:
         if args.plane not in record.scan.planes:
             raise NearlError(f"{record.name} can be shown in these planes: {', '.join(record.scan.planes)}.")
@@ -172,6 +182,17 @@ def view_of(record: ImageRecord, args: argparse.Namespace) -> ImageRecord:
     if number is not None and not 1 <= number <= record.slices():
         raise NearlError(f"{record.name} has the slices 1 to {record.slices()}; there is no slice {number}.")
     return record if number is None else record.slice_at(number - 1)
+
+
+def _limits(text: str) -> Window | None:
+    """The window that CENTRE/WIDTH names; None where the text is something else."""
+    from nearl.data.formats.windows import by_hand
+
+    try:
+        center, width = (float(part) for part in text.split("/"))
+    except ValueError:
+        return None
+    return by_hand(center, width)
 
 
 def out_folder(path: str | Path) -> Path:

@@ -6,13 +6,15 @@ What is drawn is the record itself, so the model sees exactly what is shown.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from app.engine import Engine
 from app.visitor.workspace import Workspace
 from nearl.data.formats.volume import Scan
-from nearl.data.formats.windows import THREE_CT
+from nearl.data.formats.windows import BY_HAND, THREE_CT, Window, by_hand
 from nearl.data.images import ImageRecord
+from nearl.errors import NearlError
 from nearl.reading.volumes import VolumeReading, iter_volume
 
 THREE = "three"
@@ -25,11 +27,13 @@ def selected(workspace: Workspace) -> ImageRecord | None:
     return record if record is not None and record.scan is not None else None
 
 
-def windows(scan: Scan) -> list[tuple[str, str]]:
-    """(label, key) of the windows to offer, the scan's own first; none for colour."""
-    found = [(window.name, window.name) for window in scan.presets()]
-    if scan.modality == "CT" and found:
+def windows(record: ImageRecord) -> list[tuple[str, str]]:
+    """(label, key) of the windows to offer, the scan's default first; none for colour."""
+    found = [(window.name, window.name) for window in record.scan.presets()]
+    if record.scan.modality == "CT" and found:
         found.append(("Three at once", THREE))
+    if window_key(record) == BY_HAND:
+        found.append((BY_HAND, BY_HAND))
     return found
 
 
@@ -37,6 +41,20 @@ def window_key(record: ImageRecord) -> str | None:
     """The key of the window in use."""
     window = record.view.window
     return THREE if isinstance(window, tuple) else window.name if window else None
+
+
+def limits(record: ImageRecord) -> tuple[float, float] | None:
+    """Centre and width of the window in use; those of the automatic one where it has none; None for colour."""
+    if record.scan.colour:
+        return None
+    window = _plain(record)
+    return float(f"{window.center:.6g}"), float(f"{window.width:.6g}")
+
+
+def _plain(record: ImageRecord) -> Window:
+    """The window in use, or the automatic one instead of a table or of three at once."""
+    window = record.view.window
+    return window if isinstance(window, Window) and window.function != "TABLE" else record.scan.auto()
 
 
 def planes(scan: Scan) -> list[tuple[str, str]]:
@@ -65,6 +83,17 @@ def _window(record: ImageRecord, key: str) -> dict:
     return {"window": found or record.view.window}
 
 
+def _limit(record: ImageRecord, value: float, width: bool) -> dict:
+    """A window by hand with one of its two numbers changed. NearlError where it is no window."""
+    if record.scan.colour:
+        return {}
+    now = _plain(record)
+    found = by_hand(now.center if width else value, value if width else now.width)
+    if found is None:
+        raise NearlError("A window needs a centre and a width above zero; change the number.")
+    return {"window": found}
+
+
 def _plane(record: ImageRecord, plane: str) -> dict:
     """A new plane begins at its middle slice."""
     if plane not in record.scan.planes or plane == record.view.plane:
@@ -79,6 +108,8 @@ def _number(record: ImageRecord, number: int) -> dict:
 # the changes of `ImageRecord.at`, by control; numbers count from 1
 LOOKS: dict[str, Callable[[ImageRecord, Any], dict]] = {
     "window": _window,
+    "center": partial(_limit, width=False),
+    "width": partial(_limit, width=True),
     "invert": lambda record, on: {"invert": bool(on)},
     "plane": _plane,
     "number": _number,

@@ -15,6 +15,7 @@ from app.predict.scan import actions as scanning
 from app.predict.scan import html as scan_views
 from app.visitor.workspace import Workspace
 
+AFTER_WINDOW = {"window": ("center", "width"), "center": ("window",), "width": ("window",)}  # controls that follow one
 GROUP = ("map-controls", "scan-controls")
 
 
@@ -41,11 +42,17 @@ def build() -> ScanPart:
         )  # fmt: skip
         all_slices = gr.Button("Read all slices", elem_id="scan-all", size="sm", visible=False)
         window = gr.Radio([], label="Window", elem_id="scan-window")
+        with gr.Row():
+            center = gr.Number(label="Window centre", elem_id="scan-center", buttons=[], min_width=120)
+            width = gr.Number(label="Window width", elem_id="scan-width", buttons=[], min_width=120)
         invert = gr.Checkbox(label="Swap black and white", elem_id="scan-invert")
         plane = gr.Radio([], label="Plane", elem_id="scan-plane")
         zoom = gr.Slider(1, 4, 1, step=0.25, label="Zoom", elem_id="scan-zoom", buttons=[])
     zoom.input(None, zoom, None, js=asset_text("zoom.js").split("\n", 1)[1], api_visibility="private")
-    looks = {"window": window, "invert": invert, "plane": plane, "number": number, "moment": moment}
+    looks = {
+        "window": window, "center": center, "width": width, "invert": invert, "plane": plane, "number": number,
+        "moment": moment,
+    }  # fmt: skip
     return ScanPart(group, looks, all_slices, together, curve)
 
 
@@ -54,15 +61,18 @@ def show(part: ScanPart, workspace: Workspace, class_name: str | None = None) ->
     record = scanning.selected(workspace)
     if record is None:
         return {part.group: seen(False, *GROUP)}
-    windows, planes, count = scanning.windows(record.scan), scanning.planes(record.scan), record.slices()
+    windows, planes, count = scanning.windows(record), scanning.planes(record.scan), record.slices()
     film, step = scanning.is_film(record), scanning.step(record)
     moments = 1 if film else record.scan.frames
     ready = workspace.viewing.prediction is not None and count > 1
     which = "all" if step == 1 else f"one in {step} of the"
+    limits = scanning.limits(record) or (None, None)
     curve = scan_views.curve(workspace, class_name)
     return {
         part.group: seen(True, *GROUP),
         part.looks["window"]: gr.update(choices=windows, value=scanning.window_key(record), visible=len(windows) > 1),
+        part.looks["center"]: gr.update(value=limits[0], visible=limits[0] is not None),
+        part.looks["width"]: gr.update(value=limits[1], visible=limits[0] is not None),
         part.looks["invert"]: gr.update(value=record.view.invert),
         part.looks["plane"]: gr.update(choices=planes, value=record.view.plane, visible=len(planes) > 1),
         part.looks["number"]: gr.update(
@@ -96,6 +106,7 @@ def wire(
             return
         scanning.look(workspace, what, value)
         follow = [] if what in ("number", "moment") else [part.all_slices, part.together, part.curve]
+        follow += [part.looks[other] for other in AFTER_WINDOW.get(what, ())]
         if what == "plane":
             follow += [part.looks["number"], part.looks["moment"]]
         yield from drawn_again(workspace, when, about, follow)

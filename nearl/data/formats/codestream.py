@@ -80,7 +80,7 @@ def _colour(jfif: bool, adobe: int | None, parts: bytes, process: int) -> str:
         return YBR
     if adobe is not None:
         return RGB if adobe == 0 else YBR
-    if parts in (b"RGB", b"rgb"):
+    if parts == b"RGB":
         return RGB
     return "" if process == LOSSLESS else YBR
 

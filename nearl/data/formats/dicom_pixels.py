@@ -175,9 +175,9 @@ class _Palette:
             tables = list(np.moveaxis(apply_color_lut(ramp, dataset)[0, :, :3], -1, 0))
         short = min(map(len, tables))
         table = np.stack([np.asarray(entries[:short], np.int64) for entries in tables], axis=-1)
-        most = int(table.max())
-        # entries of 8 bits are often said to have 16, and those of 16 bits to have 8
-        self.table = (table if most <= 255 else (table / 257).round()).astype(np.uint8)
+        # what the entries use: those of 8 bits are often said to have 16, and those of 16 bits to have 8
+        top = max(2 ** int(table.max()).bit_length() - 1, 255)
+        self.table = (table * (255 / top)).round().astype(np.uint8)
 
     @staticmethod
     def _entries(data: bytes, count: int) -> np.ndarray:

@@ -35,7 +35,7 @@ NUMBER = "number"  # of the image in its series
 CROSSED = "The slices belong to {} volumes that interleave and differ in {}; each is an image of its own."
 UNSURE = (
     "Some positions occur more than once and nothing in the files says which slices belong together; "
-    "the first of each are one image and the others are further images."
+    "they are in the order in which the files come."
 )
 
 
