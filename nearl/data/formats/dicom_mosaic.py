@@ -1,7 +1,7 @@
 """Siemens mosaics: the slices of a volume side by side in one large image, and how they are taken apart.
 
-How many there are and which way they follow one another is in private fields alone (0019,100A and the CSA header
-0029,1010); without the first a mosaic is shown as it is and called one.
+How many there are and which way they follow one another is in Siemens's private fields alone; without the first a
+mosaic is shown as it is and called one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from nearl.data.formats.volume import MIN_SIDE
 
-COUNT, CSA = (0x0019, 0x100A), (0x0029, 0x1010)
+COUNT, CSA = (0x0019, "SIEMENS MR HEADER", 0x0A), (0x0029, "SIEMENS CSA HEADER", 0x10)  # group, creator, element
 TOGETHER = "This image is a mosaic: many slices side by side. How many they are is not said, so it is shown as it is."
 APART = "The file is a mosaic of slices side by side, which was taken apart."
 
@@ -46,9 +46,7 @@ def is_mosaic(dataset) -> bool:
 def tiles(dataset) -> Tiles | None:
     """How a mosaic is laid out; None where it does not say how many slices it has, or they do not fit into it."""
     csa = _csa(dataset)
-    count = _number(dataset[COUNT].value if COUNT in dataset else None) or _number(
-        _value(csa, "NumberOfImagesInMosaic")
-    )
+    count = _number(_private(dataset, *COUNT)) or _number(_value(csa, "NumberOfImagesInMosaic"))
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     if not count or not 1 < count <= 1024:
         return None
@@ -61,14 +59,23 @@ def tiles(dataset) -> Tiles | None:
 
 def _csa(dataset) -> dict:
     """Siemens's private header; empty where there is none or it cannot be read."""
-    if CSA not in dataset or not isinstance(dataset[CSA].value, bytes):
+    found = _private(dataset, *CSA)
+    if not isinstance(found, bytes):
         return {}
     from nibabel.nicom import csareader
 
     try:
-        return csareader.read(dataset[CSA].value)["tags"]
+        return csareader.read(found)["tags"]
     except Exception:  # a parser fed with untrusted bytes can raise anything
         return {}
+
+
+def _private(dataset, group: int, creator: str, element: int):
+    """The value of a private field; None where it is not there."""
+    try:
+        return dataset.private_block(group, creator)[element].value
+    except KeyError:
+        return None
 
 
 def _value(csa: dict, name: str):

@@ -88,7 +88,9 @@ def leaves_little(values: np.ndarray, window: Window, auto: Window, table: Table
     if not values.size:
         return False
     (contrast, between), (best, most) = shown(window), shown(auto)
-    return (contrast < LITTLE_CONTRAST and best >= SOME_CONTRAST) or (between < LITTLE_BETWEEN and most >= SOME_BETWEEN)
+    if best < SOME_CONTRAST:  # there is nothing to see
+        return False
+    return contrast < LITTLE_CONTRAST or (between < LITTLE_BETWEEN and most >= SOME_BETWEEN)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,89 @@
+"""Siemens mosaics are taken apart as nibabel does, or called mosaics where they do not say how."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+
+import numpy as np
+import pydicom
+import pytest
+from nibabel.nicom.dicomwrappers import wrapper_from_data
+
+from nearl.data.images import decode_many, decode_one
+from tests.support.scans import MR, dataset, written
+
+
+def tag(name: str, values: list[str], vr: str) -> bytes:
+    """One entry of a CSA header."""
+    out = struct.pack("<64si4siii", name.encode(), len(values), vr.encode(), 0, len(values), 77)
+    for value in values:
+        data = value.encode() + b"\0"
+        out += struct.pack("<4i", 0, len(data), 77, 0) + data + b"\0" * (-len(data) % 4)
+    return out
+
+
+def csa(count: int, normal: tuple[float, ...]) -> bytes:
+    entries = [
+        tag("AcquisitionMatrixText", ["24*20"], "SH"),
+        tag("NumberOfImagesInMosaic", [str(count)], "US"),
+        tag("SliceNormalVector", [f"{v:.8f}" for v in normal], "FD"),
+    ]
+    return b"SV10\4\3\2\1" + struct.pack("<2I", len(entries), 77) + b"".join(entries)
+
+
+def mosaic(slices: np.ndarray, normal: tuple[float, ...] | None = (0, 0, 1), private: bool = True, **tags) -> bytes:
+    """Slices [N, h, w] side by side; `private`: how many they are is said."""
+    count, height, width = slices.shape
+    across = int(np.ceil(np.sqrt(count)))
+    whole = np.zeros((across * height, across * width), np.uint16)
+    for number, image in enumerate(slices):
+        down, right = divmod(number, across)
+        whole[down * height : (down + 1) * height, right * width : (right + 1) * width] = image
+    ds = dataset(whole, kind=MR, ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], **tags)
+    ds.ImageOrientationPatient, ds.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [-100.0, -90.0, -30.0]
+    ds.PixelSpacing, ds.SpacingBetweenSlices, ds.SliceThickness = [3.0, 2.0], 4.0, 4.0
+    ds.Manufacturer = "SIEMENS"
+    if private:
+        ds.private_block(0x0019, "SIEMENS MR HEADER", create=True).add_new(0x0A, "US", count)
+    if private and normal is not None:
+        ds.private_block(0x0029, "SIEMENS CSA HEADER", create=True).add_new(0x10, "OB", csa(count, normal))
+    return written(ds)
+
+
+@pytest.fixture
+def slices() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 900, (11, 24, 20)).astype(np.uint16)
+
+
+@pytest.mark.parametrize("normal", [(0, 0, 1), (0, 0, -1)])
+def test_a_mosaic_is_taken_apart_as_by_nibabel(slices, normal):
+    data = mosaic(slices, normal)
+    record = decode_one(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        other = wrapper_from_data(pydicom.dcmread(io.BytesIO(data)))
+        assert other.is_mosaic and np.array_equal(np.moveaxis(other.get_data(), -1, 0), slices)
+        head = (np.diag([-1, -1, 1, 1]) @ other.affine)[2, 2]
+    assert record.slices() == 11 and record.scan.spacing == (4.0, 3.0, 2.0) and "taken apart" in record.notes[0]
+    shown = record.scan.voxels[0]
+    assert np.array_equal(shown, slices if normal[2] > 0 else slices[::-1]) and np.sign(head) == normal[2]
+    assert record.letters["right"] == "L"
+
+
+def test_mosaics_of_one_series_are_moments(slices):
+    files = [mosaic(slices + i, AcquisitionTime=f"1200{i:02d}", InstanceNumber=i) for i in range(4)]
+    (record,), problems = decode_many([(f"{i}", files[i]) for i in (2, 0, 3, 1)])
+    assert not problems and np.array_equal(record.scan.voxels, np.stack([slices + i for i in range(4)]))
+
+
+def test_a_mosaic_that_does_not_say_enough(slices):
+    plain = decode_one(mosaic(slices, private=False))
+    assert plain.scan.voxels.shape == (1, 1, 96, 80) and plain.letters == {} and "mosaic" in plain.notes[0]
+    film = decode_one(mosaic(slices, normal=None))  # how the slices follow one another is unknown
+    assert film.slices() == 11 and film.scan.planes == ("axial",) and film.letters["right"] == "L"
+    broken = pydicom.dcmread(io.BytesIO(mosaic(slices)))
+    broken[0x0029, 0x1010].value = b"SV10\4\3\2\1" + b"\xff" * 40
+    broken[0x0019, 0x100A].value = 9999
+    assert decode_one(written(broken)).scan.voxels.shape == (1, 1, 96, 80)
