@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from app.engine import Engine
 from app.html import views
+from app.visitor.limits import EACH_MEMORY
 from app.visitor.maps import MapKey
 from app.visitor.workspace import Workspace
 from nearl.data.images import decode_many
+from nearl.data.sandbox.request import asked_by
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet
 
@@ -35,12 +37,14 @@ class MapChoice:
 
 
 def bring(workspace: Workspace, paths: Sequence[str | Path | tuple[str, Path]], synthetic: bool = False) -> None:
-    """Decode the files into the workspace; unreadable ones are kept as problems. NearlError if none could be read."""
+    """Decode the files into the workspace; unreadable ones are kept as problems.
+
+    NearlError, before any is decoded, if these are too many.
+    """
     if len(paths) > MAX_FILES:
         raise NearlError(f"These are {len(paths)} files; bring at most {MAX_FILES} at a time.")
-    records, problems = decode_many(paths, max_side=VIEW_PIXELS)
-    if len(records) > MAX_IMAGES:
-        raise NearlError(f"These are {len(records)} images; bring at most {MAX_IMAGES} at a time.")
+    with asked_by(workspace.id or "", memory=EACH_MEMORY):
+        records, problems = decode_many(paths, max_side=VIEW_PIXELS, images=MAX_IMAGES)
     workspace.viewing.bring(records, problems, synthetic)
 
 

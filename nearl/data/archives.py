@@ -24,6 +24,7 @@ MAX_UNPACKED = 600_000_000  # bytes of one zip
 MAX_RATIO = 200  # unpacked / packed bytes of one entry larger than 1 MB
 MAX_DIRECTORY = 16_000_000  # bytes of a zip's own list of entries, 3 kB for each (our choice)
 MAX_PARTS, MAX_NAME = 32, 1000  # folders and characters of one entry's path
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # what a file begins with, and one without entries
 HEADER = 30  # bytes, at least, before an entry's own
 CHUNK = 1 << 20  # bytes that are unpacked at a time
 MAX_DEPTH = 8  # folders in folders (our choice)
@@ -106,11 +107,13 @@ class _Zip(zipfile.ZipFile):
         self.stream.close()
 
 
-def is_zip(path: Path) -> bool:
+def is_zip(source: Path | bytes) -> bool:
     """Whether a file begins as a zip does. False where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+        if isinstance(source, bytes):
+            return source.startswith(ZIP)
+        with source.open("rb") as file:
+            return file.read(4) in ZIP
     except OSError:
         return False
 

@@ -15,10 +15,14 @@ from pathlib import Path
 from nearl.data.formats.base import read_bytes
 from nearl.data.formats.pictures import decode_pixels
 from nearl.data.records import ImageRecord, Problem, base_name
-from nearl.data.sandbox.client import SHARED, Sandbox, Source
+from nearl.data.sandbox.client import SHARED, Sandbox
+from nearl.data.sandbox.messages import Source
+from nearl.data.sandbox.request import TooMany
 from nearl.errors import NearlError
 
 __all__ = ["ImageRecord", "Problem", "base_name", "decode", "decode_many", "decode_one", "decode_picture", "told_apart"]
+
+MOST_BESIDE = 8  # files beside the only image of a zip, which may all be damaged
 
 
 def decode(
@@ -30,7 +34,11 @@ def decode(
     NearlError, one sentence, if nothing can be read; unreadable files beside readable ones are left out (`decode_many`
     names them).
     """
-    records, problems = decode_many([_named(source, name)], max_side, sandbox)
+    return _decoded(_named(source, name), max_side, None, sandbox)
+
+
+def _decoded(source: Source, max_side: int | None, images: int | None, sandbox: Sandbox) -> list[ImageRecord]:
+    records, problems = decode_many([source], max_side, images, sandbox)
     if not records:
         raise NearlError(problems[0].reason)
     return records
@@ -43,23 +51,30 @@ def decode_one(
     label, content = _named(source, name)
     if isinstance(content, Path) and content.is_dir():
         raise NearlError(f"{base_name(label)} is a folder, not an image; choose the image files in it.")
-    records = decode(content, label, max_side, sandbox)
+    try:
+        records = _decoded((label, content), max_side, MOST_BESIDE, sandbox)
+    except TooMany as error:
+        raise NearlError(f"{base_name(label)} holds {error.count} images; choose one of them.") from None
     if len(records) > 1:
         raise NearlError(f"{base_name(label)} holds {len(records)} images; choose one of them.")
     return records[0]
 
 
 def decode_many(
-    sources: Iterable[Path | str | tuple[str, bytes | Path]], max_side: int | None = None, sandbox: Sandbox = SHARED
+    sources: Iterable[Path | str | tuple[str, bytes | Path]],
+    max_side: int | None = None,
+    images: int | None = None,
+    sandbox: Sandbox = SHARED,
 ) -> tuple[list[ImageRecord], list[Problem]]:
     """(records, problems) of all sources, each a path or (name, content), in order; a bad file becomes a Problem.
 
-    DICOM files of one series become one volume, wherever they are among the sources.
+    DICOM files of one series become one volume, wherever they are among the sources. images: raises TooMany, before
+    anything is decoded, where there are more.
     """
     named: list[Source] = [_named(*reversed(s)) if isinstance(s, tuple) else _named(s, None) for s in sources]
     if not named:
         return [], []
-    records, problems = sandbox.read(named, max_side)
+    records, problems = sandbox.read(named, max_side, images)
     found = told_apart([record for _, record in records])
     return [_shrunk(record, max_side) for record in found], [problem for _, problem in problems]
 

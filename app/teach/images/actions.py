@@ -20,6 +20,7 @@ from app.html import views
 from app.visitor import uploads
 from app.visitor.workspace import Workspace
 from nearl.data.images import Problem, base_name
+from nearl.data.sandbox.request import asked_by
 from nearl.data.sets import edit
 from nearl.data.sets import labelled as sets
 from nearl.data.sets.columns import Columns, ColumnsError
@@ -83,10 +84,11 @@ def bring(
         label = " ".join(label.split())
         if len(label) > MAX_LABEL:
             raise NearlError(f"A class name has at most {MAX_LABEL} characters; this one has {len(label)}.")
-        if label:
-            data, test = sets.from_files({label: paths}, fewest=1), None
-        else:
-            data, test = _with_labels(paths, columns)
+        with asked_by(workspace.id or "", images=MAX_IMAGES):
+            if label:
+                data, test = sets.from_files({label: paths}, fewest=1), None
+            else:
+                data, test = _with_labels(paths, columns)
     except ColumnsError:
         chosen = False
         raise

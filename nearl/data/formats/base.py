@@ -61,9 +61,15 @@ class File:
 
 
 class Series(Protocol):
-    """Files that form one image."""
+    """Files that form images only together."""
 
-    files: Sequence[File]
+    @property
+    def files(self) -> Sequence[File]: ...
+
+    @property
+    def images(self) -> int:
+        """How many, as far as can be told before they are decoded."""
+        ...
 
     def drafts(self, container: str) -> Iterator[Draft]:
         """The image, or several; `container` is the name of what the files came in."""

@@ -173,6 +173,10 @@ class _Series:
         owners = dict.fromkeys(member.owner for stack in self.whole for member in stack.members)
         return [source.file for source in (*owners, *self.copies)]
 
+    @property
+    def images(self) -> int:
+        return len(self.whole)
+
     def drafts(self, container: str) -> Iterator[Draft]:
         """The volumes; one that breaks off at a damaged slice is followed by the same without that slice.
 

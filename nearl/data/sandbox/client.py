@@ -1,195 +1,236 @@
-"""Reads untrusted files in a worker process with limited memory and time, so that no file can take the app down.
+"""Reads untrusted files in worker processes with limited memory and CPU time, so that no file can take the app down or
+hold it up.
 
-One worker is shared; it is started when first needed and replaced when it dies or has grown.
+A few workers are shared; whoever asks gets turns of about a second (`turns`). A file that ends its worker is named and
+not tried again; the rest is read.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import subprocess
-import sys
-import threading
 from collections.abc import Sequence
-from pathlib import Path
+from itertools import count
+from typing import Any
 
 import numpy as np
 
 from nearl.data.formats.drafts import PICTURE, scan_from, space_for
 from nearl.data.records import ImageRecord, Problem, base_name
-from nearl.data.sandbox.worker import receive_head, send
-from nearl.errors import NearlError
-from nearl.registry import PLUGINS, load_plugins
+from nearl.data.sandbox import request as requests
+from nearl.data.sandbox.messages import Key, Source
+from nearl.data.sandbox.process import CRASH, LATE, REQUEST, Died, Worker
+from nearl.data.sandbox.request import Request, TooMany
+from nearl.data.sandbox.turns import Turns
 
-MEMORY = 3_000_000_000  # bytes of address space of the worker (our choice: five times the largest scan)
-SECONDS = 60.0  # for one file in memory; three times as much for several, and for a path, which may be a folder
-GROWN = 1_500_000_000  # a worker whose memory ever exceeded so many bytes is replaced
-ROOT = Path(__file__).resolve().parents[3]
-PASSED_ON = (  # environment; the last one lets the tests measure their coverage of the worker
-    "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "TMPDIR", "TEMP", "COVERAGE_PROCESS_CONFIG",
-)  # fmt: skip
-
-Source = tuple[str, "bytes | Path"]
-
-
-class _Died(Exception):
-    """The worker is gone. late: it was killed because it took too long."""
-
-    def __init__(self, late: bool):
-        self.late = late
+WORKERS = 2
+MEMORY = 3_000_000_000  # bytes of address space of a worker (our choice: five times the largest scan)
+CPU = 8.0  # seconds of CPU time for one file, twice what the largest still image needs (our choice)
+SECONDS = 60.0 if os.name == "nt" else 300.0  # without a word from a worker, which then is stuck
+TURN = 1.0  # seconds of CPU time after which somebody else may have the worker (our choice)
 
 
 class Sandbox:
-    """A worker process and the jobs sent to it. Thread-safe; one job at a time."""
+    """Worker processes and the jobs sent to them. Thread-safe."""
 
-    def __init__(self, memory: int = MEMORY, seconds: float = SECONDS):
-        self.memory, self.seconds = memory, seconds
-        self.peak = 0  # most bytes of memory of any worker so far
-        self.started = 0  # workers so far
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen | None = None
+    def __init__(
+        self,
+        memory: int = MEMORY,
+        seconds: float = SECONDS,
+        cpu: float = CPU,
+        workers: int = WORKERS,
+        turn: float = TURN,
+    ):
+        self.cpu, self.turn = cpu, turn
+        self._turns = Turns([Worker(memory, cpu, seconds) for _ in range(workers)])
+        self._numbers = count()
+
+    @property
+    def peak(self) -> int:
+        """Most bytes of memory of any worker process so far."""
+        return max(worker.peak for worker in self._turns.workers)
+
+    @property
+    def started(self) -> int:
+        """Worker processes so far."""
+        return sum(worker.started for worker in self._turns.workers)
 
     def read(
-        self, sources: Sequence[Source], max_side: int | None = None
+        self, sources: Sequence[Source], max_side: int | None = None, images: int | None = None
     ) -> tuple[list[tuple[int, ImageRecord]], list[tuple[int, Problem]]]:
-        """(records, problems) of the sources, each with the index of its source. Files that crash the worker or take
-        too long become problems, and the rest is read."""
-        with self._lock:
-            try:
-                return self._job(list(enumerate(sources)), max_side)
-            except _Died as died:
-                if len(sources) == 1:
-                    return [], [(0, self._why(sources[0][0], died))]
-            records, problems = [], []  # one by one, to know which of them it was
-            for number, source in enumerate(sources):
-                try:
-                    some, others = self._job([(number, source)], max_side)
-                except _Died as died:
-                    some, others = [], [(number, self._why(source[0], died))]
-                records += some
-                problems += others
-            return records, problems
+        """(records, problems) of the sources, each with the index of its source. Files that crash a worker or use up
+        their CPU time become problems, and the rest is read, as far as the request allows (`requests.current`).
+
+        TooMany if there are more than so many images; nothing was decoded then.
+        """
+        job = _Job(next(self._numbers), sources, max_side, images, requests.current())
+        worker: Worker | None = None
+        while not job.done:
+            with self._turns.turn(job.request.asker, worker) as turn:
+                worker = turn.worker
+                turn.cost = self._turn(job, worker)
+        if job.excess is not None:
+            raise TooMany(job.excess, images)
+        return job.records, job.problems
 
     def close(self) -> None:
-        """Stop the worker; the next job starts another."""
-        with self._lock:
-            self._stop()
+        """Stop the workers, when nobody uses them; the next job starts others."""
+        with self._turns.all() as workers:
+            for worker in workers:
+                worker.stop()
 
-    def _why(self, name: str, died: _Died) -> Problem:
-        name = base_name(name)
-        what = "took too long to decode" if died.late else "made the decoder fail"
-        return Problem(name, f"{name} {what} and was left out; export it again or as PNG.")
-
-    def _job(self, sources: list[tuple[int, Source]], max_side: int | None):
-        fresh = self._process is None or self._process.poll() is not None
-        if fresh:
-            self._start()
+    def _turn(self, job: _Job, worker: Worker) -> float:
+        """Go on with a job; how many seconds of CPU time it took."""
+        used, fresh = job.request.used, not worker.used
+        if not job.afford():
+            worker.close(job.number)
+            return 0.0
         try:
-            return self._run(sources, max_side)
-        except _Died as died:
-            if fresh or died.late:
-                raise
-        self._start()  # an earlier job may have been the cause
-        return self._run(sources, max_side)
+            if job.number not in worker.jobs:
+                worker.open(job.number, job.sources, job.order())
+            worker.turn(job.number, self.turn, job.request.left, lambda kind, message: job.take(kind, message, worker))
+        except Died as died:
+            job.worker_died(died.why, fresh, self.cpu)
+        return job.request.used - used
 
-    def _run(self, sources: list[tuple[int, Source]], max_side: int | None):
-        many = len(sources) > 1 or isinstance(sources[0][1][1], Path)
-        late = threading.Event()
-        process = self._process
 
-        def too_late() -> None:
-            late.set()
-            process.kill()
+class _Job:
+    """The sources of one call, and what has come of them so far."""
 
-        timer = threading.Timer(self.seconds * (3 if many else 1), too_late)
-        timer.daemon = True
-        timer.start()
-        try:
-            self._send(sources, max_side)
-            return self._receive(sources)
-        except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError) as error:
-            self._stop()  # it is dead, or its messages make no sense
-            raise _Died(late.is_set()) from error
-        except BaseException:
-            self._stop()
-            raise
-        finally:
-            timer.cancel()
+    def __init__(
+        self, number: int, sources: Sequence[Source], max_side: int | None, images: int | None, request: Request
+    ):
+        self.number, self.sources, self.request = number, sources, request
+        self.records: list[tuple[int, ImageRecord]] = []
+        self.problems: list[tuple[int, Problem]] = []
+        self.done = False
+        self.excess: int | None = None  # how many images there are, where these are too many
+        self._max_side, self._images = max_side, images
+        self._skip: set[Key] = set()  # read, refused, or ended a worker
+        self._settled = 0  # records of those
+        self._file: tuple[Key, str] | None = None  # being worked on, and its name
+        self._spent = 0.0  # seconds of CPU time in this turn, at the last word of the worker
+        self._begun = False  # that file, in this turn
+        self._to_do: int | None = None  # files that the worker has listed and not finished
+        self._said: set[tuple[int, Problem]] = set()
+        self._suspects: set[Key] = set()  # crashed a worker that earlier jobs may have harmed
+        self._header: dict | None = None  # of the draft that is being received
+        self._space: np.ndarray | None = None
+        self._filled = 0
 
-    def _send(self, sources: list[tuple[int, Source]], max_side: int | None) -> None:
-        listed = [[name, None if isinstance(content, bytes) else str(content)] for _, (name, content) in sources]
-        stream = self._process.stdin
-        send(stream, b"J", json.dumps({"sources": listed, "max_side": max_side}).encode())
-        for _, (_, content) in sources:
-            if isinstance(content, bytes):
-                send(stream, b"B", content)
-        stream.flush()
+    def order(self) -> dict:
+        """What a worker that has not seen the job needs to know of it. It begins again with the files that it has not
+        finished, so that their records are dropped."""
+        self._header = self._space = self._file = self._to_do = None
+        self.request.held -= sum(map(_size, self.records[self._settled :]))
+        del self.records[self._settled :]
+        room, images = self.request.room, None if self._images is None else self._images - len(self.records)
+        return {"max_side": self._max_side, "images": images, "skip": list(self._skip), "room": room}
 
-    def _receive(self, sources: list[tuple[int, Source]]):
-        stream = self._process.stdout
-        records: list[tuple[int, ImageRecord]] = []
-        problems: list[tuple[int, Problem]] = []
-        header = space = None
-        filled = 0
-        while True:
-            kind, size = receive_head(stream)
-            if kind == b"D":
-                view = memoryview(space).cast("B")[filled : filled + size]
-                if len(view) != size or stream.readinto(view) != size:
-                    raise EOFError
-                filled += size
-            else:
-                if size > 50_000_000:
-                    raise ValueError("too long a message")
-                message = json.loads(stream.read(size))
-            if header is not None and kind in (b"H", b"Z"):
+    def afford(self) -> bool:
+        """Whether the request has CPU time left; otherwise the rest is given up with a sentence."""
+        left = self.request.left
+        if left is not None and left <= 0:
+            key, name = self._file or self._next()
+            source, what = key[0], f"{name} was"
+            if len(self.sources) > 1 or (self._to_do or 0) > 1:
+                what = f"What follows {name} was" if key in self._skip else f"{name} and what follows it were"
+            reason = f"{what} left out: decoding takes too long in all; bring fewer images at a time."
+            self.problems.append((source, Problem(name, reason)))
+            self.done = True
+        return not self.done
+
+    def take(self, kind: bytes, message: Any, worker: Worker) -> None:
+        """One message of the worker. ValueError and the like where it makes no sense."""
+        if kind == b"D":
+            view = memoryview(self._space).cast("B")[self._filled : self._filled + message]
+            if len(view) != message:
+                raise EOFError
+            worker.fill(view)
+            self._filled += message
+            self.request.received += message
+            if self._filled == self._space.nbytes:
+                self._finish()
+        elif kind == b"F":
+            (source, place), name, self._spent = message
+            self._file = (range(len(self.sources))[source], int(place)), base_name(str(name))
+            self._begun = True
+        elif kind == b"N":
+            self._count(*message)
+        elif kind == b"H":
+            if self._header is not None:
                 raise ValueError("a draft without its end")
-            if kind == b"H":
-                header, space, filled = message, space_for(message), 0
-            elif kind == b"E":
-                header = None
-                problems.append((sources[message[0]][0], Problem(str(message[1]), str(message[2]))))
-            elif kind == b"Z":
-                self.peak = max(self.peak, int(message["peak"]))
-                if message["peak"] > GROWN:
-                    self._stop()
-                return records, problems
-            if kind == b"D" and filled == space.nbytes and header is not None:
-                records.append((sources[header["source"]][0], _record(header, space)))
-                header = space = None
+            self._header, self._space, self._filled = message, space_for(message), 0
+        elif kind == b"E":
+            source, name, reason = message
+            self._header = self._space = None
+            problem = range(len(self.sources))[source], Problem(base_name(str(name)), str(reason))
+            if problem not in self._said:  # a job that is begun again repeats some
+                self._said.add(problem)
+                self.problems.append(problem)
+        elif kind == b"U":
+            self._leave(message[0])
+        elif kind == b"Z":
+            self.request.used += float(message["spent"])
+            self._spent, self._begun, self.done = 0.0, False, bool(message["done"])
+            if self.done and self._header is not None:
+                raise ValueError("a draft without its end")
 
-    def _start(self) -> None:
-        self._stop()
-        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        if os.environ.get(PLUGINS):  # file formats from outside, found where this process finds them
-            load_plugins()  # a module that cannot be imported is better met here, with its own error
-            environment |= {PLUGINS: os.environ[PLUGINS], "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-        command = [sys.executable, "-m", "nearl.data.sandbox.worker", str(self.memory)]
-        try:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
-            )
-        except OSError as error:
-            raise NearlError("The decoder could not be started on this machine; try again later.") from error
-        self.started += 1
+    def worker_died(self, why: str, fresh: bool, seconds: float) -> None:
+        """Leave out the file that the worker was at, unless the request ended it. seconds: of CPU time for a file.
 
-    def _stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            for stream in (self._process.stdin, self._process.stdout):
-                with contextlib.suppress(OSError):
-                    stream.close()
-            self._process.wait()
-            self._process = None
+        A crash of a worker that was not fresh may have other causes: the file is tried again once.
+        """
+        (key, name), left = self._file or self._next(), self.request.left
+        self._header = self._space = None
+        if why == REQUEST and left is not None:
+            self.request.used += left
+            return
+        self.request.used += self._spent
+        if why == LATE:  # in this turn alone, or in several that are counted already
+            self.request.used += seconds if self._begun else TURN
+        self._spent, self._begun = 0.0, False
+        if why == CRASH and not fresh and key not in self._suspects:
+            self._suspects.add(key)
+            return
+        self._leave([key])
+        what = "took too long to decode" if why == LATE else "made the decoder fail"
+        self.problems.append((key[0], Problem(name, f"{name} {what} and was left out; export it again or as PNG.")))
+        self.done = self._to_do == 0 or {(source, -1) for source in range(len(self.sources))} <= self._skip
+
+    def _next(self) -> tuple[Key, str]:
+        """The first source that was not begun, as a file."""
+        begun = {source for source, _ in self._skip}
+        source = next((i for i in range(len(self.sources)) if i not in begun), 0)
+        return (source, -1), base_name(self.sources[source][0])
+
+    def _leave(self, keys: Sequence[Sequence[int]]) -> None:
+        """These files need not be looked at again."""
+        self._settled = len(self.records)
+        self._skip |= {(source, place) for source, place in keys}
+        if self._to_do is not None:
+            self._to_do -= len(keys)
+
+    def _count(self, files: int, images: int) -> None:
+        self._to_do = files
+        if self._images is not None and images + len(self.records) > self._images:
+            self.excess = images + len(self.records)
+
+    def _finish(self) -> None:
+        header, space = self._header, self._space
+        self._header = self._space = None
+        name = base_name(str(header["name"]))
+        if header["kind"] == PICTURE:
+            record = ImageRecord.from_pixels(name, space, [str(note)[:300] for note in header["meta"]["notes"]])
+        else:
+            record = ImageRecord.from_scan(name, scan_from(header["meta"], space))
+        self.records.append((range(len(self.sources))[header["source"]], record))
+        self.request.held += space.nbytes
 
 
-def _record(header: dict, space: np.ndarray) -> ImageRecord:
-    name = base_name(str(header["name"]))
-    if header["kind"] == PICTURE:
-        return ImageRecord.from_pixels(name, space, [str(note)[:300] for note in header["meta"]["notes"]])
-    return ImageRecord.from_scan(name, scan_from(header["meta"], space))
+def _size(item: tuple[int, ImageRecord]) -> int:
+    """Bytes of what was received for a record."""
+    record = item[1]
+    return record.pixels.nbytes if record.scan is None else record.scan.voxels.nbytes
 
 
 SHARED = Sandbox()

@@ -18,6 +18,7 @@ from pathlib import Path
 from nearl.data.archives import Parts, Reader, folder_files, is_zip, open_zip, path_reader, zip_files
 from nearl.data.images import ImageRecord, Problem, base_name, decode_one
 from nearl.data.records import SYNTHETIC
+from nearl.data.sandbox.request import current
 from nearl.data.sets.columns import Chosen, Columns, ColumnsError, choose
 from nearl.data.sets.layouts import TEST, TRAIN, VALID, File, Layout, arrange, split_of, stem, without_masks
 from nearl.data.sets.tables import Names, Row, Table, is_table, match, read_tables, same
@@ -328,6 +329,7 @@ def _decode_classes(
     decoded: dict[str, list[tuple[ImageRecord, str]]] = {}
     problems: list[Problem] = []
     size = 0
+    current().expect(sum(map(len, per_class.values())))
     for label in sorted(per_class) if classes is None else classes:
         decoded[label] = []
         files = per_class.get(label, [])

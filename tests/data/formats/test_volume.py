@@ -1,12 +1,10 @@
-"""Volumes through the classifier, windows, the worker's limits, and the real files where they are."""
+"""Volumes through the classifier, windows, and the real files where they are."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import shutil
-import threading
 from pathlib import Path
 
 import nibabel
@@ -19,13 +17,11 @@ from nearl.cli.main import main
 from nearl.data.formats.volume import letters_of, opposite
 from nearl.data.formats.windows import PRESETS, Window, to_grey
 from nearl.data.images import decode, decode_many, decode_one
-from nearl.data.sandbox import client as sandbox
-from nearl.data.sandbox.client import Sandbox
 from nearl.errors import NearlError
 from nearl.prompts import default_prompts
 from nearl.reading.classifier import Classifier
 from nearl.reading.volumes import aggregate, read_volume
-from tests.support.scans import body, dataset, directions, nifti, series, written
+from tests.support.scans import body, directions, nifti, series
 
 DATA = Path(os.environ.get("NEARL_DATA", Path(__file__).parents[4] / "shared" / "data"))
 real = pytest.mark.skipif(not (DATA / "dicom").is_dir(), reason="the real files are not here (set NEARL_DATA)")
@@ -132,68 +128,6 @@ def test_a_volume_on_the_command_line(checkpoints, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(path, "--slice", "99")
     assert "there is no slice 99" in capsys.readouterr().out
-
-
-# --- the worker ------------------------------------------------------------------------------------------------------
-
-
-def test_a_worker_that_needs_too_much_memory_says_so():
-    small = Sandbox(memory=420_000_000)
-    try:
-        data = gzip.compress(nifti(np.zeros((500, 500, 600), np.int16), np.eye(4)), 1)
-        records, problems = small.read([("big.nii", data), ("body.nii", nifti(body(), np.eye(4)))])
-        assert [record.name for _, record in records] == ["body.nii"]
-        assert len(problems) == 1 and "big.nii" in problems[0][1].reason and problems[0][0] == 0
-    finally:
-        small.close()
-
-
-def test_a_worker_that_is_killed_is_replaced(tmp_path):
-    box = Sandbox()
-    data = nifti(body(), np.eye(4))
-    try:
-        assert len(decode(data, sandbox=box)) == 1
-        box._process.kill()
-        box._process.wait()
-        assert len(decode(data, sandbox=box)) == 1 and box.started == 2
-    finally:
-        box.close()
-
-
-def test_a_file_that_takes_too_long_is_named_and_the_rest_goes_on(monkeypatch):
-    slow = 'import time; print("B" * 100, flush=True); time.sleep(60)'
-    command = sandbox.subprocess.Popen
-    box, good = Sandbox(seconds=1.0), nifti(body(), np.eye(4))
-    calls = []
-
-    def popen(words, **options):
-        calls.append(words)
-        box.seconds = 1.0 if len(calls) < 3 else 60.0  # the worker that is not slow may take its time to start
-        return command([words[0], "-c", slow] if len(calls) < 3 else words, **options)
-
-    monkeypatch.setattr(sandbox.subprocess, "Popen", popen)
-    try:
-        records, problems = box.read([("a.nii", good), ("b.nii", good)])
-        assert [record.name for _, record in records] == ["b.nii"]
-        assert problems[0][1].name == "a.nii" and "\n" not in problems[0][1].reason
-    finally:
-        box.close()
-
-
-def test_threads_share_one_worker():
-    box, results = Sandbox(), []
-    data = [written(dataset(np.full((20, 20), i, np.uint16))) for i in range(6)]
-
-    def work(i: int) -> None:
-        results.append((i, int(decode_one(data[i], sandbox=box).scan.values("acquired", 0)[0, 0])))
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(results) == [(i, i) for i in range(6)] and box.started == 1
-    box.close()
 
 
 def test_zips_of_a_series(tmp_path):
