@@ -58,7 +58,8 @@ class Context:
     def programs(self, key: str | None) -> Workspace:
         """The same for a program, which opens no page: its first call begins a workspace."""
         self.engine.imported.wait()
-        return self.pages.workspace(None, key)
+        request = LocalContext.request.get(None)
+        return self.pages.program(getattr(request, "session_hash", None), key)
 
     async def run(self, lane: str, work: Callable[..., T], *given: object) -> T:
         """What `work` returns, called in a thread when it is the visitor's turn in a lane of `app.work.lanes`.

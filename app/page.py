@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import logging
 import os
 import threading
+import time
 from dataclasses import dataclass
 
 import anyio
@@ -28,7 +30,7 @@ from app.teach import tab as teach
 from app.theme import build_theme
 from app.visitor import guard
 from app.visitor.disk import Root, default_root, remove_old_uploads
-from app.visitor.pages import Pages
+from app.visitor.pages import PATIENCE, Pages
 from app.visitor.registry import Registry
 from app.work import lanes
 from nearl.errors import NearlError
@@ -66,7 +68,8 @@ class Page(gr.Blocks):
     """Blocks in which visitors take turns, and whose answers reach the page whole, each once.
 
     A handler that is an ordinary function holds a thread: it waits for the visitor's turn in its lane first, which the
-    event's `concurrency_id` names. An asynchronous one waits for runs and holds none.
+    event's `concurrency_id` names. An asynchronous one waits for runs and holds none. Before either, an event waits
+    until the page that sent it has opened.
 
     Gradio sends the difference from the previous answer, and the page applies it to that answer, which it may not have
     shown yet: of two answers that arrive together the first is lost. At the end of an event Gradio sends the last
@@ -76,10 +79,13 @@ class Page(gr.Blocks):
 
     def __init__(self, *given, **options):
         self.lanes = lanes.Lanes()
+        self.open_pages: Pages | None = None
         super().__init__(*given, **options)
 
     async def call_function(self, block_fn, processed_input, iterator=None, requests=None, *more, **named):
         call = super().call_function
+        if block_fn.api_visibility == "private" and block_fn.queue:
+            await self._opened(getattr(requests, "session_hash", None))
         if inspect.iscoroutinefunction(block_fn.fn) or inspect.isasyncgenfunction(block_fn.fn):
             return await call(block_fn, processed_input, iterator, requests, *more, **named)
         try:
@@ -87,6 +93,12 @@ class Page(gr.Blocks):
                 return await call(block_fn, processed_input, iterator, requests, *more, **named)
         except NearlError as error:  # of the lane: handlers answer with their own errors
             raise gr.Error(str(error), print_exception=False) from None
+
+    async def _opened(self, session: str | None) -> None:
+        """Wait, not for long, until a page has its workspace; what sent the event may be no page."""
+        end = time.monotonic() + PATIENCE
+        while self.open_pages is not None and self.open_pages.expected(session) and time.monotonic() < end:
+            await asyncio.sleep(0.02)
 
     async def preprocess_data(self, block_fn, inputs, *more, **named):
         if names_an_address(inputs):  # Gradio would fetch it, for inputs of any kind
@@ -125,7 +137,8 @@ def build_app(settings: Settings) -> gr.Blocks:
     with Page(title=door.TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS) as app:
         app.lanes = engine.lanes
         session = gr.State(None)
-        ctx = Context(engine, Pages(registry), session, gr.State(0), load_ready_prompts())
+        app.open_pages = Pages(registry, patience=0.0)  # `Page` has waited
+        ctx = Context(engine, app.open_pages, session, gr.State(0), load_ready_prompts())
         header = gr.HTML(_header(engine), js_on_load=None, elem_id="header")
         opened = _opening(app, ctx, header)  # outside the tabs: a timer in a tab that was never open does not tick
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):

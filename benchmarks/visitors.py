@@ -279,7 +279,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="visitors-") as name:
         folder = Path(name)
-        made = write_phantom_folder(folder / "head", "head_mri", train=6, test=4, size=64)
+        made = write_phantom_folder(folder / "head", "head_mri", train=6, test=2, size=64)
         images, task = sorted((made / "test").glob("*/*.png")), folder / "task.zip"
         with zipfile.ZipFile(task, "w") as out:
             for file in sorted(made.rglob("*.png")):

@@ -22,6 +22,7 @@ class Pages:
     def __init__(self, registry: Registry, patience: float = PATIENCE):
         self._registry, self._patience = registry, patience
         self._keys: dict[str, str] = {}  # by page, the latest last
+        self._programs: dict[str, str] = {}  # by session
         self._opened = threading.Condition()
 
     def open(self, page: str, key: str | None) -> Workspace:
@@ -38,6 +39,21 @@ class Pages:
         if begun is not None and begun != workspace.id:
             seen.viewing.take(self._registry.get(begun).seen_by(page).viewing)
         return seen
+
+    def expected(self, page: str | None) -> bool:
+        """Whether a page has not opened yet, so that its events have to wait."""
+        return page is not None and page not in self._keys
+
+    def program(self, session: str | None, key: str | None) -> Workspace:
+        """The workspace of a program's call, begun by its first one. Calls that come together before that one has
+        answered do not know its id (`key`) yet, but the session."""
+        with self._opened:
+            workspace = self._registry.get(key or self._programs.get(session))
+            if session is not None:
+                self._programs[session] = workspace.id
+                if len(self._programs) > MAX_PAGES:
+                    del self._programs[next(iter(self._programs))]
+            return workspace
 
     def workspace(self, page: str | None, key: str | None) -> Workspace:
         """The workspace of an event. `page`: where it comes from, if that is known; `key`: of the page's session."""

@@ -103,3 +103,11 @@ def test_a_workspace_is_left_behind_with_its_last_page(registry, now):
 
 def test_a_program_does_not_wait(registry):
     assert Pages(registry, 600).workspace(None, None).id
+
+
+def test_calls_of_a_program_that_come_together_have_one_workspace(registry):
+    pages = Pages(registry)
+    first, second = pages.program("session", None), pages.program("session", None)
+    assert first is second is pages.program("session", first.id)
+    assert pages.program("another", None) is not first
+    assert pages.program(None, None) is not pages.program(None, None)

@@ -99,6 +99,19 @@ def test_everybody_who_follows_a_run_shares_one_look_at_it(monkeypatch):
     assert others == [[1, 2, 3, 4]] * most and len(looks) == 4
 
 
+def test_events_of_pages_that_never_open_wait_without_a_thread(page, monkeypatch):
+    """A page's event may come before its opening; whoever sends such events alone holds nobody up."""
+    config = httpx.get(f"{page.removesuffix('/gradio_api')}/config", timeout=60).json()
+    event = next(d for d in config["dependencies"] if d["api_visibility"] == "private" and d["api_name"] == "on_cancel")
+    monkeypatch.setattr("app.page.PATIENCE", 600)
+    with httpx.Client(timeout=60) as client:
+        for number in range(WAITERS):
+            body = {"data": [None], "fn_index": event["id"], "session_hash": f"never opened {number}"}
+            client.post(f"{page}/queue/join", json=body).raise_for_status()
+        answer = client.post(f"{page}/call/shelf", json={"data": []}).json()["event_id"]
+        assert '"adapters": []' in client.get(f"{page}/call/shelf/{answer}").text
+
+
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     """The page without a model, as it is served; its address."""
