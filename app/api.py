@@ -42,6 +42,7 @@ from nearl.errors import NearlError
 from nearl.runs.status import DONE
 
 NUMBERED = re.compile(r"image \d+( and \d+ more)?( \(\d+ of \d+\))?")
+TABLE = re.compile(r"[^“”,:()]*\.(csv|tsv)\b", re.IGNORECASE)  # the name of a table in a sentence
 FILES = ("images", "file")  # the inputs that are uploads
 DECODE, DEVICE, LIGHT = lanes.DECODE, lanes.DEVICE, lanes.LIGHT
 
@@ -153,13 +154,18 @@ class Programs:
             for i, name in enumerate(map(_number, p.files, range(1, len(p.files) + 1))):
                 before = dict(zip(p.classes, map(float, p.frozen[i]), strict=True))
                 after = None if p.adapted is None else dict(zip(p.classes, map(float, p.adapted[i]), strict=True))
-                row = {"file": name, "frozen": before, "adapted": after, "error": None}
+                record = viewing.records[i]
+                row = {"file": name, "frozen": before, "adapted": after, "notes": list(record.notes), "error": None}
+                row |= {"slices": record.slices()} if record.slices() > 1 else {}
                 answers.append(row if p.unfamiliar is None else {**row, "unfamiliar": p.unfamiliar[i]})
         for name, reason in (_unnamed(*problem) for problem in viewing.problems):
             answers.append({"file": name, "frozen": None, "adapted": None, "error": reason})
         asked = viewing.classifier
-        untaught, unknown = (asked.untaught(), asked.unknown_words()) if asked else ([], [])
-        return {"predictions": answers, "untaught": untaught, "unknown_words": unknown, "notice": NOTICE}
+        facts = {"untaught": [], "unknown_words": [], "prompt_notes": []}
+        if asked:
+            facts = {"untaught": asked.untaught(), "unknown_words": asked.unknown_words()}
+            facts["prompt_notes"] = asked.text_notes()
+        return {"predictions": answers, **facts, "notice": NOTICE}
 
     def explain(self, workspace: Workspace, name: str, kind: str) -> tuple[dict, str]:
         """The maps of the first image, before and after teaching, as numbers, and the last of them as a picture."""
@@ -275,6 +281,7 @@ def _run_facts(workspace: Workspace, run: RunView, now: Shown) -> dict:
         facts |= {"classes": taught.classes, "taught": taught.support_counts, "stopped": now.stopped}
         facts["held_out"] = results if results.get("n") else None
         facts["left_out"] = [_unnamed(*problem)[1] for problem in workspace.support.problems]
+        facts["notes"] = _notes(workspace)
     return facts
 
 
@@ -285,6 +292,15 @@ def _number(name: str, number: int) -> str:
 
 def _unnamed(name: str, reason: str) -> tuple[str, str]:
     """A problem without the name of a file within a zip. Class names are the caller's own words and stay."""
+    if f": {name}" in reason:  # a sentence about several files, which ends with their names
+        return "some files", reason.split(f": {name}")[0] + "."
     if NUMBERED.fullmatch(name) or not reason.startswith(name):
         return name, reason
-    return "a file", f"A file{reason.removeprefix(name)}"
+    return "a file", f"A file{TABLE.sub(' the table', reason.removeprefix(name))}"
+
+
+def _notes(workspace: Workspace) -> list[str]:
+    """How the labelled images were understood, without the names of files."""
+    parts = [part for part in (workspace.support.data, workspace.support.held_out) if part is not None]
+    said = dict.fromkeys(note for part in parts for note in part.said())
+    return [(text := TABLE.sub(" the table", note).strip())[:1].upper() + text[1:] for note in said]

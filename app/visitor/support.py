@@ -48,6 +48,7 @@ class Part(BaseModel):
     name: Name = UNNAMED
     synthetic: bool | None = None  # sets of earlier versions tell by their name alone
     prompts: dict[str, Any] | None = None  # as the editor left them, unchecked
+    notes: Any = None  # by digest, what decoding noted of an image; what is no such list is ignored
 
     @model_validator(mode="after")
     def _agrees(self) -> Part:
@@ -210,7 +211,7 @@ class Support:
                 kept.append(place)
             except NearlError as error:
                 problems.append(Problem(record.name, str(error)))
-        return replace(part.subset(kept), records=records, problems=problems)
+        return replace(part.subset(kept), records=records, problems=problems, notes=part.notes)
 
     def _encode(self, data: LabelledSet, test: LabelledSet | None) -> dict[Path, bytes]:
         """The files that the sets need and that are not in the folder yet: pictures and, last, set.json."""
@@ -259,13 +260,18 @@ def _part_read(part: Part) -> LabelledSet:
         name = f"image {place + 1}"
         sound = isinstance(label, int) and 0 <= label < len(part.classes)
         if sound and isinstance(digest, str) and DIGEST.fullmatch(digest):
-            records.append(ImageRecord(name, NO_PIXELS, digest))
+            records.append(ImageRecord(name, NO_PIXELS, digest, _notes(part.notes, digest)))
             labels.append(int(label))
             kept.append(place)
         else:
             problems.append(Problem(name, f"What was noted of {name} is damaged, so it was left out; bring it again."))
     groups = [part.groups[i] for i in kept] if part.groups else None
     return LabelledSet(part.classes, records, labels, problems, part.name, part.prompts, groups, bool(part.synthetic))
+
+
+def _notes(content: Any, digest: str) -> tuple[str, ...]:
+    found = content.get(digest) if isinstance(content, dict) else None
+    return tuple(note[:300] for note in found[:20] if isinstance(note, str)) if isinstance(found, list) else ()
 
 
 def _part(data: LabelledSet) -> Part:
@@ -279,4 +285,5 @@ def _part(data: LabelledSet) -> Part:
         name=data.name if data.synthetic else UNNAMED,
         synthetic=data.synthetic,
         prompts=data.prompts,
+        notes={record.digest: list(record.notes) for record in data.records if record.notes},
     )
