@@ -143,7 +143,7 @@ def set_of(args: argparse.Namespace) -> tuple[LabelledSet, LabelledSet | None]:
     try:
         train, test = resolve_splits(args.data, columns=asked if asked != Columns() else None)
     except ColumnsError as error:
-        raise NearlError(f"{error} (--file-column, --label-column)") from None
+        raise NearlError(f"{error} Options: --file-column and --label-column.") from None
     facts = set_facts(train, test)
     say([*facts["left_out"], *facts["notes"]])
     return train, test

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -84,18 +86,73 @@ def test_components_list_what_a_handler_may_change():
     assert bump() != bump()
 
 
-def test_no_event_lists_components_of_another_tab(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The page, with a model that cannot be loaded."""
+    folder = tmp_path_factory.mktemp("built")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.engine.FALLBACK", "neither-this-one")
+        patch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
+        yield build_app(Settings("no-such-model", "cpu", workspaces=str(folder / "root")))
+
+
+def private(page: gr.Blocks) -> list:
+    return [event for event in page.fns.values() if event.fn and event.api_visibility == "private"]
+
+
+def answers(handler, given: list) -> list:
+    """All that a handler answers."""
+
+    async def of(generator) -> list:
+        return [answer async for answer in generator]
+
+    answer = handler(*given)
+    if inspect.isasyncgen(answer):
+        return asyncio.run(of(answer))
+    return list(answer) if inspect.isgenerator(answer) else [answer]
+
+
+def test_every_handler_of_the_page_turns_an_exception_into_a_sentence(built, monkeypatch, caplog):
+    def broken(handler, *given, **named):
+        raise RuntimeError(SECRET)
+
+    monkeypatch.setattr("app.events.call", broken)
+    caplog.set_level("ERROR")
+    for event in private(built):
+        caplog.clear()
+        *_, last = answers(event.fn, [None] * len(event.inputs))
+        assert "RuntimeError" in caplog.text, event.name
+        if event.outputs:
+            said = [part for part, update in last.items() if "Something went wrong" in str(update)]
+            assert len(said) == 1 and isinstance(said[0], gr.HTML) and set(last) <= set(event.outputs), event.name
+
+
+def test_a_handler_that_fails_says_so_even_where_nothing_can_be_drawn(caplog):
+    def broken(*given):
+        raise RuntimeError(SECRET)
+
+    @guarded("message", broken)
+    def refused():
+        raise NearlError("It is refused.")
+
+    @guarded("message", lambda: {"message": "something else", "part": 1})
+    def also_refused():
+        raise NearlError("It is refused.")
+
+    caplog.set_level("ERROR")
+    assert list(refused()) == ["message"] and "It is refused." in refused()["message"] and "RuntimeError" in caplog.text
+    assert "It is refused." in also_refused()["message"]
+
+
+def test_no_event_lists_components_of_another_tab(built):
     """A press in one tab tells the others through `Context.changed`; each of them redraws what is its own."""
-    monkeypatch.setattr("app.engine.FALLBACK", "neither-this-one")
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-    page = build_app(Settings("no-such-model", "cpu", workspaces=str(tmp_path / "root")))
 
     def tab_of(block) -> str | None:
         while block is not None and not isinstance(block, gr.Tab):
             block = block.parent
         return block and block.label
 
-    events = [f for f in page.fns.values() if f.fn and f.outputs and f.api_visibility == "private"]
+    events = [event for event in private(built) if event.outputs]
     assert len(events) > 30
     for event in events:
         assert len({tab_of(block) for block in event.outputs} - {None}) <= 1, event.name

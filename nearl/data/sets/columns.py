@@ -17,7 +17,7 @@ FILES = (
 LABELS = (
     "label", "labels", "class", "classname", "classlabel", "category", "dx", "diagnosis", "finding", "findings",
     "findinglabels", "findinglabel", "disease", "pathology", "condition", "benignmalignant", "tumortype", "target",
-    "outcome", "grade", "level", "severity", "y",
+    "outcome", "grade", "level", "severity",
 )  # fmt: skip
 PATIENTS = (
     "patient", "patientid", "patientnumber", "patientname", "subject", "subjectid", "participant", "participantid",

@@ -9,7 +9,7 @@ rest is used.
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -69,9 +69,15 @@ class LabelledSet:
 
     def image_notes(self) -> list[str]:
         """What decoding noted, and of how many images; without the names of files."""
-        counts = Counter(note for record in self.records for note in dict.fromkeys(record.notes) if note != SYNTHETIC)
+        kinds: dict[str, list[str]] = {}  # by the note without its numbers, which differ from image to image
+        for record in self.records:
+            for note in dict.fromkeys(record.notes):
+                if note != SYNTHETIC:
+                    kinds.setdefault(re.sub(r"\d[\d.,]*\d|\d", "#", note), []).append(note)
         whose = lambda n: "1 image" if n == 1 else "All images" if n == len(self) else f"{n} images"  # noqa: E731
-        return [f"{whose(count)}: {note}" for note, count in counts.most_common()]
+        differ = lambda notes: " (The numbers differ.)" if len(set(notes)) > 1 else ""  # noqa: E731
+        found = sorted(kinds.values(), key=len, reverse=True)
+        return [f"{whose(len(notes))}: {notes[0]}{differ(notes)}" for notes in found]
 
 
 def resolve_splits(
