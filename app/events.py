@@ -20,6 +20,8 @@ import gradio as gr
 from gradio.data_classes import FileData
 
 from app.html import views
+from app.visitor.disk import DISK_FULL, is_full
+from app.visitor.guard import FAULT
 from nearl.errors import NearlError
 
 log = logging.getLogger("nearl.app")
@@ -35,9 +37,11 @@ def sentence(error: Exception) -> str:
     """What the visitor is told: a NearlError's own words, else one sentence, with the details in the server's log."""
     if isinstance(error, NearlError):
         return str(error)
+    if is_full(error):
+        return DISK_FULL
     where = "".join(traceback.format_tb(error.__traceback__))  # without its message, which may hold a file's name
     log.error("unexpected %s\nTraceback:\n%s", type(error).__name__, where)
-    return "Something went wrong on the server; the details are in its log."
+    return FAULT
 
 
 def error_html(error: Exception) -> str:

@@ -21,7 +21,7 @@ from app.context import PAGE, QUIET, Context, asset_text, load_ready_prompts, wh
 from app.door import middleware as door
 from app.door.rules import Rules, names_an_address
 from app.engine import ZERO_GPU, Engine
-from app.events import guarded, unseen
+from app.events import guarded, sentence, unseen
 from app.explain import tab as explain
 from app.html import views
 from app.learn import tab as learn
@@ -29,7 +29,7 @@ from app.predict import tab as predict
 from app.teach import tab as teach
 from app.theme import build_theme
 from app.visitor import guard
-from app.visitor.disk import Root, default_root, remove_old_uploads
+from app.visitor.disk import Root, default_root, is_full, remove_old_uploads
 from app.visitor.pages import PATIENCE, Pages
 from app.visitor.registry import Registry
 from app.work import lanes
@@ -45,6 +45,8 @@ CACHE_SECONDS = (600, 3600)  # look every ten minutes for uploaded files older t
 # Where the browser keeps nothing, a reload begins with an empty workspace.
 RECALL = "() => { try { return [localStorage.getItem('nearl-workspace')]; } catch { return [null]; } }"
 REMEMBER = "(key) => { try { localStorage.setItem('nearl-workspace', key); } catch {} return []; }"
+
+UNFIT = "What was sent does not fit, or its files are gone; bring the files again, or reload the page."
 
 NO_REFERRER = '<meta name="referrer" content="no-referrer">'
 WORDS = {"common": {"upload": "Add files"}}  # the name of a button that Gradio leaves without one
@@ -82,6 +84,15 @@ class Page(gr.Blocks):
         self.open_pages: Pages | None = None
         super().__init__(*given, **options)
 
+    async def process_api(self, *given, **named):
+        """What goes wrong outside a handler, such as an input that is not one, is told in a sentence too."""
+        try:
+            return await super().process_api(*given, **named)
+        except gr.Error:
+            raise
+        except Exception as error:
+            raise gr.Error(sentence(error), print_exception=False) from None
+
     async def call_function(self, block_fn, processed_input, iterator=None, requests=None, *more, **named):
         call = super().call_function
         if block_fn.api_visibility == "private" and block_fn.queue:
@@ -103,7 +114,13 @@ class Page(gr.Blocks):
     async def preprocess_data(self, block_fn, inputs, *more, **named):
         if names_an_address(inputs):  # Gradio would fetch it, for inputs of any kind
             raise gr.Error("Only uploaded files are read, no addresses; upload the file itself.", print_exception=False)
-        return await super().preprocess_data(block_fn, inputs, *more, **named)
+        try:
+            return await super().preprocess_data(block_fn, inputs, *more, **named)
+        except gr.Error:
+            raise
+        except Exception as error:
+            log.warning("inputs that do not fit: %s", type(error).__name__)
+            raise gr.Error(sentence(error) if is_full(error) else UNFIT, print_exception=False) from None
 
     def create_limiter(self):
         self.limiter = anyio.CapacityLimiter(lanes.THREADS)  # `max_threads` counts those that wait, too
@@ -159,7 +176,11 @@ def build_app(settings: Settings) -> gr.Blocks:
 
 
 def _root(settings: Settings) -> Root:
-    """The folder for workspaces and for Gradio's uploads; a temporary one where the usual one is in use."""
+    """The folder for workspaces and for Gradio's uploads; a temporary one where the usual one is in use.
+
+    From then on every file that this process and its workers write is for the server's user alone.
+    """
+    os.umask(0o077)
     try:
         root = Root(settings.workspaces or default_root())
     except NearlError as error:

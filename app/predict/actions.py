@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from app.engine import Engine
 from app.html import views
-from app.visitor.limits import EACH_MEMORY
+from app.visitor import limits
 from app.visitor.maps import MapKey
+from app.visitor.viewing import memory_of
 from app.visitor.workspace import Workspace
 from nearl.data.images import decode_many
 from nearl.data.sandbox.request import asked_by
@@ -43,8 +44,10 @@ def bring(workspace: Workspace, paths: Sequence[str | Path | tuple[str, Path]], 
     """
     if len(paths) > MAX_FILES:
         raise NearlError(f"These are {len(paths)} files; bring at most {MAX_FILES} at a time.")
-    with asked_by(workspace.id or "", memory=EACH_MEMORY):
+    others = workspace.viewed - workspace.viewing.memory  # of other pages of the visitor
+    with asked_by(workspace.id or "", memory=limits.EACH_MEMORY - others):
         records, problems = decode_many(paths, max_side=VIEW_PIXELS, images=MAX_IMAGES)
+    workspace.check_memory(sum(map(memory_of, records)) - workspace.viewing.memory)  # instead of those there now
     workspace.viewing.bring(records, problems, synthetic)
 
 

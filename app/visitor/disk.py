@@ -10,6 +10,7 @@ that it makes itself. A folder with somebody else's files is refused.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -129,6 +130,18 @@ class Root:
     def folder(self, key: str) -> Path:
         """The folder that belongs to a workspace's id; it need not exist."""
         return self.workspaces / folder_name(key)
+
+
+DISK_FULL = "The server's disk is full, so nothing was kept; try again later, or tell whoever runs it."
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an exception, or what caused it, is that the disk has no room."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def folder_name(key: str) -> str:

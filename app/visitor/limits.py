@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from nearl.errors import NearlError
-
 if TYPE_CHECKING:
     from app.visitor.workspace import Workspace
 
@@ -17,6 +15,7 @@ ALL_MEMORY = 3 * 2**30  # bytes of decoded images of all visitors
 SMALL = 32 * 2**20  # a visitor with no more than so many bytes
 SMALL_MEMORY = 2**30  # has so many bytes beyond ALL_MEMORY to share with others like that
 ALL_DISK = 32 * 2**30  # bytes of all workspaces
+MIN_FREE = 2**30  # bytes to leave on the disk
 PUT_AWAY = "Your images were put away because others needed the memory while you did not use them; bring them again."
 FULL_MEMORY = "The images of other visitors take up all memory for images; try again in a few minutes."
 FULL_DISK = "The work of all visitors takes up all the disk space that there is for it; try again in a few hours."
@@ -46,12 +45,3 @@ class Alone:
 
     def disk_room(self, workspace: Workspace, used: int, more: int) -> None:
         pass
-
-
-def check_memory(size: int) -> None:
-    """Raises NearlError if one visitor's decoded images would be too many bytes."""
-    if size > EACH_MEMORY:
-        raise NearlError(
-            f"These images take up more than the {EACH_MEMORY >> 20} MB of memory that a visitor may use for decoded "
-            "images; bring fewer at a time, or smaller scans."
-        )

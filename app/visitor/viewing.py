@@ -37,17 +37,16 @@ class Viewing:
         self._volume: tuple[tuple, VolumeReading] | None = None
         self._prompts: PromptSet | None = None
         self._returning = False
-        self.arriving = 0  # bytes of images that are being decoded
 
     @property
     def memory(self) -> int:
         """Bytes of decoded images."""
-        return sum(map(memory_of, list(self.records))) + self.arriving
+        return sum(map(memory_of, list(self.records)))
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing that only memory holds."""
-        return not (self.records or self.problems or self.arriving or self.classifier)
+        return not (self.records or self.problems or self.classifier)
 
     @property
     def missing(self) -> str:

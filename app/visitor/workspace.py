@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.visitor import uploads
 from app.visitor.disk import folder_bytes, make_folder
-from app.visitor.limits import Alone, House
+from app.visitor.limits import MIN_FREE, Alone, House
 from app.visitor.maps import Maps
 from app.visitor.runs import Runs
 from app.visitor.shelf import Shelf
@@ -32,7 +32,6 @@ IDLE_SECONDS = 3600.0  # in memory
 GRACE_SECONDS = 600.0  # in memory after the page was closed; a reload may come back within it
 MAX_BYTES = 2**30  # of one workspace on disk
 MAX_PAGES = 64  # of one visitor, open at once
-MIN_FREE = 2**30  # bytes to leave on the disk
 
 
 class OnePage:
@@ -104,9 +103,8 @@ class Workspace:
     @property
     def viewed(self) -> int:
         """Bytes of decoded images to look at; those that several pages show count once."""
-        viewings = self._viewings()
-        records = {id(record): record for viewing in viewings for record in list(viewing.records)}
-        return sum(map(memory_of, records.values())) + sum(viewing.arriving for viewing in viewings)
+        records = {id(record): record for viewing in self._viewings() for record in list(viewing.records)}
+        return sum(map(memory_of, records.values()))
 
     @property
     def busy(self) -> bool:
@@ -131,7 +129,7 @@ class Workspace:
         self._house.disk_room(self, used, more)
         make_folder(self.path.parent)  # somebody may have removed it
         if shutil.disk_usage(self.path.parent).free < more + MIN_FREE:
-            raise NearlError("The server's disk is nearly full; try again tomorrow, or tell whoever runs it.")
+            raise NearlError(uploads.NO_SPACE)
 
     def check_memory(self, more: int, refuse: bool = True) -> None:
         """Make room for so many bytes of decoded images. Raises NearlError if all visitors' images would be too many;

@@ -161,6 +161,10 @@ def test_two_visitors_at_once_and_with_each_others_identifiers(server, kept, tas
         answer = raw(server.url, "use_adapter", [None, handed], two.tab)
         assert not answer["success"] or "error" in answer["output"]["data"][-1]
 
+    # no call has left a file behind, and what is kept is for the server alone
+    assert not [path for path in (kept / "uploads").rglob("*") if path.is_file() and path.name != "nearl-adapter.zip"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in kept.rglob("*")} == {0o600, 0o700}
+
     # nothing of one in what two was told, and no id in the log
     told = json.dumps(two.heard)
     for hidden in (one.key, two.key, folder_name(one.key), mine["id"]):

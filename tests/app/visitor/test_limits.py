@@ -155,6 +155,29 @@ def test_where_memory_is_short_strangers_labelled_images_go_to_disk_and_idle_vis
         reading.read(None, one, {})
 
 
+def test_a_visitors_images_have_a_limit_each_and_in_all_and_those_that_are_there_stay_where_others_are_refused(
+    registry, tmp_path, monkeypatch
+):
+    mine, files = registry.get(None), []
+    for seed in range(3):
+        files.append(tmp_path / f"{seed}.png")
+        phantom_set("smear", 1, seed=seed, size=64).records[0].image().save(files[-1])
+    reading.bring(mine, files[:1])
+    monkeypatch.setattr(limits, "EACH_MEMORY", 2 * mine.memory)
+    reading.bring(mine, files)
+    assert [record.name for record in mine.viewing.records] == ["0.png", "1.png"]
+    assert [problem.name for problem in mine.viewing.problems] == ["2.png"]
+    reading.bring(mine, files[:1])
+    monkeypatch.setattr(limits, "ALL_MEMORY", 2 * mine.memory)
+    monkeypatch.setattr(limits, "SMALL", 0)
+    other = registry.get(None)
+    reading.bring(other, files[:1])
+    reading.bring(other, files[1:2])  # in the place of the first
+    with pytest.raises(NearlError, match="other visitors"):
+        reading.bring(other, files[:2])
+    assert [record.name for record in other.viewing.records] == ["1.png"]
+
+
 def test_whoever_has_small_images_is_not_refused_because_others_have_large_ones(registry, monkeypatch):
     monkeypatch.setattr(limits, "ALL_MEMORY", SCAN)
     monkeypatch.setattr(limits, "SMALL", SCAN // 4)
