@@ -17,6 +17,7 @@ import contextlib
 import io
 import math
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -233,12 +234,12 @@ def rounds(server: Server, options: argparse.Namespace, images: list[Path], task
     alone = Seen()
     visit(server, "alone", dict(enumerate(images)), task, alone)
     reference = dict(alone.answers)
-    print(f"alone: longest reading {max(alone.waits, default=0):.1f} s, errors {len(alone.errors)}")
+    print(f"alone: longest reading {max(alone.waits, default=0):.1f} s, errors {len(alone.errors)}", flush=True)
     time.sleep(QUIET_SECONDS)
     start = server.memory()
     without = everybody(server, options.visitors, images, task)
     longest = max(without.waits, default=0)
-    print(f"{options.visitors} visitors: longest reading {longest:.1f} s, errors {len(without.errors)}")
+    print(f"{options.visitors} visitors: longest reading {longest:.1f} s, errors {len(without.errors)}", flush=True)
     gif, archive = slow_gif(server.folder / "slow.gif"), many_images(server.folder / "many.zip")
     found = [without]
     for number in range(1, options.rounds + 1):
@@ -277,6 +278,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--backbone", default="embedded")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server ends too
     with tempfile.TemporaryDirectory(prefix="visitors-") as name:
         folder = Path(name)
         made = write_phantom_folder(folder / "head", "head_mri", train=6, test=2, size=64)

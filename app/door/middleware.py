@@ -18,6 +18,7 @@ from nearl import NOTICE
 
 TITLE = "NEARL-CLIP"
 MAX_BODY = 4 * 2**20  # bytes of a request that is no upload; a prompt set of the largest size is a third of it
+UPLOAD = "/gradio_api/upload"
 OPEN = ("/login", "/logout", "/gradio_api/startup-events")  # without a login; Gradio asks for the last one itself
 UNSHARED = "Requests from pages of other sites are not answered."
 CROWDED = "Too many attempts to sign in; wait a minute, then try again."
@@ -41,7 +42,7 @@ class Door:
         refused = self._refused(scope, path, headers)
         if refused is None and path.rstrip("/") == "/login" and scope["method"] == "POST":
             refused, send = self._throttled(scope, send)
-        if refused is None and not path.rstrip("/").endswith("/upload"):  # `app.visitor` counts those
+        if refused is None and path != UPLOAD:  # `app.visitor` counts those
             refused, receive = await _limited(headers, receive)
         await (refused or self.app)(scope, receive, send)
 

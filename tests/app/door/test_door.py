@@ -138,8 +138,9 @@ def test_large_requests_are_refused_whether_they_say_so_or_not():
         for start in range(0, len(large), 2**18):
             yield large[start : start + 2**18]
 
-    for content in (large, pieces()):
-        answer = ask(app, "POST", "/gradio_api/run/echo", content=content, headers={"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
+    for name, content in (("echo", large), ("echo", pieces()), ("upload", large)):
+        answer = ask(app, "POST", f"/gradio_api/run/{name}", content=content, headers=headers)
         assert answer.status_code == 413 and "too large" in answer.text
     half = [{"half": "x" * (door.MAX_BODY // 2)}]
     assert ask(app, "POST", "/gradio_api/run/echo", json={"data": half}).json()["data"] == half
