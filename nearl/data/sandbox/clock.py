@@ -13,7 +13,7 @@ except ImportError:  # Windows, where only the app's limit of wall-clock time ho
 else:
     AVAILABLE = True
 
-BYTES_PER_SECOND = 4_000_000  # a film may take longer: as long as its frames come at this rate (our choice)
+BYTES_PER_SECOND = 3_000_000  # a film may take longer: as long as its frames come at this rate (our choice)
 
 
 class Clock:

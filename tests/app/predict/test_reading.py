@@ -17,6 +17,7 @@ from nearl.errors import NearlError
 from nearl.explain import MapRequest
 from nearl.prompts import default_prompts
 from tests.support.app_work import taught
+from tests.support.hostile import packed
 
 
 def test_read_before_and_after_teaching(engine, workspace, images):
@@ -60,6 +61,16 @@ def test_one_bad_file_does_not_cost_the_others(workspace, images, tmp_path):
     reading.bring(workspace, [bad, images[0]])
     assert [r.name for r in workspace.viewing.records] == [images[0].name]
     assert [p.name for p in workspace.viewing.problems] == ["notes.png"]
+
+
+def test_images_are_counted_before_any_is_decoded(workspace, images, tmp_path):
+    """The images are cut short: whoever decodes them finds that none can be read."""
+    reading.bring(workspace, images[:2])
+    entry = images[0].read_bytes()[:200]
+    (tmp_path / "many.zip").write_bytes(packed({f"{i}.png": entry for i in range(reading.MAX_IMAGES + 1)}))
+    with pytest.raises(NearlError, match=f"{reading.MAX_IMAGES + 1} images"):
+        reading.bring(workspace, [tmp_path / "many.zip"])
+    assert len(workspace.viewing.records) == 2
 
 
 def test_reading_needs_an_image_and_a_class(engine, workspace, images):

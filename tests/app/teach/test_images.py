@@ -12,6 +12,7 @@ from app.visitor.registry import Registry
 from nearl.data.phantoms.kinds import phantom_set
 from nearl.errors import NearlError
 from nearl.prompts import default_prompts
+from tests.support.hostile import packed
 
 
 def test_what_cannot_be_taught_is_refused_before_it_is_queued(engine, workspace):
@@ -55,6 +56,17 @@ def test_images_are_brought_class_by_class_and_tidied(workspace, images, tmp_pat
     assert workspace.support.data is None
     with pytest.raises(NearlError, match="no images yet"):
         gathering.drop_class(workspace, "all")
+
+
+def test_images_are_counted_before_any_is_decoded(workspace, images, tmp_path):
+    """The images are cut short: whoever decodes them finds that none can be read."""
+    entry = images[0].read_bytes()[:200]
+    files = {f"{label}/{i}.png": entry for label in ("a", "b") for i in range(gathering.MAX_IMAGES // 2 + 1)}
+    (tmp_path / "many.zip").write_bytes(packed(files))
+    for label in ("", "all"):
+        with pytest.raises(NearlError, match=f"{len(files)} images"):
+            gathering.bring(workspace, [tmp_path / "many.zip"], label)
+    assert workspace.support.data is None
 
 
 def test_the_set_is_found_again_by_a_later_server_without_its_names(tmp_path, images):

@@ -120,3 +120,27 @@ def test_damaged_files_are_read_or_refused(seeds):
     assert read > INPUTS // 20 and refused > INPUTS // 4  # the changes neither spare nor break everything
     assert box.peak < MEMORY and died <= INPUTS // 100
     print(f"{INPUTS} inputs: {read} read, {refused} refused, {died} killed a worker; peak {box.peak / 1e6:.0f} MB")
+
+
+@pytest.mark.timeout(120)
+def test_sound_files_are_read_among_damaged_ones(seeds):
+    """Many files at a time, loose and in a zip, in turns of one file each: every sound one is there once, in order."""
+    box, rng = Sandbox(memory=MEMORY, seconds=SECONDS, turn=0.0), np.random.default_rng(20260102)
+    kinds = [kind for kind in seeds if kind not in ("zip", "dicom", "implicit", "deflated", "enhanced")]  # not a series
+    try:
+        for _ in range(INPUTS // 260):
+            sound = {f"{i}.sound": seeds[kind] for i, kind in enumerate(rng.choice(kinds, 6))}
+            damaged = {f"{i}.bin": mutated(seeds[kind], rng) for i, kind in enumerate(rng.choice(kinds, 10))}
+            names = list(rng.permutation([*sound, *damaged]))
+            files = {name: (sound | damaged)[name] for name in names}
+            buffer = io.BytesIO()
+            with zipfile.ZipFile(buffer, "w") as archive:
+                for name, data in files.items():
+                    archive.writestr(name, data)
+            for sources, order in ((list(files.items()), names), ([("all.zip", buffer.getvalue())], sorted(names))):
+                records, problems = box.read(sources)
+                found = [record.name for _, record in records if record.name.endswith("sound")]
+                assert found == [name for name in order if name in sound]
+                assert len(records) + len(problems) >= len(files)
+    finally:
+        box.close()
