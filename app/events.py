@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import anyio.to_thread
 import gradio as gr
-from gradio.data_classes import FileData
 
 from app.html import views
 from app.visitor.disk import DISK_FULL, is_full
@@ -225,13 +224,3 @@ class Components:
             else:
                 found += value.values() if isinstance(value, dict) else [value]
         return found
-
-
-def named_download(label: str, **more: Any) -> gr.DownloadButton:
-    """A download button whose value is (path, name): the file, and what the browser calls it; None for no file.
-
-    So the name may be that of a visitor's image, which is never written to disk.
-    """
-    button = gr.DownloadButton(label, **more)
-    button.postprocess = lambda value: value and FileData(path=value[0], orig_name=value[1])  # type: ignore
-    return button

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.engine import Engine
 from app.examples import KIND_NAMES
 from app.html.views import plural
 from app.teach.images import actions as gathering
-from app.teach.run.actions import numbered
+from app.teach.run.actions import digests, numbered
 from app.teach.shelf import actions as adapting
 from app.visitor.workspace import Workspace
 from app.work.run import COMPARE, RunView, check_idle
 from nearl.errors import NearlError
+from nearl.report.words import points
 
 if TYPE_CHECKING:
     from nearl.data.sets.labelled import LabelledSet
@@ -129,10 +132,37 @@ def images(about: Job) -> str:
     )
 
 
-def start(engine: Engine, workspace: Workspace, choice: Choice) -> RunView:
-    """Queue a comparison. NearlError with one sentence where it cannot be done."""
-    known = [name for names in groups().values() for name in names]
-    methods = [name for name in known if name in choice.methods]
+def start(engine: Engine, workspace: Workspace, choice: Choice, question: bool = False) -> RunView:
+    """Queue a comparison: a new one, or more methods of the one on show, whose results stay in the table.
+
+    Methods are added where the one on show is of the same images and settings and a `question` is asked, or all its
+    methods are chosen again and more. NearlError with one sentence where it cannot be done, and for a question that is
+    answered already.
+    """
+    methods, earlier = _checked(choice), extended(workspace, choice)
+    check_idle(workspace, COMPARE)
+    there = set() if earlier is None else set(_finished(earlier))
+    if question and there.issuperset(methods):
+        raise NearlError("The comparison below answers this already; ask with other images or settings.")
+    data, test, split = sets(workspace, choice.source)
+    prompt_set, backbone = gathering.prompts_for(data), engine.backbone()
+    from nearl.runs import make_job
+
+    images, held = numbered(data, "image"), numbered(test, "test image")
+    how = {"seeds": list(range(choice.seeds)), "shots": choice.shots, "preset": choice.preset, "compared": True}
+    with engine.device_lock:
+        job = make_job(backbone, images, held, prompt_set, split, methods=methods, **how)
+    if earlier is not None and (question or there < set(methods)) and _same(earlier, job):
+        job.methods = [name for names in groups().values() for name in names if name in there.union(methods)]
+    else:
+        earlier = None
+    about = {"source": choice.source, "data": digests(data), "test": digests(test)}
+    return engine.queue.start(workspace, COMPARE, job, instead=earlier, **about)
+
+
+def _checked(choice: Choice) -> list[str]:
+    """The methods of a choice in the order of the table. NearlError for a choice that cannot be compared."""
+    methods = [name for names in groups().values() for name in names if name in choice.methods]
     if not methods:
         raise NearlError("No method is ticked; tick at least one.")
     if len(methods) * choice.seeds > MOST_RUNS:
@@ -141,22 +171,143 @@ def start(engine: Engine, workspace: Workspace, choice: Choice) -> RunView:
         )
     if choice.seeds < 1 or choice.shots < 0:
         raise NearlError("Comparing needs at least one draw, and one image of each class or more.")
-    check_idle(workspace, COMPARE)
-    data, test, split = sets(workspace, choice.source)
-    prompt_set, backbone = gathering.prompts_for(data), engine.backbone()
-    from nearl.runs import make_job
+    return methods
 
-    images, held = numbered(data, "image"), numbered(test, "test image")
-    seeds = list(range(choice.seeds))
-    how = {"methods": methods, "seeds": seeds, "shots": choice.shots, "preset": choice.preset, "compared": True}
-    with engine.device_lock:
-        job = make_job(backbone, images, held, prompt_set, split, **how)
-    return engine.queue.start(workspace, COMPARE, job)
+
+def extended(workspace: Workspace, choice: Choice) -> RunView | None:
+    """The comparison on show, where it is of the same images and settings as a choice, so that methods can be added."""
+    view = current(workspace)
+    if view is None or not view.finished or not view.notes.source or not _finished(view):
+        return None
+    about, support = view.folder.about, workspace.support
+    same = (view.notes.source, about.shots, len(about.seeds), about.preset) == (
+        choice.source, choice.shots, choice.seeds, choice.preset,
+    )  # fmt: skip
+    if choice.source == OWN:
+        same &= (view.notes.data, view.notes.test) == (digests(support.data), digests(support.held_out))
+    return view if same else None
+
+
+def _finished(view: RunView) -> list[str]:
+    """The methods of which it has all results."""
+    todo = {name for name, _ in view.folder.todo()} | {row["method"] for row in view.folder.rows if "error" in row}
+    return [name for name in view.folder.about.methods if name not in todo]
+
+
+def _same(view: RunView, job: Job) -> bool:
+    """Whether two jobs are of the same model, images, prompts and settings."""
+    theirs, ours = view.folder.about.to_plain(), job.to_plain()
+    return all(theirs[key] == ours[key] for key in ours if key not in ("methods", "decode_seconds"))
+
+
+def cost(workspace: Workspace, choice: Choice) -> str:
+    """What a question about NEARL takes with this choice, in a sentence."""
+    earlier = extended(workspace, choice)
+    there = [] if earlier is None else _finished(earlier)
+    draws = (
+        "" if choice.seeds == 1 else f", {choice.seeds} times each" if WHOLE not in there else f", {choice.seeds} times"
+    )
+    what = "NEARL without the part in question" if WHOLE in there else "NEARL whole and without the part in question"
+    runs = choice.seeds * (1 if WHOLE in there else 2)
+    seconds = _seconds(workspace, choice)
+    time = f"about {_duration(runs * seconds)}" if seconds else "each as long as teaching with it in Teach"
+    where = "Its rows are added to the comparison below." if earlier else "It begins a new comparison."
+    return f"A question teaches {what}{draws}: {time}. {where}"
+
+
+def _seconds(workspace: Workspace, choice: Choice) -> float | None:
+    """How long NEARL took to teach here, in the latest comparison of the same length that has it."""
+    for view in RunView.kept(workspace, COMPARE):
+        try:
+            about, rows = view.folder.about, view.folder.rows
+        except NearlError:
+            continue
+        found = [row["fit_seconds"] for row in rows if row["method"].startswith(WHOLE) and "fit_seconds" in row]
+        if found and about.preset == choice.preset:
+            return max(found)
+    return None
+
+
+def _duration(seconds: float) -> str:
+    return f"{5 * max(1, round(seconds / 5))} seconds" if seconds < 90 else f"{round(seconds / 60)} minutes"
 
 
 def current(workspace: Workspace) -> RunView | None:
     """The comparison that is running, or the last one; also after a reload and after a restart of the server."""
     return RunView.latest(workspace, COMPARE)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One comparison of the history."""
+
+    title: str
+    """Its images."""
+    facts: str
+    """Methods, images of each class, draws and when."""
+    shown: bool
+    """Whether it is the one on show."""
+
+
+def history(workspace: Workspace) -> list[Kept]:
+    """The comparisons that are kept, the newest first."""
+    return [_kept(view, view is current(workspace)) for view in RunView.kept(workspace, COMPARE)]
+
+
+def _kept(view: RunView, shown: bool) -> Kept:
+    when = datetime.datetime.fromtimestamp(view.began, datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    try:
+        about, found = view.folder.about, lines(view)
+    except NearlError:
+        return Kept("Damaged", f"cannot be shown · {when}", shown)
+    shots = plural(about.shots, "image") + " of each class" if about.shots else "all images"
+    done = sum(bool(line["done"]) for line in found)
+    methods = plural(done, "method") if done == len(found) else f"{done} of {plural(len(found), 'method')}"
+    title = about.name[:1].upper() + about.name[1:]
+    return Kept(title, f"{methods} · {shots} · {plural(len(about.seeds), 'draw')} · {when}", shown)
+
+
+def show(workspace: Workspace, place: int) -> None:
+    """Put an earlier comparison on show. NearlError while one is going on, and for one that is no longer there."""
+    check_idle(workspace, COMPARE)
+    kept = RunView.kept(workspace, COMPARE)
+    if not 0 <= place < len(kept):
+        raise NearlError("This comparison is no longer kept; reload the page.")
+    workspace.runs.keep(COMPARE.name, kept[place], kept[place].key)
+
+
+EXPORTS = ("csv", "png", "json")
+
+
+def export(workspace: Workspace, kind: str) -> Path:
+    """The comparison on show as a file to download, of a kind in EXPORTS. NearlError where nothing is finished."""
+    view = current(workspace)
+    found = [] if view is None else lines(view)
+    if view is None or not any(line["done"] for line in found):
+        raise NearlError("No method is finished yet; wait until one is.")
+    from nearl.report import comparison
+
+    about, told = view.folder.about, [gain_words(*answer) for answer in answers(view)]
+    path = workspace.download(f"nearl-comparison.{kind}")
+    if kind == "png":
+        return comparison.png(found, images(about), told, path)
+    if kind == "csv":
+        path.write_text(comparison.csv(found), encoding="utf-8-sig", newline="")
+    else:
+        settings = {"backbone": Path(about.backbone["name"]).name, "shots": about.shots, "preset": about.preset}
+        settings |= {"seeds": about.seeds, "classes": about.classes}
+        path.write_text(comparison.data(found, images(about), settings, told), encoding="utf-8")
+    return path
+
+
+def gain_words(part: str, gain: Mapping) -> str:
+    """What NEARL gains by a part of it, in a sentence that says when it may be chance."""
+    value, (low, high) = gain["value"], gain["interval"]
+    interval = f"95 % interval {points(low)} to {points(high)}"
+    if value is None:
+        return f"Whether {part} helps cannot be told from so few images ({interval} points)."
+    chance = ", so this may be chance" if low <= 0 <= high else ""
+    return f"{part[:1].upper()}{part[1:]} changes what NEARL gets right by {points(value)} points ({interval}){chance}."
 
 
 def lines(view: RunView) -> list[dict]:

@@ -9,7 +9,7 @@ from app.html import render, space
 from app.html.charts import scatter
 from app.html.views import plural, quiet
 from app.teach.run.html import duration
-from nearl.report.words import points
+from nearl.report.comparison import few_words
 
 HEADS = [
     ("Method", ""),
@@ -46,6 +46,11 @@ def plan(sentence: str) -> str:
     return quiet(sentence)
 
 
+def history(kept: Sequence) -> str:
+    """The comparisons that are kept (title, facts, shown), the newest first; "" where there is no other to go to."""
+    return render("compare/history.html", kept=kept) if any(not one.shown for one in kept) else ""
+
+
 def headline(words: str) -> str:
     return render("compare/headline.html", words=words)
 
@@ -59,14 +64,14 @@ def comparison(
     lines: Sequence[Mapping],
     status: Status,
     about: str,
-    answers: Sequence[tuple[str, Mapping]] = (),
+    answers: Sequence[str] = (),
     seeds: int = 1,
     classes: Sequence[str] = (),
 ) -> str:
     """What is known so far.
 
-    `lines`: as of `nearl.runs.scores`, with the `place` of each; `about`: which images; `answers`: (a part of NEARL,
-    what NEARL gains by it).
+    `lines`: as of `nearl.runs.scores`, with the `place` of each; `about`: which images; `answers`: what NEARL gains by
+    a part of it, in sentences.
     """
     done = [line for line in lines if line["done"]]
     return render(
@@ -78,25 +83,16 @@ def comparison(
         step=status.step,
         going_on=status.going_on,
         about=about,
-        answers=[_answer(*answer) for answer in answers],
+        answers=answers,
         seeds=seeds,
         done=done,
         few=plural(done[0]["n"], "image") if any(line["few"] for line in done) else "",
+        hint=few_words,
         notes=_notes(done, status.going_on),
         chance=1 / len(classes) if classes else 0,
         scatter=scatter(done),
         spaces=space.spaces(done, classes),
     )
-
-
-def _answer(part: str, gain: Mapping) -> str:
-    """What NEARL gains by a part of it, in a sentence that says when it may be chance."""
-    value, (low, high) = gain["value"], gain["interval"]
-    interval = f"95 % interval {points(low)} to {points(high)}"
-    if value is None:
-        return f"Whether {part} helps cannot be told from so few images ({interval} points)."
-    chance = ", so this may be chance" if low <= 0 <= high else ""
-    return f"{part[:1].upper()}{part[1:]} changes what NEARL gets right by {points(value)} points ({interval}){chance}."
 
 
 def _notes(done: Sequence[Mapping], going_on: bool) -> str:

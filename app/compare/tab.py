@@ -15,7 +15,7 @@ from app.compare import actions as comparing
 from app.compare import html as compare_views
 from app.compare.actions import OWN, QUESTIONS, USUAL, WHOLE, Choice
 from app.context import DEVICE, QUIET, Context, asset_text, away, seen
-from app.events import INPUT, Components, Press, bump, guarded
+from app.events import INPUT, Act, Components, Press, bump, guarded
 from app.examples import KIND_NAMES
 from app.html import views
 from app.visitor.workspace import Workspace
@@ -25,6 +25,11 @@ from nearl.errors import NearlError
 from nearl.runs.status import CANCELLED, FAILED
 
 SHOW = "() => { document.getElementById('comparison-result').scrollIntoView({ block: 'start' }); }"
+DOWNLOAD = """() => {  // press the hidden button after a file was put into it
+  if (document.body.dataset.act !== "report") return;
+  const button = document.querySelector("#compare-slot");
+  setTimeout(() => (button.matches("button, a") ? button : button.querySelector("button, a")).click(), 100);
+}"""
 SHOTS = [("4", 4), ("8", 8), ("16", 16), ("All", 0)]
 SEEDS = [("One", 1), ("Three, for an average", 3)]
 LENGTHS = [("Quick", "quick"), ("Full recipe", "balanced")]
@@ -45,6 +50,7 @@ class CompareTab(Components):
     length: gr.Radio = field(metadata=INPUT)
     plan: gr.HTML
     questions: dict[str, gr.Button]  # by the ablation that answers it
+    cost: gr.HTML
     methods: gr.HTML
     folded: gr.Accordion
     compare: gr.Button
@@ -52,6 +58,8 @@ class CompareTab(Components):
     message: gr.HTML
     used: gr.HTML
     result: gr.HTML
+    history: gr.HTML
+    slot: gr.DownloadButton = field(metadata=INPUT)  # the hidden button that a file to download is put into
 
     @property
     def controls(self) -> list:
@@ -78,6 +86,7 @@ def _components() -> CompareTab:
     gr.HTML(views.section("Ask a question about NEARL"), js_on_load=None)
     with gr.Row(elem_classes="questions"):
         questions = {name: gr.Button(words, size="md") for name, words in QUESTIONS.items()}
+    cost = gr.HTML("", js_on_load=None, elem_id="compare-cost")
     with gr.Accordion("Or choose methods yourself", open=True, elem_classes="folded", elem_id="choose") as folded:
         methods = gr.HTML(
             None, html_template='<div class="methods-root"></div>', js_on_load=asset_text("methods.js"),
@@ -89,9 +98,12 @@ def _components() -> CompareTab:
         cancel = gr.Button("Cancel", elem_classes=away(), elem_id="compare-cancel")
     used = gr.HTML("", js_on_load=None, elem_id="compare-used")
     result = gr.HTML(compare_views.empty(), js_on_load=asset_text("act.js"), elem_id="comparison-result")
+    history = gr.HTML("", js_on_load=asset_text("act.js"), elem_id="compare-history")
+    slot = gr.DownloadButton("Download", elem_id="compare-slot", elem_classes="slot")
     return CompareTab(
-        source, shots, seeds, length, plan, questions, methods, folded, compare, cancel, message, used, result
-    )
+        source, shots, seeds, length, plan, questions, cost, methods, folded, compare, cancel, message, used, result,
+        history, slot,
+    )  # fmt: skip
 
 
 def _choice(methods: Sequence[str], values: tuple) -> Choice:
@@ -106,12 +118,22 @@ def _show(tab: CompareTab, workspace: Workspace) -> dict:
     """The comparison as it is now, and the buttons that go with it."""
     view = comparing.current(workspace)
     if view is None:
-        return {**_buttons(tab, False), tab.result: compare_views.empty()}
+        return {**_buttons(tab, False), tab.result: compare_views.empty(), tab.history: ""}
     return _shown(tab, view, view.look())
 
 
 def _shown(tab: CompareTab, view: RunView, now: Shown) -> dict:
-    return {**_buttons(tab, not now.finished), tab.result: _result(view, now)}
+    kept = comparing.history(view.workspace) if now.finished else []
+    return {
+        **_buttons(tab, not now.finished),
+        tab.result: _result(view, now),
+        tab.history: compare_views.history(kept),
+    }
+
+
+def _cost(tab: CompareTab, workspace: Workspace, values: tuple) -> dict:
+    """What a question takes with the settings as they stand."""
+    return {tab.cost: views.quiet(comparing.cost(workspace, _choice([], values)))}
 
 
 def _buttons(tab: CompareTab, busy: bool) -> dict:
@@ -164,7 +186,7 @@ def _result(view: RunView, now: Shown) -> str:
         lines,
         compare_views.Status(head, now.method if busy else "", step, busy),
         comparing.images(about),
-        comparing.answers(view),
+        [comparing.gain_words(*answer) for answer in comparing.answers(view)],
         len(about.seeds),
         about.classes,
     )
@@ -211,25 +233,24 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
         view = comparing.current(ctx.workspace(key))
         return _buttons(tab, view is not None and not view.finished)
 
-    async def begin(key: str, choice: Choice) -> AsyncIterator[dict]:
+    async def begin(key: str, methods: Sequence[str], values: tuple, question: bool) -> AsyncIterator[dict]:
         workspace = await ctx.run(lanes.LIGHT, ctx.workspace, key)
         yield {session: workspace.id, tab.message: "", tab.compare: gr.update(interactive=False)}
-        await ctx.run(lanes.DEVICE, comparing.start, ctx.engine, workspace, choice)
+        await ctx.run(lanes.DEVICE, comparing.start, ctx.engine, workspace, _choice(methods, values), question)
         yield {tab.folded: gr.update(open=False)}
         async for shown in _follow(ctx, tab, workspace):
             yield shown
+        yield await ctx.run(lanes.LIGHT, _cost, tab, workspace, values)
 
     @guarded(tab.message, again)
     async def on_compare(key: str, cards: dict | None, *values) -> AsyncIterator[dict]:
-        async for shown in begin(key, _choice((cards or {}).get("ticked", []), values)):
+        async for shown in begin(key, (cards or {}).get("ticked", []), values, False):
             yield shown
 
     def asker(ablation: str) -> Callable:
         @guarded(tab.message, again)
         async def on_question(key: str, _: dict | None, *values) -> AsyncIterator[dict]:
-            methods = [WHOLE, ablation]
-            yield {tab.methods: _methods(methods)}
-            async for shown in begin(key, _choice(methods, values)):
+            async for shown in begin(key, [WHOLE, ablation], values, True):
                 yield shown
 
         return on_question
@@ -242,8 +263,13 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
         return {tab.cancel: seen(False)}
 
     @guarded(tab.message)
-    def on_source(key: str, source: str) -> dict:
-        return {tab.plan: _plan(ctx.workspace(key), source), tab.message: ""}
+    def on_source(key: str, source: str, *values) -> dict:
+        workspace = ctx.workspace(key)
+        return {tab.plan: _plan(workspace, source), tab.message: "", **_cost(tab, workspace, (source, *values))}
+
+    @guarded(tab.message)
+    def on_settings(key: str, *values) -> dict:
+        return _cost(tab, ctx.workspace(key), values)
 
     inputs, outputs = [session, tab.methods, *tab.controls], [session, *tab.outputs]
     tab.compare.click(on_compare, inputs, outputs, **QUIET)
@@ -252,19 +278,35 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
     for button in (tab.compare, *tab.questions.values()):
         button.click(None, js=SHOW, api_visibility="private")
     tab.cancel.click(on_cancel, session, [tab.cancel, tab.message], **QUIET)
-    tab.source.input(on_source, [session, tab.source], [tab.plan, tab.message], **QUIET)
+    last = {"trigger_mode": "always_last", **QUIET}
+    tab.source.input(on_source, [session, *tab.controls], [tab.plan, tab.message, tab.cost], **last)
+    for control in (tab.shots, tab.seeds, tab.length):
+        control.input(on_settings, [session, *tab.controls], [tab.cost, tab.message], **last)
 
 
 def _wire_use(ctx: Context, tab: CompareTab) -> None:
-    @guarded(tab.used)
-    def on_use(key: str, event: gr.EventData) -> dict:
-        workspace = ctx.workspace(key)
+    """What is pressed in a result: a method to read with, a file; or an earlier comparison."""
+
+    @guarded(tab.used, lambda *given: {tab.slot: None})
+    def on_press(key: str, event: gr.EventData) -> dict:
+        workspace, pressed = ctx.workspace(key), Press.of(event)
+        if pressed.act is Act.REPORT:
+            return {tab.slot: str(comparing.export(workspace, pressed.one_of("kind", comparing.EXPORTS))), tab.used: ""}
         view = comparing.current(workspace)
-        name = Press.of(event).pick("method", view.folder.about.methods if view is not None else [])
+        name = pressed.pick("method", view.folder.about.methods if view is not None else [])
         comparing.use(ctx.engine, workspace, name)
         return {tab.used: _used(name), ctx.changed: bump()}
 
-    tab.result.click(on_use, ctx.session, [tab.used, ctx.changed], **DEVICE)
+    @guarded(tab.used)
+    def on_history(key: str, event: gr.EventData, *values) -> dict:
+        workspace = ctx.workspace(key)
+        comparing.show(workspace, Press.of(event).number("kept"))
+        return {**_show(tab, workspace), **_cost(tab, workspace, values), tab.used: ""}
+
+    event = tab.result.click(on_press, ctx.session, [tab.used, tab.slot, ctx.changed], **DEVICE)
+    event.then(None, js=DOWNLOAD, api_visibility="private")
+    inputs = [ctx.session, *tab.controls]
+    tab.history.click(on_history, inputs, tab.outputs, **QUIET).then(None, js=SHOW, api_visibility="private")
 
 
 def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
@@ -278,11 +320,12 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.eve
         cards = {tab.methods: _methods(ticked), tab.folded: gr.update(open=view is None)}
         return workspace, {**_sources(tab, workspace), **cards}
 
-    def again(key: str, source: str) -> tuple[Workspace, bool, dict]:
+    def again(key: str, source: str, *values) -> tuple[Workspace, bool, dict]:
         workspace = ctx.workspace(key)
         view = comparing.current(workspace)
         busy = view is not None and not view.finished
-        return workspace, busy, {**_sources(tab, workspace, source), **_show(tab, workspace)}
+        found = {**_sources(tab, workspace, source), **_show(tab, workspace)}
+        return workspace, busy, {**found, **_cost(tab, workspace, (source, *values))}
 
     @guarded(tab.message)
     async def on_open(key: str) -> AsyncIterator[dict]:
@@ -293,13 +336,13 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.eve
             yield shown
 
     @guarded(tab.message)
-    async def on_select(key: str, source: str) -> AsyncIterator[dict]:
+    async def on_select(key: str, *values) -> AsyncIterator[dict]:
         """What may have changed elsewhere; nothing that a visitor may be about to change in this tab."""
-        workspace, busy, shown = await ctx.run(lanes.LIGHT, again, key, source)
+        workspace, busy, shown = await ctx.run(lanes.LIGHT, again, key, *values)
         yield shown
         if busy:
             async for shown in _follow(ctx, tab, workspace):
                 yield shown
 
     opened.then(on_open, ctx.session, tab.outputs, **QUIET)
-    tab_item.select(on_select, [ctx.session, tab.source], tab.outputs, trigger_mode="once", **QUIET)
+    tab_item.select(on_select, [ctx.session, *tab.controls], tab.outputs, trigger_mode="once", **QUIET)

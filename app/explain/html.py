@@ -44,9 +44,10 @@ def progress(name: str, share: float) -> str:
     return render("explain/progress.html", words=f"Drawing {name}", share=share)
 
 
-def stage(shown: Sequence[Panel], view: str, synthetic: bool, how: dict) -> str:
+def stage(shown: Sequence[Panel], view: str, synthetic: bool, how: dict, file: str = "") -> str:
     """The images of a view with their maps, each with its colour bar in the map's own units. `how`: the look, as of
-    `nearl.explain.heat_layer`."""
+    `nearl.explain.heat_layer`; `file`: what the browser calls the view when it is downloaded, which may be after the
+    visitor's file and so is not the name of a file of ours."""
     from nearl.explain import MAPS
 
     side = THUMB_SIDE * 2 if view == IMAGES else SMALL_SIDE if len(shown) > 1 else VIEW_SIDE
@@ -63,6 +64,7 @@ def stage(shown: Sequence[Panel], view: str, synthetic: bool, how: dict) -> str:
         "explain/stage.html",
         panels=[_panel(panel, side, how) for panel in shown],
         words=", ".join(words),
+        file=file,
         name="" if view == IMAGES else record.name,
         synthetic=synthetic,
         notes=[*_cautions(shown, view), *(panel.note for panel in shown if panel.note)],

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import gradio as gr
 
 from app.context import DEVICE, MAP_CONTROLS, QUIET, SET_STRENGTH, Context, asset_text, away, seen
-from app.events import INPUT, Components, Press, guarded, named_download
+from app.events import INPUT, Components, Press, guarded
 from app.explain import actions as explaining
 from app.explain import choice as choosing
 from app.explain import drawing
@@ -99,7 +99,7 @@ def build(ctx: Context, tab_item: gr.Tab) -> ExplainTab:
             contour = gr.Radio(CONTOURS, value=0.0, label="Line around", elem_id="explain-contour")
             smooth = gr.Checkbox(label="Smooth between patches", value=True, elem_id="explain-smooth")
             with gr.Row(elem_classes="action"):
-                download = named_download("Download as an image", variant="primary", elem_id="explain-download")
+                download = gr.DownloadButton("Download as an image", variant="primary", elem_id="explain-download")
     tab = ExplainTab(
         stage, controls, side, view, when, about, method, card, layer, head, control, details, message, cancel,
         filmstrip, download, strength, colours, smooth, contour,
@@ -170,9 +170,10 @@ def _draw(ctx: Context, tab: ExplainTab, workspace: Workspace, choice: Choice, l
     shown = explaining.panels(ctx.engine, workspace, choice)
     opacity, how = _look(look)
     path = explaining.figure_of(workspace, shown, opacity, how, choice.view)
+    name = explaining.file_name(workspace, choice, shown)
     return {
-        tab.stage: map_views.stage(shown, choice.view, workspace.viewing.synthetic, how),
-        tab.download: gr.update(value=(path, explaining.file_name(workspace, choice, shown)), interactive=True),
+        tab.stage: map_views.stage(shown, choice.view, workspace.viewing.synthetic, how, name),
+        tab.download: gr.update(value=path, interactive=True),
     }
 
 

@@ -37,9 +37,14 @@ class Queue:
         self._turn = threading.Condition(threading.RLock())
         threading.Thread(target=self._work, name="teach", daemon=True).start()
 
-    def start(self, workspace: Workspace, kind: Kind, job: Job, **notes: object) -> RunView:
-        """Write a job into a new run and queue it. NearlError if the workspace's latest run of this kind is still going
-        on, too many are waiting, or there is no room for it."""
+    def start(
+        self, workspace: Workspace, kind: Kind, job: Job, instead: RunView | None = None, **notes: object
+    ) -> RunView:
+        """Write a job into a new run and queue it. `instead`: an earlier run of fewer methods, whose results it takes
+        over and which it replaces.
+
+        NearlError if the workspace's latest run of this kind is still going on, too many are waiting, or there is no
+        room for it."""
         with workspace.lock:  # so that two clicks begin one run
             check_idle(workspace, kind)
             with self._turn:
@@ -49,7 +54,12 @@ class Queue:
             view = RunView.new(workspace, kind, self)
             view.folder.create(job)
             view.note(**notes)
+            if instead is not None:
+                view.folder.take_over(instead.folder)
+                view.note(shelf=instead.notes.shelf)
             workspace.runs.keep(kind.name, view, view.key)
+        if instead is not None:
+            shutil.rmtree(instead.path, ignore_errors=True)
         _forget_old_runs(view.path, kind.kept)
         self.put(view)
         return view

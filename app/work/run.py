@@ -34,7 +34,7 @@ class Kind:
 
 
 TEACH = Kind("run", "runs", 3, True)
-COMPARE = Kind("comparison", "comparisons", 1, False)
+COMPARE = Kind("comparison", "comparisons", 8, False)
 KINDS = (TEACH, COMPARE)
 
 
@@ -45,6 +45,7 @@ class Notes(BaseModel):
 
     data: list[str] = []  # digests of the images, in the order of the job
     test: list[str] = []  # of the separate test images
+    source: str = ""  # where a comparison's images are from, as the page names it
     shelf: dict[str, str] | None = None  # by method: its adapter's id on the shelf; None until there was a look
     starts: int = 0  # since something of it was last finished
     done: int = 0  # finished methods and seeds when it was last started
@@ -113,6 +114,23 @@ class RunView:
                 view = cls(workspace, kind, key)
                 workspace.runs.keep(kind.name, view)
             return view  # type: ignore[return-value]
+
+    @classmethod
+    def kept(cls, workspace: Workspace, kind: Kind) -> list[RunView]:
+        """All runs of a kind that a workspace keeps, the newest first."""
+        latest, found = cls.latest(workspace, kind), []
+        for path in (workspace.path / kind.home).glob("*"):
+            if (path / NOTES).is_file() and (latest is None or path.name != latest.key):
+                found.append(cls(workspace, kind, path.name))
+        return sorted([latest] * (latest is not None) + found, key=lambda view: view.began, reverse=True)
+
+    @property
+    def began(self) -> float:
+        """When it was made, in seconds since 1970; 0 where that is unknown."""
+        try:
+            return (self.path / "job.json").stat().st_mtime
+        except OSError:
+            return 0.0
 
     # ---- looking
 

@@ -1,5 +1,5 @@
 // Links such as <a data-tab="Teach"> open a tab. A group of radio buttons gets its label as its name, which Gradio
-// leaves out, so that a screen reader says it.
+// leaves out, so that a screen reader says it. A downloaded map is named after image, map and class: the server keeps no names.
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[data-tab]");
   if (!link) return;
@@ -12,3 +12,8 @@ document.addEventListener("focusin", (event) => {
   const label = group?.querySelector("[data-testid=block-info]")?.textContent.trim();
   if (label) group.setAttribute("aria-label", label);
 });
+document.addEventListener("click", (event) => {
+  const link = event.target.closest?.('a[download="map.png"]');
+  const name = document.querySelector("#maps [data-file]")?.dataset.file;
+  if (link && name) link.download = name;
+}, true);

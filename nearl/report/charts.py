@@ -93,6 +93,26 @@ def pairs(figure: Figure, box: Box, lines: Sequence[tuple[str, dict, dict | None
     ax.grid(axis="x", color=TRACK, linewidth=0.6)
 
 
+def methods(figure: Figure, box: Box, lines: Sequence[tuple[str, str, dict]]) -> None:
+    """A bar 0..1 for each (title, method, figure as of `pairs`); few images make a pale bar."""
+    left, bottom, width, height = box
+    ax = axes(figure, (left + 1.9, bottom, width - 3.6, height))
+    for row, (title, method, said) in enumerate(lines):
+        _bar(ax, "before" if method == "zero-shot" else "after", said, row, 0.5)
+        if said["few"] and method != "zero-shot" and said["value"] is not None:
+            ax.patches[-1].set(alpha=0.45)
+        for text, x, shift, side in ((title, 0, -6, "right"), (said["words"], 1, 6, "left")):
+            ax.annotate(
+                text, (x, row), (shift, 0), textcoords="offset points", xycoords=("axes fraction", "data"),
+                va="center", ha=side, fontsize=7,
+            )  # fmt: skip
+    ax.set(xlim=(0, 1), ylim=(len(lines) - 0.5, -0.5), yticks=[])
+    ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "50 %", "", "100 %"], fontsize=6.5)
+    ax.spines["left"].set_visible(False)
+    ax.set_axisbelow(True)
+    ax.grid(axis="x", color=TRACK, linewidth=0.6)
+
+
 def _bar(ax: Axes, when: str, said: dict, y: float, height: float) -> None:
     look = {"facecolor": TEAL} if when == "after" else {"facecolor": "white", "edgecolor": SLATE, "linewidth": 1.1}
     if said["value"] is not None:

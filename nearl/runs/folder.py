@@ -229,6 +229,16 @@ class RunFolder:
         self._add(Finished({"method": status.method, "seed": status.seed, "error": sentence}))
         self._write(replace(status, state=WAITING if self.todo() else DONE, done=len(self.rows)))
 
+    def take_over(self, other: RunFolder) -> None:
+        """Begin with what another run has finished of the same work: its rows and adapters. What failed there is done
+        again. For a new run that nobody works on."""
+        todo = self.todo()
+        rows = [row for row in other.rows if "error" not in row and (row["method"], row["seed"]) in todo]
+        if (other.path / "adapters").is_dir():
+            shutil.copytree(other.path / "adapters", self.path / "adapters", dirs_exist_ok=True)
+        self._text("rows.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+        self._write(replace(self._saved(), done=len(rows)))
+
     def forget_images(self) -> None:
         """Delete the images of a finished run; its figures and its adapters stay."""
         self._file("job.safetensors").unlink(missing_ok=True)

@@ -92,7 +92,7 @@ def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choi
     with engine.device_lock:
         job = make_job(backbone, images, held, prompt_set, split, **choice.how())
     workspace.shelf.check_room()
-    return engine.queue.start(workspace, TEACH, job, data=_digests(data), test=_digests(test))
+    return engine.queue.start(workspace, TEACH, job, data=digests(data), test=digests(test))
 
 
 def numbered(data: LabelledSet | None, word: str) -> LabelledSet | None:
@@ -103,7 +103,8 @@ def numbered(data: LabelledSet | None, word: str) -> LabelledSet | None:
     return replace(data, records=records, problems=[], name=data.name if data.synthetic else "your images from Teach")
 
 
-def _digests(data: LabelledSet | None) -> list[str]:
+def digests(data: LabelledSet | None) -> list[str]:
+    """What tells the images of a set from all others, in its order."""
     return [record.digest for record in data.records] if data is not None else []
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from app.compare import html as compare_views
+from app.compare.actions import gain_words
 from app.compare.html import Status
 from app.html import charts
 from app.html import space as spaces
@@ -41,7 +42,8 @@ def test_names_never_become_markup():
         compare_views.cards([(HOSTILE, [card])] * 3),
         compare_views.comparison([line(title=HOSTILE), line("zero-shot", title=HOSTILE), failed],
                                  Status(""), HOSTILE,
-                                 answers=[(HOSTILE, {"value": 0.1, "interval": [-0.1, 0.2]})], classes=[HOSTILE, "b"]),
+                                 answers=[HOSTILE], classes=[HOSTILE, "b"]),
+        compare_views.history([SimpleNamespace(title=HOSTILE, facts=HOSTILE, shown=False)]),
         compare_views.going_on(0, 1, 2, HOSTILE, 3.0),
     ]  # fmt: skip
     for html in shown:
@@ -63,6 +65,18 @@ def test_too_few_images_are_words():
     assert "too few to say" in html and "4 images are too few" in html and '<svg class="scatter' not in html
 
 
+def test_a_figure_from_few_images_carries_that_caveat_wherever_it_stands():
+    """Beside a method of which too little is known, another's 83 % is no firm result either."""
+    html = page([line(value=None, few=True, n=12, auroc=None, ece=None), line("lora", 0.83, few=True, n=12)])
+    row = html[html.index('scope="row">lora') :]
+    row = row[: row.index("</tr>")]
+    assert "<strong>" not in row and "a hint only: 12 images" in row
+    bars = html[html.index("by-method") : html.index("</figure>")]
+    assert "by-method few" in bars and "only 12 images" in bars
+    firm = page([line("lora", 0.83)])
+    assert "<strong>83" in firm and "hint" not in firm
+
+
 @pytest.mark.parametrize(
     ("gain", "words"),
     [
@@ -72,7 +86,7 @@ def test_too_few_images_are_words():
     ],
 )
 def test_what_a_part_buys_is_a_sentence(gain, words):
-    assert words in page([line()], answers=[("orthogonality", gain)])
+    assert words in gain_words("orthogonality", gain)
 
 
 def test_labels_keep_off_each_other_and_inside():

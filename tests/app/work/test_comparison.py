@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
 import signal
 import threading
 from typing import ClassVar
 
 import pytest
+from PIL import Image
 
 from app.compare import actions as comparing
 from app.compare.actions import OWN, Choice
 from app.predict import actions as reading
+from nearl import NOTICE
 from nearl.data.phantoms.kinds import phantom_set
 from nearl.errors import NearlError
 from nearl.methods import names
@@ -105,7 +110,7 @@ def test_two_visitors_take_turns_and_a_winner_reads(engine, registry, monkeypatc
     comparing.use(engine, first, "zero-shot")
     assert first.shelf.adapter is None
     begin(engine, first, CHEAP).cancel()
-    assert not list((first.path / "comparisons").glob(ours.path.name))  # the latest alone is kept
+    until(lambda: comparing.current(first).finished)
     with pytest.raises(NearlError, match="not been taught yet"):
         comparing.use(engine, first, "nearl")
 
@@ -123,3 +128,49 @@ def test_a_process_that_dies_takes_one_method_with_it_and_a_deaf_one_is_ended(en
     lines = {line["method"]: line for line in comparing.lines(ours)}
     assert [name for name, line in lines.items() if line["done"]] == ["zero-shot"]
     assert "memory" in lines["nearl"]["error"]  # what the system kills for
+
+
+def test_a_question_adds_its_rows_and_earlier_comparisons_are_kept(engine, registry, monkeypatch):
+    monkeypatch.setattr("nearl.runs.process.start", lambda run: InThread(run, engine.backbone()))
+    monkeypatch.setattr("nearl.runs.process.POLL_SECONDS", 0.001)
+    workspace, ask = visitor(registry), Choice(OWN, CHEAP, 2)
+    assert "NEARL whole and without" in comparing.cost(workspace, ask) and "new" in comparing.cost(workspace, ask)
+
+    def ended(view):
+        until(lambda: view.finished)
+        return view
+
+    def titles():
+        return [(kept.facts.partition(" ·")[0], kept.shown) for kept in comparing.history(workspace)]
+
+    first = ended(comparing.start(engine, workspace, ask))
+    InThread.done.clear()
+    question = Choice(OWN, ("zero-shot", "text-probe"), 2)
+    second = ended(comparing.start(engine, workspace, question, question=True))
+    assert "added to the comparison below" in comparing.cost(workspace, ask)
+    assert [name for _, name in InThread.done] == ["text-probe"]  # the others were there already
+    assert [line["method"] for line in comparing.lines(second) if line["done"]] == [
+        "zero-shot", "linear-probe", "text-probe",
+    ]  # fmt: skip
+    assert second.folder.adapter("linear-probe").meta["method"] == "linear-probe" and not first.path.exists()
+    with pytest.raises(NearlError, match="answers this already"):
+        comparing.start(engine, workspace, question, question=True)
+
+    other = ended(comparing.start(engine, workspace, Choice(OWN, CHEAP, 1), question=True))  # other settings
+    assert titles() == [("2 methods", True), ("3 methods", False)]
+    comparing.show(workspace, 1)
+    assert comparing.current(workspace).key == second.key and titles() == [("2 methods", False), ("3 methods", True)]
+    workspace.runs.forget()  # as after a restart of the server
+    assert comparing.current(workspace).key == second.key
+    with pytest.raises(NearlError, match="no longer kept"):
+        comparing.show(workspace, 7)
+    workspace.support.keep(phantom_set("smear", 6, size=64))  # other images: nothing to add to
+    assert "new" in comparing.cost(workspace, ask) and other.path.exists()
+
+    table = list(csv.reader(io.StringIO(comparing.export(workspace, "csv").read_text(encoding="utf-8-sig"))))
+    assert table[0][0] == "method" and "95 % low" in table[0] and len(table) == 4
+    assert all(any(row[i] for row in table[1:]) for i in range(len(table[0]))) and table[3][-1] == NOTICE
+    found = json.loads(comparing.export(workspace, "json").read_text(encoding="utf-8"))
+    assert found["methods"][0]["method"] == "zero-shot" and found["notice"] == NOTICE
+    picture = Image.open(comparing.export(workspace, "png"))
+    assert picture.width > 1000 and NOTICE in picture.text["Comment"]
