@@ -61,21 +61,20 @@ def test_visitors_take_turns_and_hold_few_slots_each():
 
 
 def test_a_visitor_with_too_many_requests_is_told_so_and_others_are_not():
-    async def main() -> None:
+    async def call(lane: Lane, visitor: str) -> str:
+        async with lane.turn(visitor):
+            return visitor
+
+    async def main() -> list:
         lane = Lane(slots=1)
         async with lane.turn("a"):
-            tasks = [asyncio.create_task(lane._take("a")) for _ in range(lanes.MOST_WAITING)]
+            calls = [asyncio.create_task(call(lane, name)) for name in "a" * (lanes.MOST_WAITING + 1) + "b"]
             await asyncio.sleep(0)
-            with pytest.raises(NearlError, match="waiting already"):
-                await lane._take("a")
-            other = asyncio.create_task(lane._take("b"))
-            await asyncio.sleep(0)
-            assert not other.done()
-        await asyncio.wait_for(asyncio.gather(tasks[0]), 5)
-        for task in (*tasks, other):
-            task.cancel()
+        return await asyncio.gather(*calls, return_exceptions=True)
 
-    asyncio.run(main())
+    *mine, refused, other = asyncio.run(main())
+    assert mine == ["a"] * lanes.MOST_WAITING and other == "b"
+    assert isinstance(refused, NearlError) and "waiting already" in str(refused)
 
 
 def test_everybody_who_follows_a_run_shares_one_look_at_it(monkeypatch):
