@@ -21,9 +21,14 @@ from nearl.errors import NearlError
 T = TypeVar("T")
 
 DEVICE, DECODE, HUB, LIGHT = "device", "decode", "hub", "light"
-SLOTS = {DEVICE: 4, DECODE: 4, HUB: 4, LIGHT: 16}  # fewer in all than THREADS, so that no lane waits for another's
+SLOTS = {  # fewer in all than THREADS, so that no lane waits for another's
+    DEVICE: 4,
+    DECODE: 12,  # the decoders give turns of their own, much shorter than a call
+    HUB: 4,
+    LIGHT: 16,
+}
 EACH = 2  # slots that one visitor may hold in a lane
-THREADS = 40  # of the server for all calls; what the lanes leave is for Gradio's own short work
+THREADS = 48  # of the server for all calls; what the lanes leave is for Gradio's own short work
 MOST_WAITING = 32  # calls of one visitor that wait in a lane
 MOST_WAITING_ALL = 512  # calls of all visitors that wait in a lane
 

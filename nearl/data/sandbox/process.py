@@ -20,7 +20,7 @@ from nearl.errors import NearlError
 from nearl.registry import PLUGINS, load_plugins
 
 GROWN = 1_500_000_000  # a worker whose memory ever exceeded so many bytes is replaced
-OPEN_JOBS = 4  # that a worker keeps in memory between their turns
+OPEN_JOBS = 6  # that a worker keeps in memory between their turns
 MAX_MESSAGE = 50_000_000  # bytes of JSON
 ROOT = Path(__file__).resolve().parents[3]
 PASSED_ON = (  # environment; the last one lets the tests measure their coverage of the worker
