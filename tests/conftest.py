@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from nearl.backbones import load_backbone
 from tests.support.checkpoints import FAMILIES, write_checkpoint
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """All is imported: the collector need not go through it at each of the collections that runs ask for."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from nearl.cli.main import main
 from nearl.data.phantoms.kinds import phantom_set
 from nearl.registry import Registry
 from nearl.runs.status import DONE
-from tests.support.app_work import ended
+from tests.support.app_work import Threads, ended
 from tests.support.plugins import plugged
 from tests.support.toy_format import toy as toy_file
 
@@ -120,7 +120,8 @@ def workspace(tmp_path, data):
     return workspace
 
 
-def test_the_page_teaches_reads_and_explains_with_it(engine, workspace):
+def test_the_page_teaches_reads_and_explains_with_it(engine, workspace, monkeypatch):
+    Threads(monkeypatch, engine)
     assert METHOD in [card.name for card in teaching.methods()]
     prompts = gathering.prompts_for(workspace).to_dict()
     run = teaching.start(engine, workspace, prompts, teaching.Choice("quick", steps=3, method=METHOD))
@@ -137,7 +138,8 @@ def test_the_page_teaches_reads_and_explains_with_it(engine, workspace):
         assert panel.heatmap.values.shape == tuple(engine.backbone().vision.grid)
 
 
-def test_the_page_compares_it(engine, workspace):
+def test_the_page_compares_it(engine, workspace, monkeypatch):
+    Threads(monkeypatch, engine)
     assert METHOD in [card.name for _, cards in comparing.cards() for card in cards]
     run = comparing.start(engine, workspace, comparing.Choice(comparing.OWN, ("zero-shot", METHOD), 2, 1, "quick"))
     assert ended(run).look().state == DONE

@@ -6,6 +6,7 @@ It reports through the run's folder, and ends when its stdin does: then the proc
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -24,6 +25,7 @@ def main(path: str, every: float) -> int:
     from nearl.runs.folder import RunFolder
     from nearl.runs.teaching import perform
 
+    gc.freeze()  # what is imported stays; the collections before each part of the run need not go through it
     run = RunFolder(path).load()
 
     def events():  # any failure in here is recorded

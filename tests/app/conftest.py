@@ -12,6 +12,7 @@ from app.visitor.disk import Root
 from app.visitor.registry import Registry
 from nearl.data.phantoms.kinds import write_phantom_folder
 from tests.support.app_server import serve
+from tests.support.app_work import Threads
 from tests.support.browser import CUT_OFF, expect, is_local, launched, visit
 
 
@@ -21,6 +22,12 @@ def engine(checkpoints):
     engine = Engine(f"local-dir:{checkpoints('clip')}", "cpu")
     engine.start()
     return engine
+
+
+@pytest.fixture
+def in_threads(engine, monkeypatch):
+    """Workers are threads; the rest of the test runs without processes."""
+    return Threads(monkeypatch, engine)
 
 
 @pytest.fixture

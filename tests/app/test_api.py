@@ -24,7 +24,13 @@ def client_of(server) -> Client:
     return Client(server.url, verbose=False)
 
 
-def test_predict_then_teach_then_predict(server, task, tmp_path):
+@pytest.fixture(scope="module")
+def anyone(server) -> Client:
+    """A client of whom nothing is remembered that a test asks for."""
+    return client_of(server)
+
+
+def test_predict_then_teach_then_predict_and_nobody_else_sees_it(server, task, tmp_path):
     folder, archive = task
     pictures = sorted((folder / "test").glob("*/*.png"))[:2]
     bad = tmp_path / "letter.png"
@@ -68,7 +74,10 @@ def test_predict_then_teach_then_predict(server, task, tmp_path):
     assert "no such adapter" in client.predict("../../x", api_name="/use")["error"]
 
     adapter = client.predict(api_name="/download_adapter")
-    other = client_of(server)
+    other = client_of(server)  # who has nothing of it until the file is brought
+    alone = other.predict([handle_file(pictures[0])], PROMPTS, api_name="/predict")
+    assert alone["predictions"][0]["adapted"] is None and other.predict(api_name="/download_adapter") is None
+    assert other.predict(api_name="/cancel") == {"state": None}
     assert other.predict(handle_file(adapter), api_name="/use_adapter")["prompts"]["classes"]
     again = other.predict([handle_file(p) for p in pictures], None, api_name="/predict")
     for here, there in zip(second["predictions"], again["predictions"], strict=True):
@@ -76,17 +85,6 @@ def test_predict_then_teach_then_predict(server, task, tmp_path):
     assert client.predict(item["id"], api_name="/delete") == {"adapters": []}
     assert client.predict(api_name="/download_adapter") is None
     assert other.predict(api_name="/download_adapter") is not None
-
-
-def test_clients_stay_apart(server, task):
-    folder, archive = task
-    picture = handle_file(next((folder / "test").glob("*/*.png")))
-    one, two = client_of(server), client_of(server)
-    assert one.predict(handle_file(archive), None, "quick", api_name="/teach")["state"] == "done"
-    assert one.predict([picture], PROMPTS, api_name="/predict")["predictions"][0]["adapted"] is not None
-    assert two.predict([picture], PROMPTS, api_name="/predict")["predictions"][0]["adapted"] is None
-    assert two.predict(api_name="/download_adapter") is None
-    assert two.predict(api_name="/cancel") == {"state": None}
 
 
 def test_cancel_from_a_program(server, task):
@@ -121,24 +119,23 @@ def test_methods_are_compared_on_a_zip(server, task):
         ([1, 2], "prompt set needs"),
     ],
 )
-def test_bad_prompts_are_answered_with_a_sentence(server, task, prompts, words):
+def test_bad_prompts_are_answered_with_a_sentence(anyone, task, prompts, words):
     picture = handle_file(next((task[0] / "test").glob("*/*.png")))
-    assert words in client_of(server).predict([picture], prompts, api_name="/predict")["error"]
+    assert words in anyone.predict([picture], prompts, api_name="/predict")["error"]
 
 
-def test_bad_files_are_answered_with_a_sentence(server, task, tmp_path):
+def test_bad_files_are_answered_with_a_sentence(anyone, task, tmp_path):
     letter = tmp_path / "letter.zip"
     letter.write_text("Dear colleague")
-    client = client_of(server)
-    assert "not a zip" in client.predict(handle_file(letter), None, "quick", api_name="/teach")["error"]
-    assert "adapter" in client.predict(handle_file(letter), api_name="/use_adapter")["error"]
-    assert "preset" in client.predict(handle_file(task[1]), None, "forever", api_name="/teach")["error"]
+    assert "not a zip" in anyone.predict(handle_file(letter), None, "quick", api_name="/teach")["error"]
+    assert "adapter" in anyone.predict(handle_file(letter), api_name="/use_adapter")["error"]
+    assert "preset" in anyone.predict(handle_file(task[1]), None, "forever", api_name="/teach")["error"]
 
 
-def test_nothing_went_wrong_on_the_server(server):
+def test_nothing_went_wrong_on_the_server(server, anyone):
     """Runs last in this file: what the visitors above did left no traceback on the console."""
     assert "Traceback" not in server.console()
-    names = {name for name in client_of(server).view_api(return_format="dict")["named_endpoints"]}
+    names = {name for name in anyone.view_api(return_format="dict")["named_endpoints"]}
     work = {"/predict", "/explain", "/teach", "/compare", "/cancel", "/run", "/results"}
     work |= {"/teach_with"}
     assert names == work | {"/use_adapter", "/download_adapter", "/shelf", "/use", "/rename", "/delete"}

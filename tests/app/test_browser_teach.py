@@ -5,9 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 
+import pytest
+from gradio_client import Client
 from PIL import Image, ImageDraw
 
-from tests.support.app_server import free_port, serve
+from nearl.adapters.store import zip_adapter
+from nearl.runs import RunFolder
+from nearl.runs.status import INTERRUPTED
+from nearl.train.loop import FEWEST_STEPS
+from tests.support import app_work
+from tests.support.app_server import free_port, open_page, serve
 from tests.support.browser import LONG, bring_zip, expect, open_tab, shares, taught, teach, upload, visit
 
 MANY_STEPS = "2000"
@@ -123,25 +130,47 @@ def test_a_run_is_found_again_and_cancelled(visitor, archive):
     expect(stranger.locator("#progress .headline")).to_contain_text("now in use", timeout=LONG)
 
 
-def test_a_killed_server_loses_nothing(browser, checkpoints, archive, tmp_path):
-    backbone, port = f"local-dir:{checkpoints('clip')}", free_port()
+@pytest.mark.timeout(900)
+def test_a_killed_server_resumes_and_loses_nothing(browser, engine, checkpoints, archive, tmp_path):
+    backbone, port, kept = f"local-dir:{checkpoints('clip')}", free_port(), tmp_path / "workspaces"
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     with serve(backbone, tmp_path / "first.log", port=port) as first:
         page = visit(context.new_page(), first.url)
         bring_zip(page, archive)
+        upload(page, "#adapter-upload", [zip_adapter(app_work.taught(engine), tmp_path / "adapter.zip")])
+        expect(page.locator("#shelf .in-use")).to_have_count(1)
         teach(page, MANY_STEPS)
         expect(page.locator("#progress .curve").first).to_be_visible(timeout=LONG)
+        key = page.evaluate("localStorage.getItem('nearl-workspace')").strip('"')
         first.process.kill()
         first.process.wait(30)
     page.close()
+    (run,) = (RunFolder(path) for path in kept.glob("workspaces/*/runs/*"))
+    app_work.until(lambda: not run.alive and not app_work.processes(str(kept)))  # the worker has noticed
+    assert run.look().state == INTERRUPTED
+    before = run.look().losses[-1][0]
+    assert key and not list(kept.rglob("*.zip")) and key not in str(list(kept.rglob("*")))
+
     with serve(backbone, tmp_path / "second.log", port=port) as second:
         page = context.new_page()
-        context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": 6})  # as on a phone
+        throttle = context.new_cdp_session(page)
+        throttle.send("Emulation.setCPUThrottlingRate", {"rate": 6})  # as on a phone
         open_tab(visit(page, second.url), "Teach")
         expect(page.locator("#set h3").first).to_have_text("12 images in 2 classes")
         expect(page.locator("#progress .curve").first).to_be_visible(timeout=LONG)  # it goes on by itself
+        app_work.until(lambda: run.look().losses[-1][0] > before + FEWEST_STEPS)  # whichever step it was at
+        throttle.send("Emulation.setCPUThrottlingRate", {"rate": 1})
         page.get_by_role("button", name="Cancel").click()
         expect(page.locator("#progress")).to_contain_text("cancelled", timeout=LONG)
+        expect(page.locator("#shelf .card")).to_have_count(2)
+        open_tab(page, "Predict")
+        page.locator("#examples button").first.click()
+        expect(page.locator("#reading .bar-line.after")).to_have_count(2)  # with the adapter of before
+        stranger = Client(second.url, verbose=False)
+        assert open_page(second, stranger.session_hash) != key
+        assert stranger.predict(api_name="/run") == {"state": None}
+        assert "Traceback" not in second.console() and key not in second.console()
+    assert len(list(kept.glob("workspaces/*/set/images/*.png"))) == 12
     context.close()
 
 

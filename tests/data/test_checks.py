@@ -62,17 +62,16 @@ def test_copies_are_found_whatever_was_done_to_them_and_nothing_else(kind, drawn
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_different_phantoms_are_not_copies(kind):
-    pictures = phantom_set(kind, 25, seed=5).records
-    assert len(near_pairs(pictures)) <= 1  # of 1,225 pairs; one in 44,850 was the most that was ever measured
+def test_different_phantoms_are_not_copies(kind, drawn):
+    assert near_pairs(drawn[kind]) == []
 
 
 def test_different_patients_are_not_copies():
     folder = Path(os.environ.get("NEARL_DATA", "../shared/data")) / "chest_xray_pneumonia"
     if not folder.is_dir():
         pytest.skip("no shared data here")
-    paths = sorted(folder.rglob("*.jpg"))[::4]
-    assert len(paths) > 200
+    paths = sorted(folder.rglob("*.jpg"))[::8]
+    assert len(paths) > 100
     assert near_pairs([decode_picture(path) for path in paths]) == []
 
 

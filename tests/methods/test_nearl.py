@@ -193,7 +193,7 @@ def test_compiles_and_runs_under_bf16_autocast(tiny):
     model = moved(NearlCLIP(backbone))
     images, prompts = images_for(backbone), prompts_of(backbone)
     expected = model(images, prompts)
-    compiled = torch.compile(model, backend="aot_eager")(images, prompts)
+    compiled = torch.compile(model, backend="eager")(images, prompts)
     torch.testing.assert_close(compiled, expected, atol=1e-3, rtol=1e-3)
     with torch.autocast("cpu", torch.bfloat16):
         low = model(images, prompts)

@@ -1,21 +1,17 @@
 """A method that a plugin registers in one line is taught, saved, restored, read with and mapped like the others."""
 
 import importlib
-import os
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 
 from nearl.adapters.store import load_adapter, save_adapter
-from nearl.data.splits import plan
 from nearl.errors import NearlError
 from nearl.explain import MapRequest, Scorer, Trace, available, draw
-from nearl.methods import METHODS, make, names, restore
+from nearl.methods import METHODS, make, restore
 from nearl.prompts import PromptSet
 from nearl.reading.classifier import Classifier
-from nearl.runs import RunFolder, make_job, perform
 from tests.support.methods_data import PROMPTS, shades, task_of, taught
 
 PLUGIN = "tests.support.toy_method"
@@ -30,15 +26,6 @@ def plugged(monkeypatch):
     importlib.import_module(PLUGIN)
     yield
     sys.modules.pop(PLUGIN, None)
-
-
-def test_processes_that_are_started_know_it():
-    words = "from nearl.methods import names; print(*names())"
-    found = subprocess.run(
-        [sys.executable, "-c", words], env={**os.environ, "NEARL_PLUGINS": PLUGIN}, capture_output=True, text=True
-    )
-    assert "toy" in found.stdout.split(), found.stderr
-    assert "toy" not in names()
 
 
 def test_it_is_read_with_and_mapped_like_the_others(plugged, tiny, tmp_path):
@@ -56,18 +43,6 @@ def test_it_is_read_with_and_mapped_like_the_others(plugged, tiny, tmp_path):
     keys = [card.key for card in available(classifier, True)]
     assert "gradcam" in keys and "novelty" not in keys
     assert np.isfinite(draw(trace, MapRequest("gradcam", 0))[0].values).all()
-
-
-def test_a_run_teaches_it(plugged, tiny, tmp_path):
-    backbone, data = tiny("clip"), shades()
-    settings = {"steps": 10, "batch_size": 4, "augment": "none"}
-    split = plan(data.labels, fraction=0.4)
-    job = make_job(backbone, data, None, PROMPTS, split, methods=["toy"], recipe=settings)
-    run = RunFolder(tmp_path / "run").create(job)
-    for _ in run.record(perform(job, backbone=backbone)):
-        pass
-    outcome = run.outcome()
-    assert outcome.adapter.meta["method"] == "toy" and outcome.results["n"] == len(job.split.held)
 
 
 def test_without_the_plugin_its_adapter_is_refused(tiny, plugged, monkeypatch):

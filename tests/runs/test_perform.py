@@ -145,13 +145,13 @@ def test_cancelling_keeps_the_best_weights_so_far(backbone):
     assert steps[-1].phase == "fold 1 of 3" and end.adapter.meta["recipe"]["steps_taken"] == 6
 
 
-@pytest.mark.parametrize(("method", "per_class"), [("nearl", 3), ("nearl", 6), ("lora", 3), ("coop", 6)])
+@pytest.mark.parametrize(("method", "per_class"), [("nearl", 3), ("lora", 3), ("coop", 6)])
 def test_a_run_resumes_from_any_snapshot_to_the_same_end(backbone, method, per_class):
     a = made(backbone, shades(per_class), methods=[method], steps=6, augment="gentle")
     snapshots = [event for event in perform(a, every=0, backbone=backbone) if isinstance(event, Snapshot)]
     _, whole = finish(perform(a, backbone=backbone))
     assert len(snapshots) >= 5
-    for saved in snapshots[:: max(1, len(snapshots) // 3)]:
+    for saved in snapshots[len(snapshots) // 4 :: len(snapshots) // 2]:  # two of them
         saved = Snapshot(saved.tensors, json.loads(json.dumps(saved.about)))
         _, again = finish(perform(a, state=saved, backbone=backbone))
         assert again.adapter.version == whole.adapter.version and again.images == whole.images

@@ -1,15 +1,12 @@
 """A method that a plugin registers goes through a run in a worker process, is saved, and is read with."""
 
-import json
-
 import pytest
 
-from nearl.cli.main import main
 from nearl.data.splits import plan
 from nearl.methods import METHODS, restore
 from nearl.prompts import default_prompts
 from nearl.reading.classifier import Classifier
-from nearl.runs import RunFolder, make_job, process, scores
+from nearl.runs import RunFolder, make_job, process
 from tests.support.plugins import plugged
 from tests.support.runs import CLASSES, QUICK, shades
 
@@ -46,29 +43,3 @@ def test_a_worker_teaches_a_plugins_method(backbone, tmp_path, name):
     shown = classifier.predict([data.records[i] for i in split.held]).adapted
     for row, adapted in zip(outcome.rows, shown, strict=True):
         assert list(row["shares_after"].values()) == pytest.approx(adapted.tolist(), abs=1e-4)
-
-
-def test_a_plugins_method_is_compared_with_others(backbone, tmp_path, name):
-    data = shades()
-    how = {"methods": ["zero-shot", name], "compared": True, "recipe": QUICK}
-    job = make_job(backbone, data, None, default_prompts(CLASSES), plan(data.labels, fraction=0.4), **how)
-    run = RunFolder(tmp_path / "run").create(job)
-    assert not process.work(run)
-    assert all(line["done"] and not line["error"] for line in scores(run.about, run.rows)), run.rows
-    assert run.adapter(name).meta["method"] == name
-
-
-def test_the_command_line_teaches_a_plugins_method(checkpoints, tmp_path, name, capsys):
-    from PIL import Image
-
-    data = shades()
-    for i, (record, label) in enumerate(zip(data.records, data.labels, strict=True)):
-        path = tmp_path / "data" / data.classes[label] / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(record.pixels).save(path)
-    words = ["--backbone", f"local-dir:{checkpoints('clip')}", "--json"]
-    main(["finetune", str(tmp_path / "data"), "--method", name, "--steps", "2", "--out", str(tmp_path / "run"), *words])
-    assert json.loads(capsys.readouterr().out)["method"] == name
-    image = next((tmp_path / "data" / "one").iterdir())
-    main(["predict", str(image), "--adapter", str(tmp_path / "run"), *words])
-    assert json.loads(capsys.readouterr().out)["predictions"][0]["adapted"]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -33,13 +34,9 @@ def test_a_worker_teaches_crashes_alone_and_another_goes_on(backbone, tmp_path):
     assert run.look().state == "failed" and run.look().error == NO_MEMORY
     assert run.outcome() is None
 
-    worker = start(run, every=0)  # it can be tried again, and goes on where it was
-    until(lambda: run.look().state == "teaching" and run.look().phase == "teaching")
-    worker.kill()
-    assert run.look().state == "interrupted"
     before = run.snapshot().about["run"]["step"]
     assert before >= 5
-    worker = start(run, every=1)
+    worker = start(run, every=1)  # it can be tried again, and goes on where it was
     until(lambda: run.look().phase == "teaching")
     run.request_cancel()
     worker.wait()
@@ -77,25 +74,23 @@ def test_a_comparison_gives_way_between_methods_and_outlives_a_process(backbone,
     assert not process.work(run)  # nothing is left to do
 
 
-PARENT = """
-import sys, time
-from nearl.runs import RunFolder, start
-worker = start(RunFolder(sys.argv[1]), every=0)
-print(worker.process.pid, flush=True)
-time.sleep(600)
-"""
+def _begin(run, pid):
+    pid.value = start(run, every=0).process.pid
+    time.sleep(PATIENCE)
 
 
 def test_the_worker_ends_with_a_parent_that_is_killed(backbone, tmp_path):
     run = RunFolder(tmp_path / "run").create(made(backbone, steps=2000))
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(run.path)], stdout=subprocess.PIPE, text=True)
-    worker = int(parent.stdout.readline())
+    fork = multiprocessing.get_context("fork")  # it need not import anything
+    worker = fork.Value("i", 0)
+    parent = fork.Process(target=_begin, args=(run, worker), daemon=True)
+    parent.start()
     until(lambda: (run.path / "snapshot.safetensors").exists())
     parent.kill()
-    parent.wait()
+    parent.join()
     until(lambda: not run.alive)
     assert run.look().state == "interrupted" and run.snapshot() is not None
-    until(lambda: not os.path.exists(f"/proc/{worker}"))
+    until(lambda: not os.path.exists(f"/proc/{worker.value}"))
 
 
 # ------------------------------------------------------------------------------------------------------------ ZeroGPU

@@ -5,10 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import signal
-import threading
-from typing import ClassVar
 
 import pytest
 from PIL import Image
@@ -20,9 +16,8 @@ from nearl import NOTICE
 from nearl.data.phantoms.kinds import phantom_set
 from nearl.errors import NearlError
 from nearl.methods import names
-from nearl.runs import Finished, RunFolder, perform
 from nearl.runs.status import CANCELLED, DONE
-from tests.support.app_work import processes, until, visitor
+from tests.support.app_work import until, visitor
 
 CHEAP = ("zero-shot", "linear-probe")
 
@@ -56,35 +51,7 @@ def test_every_method_has_its_card():
     assert set(comparing.QUESTIONS) == set(comparing.PARTS) <= set(names())
 
 
-class InThread:
-    """A worker that is a thread of this process: quick to start, and killed between two events."""
-
-    done: ClassVar[list] = []
-
-    def __init__(self, run: RunFolder, backbone):
-        self.killed, self.run = False, run
-        self.thread = threading.Thread(target=self.work, args=(backbone,), daemon=True)
-        self.thread.start()
-
-    def work(self, backbone) -> None:
-        run = self.run
-        for event in run.record(perform(run.job(), run.todo(), None, run.cancel_requested, backbone=backbone)):
-            self.done += [(run.path.name, event.row["method"])] if isinstance(event, Finished) else []
-            if self.killed:
-                return
-
-    def wait(self, timeout: float) -> bool:
-        self.thread.join(timeout)
-        return self.thread.is_alive()
-
-    def kill(self) -> None:
-        self.killed = True
-        self.thread.join()
-
-
-def test_two_visitors_take_turns_and_a_winner_reads(engine, registry, monkeypatch):
-    monkeypatch.setattr("nearl.runs.process.start", lambda run: InThread(run, engine.backbone()))
-    monkeypatch.setattr("nearl.runs.process.POLL_SECONDS", 0.001)
+def test_two_visitors_take_turns_and_a_winner_reads(engine, registry, in_threads):
     first, second = visitor(registry), visitor(registry)
     ours = begin(engine, first, ("zero-shot", "linear-probe", "nearl"))
     with pytest.raises(NearlError, match="still running"):
@@ -92,7 +59,7 @@ def test_two_visitors_take_turns_and_a_winner_reads(engine, registry, monkeypatc
     theirs = begin(engine, second, CHEAP)
     until(lambda: ours.finished and theirs.finished)
     assert (ours.look().state, theirs.look().state) == (DONE, DONE)
-    turns = [name for name, _ in InThread.done]
+    turns = [name for name, _ in in_threads.finished]
     assert turns.index(theirs.path.name) < len(turns) - turns[::-1].index(ours.path.name) - 1  # before ours had ended
     assert not list(registry.root.path.rglob("comparisons/*/job.safetensors"))  # the images are gone
 
@@ -115,24 +82,22 @@ def test_two_visitors_take_turns_and_a_winner_reads(engine, registry, monkeypatc
         comparing.use(engine, first, "nearl")
 
 
-def test_a_process_that_dies_takes_one_method_with_it_and_a_deaf_one_is_ended(engine, registry, monkeypatch):
+def test_a_worker_that_dies_takes_one_method_with_it_and_a_deaf_one_is_ended(engine, registry, in_threads, monkeypatch):
     monkeypatch.setattr("nearl.runs.process.PATIENCE", 0.0)
     ours = begin(engine, visitor(registry), ("zero-shot", "nearl", "nearl:vision-only"))
     until(lambda: ours.look().method == "nearl")
-    (worker,) = processes(str(ours.path))
-    os.kill(worker, signal.SIGKILL)
+    in_threads.die()
     until(lambda: ours.look().method == "nearl:vision-only")
+    in_threads.deaf = True
     ours.cancel()
     until(lambda: ours.finished)
-    assert ours.look().state == CANCELLED and not processes(str(ours.path))
+    assert ours.look().state == CANCELLED and in_threads.workers[-1].killed
     lines = {line["method"]: line for line in comparing.lines(ours)}
     assert [name for name, line in lines.items() if line["done"]] == ["zero-shot"]
     assert "memory" in lines["nearl"]["error"]  # what the system kills for
 
 
-def test_a_question_adds_its_rows_and_earlier_comparisons_are_kept(engine, registry, monkeypatch):
-    monkeypatch.setattr("nearl.runs.process.start", lambda run: InThread(run, engine.backbone()))
-    monkeypatch.setattr("nearl.runs.process.POLL_SECONDS", 0.001)
+def test_a_question_adds_its_rows_and_earlier_comparisons_are_kept(engine, registry, in_threads):
     workspace, ask = visitor(registry), Choice(OWN, CHEAP, 2)
     assert "NEARL whole and without" in comparing.cost(workspace, ask) and "new" in comparing.cost(workspace, ask)
 
@@ -144,11 +109,11 @@ def test_a_question_adds_its_rows_and_earlier_comparisons_are_kept(engine, regis
         return [(kept.facts.partition(" ·")[0], kept.shown) for kept in comparing.history(workspace)]
 
     first = ended(comparing.start(engine, workspace, ask))
-    InThread.done.clear()
+    in_threads.finished.clear()
     question = Choice(OWN, ("zero-shot", "text-probe"), 2)
     second = ended(comparing.start(engine, workspace, question, question=True))
     assert "added to the comparison below" in comparing.cost(workspace, ask)
-    assert [name for _, name in InThread.done] == ["text-probe"]  # the others were there already
+    assert [name for _, name in in_threads.finished] == ["text-probe"]  # the others were there already
     assert [line["method"] for line in comparing.lines(second) if line["done"]] == [
         "zero-shot", "linear-probe", "text-probe",
     ]  # fmt: skip
