@@ -1,15 +1,17 @@
 """Measures of faithfulness on cases whose answer is known, and the study from end to end."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from nearl.errors import NearlError
-from nearl.explain import Scorer
+from nearl.explain import Scorer, faithfulness
 from nearl.explain.faithfulness import Plan, covered, curve_measures, mean_interval, place_measures, study, table
 from nearl.reading.classifier import Classifier
+from nearl.train.recipe import Recipe
 from tests.support.reading import PROMPTS
 
 
@@ -58,7 +60,8 @@ def test_intervals():
 
 
 @pytest.mark.parametrize("family", ["clip", "bert-pooler"])
-def test_the_study_measures_every_map_and_its_controls(tiny, family):
+def test_the_study_measures_every_map_and_its_controls(tiny, monkeypatch, family):
+    monkeypatch.setattr(faithfulness, "Recipe", partial(Recipe, steps=8))
     names = ["gradcam", "relevance", "occlusion", "novelty"]
     backbone = tiny(family)
     before = {key: value.clone() for key, value in backbone.model.state_dict().items()}
