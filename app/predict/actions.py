@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from app.engine import Engine
 from app.html import views
 from app.visitor import limits
@@ -75,7 +77,10 @@ def read(engine: Engine, workspace: Workspace, value: dict | None) -> None:
             prompt_set, lambda: Classifier(backbone, prompt_set, adapter and restore(backbone, adapter))
         )
         with engine.device_lock:
-            viewing.keep(classifier.predict(viewing.records), _closer(workspace, ready))
+            found = classifier.predict(viewing.records)
+            if found.adapted is not None and not np.isfinite(found.adapted).all():
+                raise NearlError("The adapter in use gives no usable numbers for these images; stop using it in Teach.")
+            viewing.keep(found, _closer(workspace, ready))
 
 
 def _closer(workspace: Workspace, ready: dict[str, Tensor]) -> list[list[str]]:

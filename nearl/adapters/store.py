@@ -26,12 +26,17 @@ from torch import Tensor
 from nearl import NOTICE
 from nearl.adapters.card import CARD, LICENCE, card
 from nearl.errors import NearlError
-from nearl.prompts import PromptSet
+from nearl.prompts import MAX_CLASSES, PromptSet
 
 FORMAT_VERSION = 1
 TENSORS, META = "adapter.safetensors", "adapter.json"
 LIMITS = {TENSORS: 256 * 2**20, META: 16 * 2**20}  # bytes
 MAX_NAME = 100
+LARGEST = 1e6  # absolute value of a tensor's entry; of what is taught none comes near it (our choice)
+
+Short = Annotated[str, Field(max_length=100)]
+Long = Annotated[str, Field(max_length=1000)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
 class Meta(BaseModel):
@@ -40,14 +45,14 @@ class Meta(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
     format_version: Literal[1]
-    method: str  # full name, such as "nearl" or "nearl:no-anchor"
-    backbone: dict[str, Any]  # name, config_sha256, weights
+    method: Short  # full name, such as "nearl" or "nearl:no-anchor"
+    backbone: Annotated[dict[str, Any], Field(max_length=100)]  # name, config_sha256, weights
     config: dict[str, Any]
-    classes: Annotated[list[str], Field(min_length=1)]
+    classes: Annotated[list[Long], Field(min_length=1, max_length=MAX_CLASSES)]
     prompts: dict[str, Any]  # a prompt set
-    support_counts: dict[str, Annotated[int, Field(ge=0)]]  # class -> images it was taught with
-    created: str  # ISO 8601, UTC
-    licence: str
+    support_counts: Annotated[dict[Long, Count], Field(max_length=MAX_CLASSES)]  # class -> images it was taught with
+    created: Short  # ISO 8601, UTC
+    licence: Long
     tensors: dict[str, Any]  # name -> shape
     name: Annotated[str, Field(max_length=MAX_NAME)] | None = None  # what a person called it
     trust: dict[str, Any] | None = None  # see `nearl.reading.trust`
@@ -150,6 +155,8 @@ def load_adapter(source: str | Path | bytes, identity: dict[str, str] | None = N
             raise NearlError(f"The tensor '{name}' of this adapter is {value.dtype}, not float32.")
         if not torch.isfinite(value).all():
             raise NearlError(f"The tensor '{name}' of this adapter holds numbers that are not finite; teach it again.")
+        if value.numel() and value.abs().max() > LARGEST:
+            raise NearlError(f"The tensor '{name}' of this adapter holds absurdly large numbers; teach it again.")
     adapter = Adapter(state, meta)
     if identity is not None:
         adapter.check_backbone(identity)

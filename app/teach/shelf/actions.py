@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from app.engine import Engine
 from app.visitor.workspace import Workspace
 from app.work.run import forget_adapter
@@ -18,6 +20,8 @@ from nearl.prompts import PromptSet
 
 if TYPE_CHECKING:
     from nearl.adapters.store import Adapter
+
+UNUSABLE = "This adapter gives no usable numbers; ask for the file again or teach it again."
 
 
 def use(engine: Engine, workspace: Workspace, key: str | None) -> None:
@@ -35,12 +39,23 @@ def delete(workspace: Workspace, key: str) -> None:
 
 
 def check_fits(engine: Engine, adapter: Adapter) -> None:
-    """Raises NearlError for an adapter of another backbone, or whose tensors do not fit their configuration."""
+    """Raises NearlError for an adapter of another backbone, whose tensors do not fit their configuration, that says
+    nonsense about how far to trust it, or that gives no numbers for a grey image."""
     backbone = engine.backbone()
     from nearl.methods import restore
+    from nearl.reading.classifier import Classifier
 
+    grey = ImageRecord.from_pixels("grey", np.full((32, 32, 3), 128, np.uint8))
     with engine.device_lock:
-        restore(backbone, adapter)
+        method = restore(backbone, adapter)
+        try:
+            found = Classifier(backbone, PromptSet.from_dict(adapter.meta["prompts"]), method).predict([grey]).adapted
+        except NearlError:
+            raise
+        except (RuntimeError, ValueError, ArithmeticError, TypeError, LookupError) as error:
+            raise NearlError(UNUSABLE) from error
+    if found is None or not np.isfinite(found).all():
+        raise NearlError(UNUSABLE)
 
 
 def add(engine: Engine, workspace: Workspace, path: str | Path) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gradio as gr
 import gradio.oauth
 import pytest
+import torch
 
 from app.events import error_html
 from app.predict import actions as reading
@@ -12,8 +15,10 @@ from app.teach.images import actions as gathering
 from app.teach.publish import tab as publish
 from app.teach.run import actions as teaching
 from app.teach.shelf import actions as adapting
+from nearl.adapters.store import zip_adapter
 from nearl.data.phantoms.kinds import phantom_set
 from nearl.errors import NearlError
+from nearl.reading.classifier import Classifier
 from tests.support.app_work import ended, taught
 
 HOSTILE = '<script>alert("1")</script>'
@@ -69,6 +74,54 @@ def test_figures_of_a_strangers_adapter_are_shown_only_if_they_are_figures(engin
     for nonsense in ({"frozen": {"balanced_accuracy": "x"}, "adapted": {"balanced_accuracy": 7}}, [1], "x", {"n": 1}):
         adapter.meta["metrics"] = nonsense
         assert workspace.shelf.entry(workspace.shelf.put(adapter)).figures is None
+
+
+def test_an_adapter_with_absurd_content_is_refused_at_the_door(engine, workspace, tmp_path):
+    sound = taught(engine)
+    huge = {"created": "2" * 5000, "classes": ["x"] * 5000, "support_counts": {"x": 10**30}, "method": "x" * 5000}
+    huge |= {"classes ": ["x" * 5000], "trust": 7, "licence": "x" * 5000, "support_counts ": {"x" * 5000: 1}}
+    wrong = [replace(sound, meta={**sound.meta, name.strip(): value}) for name, value in huge.items()]
+    trusted = {
+        "prompts": "",
+        "temperature": 1.0,
+        "conformal": {},
+        "centroids": [[0.5, 0.5]],
+        "far": None,
+        "refused": {},
+    }
+    for trust in ({}, {"x": 1}, {**trusted, "temperature": 1e300}, {**trusted, "centroids": [[]]}, trusted):
+        wrong.append(replace(sound, meta={**sound.meta, "trust": trust}))
+    for value in (float("nan"), float("inf"), 1e30, -3e38):
+        wrong.append(replace(sound, state={k: torch.full_like(v, value) for k, v in sound.state.items()}))
+    for number, adapter in enumerate(wrong):
+        path = zip_adapter(adapter, tmp_path / f"{number}.zip")
+        with pytest.raises(NearlError) as refused:
+            adapting.add(engine, workspace, path)
+        assert len(str(refused.value)) < 300
+    assert workspace.shelf.items() == []
+    assert adapting.add(engine, workspace, zip_adapter(sound, tmp_path / "sound.zip"))
+
+
+def test_an_adapter_that_gives_no_numbers_is_refused_and_does_not_blank_a_reading(
+    engine, workspace, images, monkeypatch
+):
+    adapter = taught(engine)
+    adapting.use(engine, workspace, workspace.shelf.put(adapter))
+    reading.bring(workspace, images[:1])
+    real = Classifier.predict
+
+    def predict(self, records):
+        found = real(self, records)
+        return replace(found, adapted=None if found.adapted is None else found.adapted * float("nan"))
+
+    monkeypatch.setattr(Classifier, "predict", predict)
+    with pytest.raises(NearlError, match="no usable numbers"):
+        adapting.check_fits(engine, adapter)
+    with pytest.raises(NearlError, match="no usable numbers"):
+        reading.read(engine, workspace, adapter.meta["prompts"])
+    assert workspace.viewing.prediction is None
+    adapting.use(engine, workspace, None)
+    reading.read(engine, workspace, adapter.meta["prompts"])
 
 
 def test_publishing_needs_an_adapter_and_a_token_and_keeps_neither_in_its_words(engine, workspace, monkeypatch):
