@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, ImageSequence
 
 from nearl.data.formats import tiff
 from nearl.data.formats.base import MAX_BYTES, Format
+from nearl.data.formats.crowds import is_crowded
 from nearl.data.formats.drafts import Draft
 from nearl.data.formats.volume import MIN_SIDE
 from nearl.errors import NearlError
@@ -95,6 +96,8 @@ def _opened(data: bytes, name: str, kind: str, take: Callable[[Image.Image], T])
     try:
         if why and tiff.misread(data):
             raise NearlError(why)
+        if is_crowded(kind, data):
+            raise NearlError(f"{name} is made of far more parts than an image needs; export it again.")
         image = Image.open(io.BytesIO(data), formats=[kind.upper() for kind in PICTURES])
         _check_size(image, name)
         return take(image)

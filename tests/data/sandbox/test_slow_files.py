@@ -9,7 +9,7 @@ import pytest
 from nearl.data.sandbox.client import Sandbox
 from nearl.data.sandbox.request import asked_by
 from tests.support.hostile import packed, png
-from tests.support.slow import QUICK, SLOW, gif_comments, gif_frames
+from tests.support.slow import CROWDED, QUICK, SLOW, bmp_runs
 
 resource = pytest.importorskip("resource")
 
@@ -34,24 +34,25 @@ def test_a_slow_file_ends_within_its_cpu_time(kind):
     assert box.started == 1 and request.used < CPU + START and used() - before < CPU + START
 
 
-def test_files_that_only_look_slow_are_read_or_refused_at_once():
-    box = Sandbox()
-    with asked_by("visitor", seconds=4.0) as request:
-        records, problems = box.read([(made.__name__, made()) for made in QUICK])
+def test_files_of_very_many_parts_are_refused_and_others_like_them_read_at_once():
+    box, files = Sandbox(), CROWDED | QUICK
+    with asked_by("visitor", seconds=10.0) as request:
+        records, problems = box.read([(name, made()) for name, made in files.items()])
     box.close()
-    assert len(records) + len(problems) == len(QUICK) and box.started == 1 and request.used < 4.0
-    assert not any("too long" in problem.reason for _, problem in problems)
+    assert len(records) + len(problems) == len(files) and box.started == 1 and request.used < 10.0
+    refused = {problem.name for _, problem in problems if "far more parts" in problem.reason}
+    assert refused == set(CROWDED) and not any("too long" in problem.reason for _, problem in problems)
 
 
 def test_many_slow_files_do_not_multiply_the_budget_of_a_request():
-    box, before, slow = Sandbox(cpu=CPU), used(), gif_comments()
+    box, before, slow = Sandbox(cpu=CPU), used(), bmp_runs()
     with asked_by("visitor", seconds=1.2) as request:
-        sources = [("0.png", png()), *((f"{i}.gif", slow) for i in range(1, 9)), ("9.png", png())]
+        sources = [("0.png", png()), *((f"{i}.bmp", slow) for i in range(1, 9)), ("9.png", png())]
         records, problems = box.read(sources)
         assert [record.name for _, record in records] == ["0.png"]
         assert 2 <= len(problems) <= 4 and "takes too long in all" in problems[-1][1].reason
         started = box.started
-        assert box.read([("next.gif", slow)])[1] and box.started == started  # not even tried
+        assert box.read([("next.bmp", slow)])[1] and box.started == started  # not even tried
     assert request.used < 1.2 + CPU + 0.5
     assert not box.read([("a.png", png())])[1]  # another request
     box.close()
@@ -59,9 +60,9 @@ def test_many_slow_files_do_not_multiply_the_budget_of_a_request():
 
 
 def test_slow_entries_of_a_zip_are_named_and_the_others_read():
-    box, files = Sandbox(cpu=CPU, workers=1), {"a.png": png(1), "b.gif": gif_frames(), "c.png": png(2)}
+    box, files = Sandbox(cpu=CPU, workers=1), {"a.png": png(1), "b.bmp": bmp_runs(), "c.png": png(2)}
     with asked_by("visitor"):
         records, problems = box.read([("all.zip", packed(files, zipfile.ZIP_STORED))])
     box.close()
     assert [record.name for _, record in records] == ["a.png", "c.png"] and box.started == 2
-    assert [problem.name for _, problem in problems] == ["b.gif"] and "too long" in problems[0][1].reason
+    assert [problem.name for _, problem in problems] == ["b.bmp"] and "too long" in problems[0][1].reason
