@@ -20,7 +20,7 @@ MOST_WORDS = 6  # unknown words named in one note
 UNLIKE_SHORT = "unlike those taught on"
 UNFAMILIAR = (
     "This image is unlike those the model has learned from, so until you teach it, its answer is little more than a "
-    "guess. Some familiar images are flagged by mistake."
+    "guess."
 )
 UNFAMILIAR_SHORT = "unlike what the model knows"
 
@@ -39,7 +39,7 @@ class Reading:
     unknown: Sequence[str] = ()  # words of the prompts that the model was never trained on
     trusted: str = ""  # of `trust`
     closer: Sequence[tuple[str, str]] = ()  # (name, title) of ready sets whose prompts are closer to the image
-    unfamiliar: bool = False  # the image is unlike those that the model has learned from
+    unfamiliar: str = ""  # that the image is unlike those that the model has learned from, in sentences
 
 
 def reading(r: Reading) -> str:
@@ -54,7 +54,7 @@ def reading(r: Reading) -> str:
         unknown=_unknown(r.unknown),
         trusted=r.trusted,
         closer=r.closer,
-        unfamiliar=UNFAMILIAR if r.unfamiliar and not taught else "",
+        unfamiliar=r.unfamiliar if not taught else "",
     )
 
 
@@ -174,7 +174,8 @@ def reading_html(workspace: Workspace) -> str:
     closer = [(name, set_title(name)) for name in workspace.viewing.closer[i]]
     odd = prediction.unfamiliar is not None and prediction.unfamiliar[i] and not workspace.viewing.synthetic
     trusted = trust_html(prediction, i)
-    return reading(Reading(prediction.classes, prediction.frozen[i], after, untaught, unknown, trusted, closer, odd))
+    unlike = f"{UNFAMILIAR} {workspace.viewing.classifier.backbone.familiar.caution()}" if odd else ""
+    return reading(Reading(prediction.classes, prediction.frozen[i], after, untaught, unknown, trusted, closer, unlike))
 
 
 def trust_html(prediction: Prediction, i: int) -> str:

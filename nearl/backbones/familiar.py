@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from scipy.stats import binom
 from torch import Tensor
 
 from nearl.errors import NearlError
@@ -35,6 +36,18 @@ def threshold(scores: np.ndarray, coverage: str) -> float:
     return float(np.sort(scores)[math.ceil((len(scores) + 1) * Fraction(coverage)) - 1])
 
 
+def tolerance(scores: np.ndarray) -> float:
+    """Return the smallest of M scores that, with 95 % confidence, 95 % of new scores do not exceed (Wilks 1941).
+
+    A conformal threshold keeps that share on average only, over many draws of the M. Below 59 scores, where no such
+    limit can be told, it is the conformal one.
+    """
+    above = int(binom.ppf(1 - float(USUAL), len(scores), 1 - float(USUAL))) - 1  # so few may be larger
+    if above < 0:
+        return threshold(scores, USUAL)
+    return float(np.sort(scores)[len(scores) - 1 - above])
+
+
 @dataclass(frozen=True)
 class Familiar:
     """Where the images lie that a backbone was pretrained on, to recognise those that are unlike them.
@@ -47,19 +60,34 @@ class Familiar:
     means: Tensor  # float32 [S, E], mean unit image embedding of each set
     whiten: Tensor  # float32 [E, E], takes the mean covariance within a set to the identity
     far: float  # the largest distance that still counts as alike
+    mistaken: tuple[int, int] | None = None  # of how many test images of these sets were how many called unlike
 
     @classmethod
     def fit(cls, groups: Mapping[str, Tensor], held: Tensor) -> Familiar:
         """Return what fits unit image embeddings [N_s, E] of each set.
 
-        ``held``: embeddings [M, E] of images of these sets that were kept out of training; 95 % of them count as alike.
+        ``held``: embeddings [M, E] of images of these sets that were kept out of training; they alone set the limit
+        (`tolerance`).
         """
         means = torch.stack([rows.float().mean(0) for rows in groups.values()])
         covariances = [torch.cov(rows.float().T, correction=0) for rows in groups.values()]
         values, vectors = torch.linalg.eigh(torch.stack(covariances).mean(0))
         whiten = vectors / (values.clamp(min=0) + RIDGE * values.mean()).sqrt()
         found = cls(tuple(groups), means, whiten, 0.0)
-        return cls(found.names, means, whiten, threshold(found.distances(held).numpy(), USUAL))
+        return cls(found.names, means, whiten, tolerance(found.distances(held).numpy()))
+
+    def measured(self, images: Tensor) -> Familiar:
+        """The same with the number of mistakes on new images of these sets, unit embeddings [N, E]."""
+        return replace(self, mistaken=(int(self.unlike(images).sum()), len(images)))
+
+    def caution(self) -> str:
+        """How often familiar images are called unlike, in a sentence."""
+        if not self.mistaken or not self.mistaken[1]:
+            return "Some familiar images are flagged by mistake."
+        wrong, count = self.mistaken
+        return (
+            f"Of {count} test images of the kinds that it knows, {wrong} ({wrong / count:.0%}) were flagged by mistake."
+        )
 
     def distances(self, images: Tensor) -> Tensor:
         """Unit image embeddings [N, E] -> float32 [N]."""
@@ -72,6 +100,7 @@ class Familiar:
     def save(self, folder: Path | str, weights: str) -> None:
         """Write it to a backbone's folder. ``weights``: that backbone's ``identity["weights"]``."""
         about = {"names": "\n".join(self.names), "far": str(self.far), "weights": weights}
+        about |= {"mistaken": "{} {}".format(*self.mistaken)} if self.mistaken else {}
         tensors = {"means": self.means.contiguous(), "whiten": self.whiten.contiguous()}
         save_file(tensors, Path(folder) / FILE, metadata=about)
 
@@ -90,12 +119,13 @@ class Familiar:
                 if about.get("weights") != weights:
                     return None
                 names, far = tuple(about["names"].split("\n")), float(about["far"])
+                counts = tuple(int(number) for number in about.get("mistaken", "").split())
                 means, whiten = content.get_tensor("means").float(), content.get_tensor("whiten").float()
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise NearlError(f"{BROKEN} cannot be read; remove it or download it again.") from error
         if means.shape != (len(names), width) or whiten.shape != (width, width):
             raise NearlError(f"{BROKEN} belongs to another model; remove it or download it again.")
-        return cls(names, means, whiten, far)
+        return cls(names, means, whiten, far, counts if len(counts) == 2 else None)
 
 
 @torch.no_grad()

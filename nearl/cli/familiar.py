@@ -11,8 +11,8 @@ def run(args: argparse.Namespace) -> Result:
     from nearl.pretrain.familiar import note_familiar
 
     found = note_familiar(args.config, args.folder, args.data_root, log)
-    lines = [f"{args.folder} now records which kinds of image the backbone was trained on."]
-    return {"sets": list(found.names), "far": found.far}, lines
+    lines = [f"{args.folder} now records which kinds of image the backbone was trained on.", found.caution()]
+    return {"sets": list(found.names), "far": found.far, "mistaken": found.mistaken}, lines
 
 
 def add(sub: argparse.ArgumentParser) -> None:

@@ -64,6 +64,7 @@ def _read(classifier: Classifier, record: ImageRecord, args: argparse.Namespace)
         row["adapted"] = None if prediction.adapted is None else named(prediction.adapted[0])
         if prediction.unfamiliar is not None:
             row["unfamiliar"] = prediction.unfamiliar[0]
+            row |= {"unfamiliar_caution": classifier.backbone.familiar.caution()} if row["unfamiliar"] else {}
         return row | ({"slice": record.slice_number + 1, "of": record.slices()} if record.slices() > 1 else {})
     reading = read_volume(classifier, record, args.every, lambda done, total: log(f"slice {done}/{total}"))
     frozen, adapted = reading.aggregate(args.aggregate, args.top_k)
@@ -90,6 +91,7 @@ def _lines(row: dict) -> list[str]:
         lines.append(f"  {name:32} before teaching {share:4.0%}{after}")
     if row.get("unfamiliar") and row["adapted"] is None:
         lines.append("  unlike the model's training images: little more than a guess until you teach it")
+        lines.append(f"  {row['unfamiliar_caution']}")
     lines += [f"  note: {note}" for note in row["notes"]]
     return lines
 

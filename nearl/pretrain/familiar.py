@@ -18,6 +18,7 @@ from nearl.methods import Frozen
 from nearl.pretrain.config import concepts_of, data_location, read_config, train_files
 
 MOST_DRAWN = 100  # phantoms of each class
+MOST_TESTED = 60  # test images of each class
 
 
 def note_familiar(
@@ -28,13 +29,15 @@ def note_familiar(
 ) -> Familiar:
     """Fit a `Familiar` for the backbone in `folder` and write it beside the weights.
 
-    It is fitted to the images of the config's sets, with the distance that 95 % of the real held-out ones keep. Raises
-    NearlError if there are too few of these, or if the config, the data or the backbone do not fit.
+    Three parts of the config's sets have a part of their own: the images learned from say what is usual, the real
+    held-out ones set the limit, and the test images, where there are any, say how many are called unlike by mistake.
+    Raises NearlError if there are too few held-out ones, or if the config, the data or the backbone do not fit.
     """
     config, backbone = read_config(config_path), load_backbone(f"local-dir:{folder}")
     frozen = Frozen(backbone)
     concepts = [concept.split("/") for concept in concepts_of(config)]
-    learn, held = train_files(config, data_location(data_root))
+    root = data_location(data_root)
+    learn, held = train_files(config, root)
     held = [file for file in held if isinstance(file[0], Path)]
     if len(held) < FEWEST_TO_COMPARE:
         raise NearlError(f"Telling unlike images takes {FEWEST_TO_COMPARE} held-out ones; there are {len(held)}.")
@@ -54,8 +57,28 @@ def note_familiar(
         progress(f"{name}: {len(files)} images")
         learned[name] = embedded(files)
     found = Familiar.fit(learned, embedded(held))
+    if tests := _test_files(concepts, root):
+        progress(f"test: {len(tests)} images")
+        found = found.measured(embedded(tests))
     found.save(folder, backbone.identity["weights"])
     return found
+
+
+def _test_files(concepts: list[list[str]], root: Path) -> list[tuple[Path | int, int]]:
+    """(file, concept index) of test images, spread evenly over those of each class."""
+    tests: list[tuple[Path | int, int]] = []
+    for index, (name, label) in enumerate(concepts):
+        files = sorted(p for p in (root / name / "test" / label).glob("*") if p.is_file() and _readable(p))
+        tests += [(file, index) for file in files[:: -(-len(files) // MOST_TESTED) or 1]]
+    return tests
+
+
+def _readable(path: Path) -> bool:
+    try:
+        decode_picture(path, max_side=8)
+    except NearlError:
+        return False
+    return True
 
 
 def _record(source: Path | int, name: str, label: str, config: dict[str, Any]) -> ImageRecord:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from app.context import set_title
 from nearl.backbones import load_backbone
-from nearl.backbones.familiar import BESIDE, FILE, MARGIN, Familiar, closer_sets
+from nearl.backbones.familiar import BESIDE, FILE, MARGIN, Familiar, closer_sets, threshold, tolerance
 from nearl.data.images import ImageRecord
 from nearl.data.phantoms.kinds import KINDS, phantom_set
 from nearl.errors import NearlError
@@ -74,18 +74,33 @@ def test_images_unlike_those_learned_from_are_told(tmp_path):
     assert found.unlike(torch.cat([cluster(1, 100, 4), cluster(2, 100, 5)])).mean() < 0.15
     assert found.unlike(cluster(3, 50, 6)).all()
     assert found.unlike(F.normalize(cluster(1, 50, 7) + cluster(2, 50, 8), dim=-1)).all()  # between the two
+    new = torch.cat([cluster(1, 30, 10), cluster(3, 10, 11)])
+    assert found.mistaken is None and found.caution().startswith("Some")
+    found = found.measured(new)
+    assert found.mistaken == (int(found.unlike(new).sum()), 40) and "Of 40 test images" in found.caution()
     together, alone = found.distances(cluster(1, 3, 9)), found.distances(cluster(1, 3, 9)[:1])
     assert torch.allclose(together[:1], alone, atol=1e-5)
 
     found.save(tmp_path, "these")
     again = Familiar.load(tmp_path, "these", 6)
-    assert (again.names, again.far) == (found.names, found.far) and torch.equal(again.whiten, found.whiten)
+    assert (again.far, again.mistaken) == (found.far, found.mistaken)
+    assert again.names == found.names and torch.equal(again.whiten, found.whiten)
     assert Familiar.load(tmp_path, "others", 6) is None and Familiar.load(tmp_path / "nowhere", "these", 6) is None
     with pytest.raises(NearlError, match="another model"):
         Familiar.load(tmp_path, "these", 7)
     (tmp_path / FILE).write_bytes(b"broken")
     with pytest.raises(NearlError, match="cannot be read"):
         Familiar.load(tmp_path, "these", 6)
+
+
+def test_the_limit_keeps_its_promise_for_nearly_every_draw_of_held_out_images():
+    rng = np.random.default_rng(0)
+    for count in (59, 100, 453):
+        draws = rng.uniform(size=(400, count))  # the share of new scores that a limit covers is the limit itself
+        kept = np.mean([tolerance(scores) >= 0.95 for scores in draws])
+        assert 0.92 < kept < 0.99, count
+        assert np.mean([threshold(scores, "0.95") >= 0.95 for scores in draws]) < 0.75
+    assert tolerance(np.arange(58.0)) == threshold(np.arange(58.0), "0.95")
 
 
 def test_the_embedded_model_knows_its_own_pictures_from_others():

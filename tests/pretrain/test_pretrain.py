@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -137,7 +138,14 @@ def test_it_can_be_noted_which_images_were_learned_from(config, data, tmp_path):
     assert load_backbone(f"local-dir:{out}").familiar is None
     found = note_familiar(config(hold_out=0.8), out, data, progress=str)
     assert found.names == ("squares", "discs", "made_up") and found.means.shape == (3, 16)
-    assert load_backbone(f"local-dir:{out}").familiar.far == found.far
+    assert load_backbone(f"local-dir:{out}").familiar.far == found.far and found.mistaken is None
+    again = shutil.copytree(data, tmp_path / "again")
+    for folder in again.glob("*/train"):
+        shutil.rmtree(folder.with_name("test"), ignore_errors=True)
+        shutil.copytree(folder, folder.with_name("test"))
+    found = note_familiar(config(hold_out=0.8), out, again, progress=str)
+    assert found.mistaken[1] == len(list(again.glob("*/test/*/*")))
+    assert load_backbone(f"local-dir:{out}").familiar.mistaken == found.mistaken
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(config, data, tmp_path):

@@ -74,8 +74,10 @@ def test_reading_without_an_adapter_points_to_teach():
 
 def test_an_image_unlike_those_learned_from_is_said_until_something_is_taught():
     before, after = np.array([[0.5, 0.5]] * 2), np.array([[0.4, 0.6]] * 2)
-    assert predict_views.UNFAMILIAR in reading(Reading(["a", "b"], before[0], unfamiliar=True))
-    assert predict_views.UNFAMILIAR not in reading(Reading(["a", "b"], before[0], after[0], unfamiliar=True))
+    assert predict_views.UNFAMILIAR in reading(Reading(["a", "b"], before[0], unfamiliar=predict_views.UNFAMILIAR))
+    assert predict_views.UNFAMILIAR not in reading(
+        Reading(["a", "b"], before[0], after[0], unfamiliar=predict_views.UNFAMILIAR)
+    )
 
     def mark(*given) -> int:
         return table(["x", "y"], ["a", "b"], *given).count(predict_views.UNFAMILIAR_SHORT)
