@@ -146,8 +146,10 @@ def _body(data: bytes, name: str, offset: int, needed: int, size: str) -> bytes 
 def _meta(header, voxels: np.ndarray) -> tuple[dict, tuple[int, int, int], np.ndarray | None]:
     """(everything but shape and numbers, as `Draft.scan` takes it, order of the array's axes, corners of slices)."""
     colour = voxels.ndim == 5
-    slope, intercept = (1.0, 0.0) if colour else (_finite(header["scl_slope"], 1.0), _finite(header["scl_inter"], 0.0))
-    slope, intercept = (1.0, 0.0) if slope == 0 else (slope, intercept)
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if colour or not np.isfinite(slope) or slope == 0:  # not used
+        slope, intercept = 1.0, 0.0
+    intercept = intercept if np.isfinite(intercept) else 0.0
     notes, windows = [], ()
     oriented = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
     unit = UNITS.get(header.get_xyzt_units()[0], 1.0)
@@ -182,10 +184,6 @@ def _meta(header, voxels: np.ndarray) -> tuple[dict, tuple[int, int, int], np.nd
     return meta, order, corners
 
 
-def _finite(value, default: float) -> float:
-    return float(value) if np.isfinite(value) else default
-
-
 def _straight(
     directions: np.ndarray, lengths: np.ndarray, shape: tuple[int, int, int]
 ) -> tuple[tuple[int, int, int], np.ndarray, np.ndarray, np.ndarray | None, str]:
@@ -194,7 +192,7 @@ def _straight(
     A sheared transform is one of slices that are shifted in their plane: its slices are those across the axis that is
     askew, which becomes the first.
     """
-    cosines = np.abs(directions @ directions.T)
+    cosines = np.abs(directions @ directions.T).round(6)  # where two would do, the slices of the file
     askew = min(range(3), key=lambda axis: cosines[(axis + 1) % 3, (axis + 2) % 3])
     down, right = (axis for axis in range(3) if axis != askew)
     step = directions[askew] * lengths[askew]

@@ -106,6 +106,36 @@ def test_units_windows_and_unknown_sides():
     assert unknown.letters == {} and "left and right" in unknown.notes[0]
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("lean", [0.0, 0.005, 0.5, -0.7])
+def test_a_sheared_transform_is_undone_by_whole_voxels(axis, lean):
+    """A ball drawn in the patient and cut along axes of which one leans is as high as it is wide and deep."""
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    affine[(axis + 1) % 3, axis] = 2 * lean
+    grid = np.moveaxis(np.indices((30, 30, 30)), 0, -1) @ affine[:3, :3].T
+    middle = affine[:3, :3] @ (14, 14, 14)
+    ball = (((grid - middle) ** 2).sum(axis=-1) < 15**2).astype(np.int16) * 500
+    record = decode_one(nifti(ball, affine))
+    values, spacing = record.scan.ras()
+    across = [(np.ptp(np.nonzero(values > 250)[i]) + 1) * spacing[i] for i in range(3)]  # in mm
+    assert max(across) - min(across) <= 4 and (values > 250).sum() == (ball > 0).sum()
+    assert any("straight above" in note for note in record.notes) == (abs(lean) > 0.1)
+
+
+def test_axes_that_all_lean_are_said():
+    affine = np.array([[2, 0.5, 0.5, 0], [0.5, 2, 0.5, 0], [0.5, 0.5, 2, 0], [0, 0, 0, 1.0]])
+    record = decode_one(nifti(body(), affine))
+    assert record.scan.voxels.shape == (1, 24, 18, 20) and any("sheared" in note for note in record.notes)
+
+
+def test_scales_that_are_no_numbers_are_not_believed():
+    for scale in ((np.nan, 5.0), (2.0, np.nan), (0.0, 7.0), (np.inf, np.inf)):
+        data = bytearray(nifti(body(), np.eye(4)))
+        data[112:120] = np.array(scale, "<f4").tobytes()
+        values, _ = decode_one(bytes(data)).scan.ras()
+        assert np.array_equal(values, body() * (2 if scale[0] == 2 else 1)), scale
+
+
 def test_refusals():
     data = nifti(body(), np.eye(4))
     assert "cut short" in refusal(data[:-10])

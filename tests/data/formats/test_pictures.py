@@ -227,3 +227,65 @@ def test_everything_in_a_zip_and_in_a_folder(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(NearlError, match="holds no files"):
         decode(tmp_path / "empty")
+
+
+def png16(values: np.ndarray) -> bytes:
+    """Colours of 16 bits [H, W, 3 or 4] as a PNG, written by hand."""
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def tiff16(values: np.ndarray, **options) -> bytes:
+    buffer = io.BytesIO()
+    pytest.importorskip("tifffile").imwrite(buffer, values, photometric="rgb", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 15, 16])
+def test_deep_colours_use_the_bits_that_are_used(bits):
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 2**bits, (30, 40, 3)).astype(np.uint16)
+    values[0, 0] = 2**bits - 1
+    wanted = values * (255 / (2**bits - 1))
+    alpha = np.concatenate([values, np.full((30, 40, 1), 65535, np.uint16)], axis=-1)
+    files = [png16(values), png16(alpha)]
+    files += [tiff16(values, byteorder=order, compression=packed) for order in "<>" for packed in (None, "zlib")]
+    for data in files:
+        record = decode_one(data)
+        assert np.abs(record.pixels - wanted).max() <= 1
+        assert any("of 16 bits" in note for note in record.notes) == (bits < 16)
+
+
+def test_an_image_that_is_nearly_black_is_called_so():
+    mask = np.zeros((30, 40), np.uint8)
+    mask[5:9] = 1
+    assert "nearly black" in decode_one(encode(Image.fromarray(mask), "PNG")).notes[0]
+    assert decode_one(encode(Image.fromarray(mask * 200), "PNG")).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [("f8", "64-bit floating"), ("f2", "16-bit floating"), ("i8", "64-bit"), ("c8", "complex"), ("u8", "64-bit whole")],
+)
+def test_a_tiff_of_rare_numbers_is_called_what_it_is(dtype, words):
+    tifffile = pytest.importorskip("tifffile")
+    for options in ({}, {"bigtiff": True}, {"byteorder": ">"}):
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, np.ones((30, 40), dtype), **options)
+        text = refusal(buffer.getvalue(), "scan.tif")
+        assert words in text and "save it as" in text
+
+
+def test_a_tiff_of_deep_planes_is_refused_and_one_of_32_bits_keeps_its_upper_half():
+    values = np.random.default_rng(0).integers(0, 4096, (3, 30, 40)).astype(np.uint16)
+    assert "plane by plane" in refusal(tiff16(values, planarconfig="separate"), "scan.tif")
+    buffer = io.BytesIO()
+    ramp = np.linspace(0, 2**32 - 1, 30 * 40).reshape(30, 40).astype(np.uint32)
+    pytest.importorskip("tifffile").imwrite(buffer, ramp)
+    assert (np.diff(decode_one(buffer.getvalue()).pixels[:, 0, 0].astype(int)) >= 0).all()
