@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from itertools import permutations, product
 
 import numpy as np
@@ -127,3 +129,67 @@ def nifti(voxels: np.ndarray, affine: np.ndarray, coded: bool = True, second: bo
     for name, value in fields.items():
         image.header[name] = value
     return image.to_bytes()
+
+
+def _csa_tag(name: str, values: list[str], vr: str) -> bytes:
+    """One entry of a CSA header."""
+    out = struct.pack("<64si4siii", name.encode(), len(values), vr.encode(), 0, len(values), 77)
+    for value in values:
+        data = value.encode() + b"\0"
+        out += struct.pack("<4i", 0, len(data), 77, 0) + data + b"\0" * (-len(data) % 4)
+    return out
+
+
+def _csa(count: int, normal: tuple[float, ...]) -> bytes:
+    """Siemens's private header with what a mosaic needs."""
+    entries = [
+        _csa_tag("AcquisitionMatrixText", ["24*20"], "SH"),
+        _csa_tag("NumberOfImagesInMosaic", [str(count)], "US"),
+        _csa_tag("SliceNormalVector", [f"{v:.8f}" for v in normal], "FD"),
+    ]
+    return b"SV10\4\3\2\1" + struct.pack("<2I", len(entries), 77) + b"".join(entries)
+
+
+def mosaic(slices: np.ndarray, normal: tuple[float, ...] | None = (0, 0, 1), private: bool = True, **tags) -> bytes:
+    """Slices [N, h, w] side by side; `private`: how many they are is said."""
+    count, height, width = slices.shape
+    across = int(np.ceil(np.sqrt(count)))
+    whole = np.zeros((across * height, across * width), np.uint16)
+    for number, image in enumerate(slices):
+        down, right = divmod(number, across)
+        whole[down * height : (down + 1) * height, right * width : (right + 1) * width] = image
+    ds = dataset(whole, kind=MR, ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], **tags)
+    ds.ImageOrientationPatient, ds.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [-100.0, -90.0, -30.0]
+    ds.PixelSpacing, ds.SpacingBetweenSlices, ds.SliceThickness = [3.0, 2.0], 4.0, 4.0
+    ds.Manufacturer = "SIEMENS"
+    if private:
+        ds.private_block(0x0019, "SIEMENS MR HEADER", create=True).add_new(0x0A, "US", count)
+    if private and normal is not None:
+        ds.private_block(0x0029, "SIEMENS CSA HEADER", create=True).add_new(0x10, "OB", _csa(count, normal))
+    return written(ds)
+
+
+def phases(count: int = 3, lacking: int = 0, **tags) -> list[bytes]:
+    """A series of `count` phases of six slices, the first phase without its first `lacking`; a slice holds 100 x phase
+    + place."""
+    files = []
+    for phase in range(1, count + 1):
+        for place in range(lacking if phase == 1 else 0, 6):
+            ds = dataset(np.full((20, 24), 100 * phase + place, np.int16), kind=MR, **tags)
+            ds.ImageOrientationPatient, ds.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 5.0 * place]
+            ds.PixelSpacing, ds.TemporalPositionIdentifier, ds.InstanceNumber = [2.0, 1.0], phase, 10 * phase + place
+            ds.AcquisitionTime = f"12{phase:02d}{place:02d}"
+            files.append(written(ds))
+    return files
+
+
+def png16(values: np.ndarray) -> bytes:
+    """Colours of 16 bits [H, W, 3 or 4] as a PNG."""
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")

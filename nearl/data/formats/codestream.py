@@ -26,6 +26,11 @@ class Codestream:
     colour: str = ""  # RGB or YBR where its own markers say so; "" where they do not
 
     @property
+    def family(self) -> str:
+        """ "JPEG" (lossy), "JPEG Lossless", "JPEG-LS" or "JPEG 2000"."""
+        return {0: "JPEG 2000", LOSSLESS: "JPEG Lossless", LS: "JPEG-LS"}.get(self.process, "JPEG")
+
+    @property
     def baseline(self) -> bool:
         """Whether it is a lossy JPEG of 8 bits, which every JPEG decoder reads."""
         return self.process in (0xC0, 0xC1, 0xC2) and self.bits == 8

@@ -13,6 +13,14 @@ GREYS = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = (
     "RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT",
 )  # fmt: skip
+FRAGMENT = b"\xfe\xff\x00\xe0"  # what fragments begin with
+JPEG = "1.2.840.10008.1.2.4."
+SYNTAXES = {  # those that fit a family of codestreams, the first to be taken where none of them is said
+    "JPEG": (f"{JPEG}50", f"{JPEG}51"),
+    "JPEG Lossless": (f"{JPEG}57", f"{JPEG}70"),
+    "JPEG-LS": (f"{JPEG}80", f"{JPEG}81"),
+    "JPEG 2000": (f"{JPEG}90", f"{JPEG}91", f"{JPEG}92", f"{JPEG}93", f"{JPEG}201", f"{JPEG}202", f"{JPEG}203"),
+}
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -21,12 +29,13 @@ def believe(dataset) -> None:
     photometric = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
     samples = _whole(dataset, "SamplesPerPixel")
     frame = first_frame(dataset)
-    found = codestream.look(frame) if frame is not None else None
+    found = codestream.look(frame) if frame else None
+    _syntax(dataset, frame, found)
     if found is not None:
         samples = found.samples
         photometric = _photometric(photometric, found)
         _sizes(dataset, found)
-    elif frame is None:
+    elif not encapsulated(dataset):
         samples, photometric = _native(dataset, samples, photometric)
     if samples is None:
         samples = 3 if photometric in COLOURS and photometric != "PALETTE COLOR" else 1
@@ -60,15 +69,27 @@ def encapsulated(dataset) -> bool:
 
 
 def first_frame(dataset) -> bytes | None:
-    """The bytes of the first compressed frame; empty where it cannot be found, None where nothing is compressed."""
+    """The bytes of the first frame in fragments; empty where it cannot be found, None where there are no fragments."""
     from pydicom.encaps import generate_frames
 
-    if not encapsulated(dataset) or "PixelData" not in dataset:
+    content = dataset.get("PixelData")
+    if not isinstance(content, bytes) or content[:4] != FRAGMENT:
         return None
     try:
-        return next(generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)))
+        return next(generate_frames(content, number_of_frames=int(dataset.get("NumberOfFrames") or 1)))
     except Exception:  # damaged: said when the frames are decoded
         return b""
+
+
+def _syntax(dataset, frame: bytes | None, found: Codestream | None) -> None:
+    """Set the transfer syntax to how the pixels are packed, where it says something else."""
+    from pydicom.uid import UID, ExplicitVRLittleEndian
+
+    said = str(dataset.file_meta.TransferSyntaxUID)
+    if found is not None and said not in SYNTAXES[found.family]:
+        dataset.file_meta.TransferSyntaxUID = UID(SYNTAXES[found.family][0])
+    elif frame is None and "PixelData" in dataset and encapsulated(dataset):
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
 
 
 def _whole(dataset, name: str) -> int | None:

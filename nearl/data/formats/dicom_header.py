@@ -89,7 +89,6 @@ def header(dataset, name: str) -> Header:
             planes = [replace(planes[0], position=None, right=None, down=None)]
         else:
             rows, columns, count = tiles.height, tiles.width, tiles.count
-    table = bool(dataset.get("ModalityLUTSequence"))
     meta = {
         "modality": modality,
         "aspect": aspect,
@@ -111,11 +110,21 @@ def header(dataset, name: str) -> Header:
         rows, columns, count, colour,
         planes=planes,
         series=series_of(dataset),
-        dtype=np.dtype("u2" if table else f"{'i' if signed else 'u'}{bits // 8}"),
+        dtype=_dtype(dataset, signed, bits),
         table=_table(dataset, signed),
         tiles=tiles,
         meta=meta,
     )  # fmt: skip
+
+
+def _dtype(dataset, signed: bool, bits: int) -> np.dtype:
+    """Of the numbers of a frame, after a table of physical values where there is one."""
+    if dataset.get("ModalityLUTSequence"):
+        return np.dtype("u2")
+    floats = {"FloatPixelData": "f4", "DoubleFloatPixelData": "f8"}
+    return np.dtype(
+        next((kind for name, kind in floats.items() if name in dataset), f"{'i' if signed else 'u'}{bits // 8}")
+    )
 
 
 def _padding(dataset, signed: bool, bits: int) -> list[int] | None:

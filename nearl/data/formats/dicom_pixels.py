@@ -20,6 +20,7 @@ from nearl.data.formats.dicom_believe import encapsulated
 from nearl.errors import NearlError
 
 RLE = "1.2.840.10008.1.2.5"
+LOSSY_JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 CHANNELS = ("Red", "Green", "Blue")
 MAX_ENTRIES = 65_536  # of a colour table
 
@@ -112,7 +113,9 @@ def _coloured(dataset, order: list[int]) -> Iterator[np.ndarray]:
     for number in order:
         frame = get_frame(dataset.PixelData, number, number_of_frames=count)
         found = codestream.look(frame)
-        if found is not None and found.process and found.bits == 8 and found.colour and found.process != codestream.LS:
+        if found is None and str(dataset.file_meta.TransferSyntaxUID) in LOSSY_JPEG:
+            raise ValueError("no frame header")  # some decoders end the process at these
+        if found is not None and found.baseline and found.colour:
             with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
                 yield np.array(image.convert("RGB"))
         else:

@@ -70,7 +70,9 @@ def looks_like_ct(values: np.ndarray) -> bool:
     values = values[np.isfinite(values)]
     if not values.size:
         return False
-    return bool(CT_LOW[0] <= values.min() <= CT_LOW[1] and CT_HIGH[0] <= values.max() <= CT_HIGH[1])
+    if values.min() < CT_LOW[0]:  # one value far below stands for what was not measured
+        values = values[values > values.min()]
+    return bool(values.size and CT_LOW[0] <= values.min() <= CT_LOW[1] and CT_HIGH[0] <= values.max() <= CT_HIGH[1])
 
 
 def leaves_little(values: np.ndarray, window: Window, auto: Window, table: Table | None = None) -> bool:

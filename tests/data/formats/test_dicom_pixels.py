@@ -14,7 +14,7 @@ from pydicom.pixels import apply_color_lut
 from pydicom.uid import UID
 
 from nearl.data.formats import codestream
-from nearl.data.images import decode_one
+from nearl.data.images import decode_many, decode_one
 from nearl.errors import NearlError
 from tests.support.scans import MR, US, dataset, written
 
@@ -124,6 +124,32 @@ def test_bits_of_the_codestream():
     for lie in ({}, {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}, {"BitsStored": 12, "HighBit": 11}):
         scan = decode_one(wrapped(buffer.getvalue(), "MONOCHROME2", JPEG2000, deep, **lie)).scan
         assert np.array_equal(scan.voxels[0, 0], deep), lie
+
+
+def test_the_codestream_says_how_the_pixels_are_packed():
+    """Whatever the transfer syntax says: another one of fragments, or that there are none."""
+    lossless = packed("JPEG2000", irreversible=False, no_jp2=True)
+    data = wrapped(lossless, "RGB", JPEG2000)
+    for said in (JPEG, "1.2.840.10008.1.2.1\0\0\0", "1.2.840.10008.1.2.4.80"):
+        other = data.replace(JPEG2000.encode(), said.encode())
+        assert other != data and np.array_equal(decode_one(other).pixels, corners()), said
+    native = written(dataset(corners(), "RGB", US))
+    other = native.replace(b"UI\x14\x001.2.840.10008.1.2.1\0", b"UI\x16\x00" + JPEG.encode())
+    assert other != native and np.array_equal(decode_one(other).pixels, corners())
+
+
+def test_floating_point_pixels_alone_and_in_a_series():
+    values = np.random.default_rng(0).normal(0, 1, (4, 30, 40)).astype(np.float32)
+    files = []
+    for number, image in enumerate(values):
+        ds = dataset(image, kind=MR, ImageOrientationPatient=[1, 0, 0, 0, 1, 0], ImagePositionPatient=[0, 0, number])
+        ds.add_new("FloatPixelData", "OF", image.tobytes())
+        for name in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+            del ds[name]
+        files.append((f"{number}", written(ds)))
+    assert np.array_equal(decode_one(files[2][1]).scan.voxels[0, 0], values[2])
+    (record,), problems = decode_many(files)
+    assert not problems and np.array_equal(record.scan.voxels[0], values)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 3, 10, 30, 150, 400])

@@ -10,11 +10,25 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, RLELossless
 
 from nearl.data.sandbox.client import Sandbox
-from tests.support.scans import US, body, dataset, directions, enhanced, nifti, series, written
+from tests.support.scans import (
+    MR,
+    US,
+    body,
+    dataset,
+    directions,
+    enhanced,
+    mosaic,
+    nifti,
+    phases,
+    png16,
+    series,
+    written,
+)  # fmt: skip
 
 INPUTS = int(os.environ.get("NEARL_FUZZ", 5200))
 MEMORY, SECONDS = 1_500_000_000, 60.0  # a hang, not a busy machine
@@ -27,8 +41,33 @@ def saved(picture: Image.Image, format: str, **options) -> bytes:
     return buffer.getvalue()
 
 
+def zipped(files: list[bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, data in enumerate(files):
+            archive.writestr(f"{number}.dcm", data)
+    return buffer.getvalue()
+
+
+def tables(stored: np.ndarray) -> tuple[bytes, bytes]:
+    """An image with a palette, and one with a display table and padding."""
+    ramp = np.arange(256, dtype="<u2").tobytes()
+    coloured = dataset(stored, "PALETTE COLOR", US)
+    for name in ("Red", "Green", "Blue"):
+        coloured.add_new(f"{name}PaletteColorLookupTableDescriptor", "US", [256, 0, 16])
+        coloured.add_new(f"{name}PaletteColorLookupTableData", "OW", ramp)
+    shown = dataset(stored.astype(np.uint16), kind=MR, BitsStored=12)
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [256, 0, 16])
+    item.add_new("LUTData", "OW", ramp)
+    shown.VOILUTSequence = [item]
+    shown.add_new("PixelPaddingValue", "US", 0)
+    shown.add_new("PixelPaddingRangeLimit", "US", 3)
+    return written(coloured), written(shown)
+
+
 def compressed(picture: np.ndarray, syntax: str, format: str, **options) -> bytes:
-    ds = dataset(picture)
+    ds = dataset(picture, "RGB" if picture.ndim == 3 else "MONOCHROME2")
     ds.PixelData = encapsulate([saved(Image.fromarray(picture), format, **options)])
     ds["PixelData"].is_undefined_length = True
     ds.file_meta.TransferSyntaxUID = UID(syntax)
@@ -43,10 +82,9 @@ def seeds() -> dict[str, bytes]:
     deep = (grey.astype(np.uint16) * 200).astype(np.uint16)
     rle = dataset(grey)
     rle.compress(RLELossless)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for i, data in enumerate(series(body((18, 16, 4)), *directions()[0])):
-            archive.writestr(f"{i}.dcm", data)
+    palette, display = tables(grey)
+    sheared = np.eye(4)
+    sheared[1, 2] = 0.5
     pages = [Image.fromarray(deep), Image.fromarray(deep + 1)]
     volume = nifti(body((17, 18, 4)), np.eye(4))
     return {
@@ -66,7 +104,15 @@ def seeds() -> dict[str, bytes]:
         "gif": saved(Image.fromarray(grey), "GIF", save_all=True, append_images=[Image.fromarray(255 - grey)]),
         "webp": saved(Image.fromarray(rgb), "WEBP"),
         "bmp": saved(Image.fromarray(rgb), "BMP"),
-        "zip": buffer.getvalue(),
+        "zip": zipped(series(body((18, 16, 4)), *directions()[0])),
+        "phases": zipped(phases(3, 1)),
+        "mosaic": mosaic(deep[None, :20, :20].repeat(3, axis=0)),
+        "palette": palette,
+        "display table": display,
+        "jpeg colours": compressed(rgb, "1.2.840.10008.1.2.4.50", "JPEG"),
+        "jpeg2000 colours": compressed(rgb, "1.2.840.10008.1.2.4.90", "JPEG2000", irreversible=False, no_jp2=True),
+        "sheared nifti": nifti(body((17, 18, 8)), sheared),
+        "deep png": png16(rgb.astype(np.uint16) * 16),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 
 import numpy as np
@@ -12,44 +11,7 @@ import pytest
 from nibabel.nicom.dicomwrappers import wrapper_from_data
 
 from nearl.data.images import decode_many, decode_one
-from tests.support.scans import MR, dataset, written
-
-
-def tag(name: str, values: list[str], vr: str) -> bytes:
-    """One entry of a CSA header."""
-    out = struct.pack("<64si4siii", name.encode(), len(values), vr.encode(), 0, len(values), 77)
-    for value in values:
-        data = value.encode() + b"\0"
-        out += struct.pack("<4i", 0, len(data), 77, 0) + data + b"\0" * (-len(data) % 4)
-    return out
-
-
-def csa(count: int, normal: tuple[float, ...]) -> bytes:
-    entries = [
-        tag("AcquisitionMatrixText", ["24*20"], "SH"),
-        tag("NumberOfImagesInMosaic", [str(count)], "US"),
-        tag("SliceNormalVector", [f"{v:.8f}" for v in normal], "FD"),
-    ]
-    return b"SV10\4\3\2\1" + struct.pack("<2I", len(entries), 77) + b"".join(entries)
-
-
-def mosaic(slices: np.ndarray, normal: tuple[float, ...] | None = (0, 0, 1), private: bool = True, **tags) -> bytes:
-    """Slices [N, h, w] side by side; `private`: how many they are is said."""
-    count, height, width = slices.shape
-    across = int(np.ceil(np.sqrt(count)))
-    whole = np.zeros((across * height, across * width), np.uint16)
-    for number, image in enumerate(slices):
-        down, right = divmod(number, across)
-        whole[down * height : (down + 1) * height, right * width : (right + 1) * width] = image
-    ds = dataset(whole, kind=MR, ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], **tags)
-    ds.ImageOrientationPatient, ds.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [-100.0, -90.0, -30.0]
-    ds.PixelSpacing, ds.SpacingBetweenSlices, ds.SliceThickness = [3.0, 2.0], 4.0, 4.0
-    ds.Manufacturer = "SIEMENS"
-    if private:
-        ds.private_block(0x0019, "SIEMENS MR HEADER", create=True).add_new(0x0A, "US", count)
-    if private and normal is not None:
-        ds.private_block(0x0029, "SIEMENS CSA HEADER", create=True).add_new(0x10, "OB", csa(count, normal))
-    return written(ds)
+from tests.support.scans import mosaic, written
 
 
 @pytest.fixture

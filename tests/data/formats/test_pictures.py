@@ -16,6 +16,7 @@ from PIL import Image
 from nearl.data.formats.pictures import MAX_PIXELS
 from nearl.data.images import ImageRecord, decode, decode_many, decode_one, decode_picture
 from nearl.errors import NearlError
+from tests.support.scans import png16
 
 
 def encode(picture: Image.Image, format: str, **options) -> bytes:
@@ -227,18 +228,6 @@ def test_everything_in_a_zip_and_in_a_folder(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(NearlError, match="holds no files"):
         decode(tmp_path / "empty")
-
-
-def png16(values: np.ndarray) -> bytes:
-    """Colours of 16 bits [H, W, 3 or 4] as a PNG, written by hand."""
-    height, width, channels = values.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def tiff16(values: np.ndarray, **options) -> bytes:

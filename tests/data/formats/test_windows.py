@@ -107,6 +107,7 @@ def test_a_ct_is_known_by_its_values(dtype):
     assert any("Hounsfield" in note for note in record.notes)
     other = decode_one(written(dataset(body(-1000, 1500, np.int16)[:, :, 4].copy(), kind="1.2.840.10008.5.1.4.1.1.7")))
     assert other.view.window == PRESETS["abdomen"]  # a secondary capture, of modality OT
+    assert looks_like_ct(np.array([-32768.0, -32768.0, -1000.0, 1500.0]))  # what was not measured
     for low, high in ((0, 1500), (-1000, 50), (-5000, 1500), (-1000, 100_000)):
         assert not looks_like_ct(np.array([low, high, np.nan]))
     mr = decode_one(written(dataset(body(-1000, 1500, np.int16)[:, :, 4].copy(), kind=MR)))
