@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,7 +93,12 @@ def test_a_series_with_windows_slices_planes_and_letters(page, study):
     choose(page, "#scan-window", "Three at once")
     wait_for(page, lung.slice_at(12).at(window=THREE_CT).pixels)
     expect(page.locator("#viewer")).to_contain_text("The model gets three windows")
+    width = page.locator("#scan-width input")
+    width.fill("900")
+    wait_for(page, lung.slice_at(12).at(window=replace(record.scan.auto(), width=900)).pixels)
+    expect(page.locator("#viewer")).to_contain_text("Window: Set by hand")
     choose(page, "#scan-window", "Lung")
+    expect(width).to_have_value("1500")
     choose(page, "#scan-plane", "Coronal")
     coronal = lung.at(plane="coronal", index=28)
     wait_for(page, coronal.pixels)

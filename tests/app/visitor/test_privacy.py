@@ -161,7 +161,7 @@ def test_nothing_that_the_app_writes_logs_or_answers_holds_a_name(files, checkpo
     with serve(f"local-dir:{checkpoints('clip')}", tmp_path / "app.log") as server:
         client = Client(server.url, verbose=False, download_files=str(tmp_path / "downloads"))
         answers.append(client.predict([handle_file(path) for path in files], prompts, api_name="/predict"))
-        assert len(answers[0]["predictions"]) == len(files) + 1
+        assert len(answers[0]["predictions"]) == len(files) + 2
         answers.append(client.predict(handle_file(task), None, "quick", api_name="/teach"))
         assert answers[1]["state"] == "done"
         adapter = client.predict(api_name="/download_adapter")

@@ -125,6 +125,11 @@ def test_a_volume_on_the_command_line(checkpoints, tmp_path, capsys):
     assert row["frozen"]["a"] == pytest.approx(sum(best) / (sum(best) + sum(other)), abs=1e-4)
     middle, same = run(path, folder, "--slice", "3", "--window", "auto")
     assert middle["slice"] == 3 and middle["of"] == 24 and same["of"] in (18, 20, 24) and same["error"] is None
+    (by_hand,), (automatic,) = run(path, "--window=-600/1500"), run(path, "--window", "lung")
+    assert by_hand["frozen"] == automatic["frozen"] != middle["frozen"]
+    with pytest.raises(SystemExit):
+        run(path, "--window", "40/0")
+    assert "a centre and a width" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         run(path, "--slice", "99")
     assert "there is no slice 99" in capsys.readouterr().out
