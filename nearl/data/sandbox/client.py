@@ -23,14 +23,19 @@ from nearl.data.sandbox.request import Request, TooMany
 from nearl.data.sandbox.turns import Turns
 
 WORKERS = 2
-MEMORY = 3_000_000_000  # bytes of address space of a worker (our choice: five times the largest scan)
-CPU = 8.0  # seconds of CPU time for one file, twice what the largest still image needs (our choice)
-SECONDS = 60.0 if os.name == "nt" else 300.0  # without a word from a worker, which then is stuck
-TURN = 1.0  # seconds of CPU time after which somebody else may have the worker (our choice)
+MEMORY = 3_000_000_000  # our choice: five times the largest scan
+CPU = 8.0  # our choice: twice what the largest still image needs
+SECONDS = 60.0 if os.name == "nt" else 300.0  # where no CPU time is limited, it is the only limit
+TURN = 1.0
 
 
 class Sandbox:
-    """Worker processes and the jobs sent to them. Thread-safe."""
+    """Worker processes and the jobs sent to them. Thread-safe.
+
+    memory: bytes of address space of a worker. cpu: seconds of CPU time for one file, and more for what it yields
+    (`clock`). seconds: of time without a word from a worker, which then is stuck. turn: seconds of CPU time after which
+    somebody else may have the worker.
+    """
 
     def __init__(
         self,

@@ -95,7 +95,7 @@ def read(
         group = series.get(file)
         if group in shown:
             continue
-        members = [file.key] if group is None else [keys[member] for member in group.files]
+        members = [file.key] if group is None else [keys[member] for member in group.files if member in keys]
         begin(file.key, file.name)
         try:
             if group is None:

@@ -36,6 +36,11 @@ class Turns(Generic[T]):
         self._rank = 0.0  # of the turn granted last
         self._numbers = count()
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a turn."""
+        return len(self._waiting)
+
     @contextmanager
     def turn(self, asker: str, wanted: T | None = None) -> Iterator[Turn[T]]:
         """Wait for a turn and hold it. wanted: the only worker that will do."""

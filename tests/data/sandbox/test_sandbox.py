@@ -191,6 +191,13 @@ def test_a_request_has_room_for_so_many_bytes(boxes):
         assert [problem.name for _, problem in problems] == ["2.nii"] and "no room" in problems[0][1].reason
 
 
+def test_a_request_without_time_left_is_refused_in_a_sentence(boxes):
+    box = boxes()
+    with asked_by("x", seconds=0.0), pytest.raises(NearlError, match="was left out"):
+        decode_one(png(), "a.png", sandbox=box)
+    assert not box.started
+
+
 def test_nothing_of_a_request_is_left_for_the_next(boxes):
     box = boxes()
     with asked_by("x", images=1, memory=10):

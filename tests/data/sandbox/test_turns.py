@@ -29,10 +29,10 @@ class Queue:
                     self.order.append(asker)
                     turn.cost = cost
 
-        before = len(self.turns._waiting)
+        before = self.turns.waiting
         self._threads.append(threading.Thread(target=work))
         self._threads[-1].start()
-        while len(self.turns._waiting) == before:
+        while self.turns.waiting == before:
             pass
 
     def go(self) -> list[str]:
