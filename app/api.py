@@ -155,13 +155,13 @@ class Programs:
                 before = dict(zip(p.classes, map(float, p.frozen[i]), strict=True))
                 after = None if p.adapted is None else dict(zip(p.classes, map(float, p.adapted[i]), strict=True))
                 record = viewing.records[i]
-                row = {"file": name, "frozen": before, "adapted": after, "notes": list(record.notes), "error": None}
+                row: dict = {"file": name, "frozen": before, "adapted": after, "notes": list(record.notes), "error": None}
                 row |= {"slices": record.slices()} if record.slices() > 1 else {}
                 answers.append(row if p.unfamiliar is None else {**row, "unfamiliar": p.unfamiliar[i]})
         for name, reason in (_unnamed(*problem) for problem in viewing.problems):
             answers.append({"file": name, "frozen": None, "adapted": None, "error": reason})
         asked = viewing.classifier
-        facts = {"untaught": [], "unknown_words": [], "prompt_notes": []}
+        facts: dict = {"untaught": [], "unknown_words": [], "prompt_notes": []}
         if asked:
             facts = {"untaught": asked.untaught(), "unknown_words": asked.unknown_words()}
             facts["prompt_notes"] = asked.text_notes()
