@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scipy.integrate import trapezoid
 from scipy.stats import beta, spearmanr
 from torch import Tensor
 
@@ -86,9 +87,7 @@ def curve_measures(
     found = []
     for own in p[2:].reshape(len(maps), len(inner), 2):
         deletion, insertion = [p[0], *own[:, 0], p[1]], [p[1], *own[:, 1], p[0]]
-        found.append(
-            {n: float(np.trapezoid(y, FRACTIONS)) for n, y in (("deletion", deletion), ("insertion", insertion))}
-        )
+        found.append({n: float(trapezoid(y, FRACTIONS)) for n, y in (("deletion", deletion), ("insertion", insertion))})
     return found
 
 

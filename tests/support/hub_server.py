@@ -209,8 +209,8 @@ class _Hub(_Handler):
         return oid or hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
     def lfs_batch(self, body: bytes, repo_id: str) -> None:
-        objects = []
-        for wanted in json.loads(body)["objects"]:
+        asked, objects = json.loads(body), []
+        for wanted in asked["objects"]:
             entry = {"oid": wanted["oid"], "size": wanted["size"]}
             if wanted["oid"] not in self.hub.storage:
                 verify = f"{self.hub.url}/{repo_id}.git/info/lfs/verify"
@@ -219,7 +219,8 @@ class _Hub(_Handler):
                     "verify": {"href": verify},
                 }
             objects.append(entry)
-        self.reply(200, {"transfer": "basic", "objects": objects})
+        transfer = "xet" if self.hub.xet and "xet" in asked.get("transfers", ()) else "basic"  # older clients ask here
+        self.reply(200, {"transfer": transfer, "objects": objects})
 
     def lfs_verify(self, body: bytes, repo_id: str) -> None:
         known = json.loads(body)["oid"] in self.hub.storage
