@@ -6,9 +6,11 @@ import shutil
 
 import pytest
 from gradio_client import Client, handle_file
+from PIL import Image
 
 from nearl.data.phantoms.kinds import write_phantom_folder
 from nearl.prompts import default_prompts
+from tests.support.hostile import packed, png, saved
 
 PROMPTS = default_prompts(["no lesion", "lesion"]).to_dict()
 
@@ -153,3 +155,23 @@ def test_every_method_can_be_taught(server, task):
     assert "magic" in refused["error"]
     refused = client.predict(handle_file(task[1]), None, "quick", "zero-shot", api_name="/teach_with")
     assert "learns nothing" in refused["error"]
+
+
+def test_notes_reach_programs_without_the_names_of_files(server, tmp_path):
+    pages = [Image.new("L", (side, side), 4 * side) for side in (40, 30)]  # no film
+    film = saved(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    archive = tmp_path / "Jane Roe.zip"
+    archive.write_bytes(packed({"Jane Roe 1.tif": film, "Jane Roe 2.png": png(120)}))
+    long = {"classes": [{"name": n, "prompts": ["a scan of the brain " * 9 + n]} for n in ("x", "y")]}
+    client = client_of(server)
+    told = client.predict([handle_file(archive)], long, api_name="/predict")
+    first, second = told["predictions"]
+    assert len(first["notes"]) == 1 and second["notes"] == [] and first["file"] != second["file"]
+    assert len(told["prompt_notes"]) == 3 and "Roe" not in str(told)
+    masks = {
+        f"{label}/{label} Roe {i}{end}.png": png(99 + i) for label in "ab" for i in (1, 2) for end in ("", "_mask")
+    }
+    archive.write_bytes(packed({**masks, "a/film.tif": film}))
+    done = client.predict(handle_file(archive), None, "quick", "linear-probe", api_name="/teach_with")
+    assert done["taught"] == {"a": 3, "b": 2} and "4 masks" in str(done["left_out"]) and "Roe" not in str(done)
+    assert any("1 image: Only" in note for note in done["notes"])

@@ -10,6 +10,7 @@ from PIL import Image
 
 from nearl.cli.main import main
 from nearl.data.phantoms.kinds import write_phantom_folder
+from tests.support.hostile import packed, png, saved
 
 
 @pytest.fixture
@@ -327,3 +328,40 @@ def test_as_a_module_with_clean_streams(data, model, adapter, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and json.loads(done.stdout)["predictions"]
     assert done.stderr == ""
+
+
+def test_notes_and_what_is_left_out_are_said(nearl, model, refused, tmp_path):
+    pages = [Image.new("L", (side, side), 4 * side) for side in (40, 30)]  # no film
+    film = saved(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    prompts = tmp_path / "prompts.json"
+    filling = "a scan of the brain " * 10
+    classes = [{"name": name, "prompts": [filling + name]} for name in ("x", "y")]
+    prompts.write_text(json.dumps({"classes": classes}))
+    archive = tmp_path / "set.zip"
+    archive.write_bytes(packed({"a.tif": film, "b.png": png(120), "letter.txt": b"Dear colleague"}))
+
+    told = json.loads(nearl("predict", archive, "--prompts", prompts, *model, "--json")[1])
+    first, second, letter = told["predictions"]
+    assert ["Only the first" in note for note in first["notes"]] == [True] and second["notes"] == []
+    assert (first["name"], second["name"], first["part"], second["part"]) == ("a.tif", "b.png", 1, 2)
+    assert "letter.txt" in letter["error"] and letter["frozen"] is None
+    assert len(told["prompt_notes"]) == 3 and "does not read" in told["prompt_notes"][0]
+    lines = nearl("predict", archive, "--prompts", prompts, *model)[1]
+    for words in ("1: a.tif", "note: Only the first", "letter.txt", "does not read", "have a prompt that is the same"):
+        assert words in lines
+
+    table = b"p,q,r\n" + b"".join(b"%d,z,%s\n" % (i, b"xy"[i % 2 :][:1]) for i in range(8))
+    files = {f"images/{i}.tif" if i == 1 else f"images/{i}.png": film if i == 1 else png(90 + 9 * i) for i in range(8)}
+    archive.write_bytes(packed({**files, "images/1_mask.png": png(200), "labels.csv": table}))
+    assert "--file-column and --label-column" in refused("evaluate", archive, *model)
+    asked = ("evaluate", archive, "--file-column", "p", "--label-column", "r", *model)
+    status, out, err = nearl(*asked, "--json")
+    result = json.loads(out)
+    assert status == 0 and result["n"] == 8 and "1 mask beside its image" in err and "Not used: q" in err
+    assert "1_mask.png" in result["left_out"][0] and any(note.startswith("1 image: Only") for note in result["notes"])
+
+    run = tmp_path / "run"
+    taught = nearl("finetune", *asked[1:], "--steps", 1, "--out", run, "--json")[1]
+    assert any("Only the first" in note for note in json.loads(taught)["notes"])
+    nearl("report", run, "--html", tmp_path / "report.html")
+    assert "1 image: Only the first" in (tmp_path / "report.html").read_text()
