@@ -71,7 +71,7 @@ class Root:
                 make_folder(folder)
             for folder in (self.workspaces, self.uploads):
                 folder.chmod(0o700)
-            (self.path / MARKER).write_text(MARK, encoding="utf-8")
+            write_bytes(self.path / MARKER, MARK.encode())
             if not self._held:
                 if self._lock is not None:
                     self._lock.release()  # of the file that is gone

@@ -181,7 +181,8 @@ class Shelf:
         begun = self._folder / f".{key}"  # nobody finds half an adapter
         try:
             make_folder(begun)
-            save_adapter(adapter, begun)
+            for path in save_adapter(adapter, begun).iterdir():
+                path.chmod(0o600)
             write_json(begun / ENTRY, entry.model_dump(exclude={"id", "in_use"}))
             begun.rename(self._folder / key)
         except OSError:  # such as a full disk
