@@ -155,7 +155,8 @@ class Programs:
                 before = dict(zip(p.classes, map(float, p.frozen[i]), strict=True))
                 after = None if p.adapted is None else dict(zip(p.classes, map(float, p.adapted[i]), strict=True))
                 record = viewing.records[i]
-                row: dict = {"file": name, "frozen": before, "adapted": after, "notes": list(record.notes), "error": None}
+                row: dict = {"file": name, "frozen": before, "adapted": after, "error": None}
+                row["notes"] = list(record.notes)
                 row |= {"slices": record.slices()} if record.slices() > 1 else {}
                 answers.append(row if p.unfamiliar is None else {**row, "unfamiliar": p.unfamiliar[i]})
         for name, reason in (_unnamed(*problem) for problem in viewing.problems):
