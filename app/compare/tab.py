@@ -318,7 +318,13 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.eve
         view = comparing.current(workspace)
         ticked = view.folder.about.methods if view is not None else USUAL
         cards = {tab.methods: _methods(ticked), tab.folded: gr.update(open=view is None)}
-        return workspace, {**_sources(tab, workspace), **cards}
+        first = (
+            OWN if workspace.support.data is not None else SYNTHETIC[0][1],
+            Choice.shots,
+            Choice.seeds,
+            Choice.preset,
+        )
+        return workspace, {**_sources(tab, workspace), **cards, **_cost(tab, workspace, first)}
 
     def again(key: str, source: str, *values) -> tuple[Workspace, bool, dict]:
         workspace = ctx.workspace(key)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from app.html import render
+from app.html.charts import place_labels
 from nearl.report.words import per_cent, shortened
 
 WIDTH, HEIGHT, EDGE = 232.0, 176.0, 14.0
@@ -101,12 +102,12 @@ def _plots(found: Mapping, labels: Sequence[int], view: _View, words: str, capti
         (_shape(label, *view.place(point), 3.0), "dot" if label % 2 else "dot hollow")
         for point, label in zip(view.spread(found["images"]), labels, strict=True)
     ]
-    marks = []
-    for i, point in enumerate(found["classes"]):
-        x, y = view.place(point)
-        right = x > WIDTH / 2
-        mark = {"shape": _shape(i, x, y, 7.0), "x": x - 11 if right else x + 11, "y": y + 4}
-        marks.append({**mark, "anchor": "end" if right else "start", "name": view.classes[i]})
+    points = [view.place(point) for point in found["classes"]]
+    places = place_labels(points, view.classes, (2.0, 2.0, WIDTH - 2, HEIGHT - 2))
+    marks = [
+        {"shape": _shape(i, *point, 7.0), "x": x, "y": y, "anchor": anchor, "name": name}
+        for i, (point, name, (x, y, anchor)) in enumerate(zip(points, view.classes, places, strict=True))
+    ]
     return [{"dots": dots, "marks": marks, "words": words, "caption": caption}]
 
 

@@ -1,5 +1,6 @@
 // Links such as <a data-tab="Teach"> open a tab. A group of radio buttons gets its label as its name, which Gradio
-// leaves out, so that a screen reader says it. A downloaded map is named after image, map and class: the server keeps no names.
+// leaves out, so that a screen reader says it. A downloaded map gets its name, which
+// holds that of the image, in the page: the server writes no such name to disk.
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[data-tab]");
   if (!link) return;
@@ -12,8 +13,13 @@ document.addEventListener("focusin", (event) => {
   const label = group?.querySelector("[data-testid=block-info]")?.textContent.trim();
   if (label) group.setAttribute("aria-label", label);
 });
-document.addEventListener("click", (event) => {
+document.addEventListener("click", async (event) => {
   const link = event.target.closest?.('a[download="map.png"]');
   const name = document.querySelector("#maps [data-file]")?.dataset.file;
-  if (link && name) link.download = name;
+  if (!link || !name) return;
+  event.preventDefault();
+  const named = Object.assign(document.createElement("a"), { download: name });
+  named.href = URL.createObjectURL(await (await fetch(link.href)).blob());
+  named.click();
+  setTimeout(() => URL.revokeObjectURL(named.href), 60000);
 }, true);

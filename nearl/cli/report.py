@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nearl import NOTICE
 from nearl.cli.finetune import outcome_lines
 from nearl.cli.options import Command, Result, out_folder
 from nearl.errors import NearlError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from nearl.runs import RunFolder
 
 
 def run(args: argparse.Namespace) -> Result:
@@ -21,6 +28,8 @@ def run(args: argparse.Namespace) -> Result:
         state = folder.look().state
         raise NearlError(f"The run in '{args.run_folder}' has nothing to report yet: it is {state}.")
     content, written = report.Report.from_run(folder), [path for path in (args.html, args.pdf, args.csv) if path]
+    if args.pictures:
+        content.picture = _pictures(folder)
     for path in written:
         out_folder(Path(path).parent)
     if args.html:
@@ -34,11 +43,20 @@ def run(args: argparse.Namespace) -> Result:
     return {**result, "notice": NOTICE}, [*outcome_lines(outcome), *lines, NOTICE]
 
 
+def _pictures(folder: RunFolder) -> Callable[[dict], Image.Image | None]:
+    """What gives the image of a row as the model sees it. NearlError where the images were deleted."""
+    from PIL import Image
+
+    images = folder.job().images
+    return lambda row: Image.fromarray(images[row["image"]].permute(1, 2, 0).numpy()) if "image" in row else None
+
+
 def add(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("run_folder", metavar="RUN")
     sub.add_argument("--html", metavar="FILE")
     sub.add_argument("--pdf", metavar="FILE")
     sub.add_argument("--csv", metavar="FILE", help="one line per held-out image")
+    sub.add_argument("--pictures", action="store_true", help="with small pictures of the mistakes, in page and PDF")
     sub.add_argument("--names", action="store_true", help="with the images' file names, which may identify a patient")
 
 

@@ -3,8 +3,9 @@ from one is checked or made plain here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from nearl.errors import NearlError
 from nearl.methods import title as method_title
@@ -12,6 +13,9 @@ from nearl.prompts import MAX_CLASSES
 from nearl.reading.trust import Trust
 from nearl.report.results import readable
 from nearl.report.words import per_cent, plain, plural, points
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 FIGURES = {  # key of `nearl.measure.evaluate.evaluate` -> its name on the printed page
     "balanced_accuracy": "Balanced accuracy",
@@ -48,6 +52,8 @@ class Report:
     rows: Sequence[dict] = ()  # of `nearl.measure.evaluate.rows`
     curve: Sequence[dict] = ()  # events of a run with "phase", "step", "loss", "held_out"
     notes: Sequence[str] = ()  # what to know of the images
+    # of a row: its image, for a picture beside each mistake; None where no picture is asked for
+    picture: Callable[[dict], Image.Image | None] | None = None
     cautions: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -56,6 +62,21 @@ class Report:
             self.cautions.append("The figures that came with this adapter have another layout and are left out.")
         self.cautions += [plain(note) for note in self.notes]
         self.trust = None if self.meta.get("trust") is None else Trust.from_dict(self.meta["trust"])
+
+    @property
+    def legend(self) -> str:
+        """What the bars show: before and after teaching, or the one that was measured."""
+        after = self.results is not None and self.results["adapted"] is not None
+        what = "Outline: before teaching. Filled: after." if after else "Outline: before teaching; nothing was taught."
+        return f"{what} The line across a bar is the 95 % interval."
+
+    def thumbnail(self, row: dict, side: int = 160) -> Image.Image | None:
+        """A small picture of a mistake, RGB without any metadata, where one is asked for and the image is there."""
+        found = None if self.picture is None else self.picture(row)
+        if found is not None:
+            found = found.convert("RGB")
+            found.thumbnail((side, side))
+        return found
 
     @classmethod
     def from_run(cls, run) -> Report:

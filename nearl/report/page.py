@@ -1,6 +1,10 @@
-"""The report as one web page: no script, nothing fetched, no image of anybody."""
+"""The report as one web page: no script, nothing fetched, and no image of anybody unless asked for."""
 
 from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING
 
 from nearl import NOTICE, __version__
 from nearl.measure.evaluate import mistakes
@@ -10,7 +14,11 @@ from nearl.report.render import environment
 from nearl.report.words import FIGURES, per_cent, plain
 from nearl.resources import ASSETS
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+PICTURES = "; img-src data:"  # of the policy, where small pictures of mistakes are asked for
 
 
 def html(report: Report, names: bool = False) -> str:
@@ -27,23 +35,35 @@ def html(report: Report, names: bool = False) -> str:
             confusions=geometry.confusions,
             reliability=geometry.reliability(results) if results else None,
             curves=geometry.curves(losses, report.held(), losses[-1][0] if losses else 1),
-            mistakes=_mistakes(report, names),
+            mistakes=(found := _mistakes(report, names)),
+            pictures=any(one["picture"] for one in found),
+            named=names,
             style=(ASSETS / "page" / "charts.css").read_text(encoding="utf-8").replace(".gradio-container ", ""),
-            policy=POLICY,
+            policy=POLICY + (PICTURES if report.picture else ""),
             notice=NOTICE,
             version=__version__,
         )
     )
 
 
-def _mistakes(report: Report, names: bool) -> list[tuple[str, str, str]]:
-    """(image, its class, what it was read as) of the most certain mistakes."""
+def _mistakes(report: Report, names: bool) -> list[dict]:
+    """The most certain mistakes: what the image is called, its class, what it was read as and its picture, "" for none
+    (only the pictures that are asked for are there)."""
     found = []
     for row in mistakes(report.rows):
         when = "before" if row["after"] is None else "after"
         read = f"{plain(row[when])}, {per_cent(row[f'{when}_share'])}"
-        found.append((image_name(row, names), plain(row["truth"]), read))
+        small = report.thumbnail(row)
+        words = {"name": image_name(row, names), "truth": plain(row["truth"]), "read": read}
+        found.append({**words, "picture": "" if small is None else _address(small)})
     return found
+
+
+def _address(picture: Image.Image) -> str:
+    """The picture as a data address."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def image_name(row: dict, names: bool = False) -> str:

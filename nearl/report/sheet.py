@@ -23,6 +23,7 @@ BOTTOM = HEIGHT - 0.55
 LINE = 1 / 54  # inches from line to line for each point of a letter's size
 MOST = 8  # classes with a bar of their own
 WRONG = 8  # mistakes listed
+PICTURE = 0.42  # inches, side of the small picture of a mistake
 
 
 def pdf(report: Report, path: str | Path) -> Path:
@@ -52,8 +53,10 @@ class _Sheet:
         y = self.lines(MARGIN, 1.2, report.headline, WIDTH - 2 * MARGIN, 11)
         y = self.lines(MARGIN, y + 0.04, " ".join((report.how, *report.cautions)), WIDTH - 2 * MARGIN, 7.5)
         top = y + 0.15
+        below = {MARGIN: top, right: top}  # where each column goes on
         if figures := report.figures():
-            self.heading(MARGIN, top, "Before (outline) and after teaching (filled), 95 % intervals")
+            after = ", outline before and filled after teaching" if figures[0][2] else " before teaching"
+            self.heading(MARGIN, top, f"How well it read the images, with 95 % intervals{after}")
             charts.pairs(self.figure, self.box(MARGIN, top + 0.12, WIDTH - 2 * MARGIN, 1.4), figures, 2.15, 1.3)
             top += 1.98
             tall = self.recalls(MARGIN, top, half)
@@ -61,15 +64,15 @@ class _Sheet:
             self.matrices(right, top + 0.32, half)
             top += max(tall, 1.8) + 0.22
             self.reliability(MARGIN, top, half)
+            below = {MARGIN: top + 2.65, right: top}
         losses = report.losses()
         if len(losses) > 1:
-            self.heading(right, top, "While teaching")
-            charts.learning(self.figure, self.box(right, top + 0.28, half, 1.92), losses, report.held())
-        if figures or len(losses) > 1:
-            top += 2.65
-        y = self.taught(MARGIN, top, half)
+            self.heading(right, below[right], "While teaching")
+            charts.learning(self.figure, self.box(right, below[right] + 0.28, half, 1.92), losses, report.held())
+            below[right] += 2.65
+        y = self.taught(MARGIN, below[MARGIN], half)
         self.wrong(MARGIN, y + 0.12, half)
-        self.trust(right, top, half)
+        self.trust(right, below[right], half)
         left_out = " Some names need the web page's fonts and are numbered here." if self.odd else ""
         self.text(MARGIN, HEIGHT - 0.35, f"{NOTICE} Made with NEARL-CLIP {__version__}.{left_out}", 7, charts.MUTED)
 
@@ -92,10 +95,8 @@ class _Sheet:
         times = {"before": self.report.results["frozen"], "after": self.report.results["adapted"]}
         bins = {when: figures["reliability"] for when, figures in times.items() if figures}
         charts.reliability(self.figure, self.box(left, top + 0.12, width, 1.98), bins)
-        words = (
-            "Across: share of the likeliest class. Up: share that is right. Circles before, diamonds after teaching; "
-            "on the dashed line they agree."
-        )
+        marks = "Circles before, diamonds after teaching; on" if "after" in bins else "On"
+        words = f"Across: share of the likeliest class. Up: share that is right. {marks} the dashed line they agree."
         self.lines(left, top + 2.22, words, width, 6.5, charts.MUTED)
 
     def trust(self, left: float, top: float, width: float) -> None:
@@ -133,15 +134,33 @@ class _Sheet:
         rows = mistakes(self.report.rows, WRONG)
         if not rows:
             return
-        self.heading(left, top, "Mistakes to look at, the most confident first")
+        when = "before" if rows[0]["after"] is None else "after"
+        self.heading(left, top, f"Mistakes to look at, {when} teaching, the most confident first")
         names = zip(self.report.classes, self.classes, strict=True)
         named = {name: f"{i + 1} {shown}" for i, (name, shown) in enumerate(names)}
-        room = int((BOTTOM - top - 0.2) / 0.125)
-        for i, row in enumerate(rows[: max(room, 0)]):
-            when = "before" if row["after"] is None else "after"
+        tall = PICTURE + 0.05 if self.report.picture else 0.125
+        across = 2 if self.report.picture else 1
+        room = across * max(int((BOTTOM - top - 0.2) / tall), 0)
+        for i, row in enumerate(rows[:room]):
+            x, y, wide = left + (i % across) * width / across, top + 0.2 + tall * (i // across), width / across - 0.1
             truth, said = (shortened(named.get(plain(name), "?"), 18) for name in (row["truth"], row[when]))
-            words = f"{image_name(row)}: {truth}, read as {said} ({per_cent(row[f'{when}_share'])})"
-            self.lines(left, top + 0.2 + 0.125 * i, words, width, 6.8, most=1)
+            share = per_cent(row[f"{when}_share"])
+            if self.report.picture:
+                words = f"{image_name(row)}: {truth}, read as {said}, {share}"
+                self.picture(x, y - 0.1, row)
+                self.lines(x + PICTURE + 0.08, y, words, wide - PICTURE - 0.08, 5.6, most=4)
+            else:
+                self.lines(x, y, f"{image_name(row)}: {truth}, read as {said} ({share})", width, 6.8, most=1)
+
+    def picture(self, left: float, top: float, row: dict) -> None:
+        """The small picture of a mistake, fitted into a square."""
+        small = self.report.thumbnail(row)
+        if small is None:
+            return
+        wide, high = (PICTURE * side / max(small.size) for side in small.size)
+        axes = charts.axes(self.figure, self.box(left, top, wide, high))
+        axes.imshow(small, aspect="auto")
+        axes.set_axis_off()
 
     def box(self, left: float, top: float, width: float, height: float) -> charts.Box:
         return left, HEIGHT - top - height, width, height

@@ -19,8 +19,8 @@ def csv(rows: Sequence[dict], names: bool = False) -> str:
     A row: image, truth, the likeliest class and its share before and after, then the share of every class before and
     after. ``names``: file names instead of "image 1", "image 2", ...
 
-    Every cell is quoted, and one that a spreadsheet would take for a formula gets a leading apostrophe. The last
-    heading is the notice.
+    Every cell is quoted, and one that a spreadsheet would take for a formula gets a leading apostrophe. The last column
+    is the notice.
     """
     page = io.StringIO()
     out = writer.writer(page, quoting=writer.QUOTE_ALL, lineterminator="\r\n")
@@ -30,13 +30,13 @@ def csv(rows: Sequence[dict], names: bool = False) -> str:
     for when in times:
         heading += [when, f"{when} share"]
     heading += [f"{when}: {name}" for when in times for name in classes]
-    out.writerow([safe(cell) for cell in (*heading, NOTICE)])
+    out.writerow([safe(cell) for cell in (*heading, "notice" if rows else NOTICE)])
     for row in rows:
         cells = [row["file"] if names else f"image {row['index'] + 1}", row["truth"]]
         for when in times:
             cells += [row[when], f"{row[f'{when}_share']:.4f}"]
         cells += [f"{row[f'shares_{when}'][name]:.4f}" for when in times for name in classes]
-        out.writerow([safe(cell) for cell in (*cells, "")])
+        out.writerow([safe(cell) for cell in (*cells, NOTICE)])
     return page.getvalue()
 
 

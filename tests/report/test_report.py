@@ -5,15 +5,17 @@ import io
 import json
 import re
 import xml.dom.minidom
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nearl import NOTICE
 from nearl.errors import NearlError
-from nearl.measure.evaluate import rows, study
+from nearl.measure.evaluate import mistakes, rows, study
 from nearl.prompts import default_prompts
 from nearl.reading.trust import fit_trust
 from nearl.report import Report, csv, html, pdf
@@ -113,6 +115,32 @@ def test_nothing_is_fetched_or_run_and_nobody_is_named_unless_asked(tmp_path):
     assert f"image {made.rows[0]['index'] + 1}" in table and str(tmp_path).encode() not in sheet
 
 
+def test_mistakes_show_their_pictures_only_where_asked(tmp_path):
+    made = report()
+    assert "<img" not in html(made) and "img-src" not in html(made) and '<th scope="col">Picture' not in html(made)
+    bare = printed(pdf(made, tmp_path / "bare.pdf"))
+    shown = replace(made, picture=lambda row: Image.new("RGB", (400, 300), (200, 30, row["index"])))
+    page = html(shown)
+    assert page.count('<img class="small" src="data:image/jpeg;base64,') == len(mistakes(made.rows)) > 0
+    assert "img-src data:" in page and "Doe^" not in page
+    found = printed(pdf(shown, tmp_path / "shown.pdf"))
+    assert found.count(b"/Subtype /Image") > bare.count(b"/Subtype /Image")
+    gone = html(replace(made, picture=lambda row: None))
+    assert "<img" not in gone and "Picture" not in gone  # no empty column
+
+
+def test_captions_and_columns_are_those_of_what_is_drawn(tmp_path):
+    """Without an adapter nothing is said of "after", and what is not known has no column."""
+    before = report(adapted=False, curve=False, prompts={})
+    page = html(before)
+    assert "Filled: after" not in page and "before and after teaching" not in page and "<dd>after</dd>" not in page
+    assert "Prompts</th>" not in page and "Before teaching, the most certain first" in page
+    assert "Filled: after" in html(report()) and "Prompts</th>" in html(report())
+    table = list(reader.reader(io.StringIO(csv(before.rows))))
+    assert all(all(cells) for cells in table)
+    printed(pdf(before, tmp_path / "before.pdf"))
+
+
 @pytest.mark.filterwarnings("error")  # glyphs that no font has, text that is taken for mathematics
 def test_hostile_and_foreign_class_names_are_only_text(tmp_path):
     made = report(HOSTILE[:5], n=40, name="<b>&\"'</b>")
@@ -210,7 +238,12 @@ def test_no_cell_of_the_table_is_a_formula():
     for cell in (cell for line in lines for cell in line):
         assert cell.lstrip()[:1] not in tuple("=+-@\t\r＝＋－＠") or cell.strip() == ""
         assert not re.search(r"[\t\r\n]", cell)
-    assert lines[1][1] == "'=cmd|' /C calc'!A0" and lines[0][-1] == NOTICE and lines[9][1] == "plain; =x"
+    assert (
+        lines[1][1] == "'=cmd|' /C calc'!A0"
+        and lines[0][-1] == "notice"
+        and lines[1][-1] == NOTICE
+        and lines[9][1] == "plain; =x"
+    )
     assert all(part.startswith('"') for part in text.split("\r\n") if part)
     untaught = list(reader.reader(io.StringIO(csv(rows(np.eye(2), None, [0, 1], ["a", "b"], "xy")))))
     assert untaught[0][:4] == ["image", "truth", "before", "before share"] and untaught[1][:4] == [

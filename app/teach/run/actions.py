@@ -19,6 +19,8 @@ from nearl.errors import NearlError
 from nearl.prompts import PromptSet
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from nearl.methods import Card
 
 NEARL = "nearl"
@@ -198,14 +200,17 @@ def row_map(engine: Engine, workspace: Workspace, row: int, class_name: str, ada
     return views.data_uri(heat_layer(heatmap)), f"Where it looked for “{class_name}”, {moment}"
 
 
-def report_file(workspace: Workspace, kind: str, names: bool = False) -> Path:
-    """The result as a file to download, of a kind in REPORTS; without `names` images are called by numbers."""
+def report_file(workspace: Workspace, kind: str, names: bool = False, pictures: bool = False) -> Path:
+    """The result as a file to download, of a kind in REPORTS; without `names` images are called by numbers, and only
+    with `pictures` are mistakes shown."""
     run = current(workspace)
     if run is None:
         raise NearlError("There is no result yet; teach first.")
     from nearl import report
 
     content = replace(report.Report.from_run(run.folder), rows=run.rows or [])
+    if pictures:
+        content.picture = lambda row: _picture(workspace, row["index"])
     path = workspace.download(f"nearl-{'predictions' if kind == 'csv' else 'report'}.{kind}")
     if kind == "pdf":
         report.pdf(content, path)
@@ -214,3 +219,11 @@ def report_file(workspace: Workspace, kind: str, names: bool = False) -> Path:
     else:
         path.write_text(report.html(content, names=names), encoding="utf-8")
     return path
+
+
+def _picture(workspace: Workspace, row: int) -> Image.Image | None:
+    """The image of a row, None where it was removed since."""
+    try:
+        return row_record(workspace, row).image()
+    except NearlError:
+        return None

@@ -257,11 +257,15 @@ def wire(
 
     @guarded(part.cell, lambda *given: {slot: None})
     def on_details(key: str, event: gr.EventData) -> dict:
-        """A number or a mistake; or a file, with the visitor's file names if that is ticked."""
+        """A number or a mistake; or a file, with file names (1) and with pictures of mistakes (2) if ticked."""
         workspace, pressed = ctx.workspace(key), Press.of(event)
         if pressed.act is not Act.REPORT:
             return {part.cell: _cell(ctx, workspace, pressed)}
-        return {slot: str(teaching.report_file(workspace, pressed.one_of("kind", REPORTS), bool(pressed.ticked)))}
+        return {
+            slot: str(
+                teaching.report_file(workspace, pressed.one_of("kind", REPORTS), *(n in pressed.ticked for n in (1, 2)))
+            )
+        }
 
     part.teach.click(on_teach, [session, editor, *controls.outputs], [session, ctx.changed, *part.outputs], **QUIET)
     part.teach.click(None, js=SHOW_PROGRESS, api_visibility="private")

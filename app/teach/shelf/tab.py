@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app.context import DEVICE, QUIET, Context, asset_text
-from app.events import GONE, Act, Components, Press, bump, guarded
+from app.events import GONE, Act, Components, Press, bump, error_html, guarded
 from app.html import views
 from app.teach.shelf import actions as adapting
 from app.teach.shelf import html as shelf_views
@@ -16,6 +16,10 @@ from app.visitor import uploads
 from app.visitor.workspace import Workspace
 from nearl.errors import NearlError
 
+SHOW = """() => {
+  if (document.body.dataset.act !== "compare") return;
+  document.querySelector("#comparison")?.scrollIntoView({ block: "nearest" });
+}"""
 ABOUT = "An adapter is what the model learned from your images, in one small file; it holds no image."
 
 
@@ -73,7 +77,12 @@ def wire(ctx: Context, part: ShelfPart, slot: gr.DownloadButton, download_js: st
         return {slot: str(adapting.zip_file(workspace, item.id)), part.message: ""}
 
     def compare(workspace: Workspace, pressed: Press) -> dict:
-        return {part.comparison: _comparison(ctx, workspace, pressed), part.message: ""}
+        """What is wrong is said at the button, and the shelf is left as it is ticked."""
+        try:
+            shown = _comparison(ctx, workspace, pressed)
+        except NearlError as error:
+            shown = error_html(error)
+        return {part.comparison: shown, part.message: ""}
 
     acts = {
         Act.USE: with_item(lambda workspace, key, _: adapting.use(ctx.engine, workspace, key)),
@@ -102,7 +111,7 @@ def wire(ctx: Context, part: ShelfPart, slot: gr.DownloadButton, download_js: st
 
     outputs = [session, ctx.changed, part.message]
     event = part.shelf.click(on_shelf, session, [*outputs, part.shelf, part.comparison, slot], **DEVICE)
-    event.then(None, js=download_js, api_visibility="private")
+    event.then(None, js=download_js, api_visibility="private").then(None, js=SHOW, api_visibility="private")
 
     @guarded(part.message)
     def on_close() -> dict:

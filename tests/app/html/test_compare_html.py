@@ -125,6 +125,22 @@ def test_what_moves_nothing_shares_a_card_and_the_rest_is_before_and_after():
     assert spaces.spaces([line(space=None)], ["a"]) == ""
 
 
+def test_names_in_the_plot_of_images_and_prompts_keep_off_each_other():
+    """Prompts that lie close together, as those of similar classes do."""
+    names = ["glioma", "meningioma", "pituitary", "no tumour"]
+    classes = [[1.0, 0.50], [1.0, 0.48], [0.99, 0.47], [1.0, -0.5]]
+    near = space([[0.0, 0.4], [0.1, -0.4]], classes)
+    near["before"]["classes"] = classes
+    html = spaces.spaces([line(space=near)], names)
+    for drawing in re.findall(r"<svg.*?</svg>", html, flags=re.S):
+        rooms = []
+        for x, y, side, name in re.findall(r'<text x="([-\d.]+)" y="([-\d.]+)" text-anchor="(\w+)">([^<]+)', drawing):
+            left = float(x) - (charts.LETTER * len(name) if side == "end" else 0)
+            rooms.append((left, float(y) - 11, left + charts.LETTER * len(name), float(y) + 3))
+        assert len(rooms) == 4 and all(r[0] >= 0 and r[2] <= spaces.WIDTH for r in rooms)
+        assert not any(charts.overlap(a, b) for i, a in enumerate(rooms) for b in rooms[:i])
+
+
 def test_images_that_would_be_one_blot_are_spread_and_nothing_leaves_the_picture():
     close = space([[0.0, 0.01], [0.01, 0.0]], [[1.0, 0.5], [1.0, -0.5]])
     close["before"]["images"] = [[0.0, 0.0], [0.01, 0.01]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gradio as gr
 import gradio.oauth
@@ -15,6 +16,7 @@ from app.teach.images import actions as gathering
 from app.teach.publish import tab as publish
 from app.teach.run import actions as teaching
 from app.teach.shelf import actions as adapting
+from app.teach.shelf import tab as shelf
 from nearl.adapters.store import zip_adapter
 from nearl.data.phantoms.kinds import phantom_set
 from nearl.errors import NearlError
@@ -150,3 +152,21 @@ def test_publishing_needs_an_adapter_and_a_token_and_keeps_neither_in_its_words(
     said = error_html(refused.value)
     assert "hf_secret" not in said and "<script" not in said
     assert all(b"hf_secret" not in p.read_bytes() for p in workspace.path.rglob("*") if p.is_file())
+
+
+def test_what_is_wrong_with_a_comparison_is_said_at_its_button(engine, workspace, images):
+    """The error is below the shelf, which stays as it is ticked; with an image in Predict the same press works."""
+    workspace.shelf.put(taught(engine))
+    workspace.shelf.put(taught(engine))
+    ctx = SimpleNamespace(engine=engine, workspace=lambda key: workspace, session=None, changed=None)
+    with gr.Blocks() as page:
+        ctx.session, ctx.changed, slot = gr.State(None), gr.State(0), gr.DownloadButton("Download")
+        part = shelf.build()
+        shelf.wire(ctx, part, slot, "")
+    on_shelf = next(f.fn for f in page.fns.values() if f.name == "on_shelf")
+    press = lambda *ticked: on_shelf("w", SimpleNamespace(_data={"act": "compare", "ticked": list(ticked)}))  # noqa: E731
+    for answer, words in ((press(0), "tick two adapters"), (press(0, 1), "no image to compare")):
+        assert words in answer[part.comparison] and "Error" in answer[part.comparison]
+        assert answer[part.message] == "" and part.shelf not in answer
+    reading.bring(workspace, images[:1])
+    assert "closest to" in press(0, 1)[part.comparison]
