@@ -254,7 +254,9 @@ class Programs:
         return {"results": found.results, "rows": found.numbered_rows}
 
     def shelf(self, workspace: Workspace) -> dict:
-        return {"adapters": [item.model_dump() for item in workspace.shelf.items()]}
+        notes = workspace.shelf.notes()
+        found = {"adapters": [item.model_dump() for item in workspace.shelf.items()]}
+        return {**found, "notes": notes} if notes else found
 
     def use(self, workspace: Workspace, item: str) -> dict:
         adapting.use(self.engine, workspace, item)

@@ -140,6 +140,8 @@ def is_full(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
+        if "No space left" in str(error):  # as safetensors says it
+            return True
         error = error.__cause__ or error.__context__
     return False
 

@@ -6,6 +6,7 @@ when the next one starts, and resumes from its last snapshot. The page only look
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import threading
@@ -13,7 +14,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.visitor.disk import made_here
+from app.visitor.disk import DISK_FULL, is_full, made_here
 from app.visitor.registry import Registry
 from app.visitor.workspace import Workspace
 from app.work.run import KINDS, Kind, RunView, check_idle
@@ -96,9 +97,12 @@ class Queue:
         for path in made_here(registry.root.workspaces):
             looked_at = Workspace(None, path)  # one without such a run does not come into memory
             for kind in KINDS:
-                view = RunView.latest(looked_at, kind)
-                if view is not None and not view.finished:
-                    self._resume(registry.adopt(path), kind)
+                try:
+                    view = RunView.latest(looked_at, kind)
+                    if view is not None and not view.finished:
+                        self._resume(registry.adopt(path), kind)
+                except Exception:  # the other visitors' runs go on
+                    log.exception("resuming")
 
     def _resume(self, workspace: Workspace, kind: Kind) -> None:
         with workspace.lock:
@@ -117,17 +121,26 @@ class Queue:
             try:
                 again = view.work()
             except NearlError as error:
-                view.note(error=str(error))
-            except Exception:
+                _tell(view, str(error))
+            except Exception as error:
                 log.exception("teaching")
-                view.note(error=FAULT)
+                _tell(view, DISK_FULL if is_full(error) else FAULT)
             finally:
                 with self._turn:
                     if again:
                         self._waiting.append(view)
                     else:  # it has ended; the labelled set itself stays in the workspace
-                        view.folder.forget_images()
+                        with contextlib.suppress(OSError):
+                            view.folder.forget_images()
                     self._running = None
+
+
+def _tell(view: RunView, sentence: str) -> None:
+    """Note why a run has failed; where the disk takes nothing, in memory alone, so that the queue goes on."""
+    try:
+        view.note(error=sentence)
+    except OSError as error:
+        log.error("noting why a run failed: %s", type(error).__name__)
 
 
 def _forget_old_runs(newest: Path, kept: int) -> None:

@@ -31,23 +31,11 @@ from safetensors.torch import load_file, save_file
 from nearl.adapters.store import Adapter, load_adapter, save_adapter
 from nearl.errors import NearlError
 from nearl.runs.job import Job, Pair
-from nearl.runs.status import (
-    CANCELLED,
-    CHECKING,
-    DONE,
-    FAILED,
-    INTERRUPTED,
-    STARTING,
-    TEACHING,
-    WAITING,
-    Curve,
-    Status,
-)
-from nearl.runs.teaching import Event, Finished, Step, why
+from nearl.runs.status import CANCELLED, CHECKING, DONE, FAILED, INTERRUPTED, STARTING, TEACHING, WAITING, Status, after
+from nearl.runs.teaching import Event, Finished, why
 from nearl.train.recipe import Snapshot
 
 STATUS_SECONDS = 0.1  # at least, between two writings of status.json within a phase
-LONGEST_CURVE = 400  # points that are kept of a curve
 
 
 class Results(BaseModel):
@@ -101,12 +89,12 @@ class RunFolder:
             self._tensors("job.safetensors", {"images": job.images})
             self._text("job.json", json.dumps(job.to_plain(), ensure_ascii=False))
             self._write(Status(total=len(job.pairs)))
-        except OSError as error:
-            raise NearlError(f"The run cannot be kept in '{self.path.name}': {error.strerror}.") from error
+        except (OSError, SafetensorError) as error:
+            why_not = getattr(error, "strerror", None) or "the disk may be full"
+            raise NearlError(f"The run cannot be kept in '{self.path.name}': {why_not}.") from error
         return self
 
     def exists(self) -> bool:
-        """Whether there is a run in the folder."""
         return self._file("status.json").is_file()
 
     def load(self) -> RunFolder:
@@ -136,6 +124,8 @@ class RunFolder:
                 return False
         except Timeout:
             return True
+        except OSError:  # the folder was removed a moment ago
+            return False
 
     @cached_property
     def about(self) -> Job:
@@ -272,7 +262,7 @@ class RunFolder:
                         self._add(event)
                         status = replace(status, done=len(self.rows), stopped=event.row.get("stopped", ""))
                     else:
-                        before, status = status, _after(status, event)
+                        before, status = status, after(status, event)
                         same = (before.phase, before.method, before.seed) == (status.phase, status.method, status.seed)
                         if same and status.step < status.steps and time.monotonic() - written < STATUS_SECONDS:
                             yield event
@@ -281,8 +271,10 @@ class RunFolder:
                     self._write(status)
                     yield event
             except Exception as error:
-                self._write(status)
-                self.failed(sentence := why(error))
+                sentence = why(error)
+                with contextlib.suppress(OSError):  # such as a full disk
+                    self._write(status)
+                    self.failed(sentence)
                 raise error if isinstance(error, NearlError) else NearlError(sentence) from error
             todo = self.todo()
             stopped = status.stopped == CANCELLED or bool(todo and self.cancel_requested())
@@ -375,35 +367,24 @@ class RunFolder:
             raise self._damaged(name) from error
 
     def _text(self, name: str, text: str) -> None:
-        partial = self._file(f".{name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(self._file(name))
+        with self._whole(name) as partial:
+            partial.write_text(text, encoding="utf-8")
 
     def _tensors(self, name: str, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+        with self._whole(name) as partial:
+            save_file({key: value.contiguous() for key, value in tensors.items()}, partial, metadata)
+
+    @contextlib.contextmanager
+    def _whole(self, name: str) -> Iterator[Path]:
+        """A path to write a file to, which then takes the file's name; nothing of it is left where that fails."""
         partial = self._file(f".{name}.partial")
-        save_file({key: value.contiguous() for key, value in tensors.items()}, partial, metadata)
-        partial.replace(self._file(name))
+        try:
+            yield partial
+            partial.replace(self._file(name))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise
 
     def _damaged(self, name: str) -> NearlError:
         return NearlError(f"The file {name} of the run in '{self.path.name}' is missing or damaged; start a new run.")
-
-
-def _after(status: Status, step: Step) -> Status:
-    """The status after a step; a resumed run repeats some steps."""
-    fresh = (step.method, step.seed) != (status.method, status.seed)
-    losses, held = ((), ()) if fresh else (status.losses, status.held)
-    if step.phase == TEACHING:
-        losses, held = _with(losses, step.step, step.loss), _with(held, step.step, step.held_out)
-    return replace(
-        status,
-        state=CHECKING if step.phase == CHECKING else TEACHING,
-        phase=step.phase, method=step.method, seed=step.seed, step=step.step, steps=step.steps,
-        seconds_left=step.seconds_left, losses=losses, held=held,
-    )  # fmt: skip
-
-
-def _with(curve: Curve, step: int, value: float | None) -> Curve:
-    """The curve with another point, every second point left out where there are too many."""
-    before = tuple(point for point in curve if point[0] < step)
-    before = before[::2] if len(before) >= LONGEST_CURVE else before
-    return before if value is None else (*before, (step, value))

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
+
+if TYPE_CHECKING:
+    from nearl.runs.teaching import Step
 
 WAITING, STARTING, TEACHING, CHECKING = "waiting", "starting", "teaching", "checking"
 DONE, CANCELLED, FAILED, INTERRUPTED = "done", "cancelled", "failed", "interrupted"
 
 Curve = tuple[tuple[int, float], ...]
+LONGEST_CURVE = 400  # points that are kept of a curve
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="ignore"))
@@ -47,3 +54,24 @@ class Status:
     def finished(self) -> bool:
         """Whether the run has ended; a failed one may be started again."""
         return self.state in (DONE, CANCELLED, FAILED)
+
+
+def after(status: Status, step: Step) -> Status:
+    """The status after a step; a resumed run repeats some steps."""
+    fresh = (step.method, step.seed) != (status.method, status.seed)
+    losses, held = ((), ()) if fresh else (status.losses, status.held)
+    if step.phase == TEACHING:
+        losses, held = _with(losses, step.step, step.loss), _with(held, step.step, step.held_out)
+    return replace(
+        status,
+        state=CHECKING if step.phase == CHECKING else TEACHING,
+        phase=step.phase, method=step.method, seed=step.seed, step=step.step, steps=step.steps,
+        seconds_left=step.seconds_left, losses=losses, held=held,
+    )  # fmt: skip
+
+
+def _with(curve: Curve, step: int, value: float | None) -> Curve:
+    """The curve with another point, every second point left out where there are too many."""
+    before = tuple(point for point in curve if point[0] < step)
+    before = before[::2] if len(before) >= LONGEST_CURVE else before
+    return before if value is None else (*before, (step, value))

@@ -6,6 +6,7 @@ that a ZeroGPU Space forks for one call.
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ log = logging.getLogger("nearl.runs")
 SNAPSHOT_SECONDS = 10.0
 CHECK_BATCH = 16  # images between two looks at whether to stop, while checking
 SHOWN = 32  # images, at most, whose places in the joint space are kept
+NO_SPACE = "The disk is full; free some space, then start it again."
 NO_MEMORY = (
     "There was not enough memory for this run, so it was stopped; teach with fewer images or classes, or with a "
     "smaller model."
@@ -341,5 +343,7 @@ def why(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "t allocate memory" in str(error):
         return NO_MEMORY
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):  # safetensors has no number
+        return NO_SPACE
     log.exception("teaching")
     return FAULT

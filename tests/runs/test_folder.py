@@ -1,13 +1,16 @@
 """Runs on disk: status, resuming, failures, and runs of an earlier version."""
 
+import errno
 import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from nearl.errors import NearlError
 from nearl.runs import RunFolder, Step, perform, scores, start
 from nearl.runs import folder as folders
+from nearl.runs.status import LONGEST_CURVE
 from nearl.runs.teaching import NO_MEMORY
 from tests.support.before import RUNS, run_folder
 from tests.support.runs import finish, made
@@ -148,7 +151,7 @@ def test_a_long_curve_is_thinned(backbone, tmp_path):
     run = RunFolder(tmp_path / "run").create(made(backbone))
     list(run.record(Step("nearl", 0, "teaching", i, 1500, 1.0, 1 / i, 1e-3) for i in range(1, 1501)))
     steps = [step for step, _ in run.look().losses]
-    assert len(steps) <= folders.LONGEST_CURVE and steps == sorted(steps) and steps[-1] == 1500
+    assert len(steps) <= LONGEST_CURVE and steps == sorted(steps) and steps[-1] == 1500
 
 
 # ------------------------------------------------------------------------------------------ of an earlier version
@@ -182,3 +185,41 @@ def test_an_interrupted_run_of_an_earlier_version_is_taught_again(portable, tmp_
     list(run.record(perform(run.job(), run.todo(), run.snapshot(), backbone=backbone)))
     assert run.look().state == "done" and [step for step, _ in run.look().losses] == list(range(1, 17))
     assert run.outcome().results["n"] == len(run.about.held)
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_no_half_file(backbone, tmp_path, monkeypatch):
+    def full(tensors, path, *more):
+        path.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "save_file", full)
+        with pytest.raises(NearlError, match="disk may be full"):
+            RunFolder(tmp_path / "run").create(made(backbone))
+        assert list((tmp_path / "run").iterdir()) == []
+    run = RunFolder(tmp_path / "run").create(made(backbone))
+
+    def nothing_fits(self, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def events():
+        monkeypatch.setattr(folders.Path, "replace", nothing_fits)
+        raise OSError(errno.ENOSPC, "No space left on device")
+        yield
+
+    with pytest.raises(NearlError, match="disk is full"):
+        list(run.record(events()))
+    monkeypatch.undo()
+    assert not list(run.path.glob(".*.partial")) and run.look().state == "interrupted"
+
+
+def test_a_run_whose_folder_vanishes_is_not_being_worked_on(backbone, tmp_path, monkeypatch):
+    run = RunFolder(tmp_path / "run").create(made(backbone))
+    (run.path / "lock").touch()
+
+    class Gone:
+        def __init__(self, *given, **named):
+            raise FileNotFoundError
+
+    monkeypatch.setattr(folders, "FileLock", Gone)
+    assert run.alive is False

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import threading
 from pathlib import Path
 
 import pytest
 
+from app.work.queue import Queue
 from app.work.run import COMPARE, TEACH, RunView, Shown
 from nearl.runs.status import CANCELLED, CHECKING, DONE, FAILED, TEACHING, WAITING
 
@@ -115,3 +117,29 @@ def test_following_ends_with_the_run(workspace, monkeypatch):
     following.join(60)
     assert seen[-1].state == CANCELLED and all(not now.finished for now in seen[:-1])
     assert TEACHING not in [now.state for now in seen]
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyError("x")])
+def test_the_queue_goes_on_after_a_run_whose_failure_cannot_even_be_noted(failure):
+    done = threading.Event()
+
+    class Work:
+        def __init__(self, fails: bool):
+            self.fails, self.folder = fails, self
+
+        def work(self) -> bool:
+            if self.fails:
+                raise failure
+            done.set()
+            return False
+
+        def note(self, **changes) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def forget_images(self) -> None:
+            raise OSError(errno.EROFS, "Read-only file system")
+
+    queue = Queue()
+    for fails in (True, False):
+        queue.put(Work(fails))
+    assert done.wait(60)
