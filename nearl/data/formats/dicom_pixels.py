@@ -44,7 +44,8 @@ def frames(dataset, name: str, order: Iterable[int]) -> Iterator[np.ndarray]:
         raise
     except Exception as error:  # decoders fed with untrusted bytes can raise anything
         syntax = syntax_name(dataset)
-        if isinstance(error, (NotImplementedError, RuntimeError)) and "missing dependencies" in str(error):
+        unknown = any(words in str(error) for words in ("missing dependencies", "does not support"))
+        if isinstance(error, (NotImplementedError, RuntimeError)) and unknown:
             raise NearlError(
                 f"{name} is compressed as {syntax}, which no decoder installed here knows; export it uncompressed."
             ) from error

@@ -37,6 +37,8 @@ MIN_SIDE = 16  # pixels; smaller images show nothing (our choice)
 SECOND_LETTER = 0.3  # an oblique direction gets a second letter from this cosine on (our choice)
 MAX_PIXEL_ASPECT = 20.0  # a larger ratio is taken for an error in the file
 SAMPLE = 400_000  # values that the automatic window is computed from
+JUDGED = 40_000  # of them, that a window is judged by
+NO_AIR = -200  # a CT whose values are all above has no air in it, so they are no Hounsfield units (our choice)
 OFF_VALUES = (1, 99)  # percentiles of the other values between which a padding value is not believed (our choice)
 UNTOLD = ("", "OT", "SC")  # modalities that do not say what the values are
 HOUNSFIELD = "The values look like Hounsfield units, so the windows for CT are offered."
@@ -153,8 +155,13 @@ class Scan:
         """Whether the window that would come first leaves almost nothing to see, so that another one comes first."""
         if self.colour:
             return False
-        own = self._own() or [PRESETS["abdomen"]] * (self.modality == "CT")
-        return bool(own) and leaves_little(self._sample, own[0], self.auto(), self.table)
+        own = self._own()
+        if not own and self.modality == "CT":  # the usual window, unless the values are no Hounsfield units
+            own = [PRESETS["abdomen"]]
+            if self._sample.size and np.nanmin(self._sample) > NO_AIR:
+                return True
+        few = self._sample[:: max(1, self._sample.size // JUDGED)]
+        return bool(own) and leaves_little(few, own[0], self.auto(), self.table)
 
     def settled(self) -> Scan:
         """The same scan with what its values say: that it is a CT, or that a window of the file shows almost nothing.

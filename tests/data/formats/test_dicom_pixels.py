@@ -152,6 +152,14 @@ def test_floating_point_pixels_alone_and_in_a_series():
     assert not problems and np.array_equal(record.scan.voxels[0], values)
 
 
+def test_a_jpeg_of_12_bits_is_not_called_damaged():
+    """No decoder here reads one; it is called what it is."""
+    frame = bytearray(packed(mode="L"))
+    frame[frame.index(b"\xff\xc0") + 1 : frame.index(b"\xff\xc0") + 5] = b"\xc1\x00\x0b\x0c"
+    with pytest.raises(NearlError, match="no decoder installed here knows"):
+        decode_one(wrapped(bytes(frame), "MONOCHROME2", "1.2.840.10008.1.2.4.51", np.zeros((64, 64), np.uint16)))
+
+
 @pytest.mark.parametrize("cut", [0, 1, 3, 10, 30, 150, 400])
 def test_a_codestream_that_breaks_off_says_nothing(cut):
     for frame in (*STREAMS.values(), packed("JPEG2000", no_jp2=True)):

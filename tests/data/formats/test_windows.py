@@ -94,6 +94,12 @@ def test_a_window_for_ct_that_shows_nothing_of_these_values_comes_later():
     assert record.view.window.name == "Auto" and "Abdomen" in [window.name for window in record.scan.presets()]
 
 
+def test_a_ct_without_air_is_not_in_hounsfield_units():
+    for values in (body(0, 255, np.uint8), body(0, 4000, np.uint16)):  # a screenshot, and one without its rescale
+        record = decode_one(written(dataset(values[:, :, 4].copy(), kind=CT)))
+        assert record.view.window.name == "Auto" and "Abdomen" in [window.name for window in record.scan.presets()]
+
+
 @pytest.mark.parametrize("dtype", ["i2", "i4", "f4", "f8", "u2"])
 def test_a_ct_is_known_by_its_values(dtype):
     hounsfield = body(-1000, 1500)
