@@ -103,7 +103,7 @@ def seen(yes: object, *classes: str) -> dict:
 MARK_CUT = """() => {  // the prompts that the note below an editor tells to be too long
   for (const note of document.querySelectorAll("[data-cut]")) {
     const cut = note.dataset.cut.split(",");
-    const rows = note.closest(".marks").parentElement.querySelectorAll(".pe-row");
+    const rows = note.closest(".block.marks").parentElement.querySelectorAll(".pe-row");
     rows.forEach((row, place) => row.classList.toggle("cut", cut.includes(String(place))));
   }
 }"""

@@ -16,6 +16,7 @@ from nearl.train.loop import FEWEST_STEPS
 from tests.support import app_work
 from tests.support.app_server import free_port, open_page, serve
 from tests.support.browser import LONG, bring_zip, expect, open_tab, shares, taught, teach, upload, visit
+from tests.support.hostile import packed, png
 
 MANY_STEPS = "2000"
 
@@ -202,3 +203,36 @@ def test_class_by_class_with_copies_and_a_conflict(visitor, tmp_path):
     page.get_by_role("button", name="Forget these images").click()
     expect(page.locator("#set .classes")).to_have_count(0)
     expect(page.get_by_role("button", name="Teach", exact=True)).to_be_hidden()
+
+
+def test_a_table_is_asked_about_long_prompts_are_marked_and_tabs_stay_apart(visitor, tmp_path):
+    page = visitor()
+    archive = tmp_path / "set.zip"
+    table = b"p,q,r\n" + b"".join(b"%d,z,%s\n" % (i, b"xy"[i % 2 :][:1]) for i in range(8))
+    files = {f"images/{i}.png": png(90 + 9 * i) for i in range(8)}
+    archive.write_bytes(packed({**files, "labels.csv": table}))
+    open_tab(page, "Teach")
+    page.get_by_text("A zip, or a table of labels").click()
+    upload(page, "#zip", [archive])
+    expect(page.locator("#source-message")).to_contain_text("needs the columns file and label")
+    page.locator("#label-column input").click()
+    page.get_by_role("option", name="r", exact=True).click()
+    page.get_by_role("button", name="Use these columns").click()
+    expect(page.locator("#set h3").first).to_have_text("8 images in 2 classes")
+    expect(page.locator("#columns")).to_be_hidden()
+    expect(page.locator("#check")).to_contain_text("Not used: q")
+
+    page.locator("#teach-prompts-0").fill("a scan of the brain " * 9 + "lesion")
+    expect(page.locator(".marks").filter(has_text="does not read").first).to_be_visible()
+    expect(page.locator(".pe-row.cut")).to_have_count(1)
+
+    second = visit(page.context.new_page(), page.url)
+    open_tab(second, "Teach")
+    expect(second.locator("#set h3").first).to_have_text("8 images in 2 classes")
+    second.locator("#set").get_by_role("button", name="Show the images of x").click()
+    second.locator("#set input[data-index]").first.check()
+    page.locator("#set").get_by_role("button", name="Forget these images").click()
+    expect(page.locator("#set h3")).to_have_count(0)
+    second.get_by_role("button", name="Remove the ticked").click()
+    expect(second.locator("#source-message")).to_contain_text("another tab")
+    expect(second.locator("#set h3")).to_have_count(0)
