@@ -70,6 +70,8 @@ def build(ctx: Context, tab_item: gr.Tab) -> ExplainTab:
         with gr.Column(elem_classes="left", min_width=280, scale=12):
             with gr.Column(elem_classes="lightbox"):
                 stage = gr.HTML(map_views.empty(), js_on_load=None, elem_id="maps")
+                message = gr.HTML("", js_on_load=None, elem_id="explain-message")
+                cancel = gr.Button("Cancel", size="sm", elem_classes=away(), elem_id="explain-cancel")
                 with gr.Column(elem_classes=away(MAP_CONTROLS)) as controls:
                     view = gr.Radio([(VIEW_NAMES[ONE], ONE)], value=ONE, label="Show", elem_id="explain-view")
                     with gr.Row():
@@ -82,8 +84,6 @@ def build(ctx: Context, tab_item: gr.Tab) -> ExplainTab:
                         buttons=[],
                     )  # fmt: skip
                 filmstrip = gr.HTML("", js_on_load=asset_text("pick.js"), elem_id="explain-filmstrip")
-            message = gr.HTML("", js_on_load=None, elem_id="explain-message")
-            cancel = gr.Button("Cancel", size="sm", elem_classes=away("narrow"), elem_id="explain-cancel")
             gr.HTML(views.quiet(map_views.CAN_TELL), js_on_load=None)
         with gr.Column(elem_classes=away(*SIDE), min_width=280, scale=8) as side:
             method = gr.Radio([], label="Kind of map", elem_id="explain-method")
@@ -183,7 +183,7 @@ def _waiting(tab: ExplainTab, workspace: Workspace, going: drawing.Drawing) -> d
     return {
         tab.stage: map_views.waiting(viewing.record, name, viewing.synthetic),
         tab.message: map_views.progress(name, going.share),
-        tab.cancel: seen(True, "narrow"),
+        tab.cancel: seen(True),
         tab.details: "",
         tab.download: gr.update(value=None, interactive=False),
     }
@@ -210,7 +210,7 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
     session, count = ctx.session, len(tab.choices)
     values = [*tab.choices, *tab.look]
 
-    @guarded(tab.message, lambda *given: {tab.cancel: seen(False, "narrow")})
+    @guarded(tab.message, lambda *given: {tab.cancel: seen(False)})
     def show(key: str, *given) -> Iterator[dict]:
         """The whole tab, for what is chosen; the model is asked only for what has not been drawn yet. A slow map is
         begun, and `follow` shows it."""
@@ -230,12 +230,12 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
             yield {**controls, **_waiting(tab, workspace, drawing.begin(ctx.engine, workspace, choice))}
             return
         drawing.stop(workspace)
-        yield {**controls, tab.message: map_views.busy(), tab.cancel: seen(False, "narrow")}
+        yield {**controls, tab.message: map_views.busy(), tab.cancel: seen(False)}
         drawn = _draw(ctx, tab, workspace, choice, given[count:])
         if workspace.maps.is_latest(question):  # else what was asked for later has been drawn
             yield {**drawn, tab.details: _details(ctx, workspace, choice), tab.message: ""}
 
-    @guarded(tab.message, lambda *given: {tab.cancel: seen(False, "narrow")})
+    @guarded(tab.message, lambda *given: {tab.cancel: seen(False)})
     async def follow(key: str, *given) -> AsyncIterator[dict]:
         """A slow map while it is drawn, and at its end; nothing where something else was asked for."""
         workspace = await ctx.run(lanes.LIGHT, ctx.workspace, key)
@@ -252,7 +252,7 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
             raise going.error
         drawn = await ctx.run(lanes.DEVICE, _draw, ctx, tab, workspace, going.choice, given[count:])
         if drawing.current(workspace) is going and not going.stopped:
-            yield {**drawn, tab.message: "", tab.cancel: seen(False, "narrow")}
+            yield {**drawn, tab.message: "", tab.cancel: seen(False)}
 
     @guarded(tab.message)
     def on_method(key: str, view, when, about, method, layer, head, *rest) -> Iterator[dict]:
