@@ -116,11 +116,15 @@ def serving(folder: Path, backbone: str) -> Iterator[Server]:
 # ---- the visitors
 
 
+def client_of(server: Server) -> Client:
+    return Client(server.url, verbose=False, httpx_kwargs={"timeout": 120})  # a busy machine is no error
+
+
 def visit(server: Server, name: str, images: dict[int, Path], task: Path, seen: Seen) -> None:
     """What one visitor does, with one image or several."""
     answers: dict[int, dict] = {number: {} for number in images}
     try:
-        client = Client(server.url, verbose=False)
+        client = client_of(server)
         for step, prompts in zip(STEPS, (PROMPTS, EDITED, None), strict=True):
             if step == "taught":
                 ended = client.predict(handle_file(task), PROMPTS, "quick", api_name="/teach")
@@ -194,7 +198,7 @@ class OneMore:
 
     def __init__(self, server: Server, gif: Path, archive: Path):
         self.answered, self.refused, self._over = 0, 0, threading.Event()
-        client = Client(server.url, verbose=False)
+        client = client_of(server)
         client.predict(api_name="/shelf")  # one visitor: all that follows comes from one workspace
         compared = [None, "head_mri", "zero-shot, linear-probe", 2, 1, "quick"]
         tasks: list[Callable[[], object]] = [
@@ -231,7 +235,7 @@ class OneMore:
 
 def rounds(server: Server, options: argparse.Namespace, images: list[Path], task: Path) -> list[str]:
     """Run everything, print what came of it, and return the bounds that are broken."""
-    warm = [Client(server.url, verbose=False) for _ in range(4)]  # loads the model and starts all workers that decode
+    warm = [client_of(server) for _ in range(4)]  # loads the model and starts all workers that decode
     for job in [each.submit([handle_file(images[0])], PROMPTS, api_name="/predict") for each in warm]:
         job.result()
     alone = Seen()
