@@ -23,7 +23,8 @@ import numpy as np
 import torch
 import yaml
 from skimage.feature import hog
-from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
 
 from nearl.backbones import Backbone, load_backbone
@@ -46,19 +47,11 @@ KEPT_OUT = (
 ASKED = yaml.safe_load((Path(__file__).parent / "rewordings.yaml").read_text(encoding="utf-8"))
 
 
-def regression(x: np.ndarray, labels: list[int]) -> LogisticRegressionCV:
+def regression(x: np.ndarray, labels: list[int]) -> GridSearchCV:
     """Logistic regression, L2 strength chosen inside the support set."""
     folds = max(2, min(4, int(np.bincount(labels).min())))
-    found = LogisticRegressionCV(
-        Cs=np.logspace(-1, 5, 7),
-        l1_ratios=(0,),
-        cv=folds,
-        scoring="balanced_accuracy",
-        class_weight="balanced",
-        max_iter=2000,
-        use_legacy_attributes=False,
-    )
-    return found.fit(x, labels)
+    one = LogisticRegression(class_weight="balanced", max_iter=2000)
+    return GridSearchCV(one, {"C": np.logspace(-1, 5, 7)}, scoring="balanced_accuracy", cv=folds).fit(x, labels)
 
 
 def read(classifier: Classifier, prompts: PromptSet, test: LabelledSet) -> np.ndarray:

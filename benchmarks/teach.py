@@ -55,13 +55,13 @@ def measure(backbone: Backbone, data: LabelledSet, reading: float, preset: str) 
     if set(data.classes) == set(PromptSet.load(ready_sets()[NAME]).classes):
         prompt_set = PromptSet.load(ready_sets()[NAME])
     passes = Counter()
-    see = Frozen._see
-    Frozen._see = lambda self, x: passes.update(frozen=len(x)) or see(self, x)
+    see = Frozen.see
+    Frozen.see = lambda self, x: passes.update(frozen=len(x)) or see(self, x)
     began = time.perf_counter()
     job = make_job(backbone, data, None, prompt_set, plan(data.labels), preset=preset)
     *_, end = perform(job, backbone=backbone)
     wall = reading + time.perf_counter() - began
-    Frozen._see = see
+    Frozen.see = see
     seconds = end.row["seconds"] | {"decode": end.row["seconds"]["decode"] + reading}
     figures = {when: end.results[when]["balanced_accuracy"] for when in ("frozen", "adapted")}
     return {

@@ -19,7 +19,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
@@ -270,9 +270,9 @@ def _unknown(content: dict, model: type[BaseModel], before: str = "") -> Iterato
         if field is None:
             yield f"{before}{key}"
             continue
-        kinds = [kind for kind in getattr(field.annotation, "__args__", (field.annotation,)) if isinstance(kind, type)]
-        for kind in kinds:
-            if issubclass(kind, BaseModel) and isinstance(value, dict):
+        for kind in getattr(field.annotation, "__args__", (field.annotation,)):
+            known = isinstance(kind, type) and get_origin(kind) is None  # in Python 3.10 list[str] is a type too
+            if known and issubclass(kind, BaseModel) and isinstance(value, dict):
                 yield from _unknown(value, kind, f"{before}{key}.")
 
 
