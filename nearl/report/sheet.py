@@ -55,7 +55,7 @@ class _Sheet:
         top = y + 0.15
         below = {MARGIN: top, right: top}  # where each column goes on
         if figures := report.figures():
-            after = ", outline before and filled after teaching" if figures[0][2] else " before teaching"
+            after = "; outline before, filled after teaching" if figures[0][2] else ", before teaching"
             self.heading(MARGIN, top, f"How well it read the images, with 95 % intervals{after}")
             charts.pairs(self.figure, self.box(MARGIN, top + 0.12, WIDTH - 2 * MARGIN, 1.4), figures, 2.15, 1.3)
             top += 1.98
@@ -135,7 +135,7 @@ class _Sheet:
         if not rows:
             return
         when = "before" if rows[0]["after"] is None else "after"
-        self.heading(left, top, f"Mistakes to look at, {when} teaching, the most confident first")
+        self.heading(left, top, f"Most confident mistakes, {when} teaching")
         names = zip(self.report.classes, self.classes, strict=True)
         named = {name: f"{i + 1} {shown}" for i, (name, shown) in enumerate(names)}
         tall = PICTURE + 0.05 if self.report.picture else 0.125
