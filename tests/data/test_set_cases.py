@@ -6,7 +6,6 @@ The made-up ones are drawn here; those in the shared folder of cases run where i
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from nearl.data.sets.columns import Columns, ColumnsError
 from nearl.data.sets.edit import merge, rename
 from nearl.data.sets.labelled import LabelledSet, from_files, from_table, resolve_splits, table_splits
 from nearl.errors import NearlError
-from tests.support.hostile import packed, png, written
+from tests.support.hostile import named_in, packed, png, written
 
 Counts = dict[str, int]
 CASES = Path(os.environ.get("NEARL_CASES", Path(__file__).parents[3] / "shared" / "cases"))
@@ -37,28 +36,6 @@ def beside(table: str, *names: str, codec: str = "utf-8", called: str = "labels.
     """Images called a.png to f.png, or `names`, in a folder beside a table."""
     names = names or tuple(f"images/{letter}.png" for letter in "abcdef")
     return {**pictures(*names), called: table.encode(codec)}
-
-
-class Foreign(zipfile.ZipInfo):
-    """An entry whose name is written in a code page, without saying so."""
-
-    def __init__(self, name: str, codec: str):
-        super().__init__("x")
-        self.comment = name.encode(codec)
-
-    def _encodeFilenameFlags(self) -> tuple[bytes, int]:
-        return self.comment, 0
-
-
-def named_in(codec: str, names: dict[str, str]) -> Callable[[Path], None]:
-    """A zip as the file managers of many countries write it."""
-
-    def make(path: Path) -> None:
-        with zipfile.ZipFile(path, "w") as archive:
-            for place, name in enumerate(names):
-                archive.writestr(Foreign(name, codec), png(9 * place + 103))
-
-    return make
 
 
 @dataclass

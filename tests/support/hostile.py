@@ -114,6 +114,28 @@ def endless_directory(size: int = 17_000_000) -> bytes:
     return body + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 60_000, 60_000, size, 0, 0)
 
 
+class Foreign(zipfile.ZipInfo):
+    """An entry whose name is written in a code page, without saying so."""
+
+    def __init__(self, name: str, codec: str):
+        super().__init__("x")
+        self.comment = name.encode(codec)
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:
+        return self.comment, 0
+
+
+def named_in(codec: str, names: dict[str, str]) -> Callable[[Path], None]:
+    """A zip as the file managers of many countries write it."""
+
+    def make(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            for place, name in enumerate(names):
+                archive.writestr(Foreign(name, codec), png(9 * place + 103))
+
+    return make
+
+
 def written(folder: Path, files: dict[str, bytes]) -> Path:
     for name, data in files.items():
         path = folder / name
