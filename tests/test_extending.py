@@ -10,6 +10,7 @@ from PIL import Image
 from app.compare import actions as comparing
 from app.engine import Engine
 from app.explain import actions as explaining
+from app.explain import choice as choosing
 from app.predict import actions as reading
 from app.teach.images import actions as gathering
 from app.teach.run import actions as teaching
@@ -131,9 +132,9 @@ def test_the_page_teaches_reads_and_explains_with_it(engine, workspace, monkeypa
     reading.read(engine, workspace, prompts)
     prediction = workspace.viewing.prediction
     assert prediction.adapted is not None and (prediction.adapted != prediction.frozen).any()
-    assert MAP in [card.key for card in explaining.offered(workspace)]
-    for when in (explaining.BEFORE, explaining.AFTER):
-        choice = explaining.settle(workspace, explaining.Choice(when=when, method=MAP))
+    assert MAP in [card.key for card in choosing.offered(workspace)]
+    for when in (reading.BEFORE, reading.AFTER):
+        choice = choosing.settle(workspace, choosing.Choice(when=when, method=MAP))
         (panel,) = explaining.panels(engine, workspace, choice)
         assert panel.heatmap.values.shape == tuple(engine.backbone().vision.grid)
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from app.engine import DeviceLock
 from app.explain import actions as explaining
+from app.explain import choice as choosing
 from app.predict import actions as reading
 from app.teach.shelf import actions as adapting
 from app.visitor.workspace import Workspace
@@ -208,7 +209,7 @@ def test_the_shelf_takes_any_adapter(tiny, adapters, tmp_path):
         workspace.viewing.prediction.adapted[0], abs=1e-5
     )
     adapting.zip_file(workspace, key)
-    settled = explaining.settle(workspace, explaining.Choice(when=reading.AFTER, class_name="one"))
+    settled = choosing.settle(workspace, choosing.Choice(when=reading.AFTER, class_name="one"))
     assert settled.when == reading.AFTER and explaining.word_shares(engine, workspace, settled) == []
     assert explaining.panels(engine, workspace, settled)[0].heatmap.adapted
     key = workspace.shelf.put(adapters("linear-probe"))
@@ -220,5 +221,5 @@ def test_the_shelf_takes_any_adapter(tiny, adapters, tmp_path):
     reading.read(engine, workspace, PROMPTS.to_dict())
     layer, said = reading.map_layer(engine, workspace, reading.MapChoice(reading.AFTER))
     assert layer is None and "MaPLe" in said
-    assert explaining.settle(workspace, explaining.Choice(when=reading.AFTER)).when == reading.BEFORE
+    assert choosing.settle(workspace, choosing.Choice(when=reading.AFTER)).when == reading.BEFORE
     workspace.close()
