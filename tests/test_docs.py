@@ -28,12 +28,12 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("line", sorted(set(commands())))
 def test_commands_parse(line):
-    words = shlex.split(line)
+    words = shlex.split(line, comments=True)
     parser().parse_args(words[1:] if words[0] == "nearl" else words[3:])
 
 
 def test_every_command_is_documented():
-    described = {shlex.split(line)[3] for line in commands() if line.startswith("python")}
+    described = {shlex.split(line, comments=True)[3] for line in commands() if line.startswith("python")}
     assert described == set(COMMANDS)
 
 
