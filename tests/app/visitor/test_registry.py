@@ -181,6 +181,7 @@ def test_a_fresh_empty_folder_for_an_upload_stays_and_an_old_one_goes(tmp_path):
 
 
 def test_the_sweeper_goes_on_whatever_it_meets(monkeypatch, caplog):
+    caplog.set_level("ERROR")  # the command line quietens the root logger
     registry, swept = Registry(), threading.Semaphore(0)
 
     def sweep() -> None:
