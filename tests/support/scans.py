@@ -184,12 +184,12 @@ def phases(count: int = 3, lacking: int = 0, **tags) -> list[bytes]:
 
 
 def png16(values: np.ndarray) -> bytes:
-    """Colours of 16 bits [H, W, 3 or 4] as a PNG."""
+    """Colours of 16 bits [H, W, 3 or 4], or grey and alpha [H, W, 2], as a PNG."""
     height, width, channels = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")

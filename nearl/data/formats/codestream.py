@@ -35,6 +35,11 @@ class Codestream:
         """Whether it is a lossy JPEG of 8 bits, which every JPEG decoder reads."""
         return self.process in (0xC0, 0xC1, 0xC2) and self.bits == 8
 
+    @property
+    def deep(self) -> bool:
+        """Whether it is a lossy JPEG of grey in 12 bits."""
+        return self.process in (0xC1, 0xC2) and self.bits == 12 and self.samples == 1
+
 
 def look(data: bytes) -> Codestream | None:
     """What a codestream says of itself; None where it is not JPEG, JPEG-LS or JPEG 2000, or is cut short before."""

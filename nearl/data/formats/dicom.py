@@ -13,10 +13,12 @@ from nearl.data.formats import dicom_guard
 from nearl.data.formats.base import File, Format
 from nearl.data.formats.dicom_believe import believe, complete
 from nearl.data.formats.dicom_header import Header, header
+from nearl.data.formats.dicom_mosaic import TOGETHER
 from nearl.data.formats.dicom_pixels import frames
 from nearl.data.formats.drafts import MAX_SCAN_BYTES, Draft
 from nearl.data.formats.shifted import canvas
 from nearl.data.formats.stacks import Slice, Stack, by_places, shifts, stacks
+from nearl.data.formats.unplaced import BY, ORDERED, SLICED, put_in_order
 from nearl.errors import NearlError
 
 MAX_DAMAGED = 3  # slices that a volume may lack before it is given up
@@ -34,6 +36,11 @@ class _Source:
     @property
     def slices(self) -> list[Slice]:
         return [Slice(self, number, plane) for number, plane in enumerate(self.header.planes)]
+
+    @property
+    def placed(self) -> bool:
+        """Whether all its slices have a position."""
+        return all(plane.depth is not None for plane in self.header.planes)
 
 
 class Dicom(Format):
@@ -68,10 +75,12 @@ class Dicom(Format):
         for file in files:
             source = _source(file)
             if source is not None and (len(files) > 1 or source.header.frames > 1):
-                groups.setdefault(source.header.kind, []).append(source)
+                groups.setdefault((source.placed, *source.header.kind), []).append(source)
         found = []
-        for group in groups.values():
+        for (placed, *_), group in groups.items():
             sources, copies = _distinct(group)
+            if not placed and not put_in_order([source.header.planes[0] for source in sources]):
+                continue
             if len(sources) == 1 and not sources[0].header.planes[1:]:
                 continue
             whole = _volumes([member for source in sources for member in source.slices])
@@ -94,7 +103,8 @@ def _volumes(slices: list[Slice]) -> list[Stack]:
 
 
 def _source(file: File) -> _Source | None:
-    """A file of a series whose slices all have a place; None for others and damaged ones, which are named when read."""
+    """A file of a series whose slices all have a place, or that is one slice; None for others and damaged ones, which
+    are named when read."""
     try:
         dataset = dicom_guard.parse(file.head if PIXEL_TAG in file.head else file.read(), file.name, pixels=False)
         if complete(dataset):
@@ -104,8 +114,9 @@ def _source(file: File) -> _Source | None:
         head = header(dataset, file.name)
     except Exception:
         return None
-    placed = head.series and all(plane.depth is not None for plane in head.planes)
-    return _Source(file, head) if placed else None
+    source = _Source(file, head)
+    sliced = head.frames == 1 and head.meta["modality"] in SLICED and TOGETHER not in head.meta["notes"]
+    return source if head.series and (source.placed or sliced) else None
 
 
 def _distinct(sources: list[_Source]) -> tuple[list[_Source], list[_Source]]:
@@ -138,11 +149,14 @@ def _draft(name: str, stack: Stack, head: Header, dtype: np.dtype, chunks: Itera
     middle, spacing = planes[0][slices // 2], None
     notes = [*head.meta["notes"], *stack.notes]
     rows, columns = head.rows, head.columns
+    if middle.order is not None:
+        notes.append(ORDERED.format(BY[middle.ordered_by]))
     if slices > 1:
         gaps = np.diff([plane.depth for plane in planes[0]])
         spacing = float(np.median(gaps))
         if gaps.max() - gaps.min() > 0.02 * spacing + 0.01:
             notes.append(UNEVEN)
+        spacing = None if middle.order is not None else spacing
         frame, words = canvas(shifts(stack), rows, columns)
         notes += [words] if words else []
         if frame is not None:

@@ -50,6 +50,7 @@ def keys(dataset, group: Group, frame: int) -> dict[str, Hashable]:
             dataset.get("AcquisitionDate"), dataset.get("AcquisitionTime"),
         ),
         "content": _moment(None, dataset.get("ContentDate"), dataset.get("ContentTime")),
+        "location": number(dataset.get("SliceLocation")),
         "steady": str(dataset.get("Modality", "")) in STEADY or None,
     }  # fmt: skip
     instance = number(dataset.get("InstanceNumber"))

@@ -16,11 +16,12 @@ import numpy as np
 from PIL import Image
 
 from nearl.data.formats import codestream
-from nearl.data.formats.dicom_believe import encapsulated
+from nearl.data.formats.dicom_believe import SYNTAXES, encapsulated
 from nearl.errors import NearlError
 
 RLE = "1.2.840.10008.1.2.5"
-LOSSY_JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+LOSSY_JPEG = SYNTAXES["JPEG"]
+CODESTREAMS = {syntax for family in SYNTAXES.values() for syntax in family}
 CHANNELS = ("Red", "Green", "Blue")
 MAX_ENTRIES = 65_536  # of a colour table
 
@@ -91,8 +92,8 @@ def _top(dataset, frame: np.ndarray, order: list[int]) -> int:
 def _decoded(dataset, order: list[int]) -> Iterator[np.ndarray]:
     from pydicom.pixels import iter_pixels
 
-    if encapsulated(dataset) and dataset.SamplesPerPixel == 3:
-        yield from _coloured(dataset, order)
+    if str(dataset.file_meta.TransferSyntaxUID) in CODESTREAMS:
+        yield from _compressed(dataset, order)
         return
     unpacked = not encapsulated(dataset) or str(dataset.file_meta.TransferSyntaxUID) == RLE
     grey = "PixelData" in dataset and dataset.SamplesPerPixel == 1
@@ -104,23 +105,48 @@ def _decoded(dataset, order: list[int]) -> Iterator[np.ndarray]:
         yield bits.used(frame)
 
 
-def _coloured(dataset, order: list[int]) -> Iterator[np.ndarray]:
-    """Compressed frames of three samples: a JPEG whose markers say what its colours are as every JPEG reader shows it,
-    others by pydicom."""
+def _compressed(dataset, order: list[int]) -> Iterator[np.ndarray]:
+    """Frames of JPEG, JPEG-LS and JPEG 2000: a lossy JPEG of 8 bits whose markers say what its colours are as every
+    JPEG reader shows it, one of 12 bits by GDCM, others by pydicom."""
     from pydicom.encaps import get_frame
     from pydicom.pixels import pixel_array
 
-    count = int(dataset.get("NumberOfFrames") or 1)
+    count, signed = int(dataset.get("NumberOfFrames") or 1), dataset.PixelRepresentation == 1
     for number in order:
         frame = get_frame(dataset.PixelData, number, number_of_frames=count)
         found = codestream.look(frame)
-        if found is None and str(dataset.file_meta.TransferSyntaxUID) in LOSSY_JPEG:
+        if found is None:
             raise ValueError("no frame header")  # some decoders end the process at these
-        if found is not None and found.baseline and found.colour:
+        if found.baseline and (found.samples == 1 or found.colour):
             with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
-                yield np.array(image.convert("RGB"))
+                values = np.array(image.convert("L" if found.samples == 1 else "RGB"))
+            yield values.view(np.int8) if found.samples == 1 and signed else values
+        elif found.deep:
+            values = _deep_jpeg(frame, found)
+            yield (values << 4).view(np.int16) >> 4 if signed else values
         else:
             yield pixel_array(dataset, index=number)
+
+
+def _deep_jpeg(frame: bytes, found: codestream.Codestream) -> np.ndarray:
+    """uint16 [H, W] of a lossy JPEG of 12 bits, which GDCM decodes although pydicom does not ask it to."""
+    import gdcm
+
+    fragment, fragments = gdcm.Fragment(), gdcm.SequenceOfFragments.New()
+    fragment.SetByteStringValue(frame)
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((found.columns, found.rows, 1))
+    image.SetDataElement(element)
+    grey = gdcm.PhotometricInterpretation.GetPIType("MONOCHROME2")
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(grey))
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(LOSSY_JPEG[1])))
+    image.SetPixelFormat(gdcm.PixelFormat(1, 16, 12, 11, 0))
+    decoded = image.GetBuffer().encode("utf-8", "surrogateescape")  # GDCM gives bytes as a str
+    return np.frombuffer(decoded, "<u2").reshape(found.rows, found.columns)
 
 
 class _Bits:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+import zlib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ from nearl.errors import NearlError
 MAX_PIXELS = 50_000_000  # 150 MB as RGB (our choice)
 MAX_PAGES = 300
 MAX_FILM_BYTES = 300_000_000  # all pages together, as numbers (our choice)
+PNG_HEADER = slice(16, 29)  # width, height, depth, kind of colour and three more
 _ORIENTATION, _PHOTOMETRIC = 0x0112, 262  # EXIF and TIFF tags
 _DARK = 16  # of 255; an image without a brighter value is called nearly black (our choice)
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # to read the low byte of 16 bits
@@ -153,7 +155,7 @@ def _check_size(image: Image.Image, name: str) -> None:
 
 def _pixels(image: Image.Image, notes: list[str], max_side: int | None) -> np.ndarray:
     """Decode to uint8 [H, W, 3], upright, and say in `notes` what was changed on the way."""
-    low = _low_bytes(image)  # before anything that loads the image, such as its EXIF block
+    low, grey = _low_bytes(image), _grey_beside_alpha(image)  # before anything that loads it, such as its EXIF block
     turned = _is_turned(image)
     inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0
     if getattr(image, "is_animated", False):
@@ -162,11 +164,16 @@ def _pixels(image: Image.Image, notes: list[str], max_side: int | None) -> np.nd
     image.load()
     if low is not None:
         _brighten(image, low, notes)
+    if grey is not None:
+        alpha = image.getchannel("A")
+        seen = np.asarray(alpha) > 0
+        shown = _stretch(grey, notes, grey[seen] if seen.any() else grey)
+        image.paste(Image.merge("LA", (shown, alpha)).convert(image.mode))
     if turned:
         image = ImageOps.exif_transpose(image)
         notes.append("Turned upright as its EXIF orientation says.")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _stretch(image, inverted, notes)
+        image = _stretch(_numbers(image), notes, inverted=inverted)
     elif image.mode == "CMYK":
         notes.append("Print colours (CMYK) were converted to RGB.")
     elif image.has_transparency_data:
@@ -227,16 +234,42 @@ def _is_turned(image: Image.Image) -> bool:
         return False
 
 
-def _stretch(image: Image.Image, inverted: bool, notes: list[str]) -> Image.Image:
-    """Grey deeper than 8 bits -> mode L, by its own range; Pillow alone would clip nearly all of it to white."""
+def _grey_beside_alpha(image: Image.Image) -> np.ndarray | None:
+    """The greys of a PNG of 16-bit grey and alpha, uint16 [H, W], of which Pillow keeps 8 bits; None for other images.
+
+    The file is read once more as one of 8-bit RGBA, whose pixels have as many bytes.
+    """
+    depth, kind = PNG_HEADER.start + 8, PNG_HEADER.start + 9
+    data = image.fp.getvalue() if image.format == "PNG" and hasattr(image.fp, "getvalue") else b""
+    if data[depth : kind + 1] != b"\x10\x04" or data[PNG_HEADER.start - 4 : PNG_HEADER.start] != b"IHDR":
+        return None
+    other = bytearray(data)
+    other[depth : kind + 1] = b"\x08\x06"
+    other[PNG_HEADER.stop : PNG_HEADER.stop + 4] = zlib.crc32(b"IHDR" + other[PNG_HEADER]).to_bytes(4, "big")
+    with Image.open(io.BytesIO(bytes(other)), formats=["PNG"]) as twin:
+        halves = np.asarray(twin.convert("RGBA"))
+    return halves[..., 0].astype(np.uint16) << 8 | halves[..., 1]
+
+
+def _numbers(image: Image.Image) -> np.ndarray:
+    """The numbers of deep grey."""
     values = np.asarray(image)
     if image.format == "TIFF" and image.mode == "I" and image.tag_v2.get(tiff.FORMAT, (1,))[0] == 1:
         values = values.view(np.uint32)  # Pillow takes the upper half of 32 bits for negative numbers
+    return values
+
+
+def _stretch(
+    values: np.ndarray, notes: list[str], seen: np.ndarray | None = None, inverted: bool = False
+) -> Image.Image:
+    """Grey deeper than 8 bits -> mode L, by the range of what is seen of it (all, if None); Pillow alone would clip
+    nearly all of it to white."""
     values = values.astype(np.float32)
     finite = np.isfinite(values)
-    low, high = np.percentile(values[finite], (0.5, 99.5)) if finite.any() else (0.0, 0.0)
-    if high <= low and finite.any():  # a few bright pixels on a flat ground
-        low, high = values[finite].min(), values[finite].max()
+    judged = values[finite] if seen is None else seen.astype(np.float32)
+    low, high = np.percentile(judged, (0.5, 99.5)) if judged.size else (0.0, 0.0)
+    if high <= low and judged.size:  # a few bright pixels on a flat ground
+        low, high = judged.min(), judged.max()
     values = np.clip((np.where(finite, values, low) - low) / max(high - low, 1e-12), 0, 1)
     if inverted:  # Pillow turns "white is zero" TIFFs round for 8 bits only
         values = 1 - values

@@ -52,6 +52,8 @@ class Plane:
     windows: tuple[Window, ...] = ()
     keys: dict[str, Hashable] = field(default_factory=dict)  # of LABELS, TIMES and NUMBER, as far as they are known
     traits: dict[str, Hashable] = field(default_factory=dict)  # what all slices of a volume have in common, by name
+    order: float | None = None  # stands in for the depth where the position is unknown (`unplaced`)
+    ordered_by: str = ""  # the key that `order` was taken from
 
     @property
     def normal(self) -> np.ndarray | None:
@@ -59,8 +61,10 @@ class Plane:
 
     @property
     def depth(self) -> float | None:
-        """The position along the normal, in mm."""
-        return None if self.position is None or self.right is None else float(self.position @ self.normal)
+        """The position along the normal in mm, or `order`."""
+        if self.position is None or self.right is None:
+            return self.order
+        return float(self.position @ self.normal)
 
 
 @dataclass(eq=False)
@@ -89,7 +93,7 @@ class Stack:
 def stacks(slices: Sequence[Slice]) -> list[Stack]:
     """The volumes that slices of one series form, each with notes on why it is one of several.
 
-    Slices need a position. What differs in direction, pixel size or traits is never in one volume.
+    Slices need a depth. What differs in direction, pixel size or traits is never in one volume.
     """
     parts, reasons = _alike(slices)
     found = []
@@ -121,7 +125,8 @@ def _alike(slices: Sequence[Slice]) -> tuple[list[list[Slice]], list[str]]:
     """(slices grouped by direction, pixel size and traits, what the groups differ in)."""
 
     def direction(member: Slice) -> list[float]:
-        return [*member.plane.right, *member.plane.down]
+        known = member.plane.right is not None
+        return [*member.plane.right, *member.plane.down] if known else [0.0] * 6
 
     def size(member: Slice) -> list[float]:
         return [np.log(length) if length else 0.0 for length in member.plane.spacing]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 
@@ -152,12 +153,38 @@ def test_floating_point_pixels_alone_and_in_a_series():
     assert not problems and np.array_equal(record.scan.voxels[0], values)
 
 
-def test_a_jpeg_of_12_bits_is_not_called_damaged():
-    """No decoder here reads one; it is called what it is."""
-    frame = bytearray(packed(mode="L"))
-    frame[frame.index(b"\xff\xc0") + 1 : frame.index(b"\xff\xc0") + 5] = b"\xc1\x00\x0b\x0c"
-    with pytest.raises(NearlError, match="no decoder installed here knows"):
-        decode_one(wrapped(bytes(frame), "MONOCHROME2", "1.2.840.10008.1.2.4.51", np.zeros((64, 64), np.uint16)))
+DEEP = np.add.outer(120 * np.arange(16), 90 * np.arange(24))  # and the JPEG of 12 bits that libjpeg-turbo makes of it
+JPEG_12 = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAEBAQEBAQEBAQEBAQEBAQIBAQEBAQIBAQECAgICAgICAgIDAwQDAwMDAwICAwQDAwQEBAQE"
+    "AgMFBQQEBQQEBAT/wQALDAAQABgBAREA/8QAFgABAQEAAAAAAAAAAAAAAAAADQwO/8QAHBAAAAYDAAAAAAAAAAAAAAAAAAsMKDhHVWNz"
+    "/9oACAEBAAA/AMt7ky6d0imxrC13w0haAJl07pFNjWFrvhpC0ATLp3SKbGsLXfDSIP8AJl07pFNjWFrvhpC0ATLp3SKbGsLXfDSFoAmX"
+    "TukU2NYWu+Gkf//Z"
+)
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+def test_a_jpeg_of_12_bits_is_read(signed):
+    """Unless it is one of colours, which is called what it is."""
+    pixels = DEEP.astype(np.uint16)
+    file = wrapped(JPEG_12, "MONOCHROME2", "1.2.840.10008.1.2.4.51", pixels, BitsStored=12, PixelRepresentation=signed)
+    wanted = DEEP - 4096 * (DEEP > 2047) if signed else DEEP
+    assert np.array_equal(decode_one(file).scan.voxels[0, 0], wanted)
+    frame = bytearray(packed(mode="RGB"))
+    frame[frame.index(b"\xff\xc0") + 1 : frame.index(b"\xff\xc0") + 5] = b"\xc1\x00\x11\x0c"
+    with pytest.raises(NearlError, match="no decoder installed here knows; export it uncompressed"):
+        decode_one(wrapped(bytes(frame), "RGB", "1.2.840.10008.1.2.4.51", np.zeros((64, 64, 3), np.uint16)))
+
+
+@pytest.mark.parametrize("colours", [False, True])
+def test_a_jpeg_with_bytes_between_its_markers_is_refused(colours):
+    """And not by the end of the process, as some decoders do."""
+    frame = packed(mode="RGB" if colours else "L")
+    at = frame.index(b"\xff\xdb")
+    frame = frame[:at] + bytes(range(1, 19)) + frame[at:]
+    for syntax in ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.70"):
+        pixels = np.zeros((64, 64, 3) if colours else (64, 64), np.uint8)
+        with pytest.raises(NearlError, match="damaged"):
+            decode_one(wrapped(frame, "RGB" if colours else "MONOCHROME2", syntax, pixels))
 
 
 @pytest.mark.parametrize("cut", [0, 1, 3, 10, 30, 150, 400])

@@ -251,6 +251,18 @@ def test_deep_colours_use_the_bits_that_are_used(bits):
         assert any("of 16 bits" in note for note in record.notes) == (bits < 16)
 
 
+def test_deep_grey_beside_alpha_keeps_its_bits():
+    """Values that Pillow's eight bits would show as three steps, and transparent ones that are not judged by."""
+    values = np.full((40, 40, 2), 65535, np.uint16)
+    values[..., 0] = np.arange(40) * 15 + 1000
+    values[:8, :, 0], values[:8, :, 1] = 60_000, 0
+    record = decode_one(png16(values))
+    assert len(np.unique(record.pixels[8:])) > 35 and not record.pixels[:8].any()
+    assert {note.split()[0] for note in record.notes} == {"More", "Transparent"}
+    values[..., 1] = 0
+    assert not decode_one(png16(values)).pixels.any()
+
+
 def test_an_image_that_is_nearly_black_is_called_so():
     mask = np.zeros((30, 40), np.uint8)
     mask[5:9] = 1

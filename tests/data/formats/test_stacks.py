@@ -18,7 +18,7 @@ def slice_of(value: int, z: float, corner: tuple[float, float] = (0.0, 0.0), kin
     pixels = np.zeros((20, 24), np.int16)
     pixels[2:-2, 2:-2] = value
     tags = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [2.0, 1.0], **tags}
-    ds = dataset(pixels, kind=kind, ImagePositionPatient=[*corner, z], **tags)
+    ds = dataset(pixels, kind=kind, **{"ImagePositionPatient": [*corner, z], **tags})
     ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[f"{value} {z} {tags}"])
     return written(ds)
 
@@ -247,3 +247,29 @@ def _count(number: int) -> int:
 def test_a_drift_that_cannot_be_undone_is_said():
     (record,) = read(sphere(lambda number: (0.0, 400.0 * (number >= 12))))
     assert record.scan.voxels.shape[2:] == (40, 40) and any("sheared" in note for note in record.notes)
+
+
+UNPLACED = {  # fields of a slice at a place of a moment, and what the order is said to follow
+    "slice location": (lambda m, p: {"SliceLocation": 5.0 * p, "TemporalPositionIdentifier": m}, "slice location"),
+    "number": (lambda m, p: {"InstanceNumber": 10 * m + p, "TemporalPositionIdentifier": m}, "image number"),
+    "number in turns": (lambda m, p: {"InstanceNumber": 3 * p + m, "EchoTime": 10.0 * m}, "image number"),
+}
+
+
+@pytest.mark.parametrize("way", UNPLACED)
+@pytest.mark.parametrize("lacking", ["ImagePositionPatient", "ImageOrientationPatient"])
+def test_slices_without_a_position_are_ordered_by_what_else_they_say(way, lacking):
+    fields, words = UNPLACED[way]
+    gone = {lacking: None, "ImagePositionPatient": None}
+    (record,) = read(study(lambda m, p: {**fields(m, p), **gone}, moments=2))
+    assert held(record) == [[100 * m + p for p in range(len(PLACES))] for m in (1, 2)]
+    assert any(words in note for note in record.notes) and record.scan.spacing[0] is None
+    assert record.scan.planes == (("axial",) if lacking == "ImagePositionPatient" else ("acquired",))
+
+
+def test_slices_without_a_position_or_any_order_stay_single():
+    gone = {"ImagePositionPatient": None}
+    assert len(read([slice_of(p, z, **gone) for p, z in enumerate(PLACES)])) == len(PLACES)
+    same = [slice_of(p, z, InstanceNumber=1, SliceLocation=0.0, **gone) for p, z in enumerate(PLACES)]
+    views = [slice_of(p, z, kind="1.2.840.10008.5.1.4.1.1.1", InstanceNumber=p, **gone) for p, z in enumerate(PLACES)]
+    assert len(read(same)) == len(read(views)) == len(PLACES)
