@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from nearl import write_phantom_folder
+from nearl import METHODS, write_phantom_folder
 from nearl.cli.main import parser
 from nearl.cli.registry import COMMANDS
 
@@ -35,6 +35,12 @@ def test_commands_parse(line):
 def test_every_command_is_documented():
     described = {shlex.split(line, comments=True)[3] for line in commands() if line.startswith("python")}
     assert described == set(COMMANDS)
+
+
+def test_every_method_is_documented():
+    usage = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
+    listed = usage.split("take these methods: `")[1].split("`")[0].split()
+    assert listed == [name for name in METHODS if not METHODS[name].card.ablates]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
