@@ -87,10 +87,10 @@ DECODE = {**QUIET, "concurrency_id": lanes.DECODE}  # reads files first
 
 
 def away(*classes: str) -> list[str]:
-    """The CSS classes of a component that is not to be seen.
+    """The CSS classes of a hidden component.
 
-    Gradio's `visible` is lost where it changes while the tab is being built, which takes a second on a phone, and is
-    handed on to what is inside; `elem_classes` is neither.
+    A change of Gradio's `visible` is lost while the tab is being built, which takes a second on a phone, and reaches
+    the components inside; one of `elem_classes` is not lost and stays with the component.
     """
     return [*classes, "away"]
 
@@ -110,7 +110,7 @@ MARK_CUT = """() => {  // the prompts that the note below an editor tells to be 
 
 
 def mark_prompts(ctx: Context, editor: gr.HTML) -> None:
-    """Show below an editor, and mark in it, what the model does not read of the prompts while they are edited."""
+    """While prompts are edited, mark in the editor and list below it what the model does not read of them."""
     marks = gr.HTML("", js_on_load=None, elem_classes="marks")
 
     @guarded(marks)

@@ -89,9 +89,9 @@ def cards() -> list[tuple[str, list[Card]]]:
 
 
 def sets(workspace: Workspace, source: str) -> tuple[LabelledSet, LabelledSet | None, Split]:
-    """Images to teach with, separate ones to measure on where there are such, and which of them do what.
+    """Images to teach with, separate ones to measure on (None if there are none), and the split of both.
 
-    NearlError where no image could be kept aside."""
+    Raises NearlError if no image could be held out."""
     from nearl.data import splits
 
     if source != OWN:
@@ -268,7 +268,7 @@ def _kept(view: RunView, shown: bool) -> Kept:
 
 
 def show(workspace: Workspace, place: int) -> None:
-    """Put an earlier comparison on show. NearlError while one is going on, and for one that is no longer there."""
+    """Show an earlier comparison again. Raises NearlError while another one is running, or if it is no longer there."""
     check_idle(workspace, COMPARE)
     kept = RunView.kept(workspace, COMPARE)
     if not 0 <= place < len(kept):

@@ -1,4 +1,4 @@
-"""What stands before all of Gradio's routes: names, other sites, the login, the size of requests, and headers."""
+"""Middleware in front of Gradio: host names, other sites, the login, the size of requests, headers of answers."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _user(scope: Scope) -> str | None:
 
 
 def _kept_at_home(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:
-    """The headers with cookies that browsers do not send along with requests from other sites."""
+    """The headers, with every cookie restricted to requests from the same site."""
     for name, value in headers:
         if name.lower() == b"set-cookie":
             kept = [part for part in value.split(b";") if not part.strip().lower().startswith(b"samesite=")]
@@ -111,7 +111,7 @@ def _kept_at_home(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[byte
 
 
 async def _limited(headers: Headers, receive: Receive) -> tuple[Response | None, Receive]:
-    """A refusal of a body that is too large, or how to receive it: it is read here first, whole."""
+    """The refusal of a body that is too large, else a `receive` for the body, which is read here as a whole."""
     declared = headers.get("content-length", "")
     if not declared and "transfer-encoding" not in headers:
         return None, receive
@@ -138,7 +138,7 @@ async def _limited(headers: Headers, receive: Receive) -> tuple[Response | None,
 
 
 class Unshared:
-    """In place of Gradio's CORS middleware, which lets every site read what a page that is not on localhost answers."""
+    """Replaces Gradio's CORS middleware, which lets any site read the answers of a server that is not on localhost."""
 
     def __init__(self, app: ASGIApp, **options: object):
         self.app = app

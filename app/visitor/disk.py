@@ -187,12 +187,6 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
-def read_json(path: Path) -> dict:
-    """The content; {} where there is none or it is damaged, and the workspace does without it."""
-    content = _content(path)
-    return content if isinstance(content, dict) else {}
-
-
 def _content(path: Path) -> object:
     """The JSON in a file; None where there is no file, and False where it is damaged."""
     try:

@@ -1,4 +1,4 @@
-"""Waiting for a run. It costs no thread, and everybody who waits for one run shares one look at it."""
+"""Follow a run without holding a thread; all who follow the same run share each reading of its status."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Watch:
     async def follow(self) -> AsyncIterator[Shown]:
         """Yield what is to be shown whenever the run has moved, until it has ended; the last one has ended.
 
-        Who is slow misses what is out of date. NearlError for the oldest of too many followers: it is the one that is
-        most likely gone without a word.
+        A slow follower gets only the latest. Raises NearlError for the oldest of too many followers, the one that most
+        likely has left without saying so.
         """
         news: asyncio.Queue = asyncio.Queue(1)
         self._followers.append(news)
@@ -78,7 +78,7 @@ _limiters: dict[asyncio.AbstractEventLoop, anyio.CapacityLimiter] = {}
 
 
 def _limiter() -> anyio.CapacityLimiter:
-    """Threads for looks at all runs, apart from those of the lanes: what is watched never waits for other work."""
+    """Threads that read the status of runs, apart from those of the lanes, so that they never wait for other work."""
     loop = asyncio.get_running_loop()
     if loop not in _limiters:
         _limiters.clear()

@@ -32,7 +32,7 @@ FORMAT_VERSION = 1
 TENSORS, META = "adapter.safetensors", "adapter.json"
 LIMITS = {TENSORS: 256 * 2**20, META: 16 * 2**20}  # bytes
 MAX_NAME = 100
-LARGEST = 1e6  # absolute value of a tensor's entry; of what is taught none comes near it (our choice)
+LARGEST = 1e6  # largest absolute value of a tensor's entry; trained values stay far below it (our choice)
 
 Short = Annotated[str, Field(max_length=100)]
 Long = Annotated[str, Field(max_length=1000)]

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def _same_for_every_seed(rows: list[dict], seeds: int) -> list[dict]:
-    """The rows with zero-shot, which has no randomness, repeated for every seed so that it can be averaged too."""
+    """The rows; those of zero-shot, which has no randomness, are repeated for every seed, to be averaged too."""
     repeated = [{**r, "seed": s} for r in rows if r["method"] == "zero-shot" for s in range(1, seeds)]
     return [*rows, *repeated]
 

@@ -111,7 +111,7 @@ def _job(args: argparse.Namespace, backbone):
 
 
 def _method(args: argparse.Namespace) -> tuple[str, dict]:
-    """The method and its options. NearlError for one that cannot be taught so."""
+    """The method and its options. Raises NearlError for a method that cannot be taught with them."""
     from nearl.methods import card
 
     asked: dict = {"text_context": "image"} if args.text_context == "image" else {}

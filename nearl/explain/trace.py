@@ -1,4 +1,4 @@
-"""One forward pass of some images that stays open, from which every map of every class is read."""
+"""One forward pass of some images whose graph is kept, so that every map of every class can be read from it."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ class Trace:
         return tensors if self.pool_attention is None else {**tensors, POOL: self.pool_attention}
 
     def readout(self) -> Tensor:
-        """How the pooling reads the last tokens, [B, N], rows sum to one: the class token, all patches alike, or by the
-        attention that pools."""
+        """The weight of each last token in the pooling, [B, N], rows sum to one: all on the class token, equal for all
+        patches, or by the attention that pools."""
         if self.pool_attention is not None:
             return self.pool_attention.detach().mean((1, 2))
         prefix = self.tower.prefix_tokens

@@ -38,7 +38,7 @@ HELD_OUT = 0.25  # of a set without test images
 
 @dataclass(frozen=True)
 class Run:
-    """What one row of results is of: plain values, so that it can be sent to another machine."""
+    """One run, which gives one row of results: plain values, so that it can be sent to another machine."""
 
     data: str
     """Folder or zip of the set; the same path on all machines."""
@@ -119,7 +119,7 @@ def perform(runs: Sequence[Run], out: str | Path, say: Callable[[str], None] = l
 
 
 def perform_on_ray(runs: Sequence[Run], out: str | Path, say: Callable[[str], None] = lambda line: None):
-    """As ``perform``, every run a task of a Ray cluster (``RAY_ADDRESS``, else one started on this machine).
+    """``perform`` with every run as a task of a Ray cluster (``RAY_ADDRESS``, else one started on this machine).
 
     All machines must see the same ``data`` paths; rows are written here. NearlError where Ray is not installed.
     """

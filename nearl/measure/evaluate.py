@@ -146,7 +146,7 @@ def study(
 ) -> dict:
     """Returns the figures before and after teaching on held-out images, as plain JSON values without file names.
 
-    ``frozen``, ``adapted``: float [N, C]; N may be 0. ``kind``: how the images were kept aside, "given", "held-out",
+    ``frozen``, ``adapted``: float [N, C]; N may be 0. ``kind``: how the images were held out, "given", "held-out",
     "folds" or "none". Keys: "n", "classes", "kind", "few" (fewer than 20 images), "too_few" (a sentence where the
     balanced accuracy is not shown, else ""), "frozen", "adapted" (as of `evaluate`, or None), "gain".
 

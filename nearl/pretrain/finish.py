@@ -1,4 +1,4 @@
-"""The end of pretraining: with the image tower frozen, what reads its features is learned from stored features."""
+"""The end of pretraining: the image tower is frozen; projection, anchors and text tower learn from stored features."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def confusion(figure: Figure, box: Box, counts: Sequence[Sequence[int]], when: s
 
 
 def reliability(figure: Figure, box: Box, bins: dict[str, Sequence[dict]]) -> None:
-    """Share that is right against the top share, by bins, with Wilson intervals and, below, the images in each bin.
+    """Accuracy against the highest probability, by bins, with Wilson intervals and, below, the images in each bin.
     ``bins``: "before" and, where there is one, "after", as `nearl.measure.evaluate.evaluate` gives them."""
     left, bottom, width, height = box
     below, lead = 0.16 * len(bins) + 0.34, 0.62
@@ -192,7 +192,7 @@ def reliability(figure: Figure, box: Box, bins: dict[str, Sequence[dict]]) -> No
 
 
 def learning(figure: Figure, box: Box, losses: Sequence[tuple[int, float]], held: Sequence[tuple[int, float]]) -> None:
-    """The error over the steps and, above it where it was followed, the share right on the images kept aside."""
+    """The loss over the steps and, above it where it was measured, the accuracy on the held-out images."""
     left, bottom, width, height = box
     lead, foot = 0.5, 0.32
     tall, part = height - foot, 0.0
@@ -203,7 +203,7 @@ def learning(figure: Figure, box: Box, losses: Sequence[tuple[int, float]], held
         top.plot(*zip(*held, strict=True), color=TEAL, linewidth=1.2, marker="D", markersize=2.6)
         top.set(xlim=(0, last), ylim=(0, 1.04), xticks=[])
         top.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"], fontsize=6.5, color=MUTED)
-        top.set_title("right on images kept aside", fontsize=6.5, color=MUTED, loc="left", pad=2)
+        top.set_title("correct on images kept aside", fontsize=6.5, color=MUTED, loc="left", pad=2)
         part += 0.26
     ax = axes(figure, (left + lead, bottom + foot, width - lead, tall - part))
     ax.plot(*zip(*losses, strict=True), color=MUTED, linewidth=0.9)

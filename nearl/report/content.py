@@ -207,15 +207,15 @@ class Report:
         return words + [plain(reason) for reason in t.notes()]
 
     def limits(self) -> tuple[str, ...]:
-        """What no figure here can tell."""
+        """What none of these figures can show."""
         return LIMITS if self.figures() else LIMITS[1:]
 
     def losses(self) -> list[tuple[int, float]]:
-        """(step, error) of the adapter's own teaching."""
+        """(step, loss) of the adapter's own teaching."""
         return self._curve("loss")
 
     def held(self) -> list[tuple[int, float]]:
-        """(step, balanced accuracy on the images kept aside) of the adapter's own teaching."""
+        """(step, balanced accuracy on the held-out images) of the adapter's own teaching."""
         return self._curve("held_out")
 
     def _curve(self, key: str) -> list[tuple[int, float]]:

@@ -27,7 +27,7 @@ def curve(points: Points, steps: int, top: float, every: bool) -> dict:
 
 
 def curves(losses: Points, held: Points, steps: int) -> dict | None:
-    """The error while teaching and, where it was followed, the share correct on images kept aside."""
+    """The loss over the steps and, where it was measured, the accuracy on the held-out images."""
     losses, held = list(losses), list(held)
     if len(losses) < 2:
         return None

@@ -221,10 +221,10 @@ class _Lesson:
         self._add(fit)
         if first:
             self.row |= fit.cost() | {"taught": len(part.support), "stopped": stopped}
-            self._keep(fit, part)
+            self._keep(fit)
         yield from self._read(fit.method, part.held)
 
-    def _keep(self, fit: Fit, part: _Part) -> None:
+    def _keep(self, fit: Fit) -> None:
         """What only the first part gives: the adapter and, in a comparison, more of what tells methods apart."""
         if self.seed == self.job.seeds[0] and self.name != UNTAUGHT:
             self.adapter = fit.method.adapter()

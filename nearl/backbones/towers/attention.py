@@ -28,7 +28,7 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Tensor, key: Tensor, value: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
     ) -> tuple[Tensor, None]:
-        """Tokens [B, L, D], three times the same, -> ([B, L, D], None), called as open_clip's blocks do it.
+        """Tokens [B, L, D] -> ([B, L, D], None); ``key`` and ``value`` are the same tokens, as in open_clip's blocks.
 
         ``attn_mask`` [L, L] is added. Weights are never returned.
         """
@@ -43,7 +43,7 @@ class SelfAttention(nn.Module):
 
 
 class FusedAttention:
-    """The part of a tower that concerns blocks with ``attn`` and ``mlp``, as those of open_clip and timm are."""
+    """The methods that towers share whose blocks have an ``attn`` and an ``mlp``, as those of open_clip and timm do."""
 
     blocks: nn.ModuleList
 

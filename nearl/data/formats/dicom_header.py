@@ -82,7 +82,7 @@ def header(dataset, name: str) -> Header:
     mosaic = dicom_mosaic.is_mosaic(dataset) and count == 1
     tiles = dicom_mosaic.tiles(dataset) if mosaic else None
     planes = _planes(dataset, count, spacing, tiles)
-    notes = _warnings(dataset, modality, photometric)
+    notes = _warnings(dataset, modality)
     if mosaic:
         notes.append(dicom_mosaic.TOGETHER if tiles is None else dicom_mosaic.APART)
         if tiles is None:  # where the slices lie in it is unknown
@@ -274,7 +274,7 @@ def _tile_planes(dataset, whole: Plane, tiles: Tiles) -> list[Plane]:
     return [replace(whole, position=first + tiles.normal * abs(gap) * i) for i in range(tiles.count)]
 
 
-def _warnings(dataset, modality: str, photometric: str) -> list[str]:
+def _warnings(dataset, modality: str) -> list[str]:
     """What a person should check, and what is not shown."""
     notes = []
     burned = str(dataset.get("BurnedInAnnotation", "")).strip().upper()

@@ -41,7 +41,7 @@ class Canvas:
 
 
 def canvas(corners: np.ndarray | None, rows: int, columns: int) -> tuple[Canvas | None, str]:
-    """(the frame in which slices of this size lie at these corners; None where nothing is moved, what to say of it).
+    """(the frame that holds slices of this size at these corners, or None if none is moved; a note on it, or "").
 
     corners: int [T, K, 2] from zero, or None where they are unknown.
     """

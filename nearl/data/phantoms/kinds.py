@@ -33,7 +33,7 @@ class Kind(NamedTuple):
     lesion: str  # what the lesion is called
 
 
-_KINDS = {  # a seed gives another image where a kind has another place in this list
+_KINDS = {  # the place in this list is part of the seed, so that the order must not change
     "head_mri": Kind(anatomy.head_mri, "head MRI, axial slice", "lesion"),
     "chest_xray": Kind(anatomy.chest_xray, "chest X-ray, frontal view", "lung opacity"),
     "ct_slice": Kind(anatomy.ct_slice, "chest CT, axial slice", "lung nodule"),

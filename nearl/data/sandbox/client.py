@@ -51,12 +51,12 @@ class Sandbox:
 
     @property
     def peak(self) -> int:
-        """Most bytes of memory of any worker process so far."""
+        """The most memory that any worker process has used so far, in bytes."""
         return max(worker.peak for worker in self._turns.workers)
 
     @property
     def started(self) -> int:
-        """Worker processes so far."""
+        """The number of worker processes started so far."""
         return sum(worker.started for worker in self._turns.workers)
 
     def read(
@@ -123,8 +123,8 @@ class _Job:
         self._filled = 0
 
     def order(self) -> dict:
-        """What a worker that has not seen the job needs to know of it. It begins again with the files that it has not
-        finished, so that their records are dropped."""
+        """What a worker that has not seen the job needs to know of it. Unfinished files are read again from the start:
+        their records are dropped."""
         self._header = self._space = self._file = self._to_do = None
         self.request.held -= sum(map(_size, self.records[self._settled :]))
         del self.records[self._settled :]
@@ -145,7 +145,7 @@ class _Job:
         return not self.done
 
     def take(self, kind: bytes, message: Any, worker: Worker) -> None:
-        """One message of the worker. ValueError and the like where it makes no sense."""
+        """Take one message of the worker. Raises ValueError, KeyError or TypeError for one that makes no sense."""
         if kind == b"D":
             view = memoryview(self._space).cast("B")[self._filled : self._filled + message]
             if len(view) != message:
@@ -209,7 +209,7 @@ class _Job:
         return (source, -1), base_name(self.sources[source][0])
 
     def _leave(self, keys: Sequence[Sequence[int]]) -> None:
-        """These files need not be looked at again."""
+        """Mark these files as dealt with, so that no worker reads them again."""
         self._settled = len(self.records)
         self._skip |= {(source, place) for source, place in keys}
         if self._to_do is not None:

@@ -119,7 +119,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
-        """Died, and the process is gone, where it breaks off, makes no sense or says nothing for `seconds`."""
+        """Ends the process and raises Died if its messages break off, make no sense, or stop for `seconds`."""
         process, late, ended = self._process, threading.Event(), threading.Event()
         self._heard = time.monotonic()
 
