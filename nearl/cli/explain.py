@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> Result:
     classes = classifier.prompt_set.classes
     request = MapRequest.named(classes, args.class_name, args.method, args.against, layer=layer, head=head)
     result = write_maps(classifier, record, request, out, args.opacity, **how)
-    notes = [*record.notes, *classifier.text_notes()]
+    notes = [*record.notes, *classifier.text_notes(), *result["left_out"]]
     say(notes)
     return {"file": args.image, **result, "notes": notes, "notice": NOTICE}, [
         *(m["png"] for m in result["maps"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nearl.data.images import ImageRecord
 from nearl.explain.card import MapCard
-from nearl.explain.drawing import available, draw, explain
+from nearl.explain.drawing import draw, explain, refusal
 from nearl.explain.heatmap import Heatmap, difference
 from nearl.explain.layers import profile
 from nearl.explain.registry import MAPS
@@ -70,15 +70,17 @@ def write_maps(
     Maps are drawn before teaching and, where there is an adapter, after it, with the difference of both. ``how`` goes
     to ``heat_layer``. One forward pass of each model, one backward pass, and those of the slow maps.
 
-    Returns {"maps", "words", "profile"}, plain lists and numbers. Raises NearlError for names that are not there.
+    Returns {"maps", "words", "profile", "left_out"}, plain lists and numbers; "left_out" are sentences that say what
+    cannot be drawn. Raises NearlError for names that are not there, and where nothing can be drawn.
     """
-    card_of = {} if request.map == ALL else {request.map: MAPS[request.map]}
+    asked = list(MAPS.values()) if request.map == ALL else [MAPS[request.map]]
     drawn: dict[str, list[Heatmap]] = {}
     found = {"words": [], "profile": None}
     for adapted in (False, True) if classifier.mapped else (False,):
         trace = Trace(Scorer(classifier, adapted), [record])
-        for card in available(classifier, adapted):
-            if not card_of or card.key in card_of:
+        refused = {card.key: refusal(card, trace.scorer) for card in asked}
+        for card in asked:
+            if not refused[card.key]:
                 drawn.setdefault(card.key, []).extend(draw(trace, _fitted(request, card)))
         if request.map == ALL:
             if Shows.WORDS in trace.method.shows:
@@ -86,12 +88,14 @@ def write_maps(
             found["profile"] = asdict(profile(trace)) if any(map(trace.method.updates, ("vision", "text"))) else None
     if not drawn:
         explain(classifier, [record], replace(request, adapted=None))  # raises, and says why
+    if classifier.method is not None and not classifier.mapped:
+        refused = {ALL: Shows.TOKENS.value.format(title=classifier.method.card.title)}
     maps = []
     for key, pair in drawn.items():
         if len(pair) == 2:
             pair = [*pair, difference(*pair, MAPS[key].same_units)]  # type: ignore[call-arg]
         maps += [_write(classifier, record, heatmap, out, opacity, how) for heatmap in pair]
-    return {"maps": maps, **found}
+    return {"maps": maps, **found, "left_out": list(filter(None, refused.values()))}
 
 
 def _fitted(request: MapRequest, card: MapCard) -> MapRequest:

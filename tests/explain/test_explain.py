@@ -297,5 +297,6 @@ def test_every_map_is_written_with_its_numbers(clip, tmp_path):
         assert ("brain mri glioma" in comment) == of_class and "Not for diagnosis" in comment
         assert np.shape(m["values"]) == clip.backbone.vision.grid
     assert {w["adapted"] for w in found["words"]} == {False, True} and found["profile"]["text"]
+    assert len(found["left_out"]) == len(MAPS) - len(drawn) and all(s.endswith(".") for s in found["left_out"])
     with pytest.raises(NearlError, match="no class 'cat'"):
         MapRequest.named(PROMPTS.classes, "cat")

@@ -168,7 +168,7 @@ def test_where_no_map_can_be_drawn_it_is_said_and_those_before_teaching_stay(tin
     with pytest.raises(NearlError, match="No map can be drawn of MaPLe"):
         Scorer(classifier)
     found = write_maps(classifier, NEW[0], MapRequest.named(PROMPTS.classes, "one"), tmp_path)
-    assert [m["adapted"] for m in found["maps"]] == [False]
+    assert [m["adapted"] for m in found["maps"]] == [False] and "MaPLe" in found["left_out"][0]
     with pytest.raises(NearlError, match="No map can be drawn of MaPLe"):
         write_maps(classifier, NEW[0], MapRequest.named(PROMPTS.classes, "one", "novelty"), tmp_path)
 
