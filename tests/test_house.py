@@ -50,6 +50,22 @@ def test_app_decodes_no_file_and_does_no_tensor_arithmetic():
         assert not {"torch.nn", "torch.nn.functional", "open_clip", "safetensors"} & imported(path), path
 
 
+def test_no_test_file_imports_another():
+    for path in (ROOT / "tests").rglob("*.py"):
+        assert not [name for name in imported(path) if name.split(".")[-1].startswith("test_")], path
+
+
+def test_files_and_functions_are_small():
+    for path in (*(ROOT / "nearl").rglob("*.py"), *(ROOT / "app").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= 400, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                names = [arg.arg for arg in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                assert node.end_lineno - node.lineno < 80, (path, node.name)
+                assert len([name for name in names if name not in ("self", "cls")]) <= 7, (path, node.name)
+
+
 def test_every_dependency_is_named_and_has_a_lowest_and_a_first_untried_version():
     lines = [line.partition("#")[0].strip() for file in ROOT.glob("requirements*.txt") for line in file.open()]
     found = [Requirement(line) for line in lines if line and not line.startswith("-r")]

@@ -235,25 +235,6 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
         if workspace.maps.is_latest(question):  # else what was asked for later has been drawn
             yield {**drawn, tab.details: _details(ctx, workspace, choice), tab.message: ""}
 
-    @guarded(tab.message, lambda *given: {tab.cancel: seen(False)})
-    async def follow(key: str, *given) -> AsyncIterator[dict]:
-        """A slow map while it is drawn, and at its end; nothing where something else was asked for."""
-        workspace = await ctx.run(lanes.LIGHT, ctx.workspace, key)
-        going = drawing.current(workspace)
-        if going is None or going.stopped or going.shown:
-            return
-        while not going.ended:
-            yield {tab.message: map_views.progress(_name(going.choice), going.share)}
-            await asyncio.sleep(POLL_SECONDS)
-        if going.stopped:
-            return
-        going.shown = True
-        if going.error is not None:
-            raise going.error
-        drawn = await ctx.run(lanes.DEVICE, _draw, ctx, tab, workspace, going.choice, given[count:])
-        if drawing.current(workspace) is going and not going.stopped:
-            yield {**drawn, tab.message: "", tab.cancel: seen(False)}
-
     @guarded(tab.message)
     def on_method(key: str, view, when, about, method, layer, head, *rest) -> Iterator[dict]:
         """Another kind of map begins with the layer and head of its own choice."""
@@ -277,24 +258,12 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
             yield {tab.message: views.quiet(f"Cancelled: {_name(going.choice)} was not drawn.")}
 
     @guarded(tab.message)
-    def redraw(key: str, *given) -> dict:
-        """The same maps in another look."""
-        workspace = ctx.workspace(key)
-        if workspace.viewing.prediction is None:
-            return {tab.message: ""}
-        choice = _settled(workspace, _choice(given[:count]))
-        return {} if drawing.waits(workspace, choice) else _draw(ctx, tab, workspace, choice, given[count:])
-
-    @guarded(tab.message)
-    def resave(key: str, *given) -> dict:
-        """The strength is changed in the page; only the image to download is drawn again."""
-        return {part: value for part, value in redraw(key, *given).items() if part is not tab.stage}
-
-    @guarded(tab.message)
     def on_pick(key: str, event: gr.EventData, *given) -> Iterator[dict]:
         workspace = ctx.workspace(key)
         workspace.viewing.select(Press.of(event).pick("pick", range(len(workspace.viewing.records))))
         yield from show(key, *given)
+
+    follow = _follower(ctx, tab)
 
     def wire(trigger: Callable, fn: Callable) -> None:
         event = trigger(fn, [session, *values], [session, *tab.outputs], trigger_mode="always_last", **DEVICE)
@@ -308,7 +277,54 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
     wire(tab.method.input, on_method)
     wire(tab.cancel.click, on_cancel)
     wire(tab.filmstrip.click, on_pick)
+    _wire_look(ctx, tab)
+
+
+def _follower(ctx: Context, tab: ExplainTab) -> Callable:
+    """The handler that shows a slow map while it is drawn."""
+    count = len(tab.choices)
+
+    @guarded(tab.message, lambda *given: {tab.cancel: seen(False)})
+    async def follow(key: str, *given) -> AsyncIterator[dict]:
+        """A slow map while it is drawn, and at its end; nothing where something else was asked for."""
+        workspace = await ctx.run(lanes.LIGHT, ctx.workspace, key)
+        going = drawing.current(workspace)
+        if going is None or going.stopped or going.shown:
+            return
+        while not going.ended:
+            yield {tab.message: map_views.progress(_name(going.choice), going.share)}
+            await asyncio.sleep(POLL_SECONDS)
+        if going.stopped:
+            return
+        going.shown = True
+        if going.error is not None:
+            raise going.error
+        drawn = await ctx.run(lanes.DEVICE, _draw, ctx, tab, workspace, going.choice, given[count:])
+        if drawing.current(workspace) is going and not going.stopped:
+            yield {**drawn, tab.message: "", tab.cancel: seen(False)}
+
+    return follow
+
+
+def _wire_look(ctx: Context, tab: ExplainTab) -> None:
+    """Draw the same maps again when colours, smoothing, contour or strength change."""
+    values, count = [*tab.choices, *tab.look], len(tab.choices)
+
+    @guarded(tab.message)
+    def redraw(key: str, *given) -> dict:
+        """The same maps in another look."""
+        workspace = ctx.workspace(key)
+        if workspace.viewing.prediction is None:
+            return {tab.message: ""}
+        choice = _settled(workspace, _choice(given[:count]))
+        return {} if drawing.waits(workspace, choice) else _draw(ctx, tab, workspace, choice, given[count:])
+
+    @guarded(tab.message)
+    def resave(key: str, *given) -> dict:
+        """The strength is changed in the page; only the image to download is drawn again."""
+        return {part: value for part, value in redraw(key, *given).items() if part is not tab.stage}
+
     drawing_again = {"trigger_mode": "always_last", **QUIET}
     for part in (tab.colours, tab.smooth, tab.contour):
-        part.input(redraw, [session, *values], [tab.stage, tab.download, tab.message], **drawing_again)
-    tab.strength.input(resave, [session, *values], [tab.download, tab.message], **drawing_again)
+        part.input(redraw, [ctx.session, *values], [tab.stage, tab.download, tab.message], **drawing_again)
+    tab.strength.input(resave, [ctx.session, *values], [tab.download, tab.message], **drawing_again)

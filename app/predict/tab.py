@@ -115,6 +115,7 @@ def build(ctx: Context, opened: gr.events.Dependency) -> None:
     )  # fmt: skip
     strength.input(None, strength, None, js=SET_STRENGTH, api_visibility="private")
     _wire_images(ctx, tab, examples, confirmed)
+    _wire_map(ctx, tab)
     _wire_scan(ctx, tab)
     _wire_return(ctx, tab, opened)
 
@@ -173,8 +174,8 @@ def _read(ctx: Context, tab: PredictTab, workspace: Workspace, value: dict | Non
 
 
 def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.Checkbox) -> None:
-    """Bring images, read them, choose one, and map it."""
-    session, chosen = ctx.session, [tab.when, tab.about]
+    """Bring images, read them, and choose one."""
+    session = ctx.session
     outputs = [session, *tab.outputs]
 
     def without_message(key: str, *_) -> dict:
@@ -230,15 +231,6 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
         yield {**_show(tab, workspace), **updates}
         yield _map(ctx, tab, workspace, choice)
 
-    @guarded(tab.message)
-    def on_map(key: str, when: str, about: str) -> dict:
-        return _map(ctx, tab, ctx.workspace(key), MapChoice(when, about))
-
-    @guarded(tab.message)
-    def on_class(key: str, when: str, about: str) -> dict:
-        ctx.workspace(key).maps.pick(about)
-        return on_map(key, when, about)
-
     def wire(trigger: Callable, fn: Callable, inputs: list, lane: dict = DEVICE) -> gr.events.Dependency:
         return trigger(fn, [session, *inputs], outputs, trigger_mode="always_last", **lane)
 
@@ -254,9 +246,25 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
     for trigger in (tab.examples.click, tab.upload.upload):
         trigger(None, js=SHOW_VIEWER, api_visibility="private")
     wire(tab.filmstrip.click, on_pick, [tab.when])
-    for radio, changed in ((tab.when, on_map), (tab.about, on_class)):
-        radio.input(changed, [session, *chosen], [tab.viewer, tab.message], trigger_mode="always_last", **DEVICE)
     tab.editor.input(None, js=MARK_STALE, api_visibility="private")
+
+
+def _wire_map(ctx: Context, tab: PredictTab) -> None:
+    """Lay a map of another class, or of another moment, over the image."""
+
+    @guarded(tab.message)
+    def on_map(key: str, when: str, about: str) -> dict:
+        return _map(ctx, tab, ctx.workspace(key), MapChoice(when, about))
+
+    @guarded(tab.message)
+    def on_class(key: str, when: str, about: str) -> dict:
+        ctx.workspace(key).maps.pick(about)
+        return on_map(key, when, about)
+
+    for radio, changed in ((tab.when, on_map), (tab.about, on_class)):
+        radio.input(
+            changed, [ctx.session, tab.when, tab.about], [tab.viewer, tab.message], trigger_mode="always_last", **DEVICE
+        )
 
 
 def _wire_scan(ctx: Context, tab: PredictTab) -> None:

@@ -19,22 +19,10 @@ from nearl.measure.fit import measure
 from nearl.measure.intervals import student
 from nearl.measure.results import Results
 from nearl.methods import make
-from tests.support.methods_data import shades, task_of
+from tests.support.methods_data import shades, task_of, write_set
 
 METHODS = ["zero-shot", "linear-probe", "tip-adapter", "prolip"]
 FAST = {"recipe": (("steps", 3), ("views", 2))}
-
-
-def write_set(folder, per_class=4, seed=0):
-    from PIL import Image
-
-    for split, count, number in (("train", per_class, seed), ("test", 3, seed + 1)):
-        data = shades(count, number)
-        for i, (record, label) in enumerate(zip(data.records, data.labels, strict=True)):
-            path = folder / split / data.classes[label] / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.asarray(record.pixels)).save(path)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")

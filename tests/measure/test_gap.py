@@ -13,8 +13,7 @@ from nearl.errors import NearlError
 from nearl.measure.gap import Plane, gap_length, study
 from nearl.measure.interaction import effects, interaction
 from nearl.methods import METHODS, make
-from tests.measure.test_compare import write_set
-from tests.support.methods_data import shades, task_of, taught
+from tests.support.methods_data import shades, task_of, taught, write_set
 
 HELD = shades(3, seed=9)
 

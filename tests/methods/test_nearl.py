@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from nearl.errors import NearlError
-from nearl.methods.nearl.network import NearlCLIP, NearlConfig, _steps
+from nearl.methods.nearl.network import NearlCLIP, NearlConfig, aligned_steps
 from nearl.methods.nearl.oca import OCA, token_norm
 from nearl.methods.nearl.useformer import Attention
 from nearl.train.batches import PromptTokens
@@ -159,10 +159,10 @@ def test_per_image_context_conditions_the_text_on_the_image(tiny):
 
 
 def test_steps_align_towers_by_relative_depth():
-    assert _steps(4, 4) == [0, 1, 2, 3]
-    assert _steps(2, 4) == [1, 3]
-    assert _steps(3, 4) == [1, 2, 3]
-    assert _steps(6, 12) == [1, 3, 5, 7, 9, 11]
+    assert aligned_steps(4, 4) == [0, 1, 2, 3]
+    assert aligned_steps(2, 4) == [1, 3]
+    assert aligned_steps(3, 4) == [1, 2, 3]
+    assert aligned_steps(6, 12) == [1, 3, 5, 7, 9, 11]
 
 
 @torch.no_grad()

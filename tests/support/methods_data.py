@@ -1,6 +1,7 @@
 """A task for the tests: two classes of images, and the words for them."""
 
 import numpy as np
+from PIL import Image
 
 from nearl.data.images import ImageRecord
 from nearl.data.sets.labelled import LabelledSet
@@ -20,6 +21,17 @@ def shades(per_class=6, seed=0):
             records.append(ImageRecord.from_pixels(f"{label}-{i}.png", pixels))
             labels.append(label)
     return LabelledSet(["one", "two"], records, labels)
+
+
+def write_set(folder, per_class=4, seed=0):
+    """The path of a folder with ``shades`` in train/ and others in test/."""
+    for split, count, number in (("train", per_class, seed), ("test", 3, seed + 1)):
+        data = shades(count, number)
+        for i, (record, label) in enumerate(zip(data.records, data.labels, strict=True)):
+            path = folder / split / data.classes[label] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.asarray(record.pixels)).save(path)
+    return str(folder)
 
 
 def task_of(backbone, per_class=4):

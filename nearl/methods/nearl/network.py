@@ -105,7 +105,7 @@ class NearlCLIP(nn.Module):
         self.config = config = config or NearlConfig.for_backbone(backbone)
         vision, text = backbone.vision, backbone.text
         self.total_steps = max(vision.depth, text.depth)
-        self.vision_steps, self.text_steps = (_steps(tower.depth, self.total_steps) for tower in (vision, text))
+        self.vision_steps, self.text_steps = (aligned_steps(tower.depth, self.total_steps) for tower in (vision, text))
         sizes = ((vision.width, text.width), self.total_steps, config.width, config.queries)
         if config.synergy == "static":
             self.useformer = StaticQueries(*sizes)
@@ -232,7 +232,7 @@ def _part(name: str) -> str:
     return "support_context" if head == "support" else head
 
 
-def _steps(depth: int, total: int) -> list[int]:
+def aligned_steps(depth: int, total: int) -> list[int]:
     """The lockstep step at which each block of a tower ends, aligned by relative depth."""
     return [ceil((k + 1) * total / depth) - 1 for k in range(depth)]
 
