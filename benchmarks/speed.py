@@ -3,7 +3,8 @@
 ``PYTHONPATH=. python benchmarks/speed.py [--backbone NAME --weights random]``
 
 Each quantity is timed in rounds that take turns with the others, so that a busy machine slows all of them alike; the
-median over the rounds is used. Goals: adapted / frozen forward <= 1.10, fine-tuning step / frozen forward <= 2.5.
+median over the rounds is used. Goals: adapted / frozen forward <= 1.10, fine-tuning step / frozen forward <= 2.5, and
+answers of the command line that need no model <= 1.5 x the help of Python's own ``json.tool``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
+import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 
@@ -46,16 +52,43 @@ def taught(backbone: Backbone, per_class: int) -> tuple[LabelledSet, NearlCLIP, 
     return data, model, adapter, Classifier(backbone, prompt_set, restore(backbone, adapter))
 
 
-def medians(tasks: Mapping[str, Callable], rounds: int) -> dict[str, float]:
+def medians(
+    tasks: Mapping[str, Callable], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Median seconds of each task by its name, over rounds in which they take turns; one round more warms up."""
     seconds = {name: [] for name in tasks}
     for i in range(rounds + 1):
         for name, task in tasks.items():
-            started = time.perf_counter()
+            started = clock()
             task()
             if i:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return {key: statistics.median(values) for key, values in seconds.items()}
+
+
+def starts(rounds: int) -> dict:
+    """CPU time that the command line takes to answer without a model, in terms of the smallest one of Python's own."""
+
+    def spent() -> float:
+        """Seconds of CPU time of all processes started so far."""
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    def starting(*words: str) -> Callable:
+        return lambda: subprocess.run([sys.executable, *words], capture_output=True, env=environment)
+
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    tasks = {"python": starting("-c", "pass"), "json_tool_help": starting("-m", "json.tool", "--help")}
+    asked = {"help": "--help", "backbones": "backbones", "wrong_option": "predict --x"}
+    tasks |= {name: starting("-m", "nearl", *words.split()) for name, words in asked.items()}
+    with tempfile.TemporaryDirectory() as folder:  # for compiled modules, as an installed package has them
+        environment["PYTHONPYCACHEPREFIX"] = folder
+        t = medians(tasks, rounds, spent)
+    return {
+        "python_seconds": round(t["python"], 3),
+        "json_tool_help_seconds": round(t["json_tool_help"], 3),
+        **{f"{name}_over_json_tool_help": round(t[name] / t["json_tool_help"], 2) for name in asked},
+    }
 
 
 def ratios(name: str, weights: str, batch: int, rounds: int) -> dict:
@@ -146,6 +179,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     logging.disable(logging.WARNING)
+    print(json.dumps(starts(3 * args.rounds)), flush=True)
     chosen = [(args.backbone, args.weights)] if args.backbone else [("ViT-B-16", "random"), ("embedded", "pretrained")]
     for name, weights in chosen:
         print(json.dumps(ratios(name, weights, args.batch, args.rounds)), flush=True)

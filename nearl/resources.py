@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 
 def _find() -> Path:
     """`nearl/assets` of an installed package, else `assets/` of a checkout."""
-    installed = Path(str(files("nearl"))) / "assets"
-    return installed if installed.is_dir() else Path(__file__).resolve().parents[1] / "assets"
+    package = Path(__file__).resolve().parent
+    installed = package / "assets"
+    return installed if installed.is_dir() else package.parent / "assets"
 
 
 ASSETS = _find()

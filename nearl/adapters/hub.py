@@ -27,6 +27,7 @@ from huggingface_hub.utils import get_session
 
 from nearl.adapters.card import CARD
 from nearl.adapters.store import LIMITS, META, Adapter, adapter_files, load_adapter
+from nearl.backbones import REGISTRY
 from nearl.errors import NearlError
 
 # The client's native part for large files (hf_xet) reads these at its first use. By itself it would try again for six
@@ -144,8 +145,6 @@ def _sizes(info: ModelInfo) -> dict[str, int | None]:
 
 def _base_model(adapter: Adapter) -> str | None:
     """``owner/name`` of the adapter's backbone on the Hub, if it is there."""
-    from nearl.backbones.registry import REGISTRY
-
     name = str(adapter.meta["backbone"].get("name"))
     source = REGISTRY[name].source if name in REGISTRY else name
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 
 from nearl.cli.options import Command, Result
 
@@ -11,7 +10,7 @@ from nearl.cli.options import Command, Result
 def run(args: argparse.Namespace) -> Result:
     from nearl.backbones import REGISTRY
 
-    rows = [asdict(entry) for entry in REGISTRY.values()]
+    rows = [entry._asdict() for entry in REGISTRY.values()]
     for row in rows:
         row["source"] = "in this repository" if row["source"].startswith("local-dir:") else row["source"]
     lines = [

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 
 from nearl import NOTICE
-from nearl.cli.options import Command, Result, log, method_options, methods_of
+from nearl.cli.options import Command, Result, log, method_options, methods_of, there
 from nearl.errors import NearlError
 
 
 def run(args: argparse.Namespace) -> Result:
+    for data in args.data:
+        there(data, "folder or zip")
+
     from nearl.measure.compare import finished, perform, perform_on_ray, plan
     from nearl.measure.compare_report import markdown, write
     from nearl.methods import names

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 
 from nearl import NOTICE
 from nearl.cli.options import (
@@ -15,11 +14,16 @@ from nearl.cli.options import (
     prompt_options,
     say,
     scan_options,
+    there,
     view_of,
 )
 
 
 def run(args: argparse.Namespace) -> Result:
+    there(args.image, "file")
+
+    from dataclasses import replace
+
     from nearl.data.images import decode_one
     from nearl.explain import MapRequest
     from nearl.explain.report import write_maps

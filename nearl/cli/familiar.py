@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from nearl.cli.options import Command, Result, log
+from nearl.cli.options import Command, Result, log, there
 
 
 def run(args: argparse.Namespace) -> Result:
+    there(args.config, "file")
+    there(args.folder, "folder")
+
     from nearl.pretrain.familiar import note_familiar
 
     found = note_familiar(args.config, args.folder, args.data_root, log)

@@ -21,6 +21,7 @@ from nearl.cli.options import (
     say,
     set_of,
     set_options,
+    there,
 )
 from nearl.errors import NearlError
 
@@ -33,6 +34,8 @@ MEASURED = {"held-out": "held-out images", "folds": "images, each held out once"
 
 
 def run(args: argparse.Namespace) -> Result:
+    there(args.data, "folder or zip")
+
     from nearl.runs import RunFolder, Step, perform
     from nearl.runs.status import CANCELLED, DONE
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
 from nearl import NOTICE
 from nearl.cli.options import (
@@ -24,6 +22,9 @@ from nearl.cli.options import (
 
 
 def run(args: argparse.Namespace) -> Result:
+    import json
+    from pathlib import Path
+
     from nearl.data.splits import draw_support, hold_out
     from nearl.measure.compare import HELD_OUT
     from nearl.measure.gap import study

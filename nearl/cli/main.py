@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
-import logging
 import os
 import sys
-import warnings
 
 from nearl import NOTICE
 from nearl.cli.options import model_options
@@ -18,6 +15,9 @@ from nearl.errors import NearlError
 def main(argv: list[str] | None = None) -> None:
     """Run one command and exit: 0 if it succeeded, 2 with one sentence on bad input, 130 if interrupted."""
     args = parser().parse_args(argv)
+    import logging
+    import warnings
+
     logging.getLogger().setLevel(logging.CRITICAL)  # open_clip and the hub client log what our errors say already
     warnings.filterwarnings("ignore")
     try:
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
         print("nearl: stopped.", file=sys.stderr)
         sys.exit(130)
     try:
-        print(json.dumps(result, ensure_ascii=False) if args.json else "\n".join(lines), flush=True)
+        print(_json(result) if args.json else "\n".join(lines), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if result.get("predictions") and all(row["error"] for row in result["predictions"]):
@@ -46,6 +46,12 @@ def parser() -> argparse.ArgumentParser:
             model_options(sub)
         command.add(sub)
     return top
+
+
+def _json(result: dict) -> str:
+    import json
+
+    return json.dumps(result, ensure_ascii=False)
 
 
 def _fail(sentence: str) -> int:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nearl.errors import NearlError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nearl.adapters.store import Adapter
     from nearl.backbones import Backbone
-    from nearl.data.formats.windows import Window
     from nearl.data.images import ImageRecord
     from nearl.data.sets.labelled import LabelledSet
     from nearl.prompts import PromptSet
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
 Result = tuple[dict, list[str]]  # what --json prints, and lines for people
 
 
-@dataclass(frozen=True)
-class Command:
-    """A command. Its module imports torch and the like only when it runs, so that ``--help`` answers at once."""
+# What options accept is named here, so that ``--help`` and wrong arguments need nothing else of the library.
+PLANES = ("axial", "coronal", "sagittal")
+WINDOWS = ("lung", "mediastinum", "bone", "brain", "stroke", "abdomen", "auto", "three")
+
+
+class Command(NamedTuple):
+    """A command. Its module imports the rest of the library only when it runs, so that ``--help`` answers at once."""
 
     name: str
     text: str  # one sentence for --help
@@ -75,23 +80,19 @@ def method_options(sub: argparse.ArgumentParser) -> None:
 
 def scan_options(sub: argparse.ArgumentParser) -> None:
     """--plane, --slice and --window."""
-    from nearl.data.formats.volume import PLANES
-    from nearl.data.formats.windows import PRESETS
-
-    names = (*PRESETS, "auto", "three")
 
     def window(text: str) -> str:
-        if text not in names and _limits(text) is None:
-            raise argparse.ArgumentTypeError(f"use {', '.join(names)}, or a centre and a width as 40/400")
+        if text not in WINDOWS and _numbers(text) is None:
+            raise argparse.ArgumentTypeError(f"use {', '.join(WINDOWS)}, or a centre and a width as 40/400")
         return text
 
-    sub.add_argument("--plane", choices=list(PLANES), help="of a volume (default: the plane it was acquired in)")
+    sub.add_argument("--plane", choices=PLANES, help="of a volume (default: the plane it was acquired in)")
     sub.add_argument("--slice", type=int, metavar="N", help="slice or frame, from 1 (default: the middle one)")
     sub.add_argument(
         "--window",
         type=window,
         metavar="NAME",
-        help=f"of a scan: {', '.join(names)}, or CENTRE/WIDTH as 40/400 (default: its own); three: lung, mediastinum "
+        help=f"of a scan: {', '.join(WINDOWS)}, or CENTRE/WIDTH as 40/400 (default: its own); three: lung, mediastinum "
         "and bone at once",
     )
 
@@ -107,7 +108,11 @@ def backbone_of(args: argparse.Namespace) -> Backbone:
 
 
 def classifier_of(args: argparse.Namespace, data: LabelledSet | None = None) -> Classifier:
-    """The classifier that ``model_options``, ``prompt_options`` and ``adapter_options`` describe."""
+    """The classifier that ``model_options``, ``prompt_options`` and ``adapter_options`` describe. Mistakes in these are
+    told before the model is loaded, as far as possible."""
+    own = prompts_of(args, data) if args.prompts or not args.adapter else None
+    there(args.adapter, "adapter")
+
     from nearl.adapters.store import load_adapter
     from nearl.methods import restore
     from nearl.reading.classifier import Classifier
@@ -115,11 +120,14 @@ def classifier_of(args: argparse.Namespace, data: LabelledSet | None = None) -> 
     backbone = backbone_of(args)
     adapter = load_adapter(args.adapter, backbone.identity) if args.adapter else None
     method = None if adapter is None else restore(backbone, adapter)
-    return Classifier(backbone, prompts_of(args, data, adapter), method)
+    return Classifier(backbone, own or prompts_of(args, data, adapter), method)
 
 
 def prompts_of(args: argparse.Namespace, data: LabelledSet | None = None, adapter: Adapter | None = None) -> PromptSet:
     """--prompts FILE, else prompts.json in DATA, else the adapter's, else the class names through a template."""
+    if not args.prompts and data is None and adapter is None:
+        raise NearlError("Say what to look for: give --prompts FILE, or --adapter DIR with prompts of its own.")
+
     from nearl.prompts import PromptSet, default_prompts
 
     if args.prompts:
@@ -128,9 +136,7 @@ def prompts_of(args: argparse.Namespace, data: LabelledSet | None = None, adapte
         return PromptSet.from_dict(data.prompts)
     if adapter is not None:
         return PromptSet.from_dict(adapter.meta["prompts"])
-    if data is not None:
-        return default_prompts(data.classes)
-    raise NearlError("Say what to look for: give --prompts FILE, or --adapter DIR with prompts of its own.")
+    return default_prompts(data.classes)
 
 
 def set_of(args: argparse.Namespace) -> tuple[LabelledSet, LabelledSet | None]:
@@ -165,14 +171,15 @@ def methods_of(args: argparse.Namespace) -> list[str]:
 
 def view_of(record: ImageRecord, args: argparse.Namespace) -> ImageRecord:
     """The record in the plane, slice and window that ``scan_options`` names, if it is a scan."""
-    from nearl.data.formats.windows import PRESETS, THREE_CT
+    from nearl.data.formats.windows import PRESETS, THREE_CT, by_hand
 
     if record.scan is None:
         return record
     changes: dict = {}
     if args.window is not None and not record.scan.colour:
         automatic = record.scan.auto() if args.window == "auto" else THREE_CT
-        changes["window"] = _limits(args.window) or PRESETS.get(args.window, automatic)
+        asked = _numbers(args.window)
+        changes["window"] = by_hand(*asked) if asked else PRESETS.get(args.window, automatic)
     if args.plane is not None:
         if args.plane not in record.scan.planes:
             raise NearlError(f"{record.name} can be shown in these planes: {', '.join(record.scan.planes)}.")
@@ -184,19 +191,25 @@ def view_of(record: ImageRecord, args: argparse.Namespace) -> ImageRecord:
     return record if number is None else record.slice_at(number - 1)
 
 
-def _limits(text: str) -> Window | None:
-    """The window that CENTRE/WIDTH names; None where the text is something else."""
-    from nearl.data.formats.windows import by_hand
-
+def _numbers(text: str) -> tuple[float, float] | None:
+    """Centre and width of a window from CENTRE/WIDTH; None where the text is something else."""
     try:
         center, width = (float(part) for part in text.split("/"))
     except ValueError:
         return None
-    return by_hand(center, width)
+    return (center, width) if math.isfinite(center) and 0 < width < math.inf else None
+
+
+def there(path: str | None, what: str) -> None:
+    """Raises NearlError where a path is given and nothing is there. ``what``: what it was expected to be."""
+    if path and not os.path.exists(path):
+        raise NearlError(f"There is no {what} at '{path}'; check the path.")
 
 
 def out_folder(path: str | Path) -> Path:
     """The folder, made if it is missing. Raises NearlError if it cannot be made."""
+    from pathlib import Path
+
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

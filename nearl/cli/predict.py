@@ -23,10 +23,15 @@ if TYPE_CHECKING:
     from nearl.reading.classifier import Classifier
 
 
+AGGREGATES = ("mean", "max", "top-k")
+TOP_K = 5
+
+
 def run(args: argparse.Namespace) -> Result:
+    classifier = classifier_of(args)
+
     from nearl.data.images import decode_many
 
-    classifier = classifier_of(args)
     rows, lines = [], []
     for file in args.images:
         records, problems = decode_many([file])
@@ -97,11 +102,9 @@ def _lines(row: dict) -> list[str]:
 
 
 def add(sub: argparse.ArgumentParser) -> None:
-    from nearl.reading.volumes import METHODS, TOP_K
-
     sub.add_argument("images", nargs="+", metavar="IMG", help="an image, DICOM, NIfTI, or a folder or zip of them")
     scan_options(sub)
-    sub.add_argument("--aggregate", choices=METHODS, help="read all slices of a volume and combine them this way")
+    sub.add_argument("--aggregate", choices=AGGREGATES, help="read all slices of a volume and combine them this way")
     sub.add_argument("--top-k", type=int, default=TOP_K, metavar="K", help=f"slices of top-k (default: {TOP_K})")
     sub.add_argument("--every", type=int, default=1, metavar="N", help="read only every N-th slice")
     prompt_options(sub)

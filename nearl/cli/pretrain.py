@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from nearl.cli.options import Command, Result, log
+from nearl.cli.options import Command, Result, log, there
 
 
 def run(args: argparse.Namespace) -> Result:
+    there(args.config, "file")
+
     from nearl.pretrain import pretrain
 
     result = pretrain(args.config, args.out, args.data_root, not args.restart, args.max_minutes, log)

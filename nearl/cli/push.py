@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from nearl.cli.options import Command, Result
+from nearl.cli.options import Command, Result, there
 
 
 def run(args: argparse.Namespace) -> Result:
+    there(args.adapter, "adapter")
+
     from nearl.adapters import hub
     from nearl.adapters.store import load_adapter
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nearl import NOTICE
 from nearl.cli.finetune import outcome_lines
-from nearl.cli.options import Command, Result, out_folder
+from nearl.cli.options import Command, Result, out_folder, there
 from nearl.errors import NearlError
 
 if TYPE_CHECKING:
@@ -19,6 +18,10 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace) -> Result:
+    there(args.run_folder, "run")
+
+    from pathlib import Path
+
     from nearl import report
     from nearl.runs import RunFolder
 

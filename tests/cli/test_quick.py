@@ -1,0 +1,57 @@
+"""What needs no model answers at once: nothing but Python's own modules is imported for it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from nearl.cli import options, predict
+from nearl.cli.registry import COMMANDS
+from nearl.data.formats.volume import PLANES
+from nearl.data.formats.windows import PRESETS
+from nearl.reading.volumes import METHODS
+
+ROOT = Path(__file__).parents[2]
+CHECK = """
+import contextlib, io, json, sys
+before = set(sys.modules)
+from nearl.cli.main import main
+for words in json.loads(sys.argv[1]):
+    status, said = 0, io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            main(words)
+        except SystemExit as stop:
+            status = stop.code or 0
+    found = {name.split(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names) - {"nearl"}
+    print(json.dumps([status, sorted(found), bool(said.getvalue().strip())]))
+"""
+
+
+def told(*commands: str) -> dict[str, list]:
+    """By command: [exit status, modules imported so far that are neither Python's own nor nearl's, whether it said
+    something]; in a process of its own."""
+    words = json.dumps([command.split() for command in commands])
+    done = subprocess.run([sys.executable, "-c", CHECK, words], cwd=ROOT, capture_output=True, text=True, check=True)
+    return dict(zip(commands, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+def test_answers_need_no_library():
+    commands = ("--help", "backbones", "backbones --json", *(f"{name} --help" for name in COMMANDS))
+    assert told(*commands) == {command: [0, [], True] for command in commands}
+
+
+def test_wrong_arguments_are_told_without_a_library():
+    commands = (
+        "", "nothing", "predict", "predict a.png", "predict a.png --windw lung", "predict a.png --window lng",
+        "predict a.nii --aggregate sum", "predict a.png --adapter gone", "evaluate DATA --adapter",
+        "explain gone.png --class a --out x", "finetune gone --out x", "compare gone --out x", "report gone",
+        "push gone me/mine", "pretrain gone.yaml --out x",
+    )  # fmt: skip
+    assert told(*commands) == {command: [2, [], True] for command in commands}
+
+
+def test_what_options_accept_is_what_there_is():
+    assert set(options.PLANES) == set(PLANES)
+    assert set(options.WINDOWS) == {*PRESETS, "auto", "three"}
+    assert set(predict.AGGREGATES) == set(METHODS)
