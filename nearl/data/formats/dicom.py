@@ -17,7 +17,7 @@ from nearl.data.formats.dicom_mosaic import TOGETHER
 from nearl.data.formats.dicom_pixels import frames
 from nearl.data.formats.drafts import MAX_SCAN_BYTES, Draft
 from nearl.data.formats.shifted import canvas
-from nearl.data.formats.stacks import Slice, Stack, by_places, shifts, stacks
+from nearl.data.formats.stacks import NUMBER, Slice, Stack, by_places, shifts, stacks
 from nearl.data.formats.unplaced import BY, ORDERED, SLICED, put_in_order
 from nearl.errors import NearlError
 
@@ -79,6 +79,8 @@ class Dicom(Format):
         found = []
         for (placed, *_), group in groups.items():
             sources, copies = _distinct(group)
+            sources, resent = _sent_again(sources)
+            copies += resent
             if not placed and not put_in_order([source.header.planes[0] for source in sources]):
                 continue
             if len(sources) == 1 and not sources[0].header.planes[1:]:
@@ -131,6 +133,36 @@ def _distinct(sources: list[_Source]) -> tuple[list[_Source], list[_Source]]:
             same.append(source)
             first.append(source)
     return first, copies
+
+
+def _sent_again(sources: list[_Source]) -> tuple[list[_Source], list[_Source]]:
+    """(sources, those with the pixels of an earlier one at their place), where all that share a place are such: a study
+    that was sent twice under other numbers. Otherwise they are moments."""
+    places: dict[tuple, list[_Source]] = {}
+    for source in sources:
+        plane = source.header.planes[0]
+        if len(source.header.planes) > 1 or plane.position is None or plane.right is None:
+            return sources, []
+        places.setdefault(tuple(np.round([*plane.position, *plane.right, *plane.down], 3)), []).append(source)
+    again = [other for same in places.values() for other in same[1:]]
+    for same in places.values():
+        first, *others = same
+        if others and any(_made(first) != _made(other) or _stored(first) != _stored(other) for other in others):
+            return sources, []
+    return [source for source in sources if source not in again], again
+
+
+def _made(source: _Source) -> tuple:
+    """When and how a slice was made, and the scale of its numbers."""
+    plane = source.header.planes[0]
+    keys = {name: value for name, value in plane.keys.items() if name not in (NUMBER, "content")}
+    return plane.slope, plane.intercept, keys, plane.traits
+
+
+def _stored(source: _Source) -> bytes:
+    """The bytes from a file's pixels on."""
+    data = source.file.read()
+    return data[data.rfind(PIXEL_TAG) :]
 
 
 def _images(dataset, name: str, head: Header, numbers: Sequence[int]) -> Iterator[np.ndarray]:
@@ -222,7 +254,9 @@ class _Series:
         dtype = np.result_type(*{member.owner.header.dtype for member in stack.members})
         dtype = np.dtype(np.uint8) if head.colour else dtype
         if self.copies:
-            words = f"{len(self.copies)} of the files are exact copies of others and were left out."
+            count = len(self.copies)
+            what = "are copies of others and were" if count > 1 else "is a copy of another and was"
+            words = f"{count} of the files {what} left out."
             stack = Stack(stack.rows, [*stack.notes, words])
         return _draft(name, stack, head, dtype, _pixels(stack.members, dtype, damaged))
 

@@ -6,6 +6,8 @@ uncompressed one over fields that do not fit it. Required fields that are missin
 
 from __future__ import annotations
 
+import io
+
 from nearl.data.formats import codestream
 from nearl.data.formats.codestream import RGB, YBR, Codestream
 
@@ -13,6 +15,8 @@ GREYS = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = (
     "RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT",
 )  # fmt: skip
+BEGINNINGS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")  # of codestreams, and of a JP2 file
+RLE = "1.2.840.10008.1.2.5"
 FRAGMENT = b"\xfe\xff\x00\xe0"  # what fragments begin with
 JPEG = "1.2.840.10008.1.2.4."
 SYNTAXES = {  # those that fit a family of codestreams, the first to be taken where none of them is said
@@ -28,6 +32,7 @@ def believe(dataset) -> None:
     """Set the fields that say how pixels are stored to what the pixels are, in place."""
     photometric = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
     samples = _whole(dataset, "SamplesPerPixel")
+    _fragments(dataset)
     frame = first_frame(dataset)
     found = codestream.look(frame) if frame else None
     _syntax(dataset, frame, found)
@@ -53,6 +58,8 @@ def believe(dataset) -> None:
         dataset.PixelRepresentation = 0
     if samples > 1 and _whole(dataset, "PlanarConfiguration") not in (0, 1):
         dataset.PlanarConfiguration = 0
+    if (count := _held_frames(dataset, found)) > int(dataset.get("NumberOfFrames") or 1):
+        dataset.NumberOfFrames = count
 
 
 def complete(dataset) -> bool:
@@ -79,6 +86,52 @@ def first_frame(dataset) -> bytes | None:
         return next(generate_frames(content, number_of_frames=int(dataset.get("NumberOfFrames") or 1)))
     except Exception:  # damaged: said when the frames are decoded
         return b""
+
+
+def _fragments(dataset) -> None:
+    """Put a codestream that stands there bare into a fragment, and uncompressed pixels in a fragment out of it."""
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    content = dataset.get("PixelData")
+    if not isinstance(content, bytes) or int(dataset.get("NumberOfFrames") or 1) > 1:
+        return
+    if content.startswith(BEGINNINGS) and codestream.look(content) is not None:
+        dataset.PixelData = encapsulate([content])
+    elif encapsulated(dataset) and str(dataset.file_meta.TransferSyntaxUID) != RLE:
+        frame, bits = first_frame(dataset) or b"", _whole(dataset, "BitsAllocated") or 0
+        pixels = (_whole(dataset, "Rows") or 0) * (_whole(dataset, "Columns") or 0)
+        needed = pixels * (_whole(dataset, "SamplesPerPixel") or 1) * bits // 8
+        if needed and len(frame) == needed + needed % 2 and codestream.look(frame) is None:
+            dataset.PixelData = frame
+            dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+
+
+def _held_frames(dataset, found: Codestream | None) -> int:
+    """How many frames the pixels are: as many as uncompressed bytes fill exactly, or, where a single one is said, as
+    fragments begin a codestream. 0 where that cannot be told."""
+    from pydicom.encaps import generate_fragments, parse_basic_offsets
+
+    content = dataset.get("PixelData")
+    if not isinstance(content, bytes):
+        return 0
+    if found is not None:
+        if int(dataset.get("NumberOfFrames") or 1) > 1:
+            return 0
+        stream, count = io.BytesIO(content), 0
+        parse_basic_offsets(stream)
+        for fragment in generate_fragments(stream):
+            if not fragment.startswith(BEGINNINGS):
+                return 0
+            count += 1
+        return count
+    if encapsulated(dataset):
+        return 0
+    samples = 2 if dataset.PhotometricInterpretation == "YBR_FULL_422" else dataset.SamplesPerPixel
+    bits = (_whole(dataset, "Rows") or 0) * (_whole(dataset, "Columns") or 0) * samples * dataset.BitsAllocated
+    count = len(content) * 8 // bits if bits and not bits % 8 else 0
+    needed = count * bits // 8
+    return count if len(content) == needed + needed % 2 else 0
 
 
 def _syntax(dataset, frame: bytes | None, found: Codestream | None) -> None:

@@ -28,6 +28,7 @@ MODALITIES = (
     "CR", "CT", "DX", "ES", "GM", "IO", "IVUS", "MG", "MR", "NM", "OCT", "OP", "OPT", "OT", "PT", "PX", "RF", "RG",
     "RTIMAGE", "SC", "SM", "TG", "US", "XA", "XC",
 )  # fmt: skip
+NO_WINDOW = "The window that the file gives is not a valid one and is not used."
 OFTEN_LABELLED = ("US", "IVUS", "ES", "XC", "SC", "OT", "RF", "OP", "GM")  # text is often burned into these
 
 
@@ -82,7 +83,7 @@ def header(dataset, name: str) -> Header:
     mosaic = dicom_mosaic.is_mosaic(dataset) and count == 1
     tiles = dicom_mosaic.tiles(dataset) if mosaic else None
     planes = _planes(dataset, count, spacing, tiles)
-    notes = _warnings(dataset, modality)
+    notes = _warnings(dataset, modality, planes)
     if mosaic:
         notes.append(dicom_mosaic.TOGETHER if tiles is None else dicom_mosaic.APART)
         if tiles is None:  # where the slices lie in it is unknown
@@ -274,7 +275,7 @@ def _tile_planes(dataset, whole: Plane, tiles: Tiles) -> list[Plane]:
     return [replace(whole, position=first + tiles.normal * abs(gap) * i) for i in range(tiles.count)]
 
 
-def _warnings(dataset, modality: str) -> list[str]:
+def _warnings(dataset, modality: str, planes: list[Plane]) -> list[str]:
     """What a person should check, and what is not shown."""
     notes = []
     burned = str(dataset.get("BurnedInAnnotation", "")).strip().upper()
@@ -288,4 +289,6 @@ def _warnings(dataset, modality: str) -> list[str]:
         notes.append("The file says that the person can be recognised in the image.")
     if any((0x6000 + 2 * i, 0x3000) in dataset for i in range(16)):
         notes.append("Drawings stored beside the image (overlays) are not shown.")
+    if dataset.get("WindowWidth") not in (None, "") and not any(plane.windows for plane in planes):
+        notes.append(NO_WINDOW)
     return notes

@@ -12,6 +12,7 @@ import numpy as np
 
 STEADY = ("CT", "PT")  # modalities that acquire the slices of a volume one after another, in order of position
 SECONDS = 86_400
+GE_PART = (0x0043, 0x102F)
 
 Group = Callable[[str], object]  # a functional group of one frame by its sequence's name; the dataset if it has none
 
@@ -64,6 +65,8 @@ def traits(dataset, group: Group) -> dict[str, Hashable]:
     kind = group("MRImageFrameTypeSequence").get("FrameType") or group("CTImageFrameTypeSequence").get("FrameType")
     kind = kind or dataset.get("ImageType") or ()
     kind = (kind,) if isinstance(kind, str) else tuple(map(str, kind))
+    if GE_PART in dataset:  # magnitude, phase, real or imaginary
+        kind = (*kind, str(dataset[GE_PART].value))
     content = group("FrameContentSequence")
     return {
         "kind of image": kind,

@@ -1,6 +1,6 @@
-"""Siemens mosaics: the slices of a volume side by side in one large image, and how they are taken apart.
+"""Mosaics of Siemens and United Imaging: slices of a volume side by side in one large image, and how to cut them out.
 
-How many there are and which way they follow one another is in Siemens's private fields alone; without the first a
+How many there are and which way they follow one another is in the makers' private fields alone; without the first a
 mosaic is shown as it is and called one.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from nearl.data.formats.volume import MIN_SIDE
 
+UNITED = (0x0065, "Image Private Header", 0x50)  # how many slices, of an image that does not call itself a mosaic
 COUNT, CSA = (0x0019, "SIEMENS MR HEADER", 0x0A), (0x0029, "SIEMENS CSA HEADER", 0x10)  # group, creator, element
 TOGETHER = "This image is a mosaic: many slices side by side. How many they are is not said, so it is shown as it is."
 APART = "The file is a mosaic of slices side by side, which was taken apart."
@@ -39,6 +40,8 @@ class Tiles:
 
 def is_mosaic(dataset) -> bool:
     """Whether a file says that it is a mosaic."""
+    if _united(dataset) > 1:
+        return True
     kind = dataset.get("ImageType") or ()
     return "MOSAIC" in ((kind,) if isinstance(kind, str) else tuple(map(str, kind)))
 
@@ -46,7 +49,8 @@ def is_mosaic(dataset) -> bool:
 def tiles(dataset) -> Tiles | None:
     """How a mosaic is laid out; None where it does not say how many slices it has, or they do not fit into it."""
     csa = _csa(dataset)
-    count = _number(_private(dataset, *COUNT)) or _number(_value(csa, "NumberOfImagesInMosaic"))
+    count = _number(_private(dataset, *COUNT)) or _united(dataset)
+    count = count or _number(_value(csa, "NumberOfImagesInMosaic"))
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     if not count or not 1 < count <= 1024:
         return None
@@ -55,6 +59,12 @@ def tiles(dataset) -> Tiles | None:
     if rows % across or columns % across or min(height, width) < MIN_SIDE:
         return None
     return Tiles(count, across, height, width, _normal(csa))
+
+
+def _united(dataset) -> int:
+    """How many slices United Imaging says; 0 where it says nothing."""
+    value = _private(dataset, *UNITED)
+    return _number(value.decode("ascii", "replace").strip("\0 ") if isinstance(value, bytes) else value)
 
 
 def _csa(dataset) -> dict:

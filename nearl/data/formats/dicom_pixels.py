@@ -16,13 +16,13 @@ import numpy as np
 from PIL import Image
 
 from nearl.data.formats import codestream
-from nearl.data.formats.dicom_believe import SYNTAXES, encapsulated
+from nearl.data.formats.dicom_believe import RLE, SYNTAXES, encapsulated
 from nearl.errors import NearlError
 
-RLE = "1.2.840.10008.1.2.5"
 LOSSY_JPEG = SYNTAXES["JPEG"]
 CODESTREAMS = {syntax for family in SYNTAXES.values() for syntax in family}
 CHANNELS = ("Red", "Green", "Blue")
+END = b"\xff\xd9"  # of a JPEG
 MAX_ENTRIES = 65_536  # of a colour table
 
 
@@ -118,14 +118,29 @@ def _compressed(dataset, order: list[int]) -> Iterator[np.ndarray]:
         if found is None:
             raise ValueError("no frame header")  # some decoders end the process at these
         if found.baseline and (found.samples == 1 or found.colour):
-            with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
-                values = np.array(image.convert("L" if found.samples == 1 else "RGB"))
+            values = _jpeg(frame, "L" if found.samples == 1 else "RGB")
             yield values.view(np.int8) if found.samples == 1 and signed else values
         elif found.deep:
             values = _deep_jpeg(frame, found)
             yield (values << 4).view(np.int16) >> 4 if signed else values
         else:
             yield pixel_array(dataset, index=number)
+
+
+def _jpeg(frame: bytes, mode: str) -> np.ndarray:
+    """A JPEG of 8 bits; the marker at its end may be missing, but nothing before it. OSError where something is."""
+
+    def decoded(data: bytes) -> np.ndarray:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            return np.array(image.convert(mode))
+
+    try:
+        return decoded(frame)
+    except OSError:
+        image = decoded(frame + END)
+        if not np.array_equal(image, decoded(frame + 64 * b"U" + END)):  # what follows was taken for the image
+            raise
+        return image
 
 
 def _deep_jpeg(frame: bytes, found: codestream.Codestream) -> np.ndarray:

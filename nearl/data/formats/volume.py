@@ -42,6 +42,7 @@ NO_AIR = -200  # a CT whose values are all above has no air in it, so they are n
 OFF_VALUES = (1, 99)  # percentiles of the other values between which a padding value is not believed (our choice)
 UNTOLD = ("", "OT", "SC")  # modalities that do not say what the values are
 HOUNSFIELD = "The values look like Hounsfield units, so the windows for CT are offered."
+NO_NUMBERS = "No value of this scan is a number, so there is nothing to see."
 NOT_BELIEVED = (
     "The {} of the file leaves almost nothing to see of these values, so the automatic window comes first; "
     "that of the file is still offered."
@@ -171,6 +172,8 @@ class Scan:
         scan = self
         if self.modality in UNTOLD and not self.colour and looks_like_ct(self._sample):
             scan = replace(self, modality="CT", notes=(*self.notes, HOUNSFIELD))
+        if not self.colour and not np.isfinite(self._sample).any():
+            return replace(scan, notes=(*scan.notes, NO_NUMBERS))
         if not scan.doubtful or not (own := scan._own()):
             return scan
         what = "display table" if own[0].function == "TABLE" else "window"

@@ -15,9 +15,9 @@ FILES = (
     "scan", "dicom", "name", "id",
 )  # fmt: skip
 LABELS = (
-    "label", "labels", "class", "classname", "classlabel", "category", "dx", "diagnosis", "finding", "findings",
-    "findinglabels", "findinglabel", "disease", "pathology", "condition", "benignmalignant", "tumortype", "target",
-    "outcome", "grade", "level", "severity",
+    "label", "labels", "class", "classname", "classlabel", "category", "dx", "diagnosis", "diagnostic", "finding",
+    "findings", "findinglabels", "findinglabel", "disease", "pathology", "condition", "benignmalignant", "tumortype",
+    "target", "outcome", "grade", "level", "severity",
 )  # fmt: skip
 PATIENTS = (
     "patient", "patientid", "patientnumber", "patientname", "subject", "subjectid", "participant", "participantid",
@@ -25,9 +25,12 @@ PATIENTS = (
     "group", "groupid",
 )  # fmt: skip
 PARTS = ("split", "subset", "partition", "set", "usage", "phase", "dataset")
+LABEL_ENDS = ("label", "class", "diagnosis", "category", "grade", "finding")  # of the only column with such a name
 PLAIN = ("label", "labels", "class", "category", "target", "grade", "level", "severity", "diagnosis", "outcome", "y")
 SEPARATOR = "|"
+NOTHING = ("nan", "na", "n/a", "#n/a", "<na>", "null")  # cells that programs write where there is no value
 _MARKS = {"": 0, "0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
+UNCERTAIN = ("-1", "-1.0")
 _LOOKED_AT = 2000  # rows, to see which column names files
 
 
@@ -68,7 +71,7 @@ def choose(
     keys = [key(name) for name in table.header]
     file = _named(columns.file, table) if columns.file else _file(table, keys, fits)
     left = [i for i in range(len(keys)) if i != file]
-    label = _named(columns.label, table) if columns.label else _first(LABELS, keys, left)
+    label = _named(columns.label, table) if columns.label else _label(keys, left)
     if file is None:
         raise _unclear(table)
     part = next((i for i in left if i != label and keys[i] in PARTS and _all_parts(table, i, part_of)), None)
@@ -82,7 +85,8 @@ def choose(
             raise _unclear(table, table.header[file])
         label = others[0]
     if label is not None:
-        labels = _binary(table.column(label), table.header[label], keys[label])
+        cells = ["" if same(cell) in NOTHING else cell for cell in table.column(label)]
+        labels = _binary(cells, table.header[label], keys[label])
         words = f"labels from “{table.header[label]}”"
     else:
         rows = zip(*(table.column(i) for i in marked), strict=True)
@@ -119,6 +123,13 @@ def _first(names: Sequence[str], keys: Sequence[str], places: Sequence[int]) -> 
     return next((place for name in names for place in places if keys[place] == name), None)
 
 
+def _label(keys: Sequence[str], places: Sequence[int]) -> int | None:
+    """The column with a usual name, or the only one whose name ends as such do."""
+    ends = [place for place in places if keys[place].endswith(LABEL_ENDS)]
+    found = _first(LABELS, keys, places)
+    return ends[0] if found is None and len(ends) == 1 else found
+
+
 def _file(table: Table, keys: Sequence[str], fits: Callable[[str], int | None]) -> int | None:
     """The column whose cells name files: the first with a usual name that does, else the one that names most."""
     known = [place for name in FILES for place in range(len(keys)) if keys[place] == name]
@@ -141,11 +152,19 @@ def _marked(table: Table, places: Sequence[int]) -> list[int]:
 def _binary(labels: list[str], name: str, column: str) -> list[str]:
     """Labels with names instead of 1 and 0 where the column is named after a finding, and without ".0"."""
     found = {label for label in labels if label}
-    if column not in PLAIN and found <= {"0", "1", "0.0", "1.0"} and name:
-        return [label and (name if _MARKS[label] else f"no {name}") for label in labels]
+    plain = column in PLAIN or column.endswith(LABEL_ENDS)
+    if not plain and name and {same(label) for label in found} <= {*_MARKS, *UNCERTAIN}:
+        return [label and _meant(label, name) for label in labels]
     if all(re.fullmatch(r"\d+\.0", label) for label in found):
         return [label.removesuffix(".0") for label in labels]
     return labels
+
+
+def _meant(mark: str, name: str) -> str:
+    """The label that a mark in the column of a finding stands for; -1 is how chest X-ray sets write "uncertain"."""
+    if mark in UNCERTAIN:
+        return f"{name} uncertain"
+    return name if _MARKS[same(mark)] else f"no {name}"
 
 
 def _several(name: str, labels: list[str]) -> list[str]:
@@ -179,7 +198,7 @@ def _unclear(table: Table, file: str = "") -> ColumnsError:
     marks = [
         name
         for place, name in enumerate(table.header)
-        if name and name != file and {same(c) for c in table.column(place)} <= {*_MARKS, "-1", "-1.0"}
+        if name and name != file and {same(c) for c in table.column(place)} <= {*_MARKS, *UNCERTAIN}
     ]
     why = ""
     if file and len(marks) > 1:

@@ -236,7 +236,8 @@ def _reading(layout: Layout, images: list[tuple[Parts, Reader]], name: str, colu
         raise reading.refused[0]
     if not classes:
         lack = f"{name} holds no class folders; put the images of each class in a folder named after it."
-        reasons = [problem.reason for problem in layout.problems + layout.outside]
+        outside = sorted(layout.outside, key=lambda problem: " lies outside " in problem.reason)  # what may hold labels
+        reasons = [problem.reason for problem in layout.problems + outside]
         why = f" ({reasons[0]})" if reasons else ""
         raise NearlError(unread[0].reason if unread and not layout.splits else lack + why)
     layout.problems += layout.outside

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from nearl.data.archives import Parts, Reader
 from nearl.data.records import Problem, base_name
-from nearl.data.sets.tables import content, is_table, listed, same, without_ending
+from nearl.data.sets.tables import content, is_table, listed, same, tidy, without_ending
 from nearl.errors import NearlError
 
 PROMPTS_BYTES = 1_000_000
@@ -32,8 +32,10 @@ _MASK_NAME = re.compile(
     r"[ _.-]*\(?\d*\)?$|^mask[ _.-]+(.+)$",
     re.IGNORECASE,
 )
-_DOCUMENTS = (".md", ".txt", ".pdf", ".html", ".htm", ".rtf", ".json", ".yaml", ".yml", ".xml", ".ini", ".log", ".py")
+_DOCUMENTS = (".md", ".pdf", ".html", ".htm", ".rtf", ".ini", ".log", ".py")
+_LISTS = (".txt", ".json", ".jsonl", ".yaml", ".yml", ".xml", ".mat")  # may hold labels, in many layouts
 _SHEETS = (".xlsx", ".xls", ".ods")
+_ABOUT = ("readme", "license", "licence", "citation", "changelog", "about", "dataset_description")
 
 
 class File(NamedTuple):
@@ -91,6 +93,9 @@ def arrange(files: Sequence[Entry], problems: Sequence[Problem]) -> Layout:
             found.outside += _loose(name)
 
     files = sorted(files, key=lambda item: item[0])
+    if not splits and (turned := _turned(files)):
+        files = sorted(turned, key=lambda item: item[0])
+        splits, flat = {top: word for top in {parts[0] for parts, _ in files} if (word := split_of(top))}, False
     if splits:
         _divide(files, splits, flat, found)
     else:
@@ -99,25 +104,44 @@ def arrange(files: Sequence[Entry], problems: Sequence[Problem]) -> Layout:
     return found
 
 
+def _turned(files: list[Entry]) -> list[Entry]:
+    """The files of class folders that each hold train and test folders, with those outside; none for other layouts."""
+    inside: dict[str, set[str | None]] = {}
+    for parts, _ in files:
+        inside.setdefault(parts[0], set()).update(
+            [split_of(parts[1])] if len(parts) > 2 else [None] if parts[-1] else []
+        )
+    if len(inside) < 2 or not all({TRAIN} < words and None not in words for words in inside.values()):
+        return []
+    return [((parts[1], parts[0], *parts[2:]), reader) for parts, reader in files if len(parts) > 2]
+
+
 def _loose(name: str, where: str = "the class folders") -> list[Problem]:
     """The problem of a file outside the class folders, unless it is a table or text."""
     shown, low = base_name(name), name.lower()
     if low.endswith(_SHEETS):
         return [Problem(shown, f"{shown} is a spreadsheet, which is not read; save the table as CSV (UTF-8).")]
-    about = "." not in low.strip(".") and low.startswith(("readme", "license", "licence"))
-    if is_table((name,)) or low.endswith(_DOCUMENTS) or about:
+    if is_table((name,)) or low.endswith(_DOCUMENTS) or low.startswith(_ABOUT):
         return []
+    if low.endswith(_LISTS):
+        reason = f"{shown} was not read: labels are taken from folders, or from a CSV with the columns file and label."
+        return [Problem(shown, reason)]
     return [Problem(shown, f"{shown} lies outside {where} and was left out.")]
 
 
 def _classes(files: Iterable[Entry], into: dict[str, list[File]], found: Layout, where: str = "") -> None:
-    """Sort files into classes by their first folder; those without one are named."""
+    """Sort files into classes by their first folder, in any spelling; those without one are named."""
+    spelt: dict[str, str] = {same(name): name for name in into}
     for parts, reader in files:
         if len(parts) < 2:
             if parts[-1]:
                 found.outside += _loose(parts[-1], f"the class folders of {where}")
             continue
-        members = into.setdefault(parts[0], [])
+        name = spelt.setdefault(same(parts[0]), tidy(parts[0]) or parts[0])
+        if tidy(parts[0]) not in (name, ""):
+            words = f"The folders {name} and {tidy(parts[0])} differ only in upper and lower case and are one class."
+            found.notes += [words] if words not in found.notes else []
+        members = into.setdefault(name, [])
         if parts[-1]:
             members.append(File("/".join(parts), reader))
 
@@ -161,12 +185,13 @@ def _same_inside(files: list[Entry], found: Layout) -> None:
     for parts, _ in files:
         if len(parts) > 1:
             inside.setdefault(parts[0], set()).update({same(parts[1])} if len(parts) > 2 else ())
-    if len(inside) < 2 or not all(len(names) > 1 for names in inside.values()):
+    often = Counter(name for names in inside.values() for name in names)
+    shared = {name for name, count in often.items() if count > len(inside) / 2}
+    if len(inside) < 2 or len(shared) < 2 or not all(names & shared for names in inside.values()):
         return
-    shared = set.intersection(*inside.values())
-    if len(shared) > 1 and len(shared) >= max(map(len, inside.values())) / 2:
+    if len(shared) >= len(often) / 2:
         found.notes.append(
-            f"The folders {listed(sorted(inside))} were taken as the classes, but all of them have the same subfolders "
+            f"The folders {listed(sorted(inside))} were taken as the classes, but they have the same subfolders "
             f"({listed(sorted(shared))}); if those are the classes, move them up, or call the outer folders train and "
             "test."
         )
@@ -183,7 +208,7 @@ def without_masks(files: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]:
     kept: list[Entry] = []
     masks: list[str] = []
     for parts, reader in files:
-        if parts[-1] and not is_table(parts) and _is_mask(parts, stems, inside):
+        if parts[-1] and not is_table(parts) and not _is_text(parts) and _is_mask(parts, stems, inside):
             masks.append(base_name(parts[-1]))
         else:
             kept.append((parts, reader))
@@ -191,6 +216,10 @@ def without_masks(files: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]:
         return kept, []
     what = "1 mask beside its image was" if len(masks) == 1 else f"{len(masks)} masks beside their images were"
     return kept, [Problem(masks[0], f"{what} left out: {listed(masks)}.")]
+
+
+def _is_text(parts: Parts) -> bool:
+    return parts[-1].lower().endswith((*_DOCUMENTS, *_LISTS, *_SHEETS))
 
 
 def _is_mask(parts: Parts, stems: set[Parts], inside: dict[Parts, set[str]]) -> bool:

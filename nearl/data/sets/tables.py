@@ -25,7 +25,8 @@ NAMED = 3  # files named in one sentence
 ONE_BY_ONE = 20  # rows or files without their counterpart that are named one by one
 CODE_PAGES = {
     "gbk": "GBK (Chinese)", "cp932": "Shift-JIS (Japanese)", "big5": "Big5 (Chinese)", "cp949": "EUC-KR (Korean)",
-    "cp1251": "Windows-1251 (Cyrillic)",
+    "cp1251": "Windows-1251 (Cyrillic)", "cp1252": "Windows-1252 (Western European)",
+    "latin-1": "Windows-1252 (Western European)",
 }  # fmt: skip
 
 
@@ -143,13 +144,14 @@ def content(reader: Reader, name: str) -> bytes:
 
 class Names:
     """The names of files, to find which one a cell means: by the path from the top, from a folder below it, or by the
-    name alone; else the same in another case, and without the ending."""
+    name alone; else the same in another case, without the ending, and as a number."""
 
     def __init__(self, files: Sequence[tuple[Parts, Reader]]):
         self._tops: dict[str, list[int]] = {}
         self._ends: dict[str, list[int]] = {}
         self._folded: dict[str, list[int]] = {}
         self._bare: dict[str, list[int]] = {}
+        self._numbered: dict[str, list[int]] = {}
         for number, (parts, _) in enumerate(files):
             path = slashed("/".join(parts)).split("/")
             self._tops.setdefault("/".join(path), []).append(number)
@@ -158,6 +160,8 @@ class Names:
                 self._ends.setdefault(end, []).append(number)
                 self._folded.setdefault(_folded(end), []).append(number)
                 self._bare.setdefault(without_ending(_folded(end)), []).append(number)
+            if (last := without_ending(_folded(path[-1]))).isdecimal():
+                self._numbered.setdefault(_as_number(last), []).append(number)
 
     def find(self, cell: str) -> list[int]:
         """The numbers of the files that a cell may mean."""
@@ -174,7 +178,7 @@ class Names:
         ):
             if found := index.get(path) or index.get(name):
                 return found
-        return []
+        return self._numbered.get(_as_number(cell), [])  # a spreadsheet program makes 12 or 12.0 of 0012
 
     def only(self, cell: str) -> int | None:
         """The number of the only file that a cell can mean, or None."""
@@ -189,6 +193,7 @@ def match(name: str, rows: Sequence[Row], files: Sequence[tuple[Parts, Reader]])
     named as problems.
     """
     names, result, missing = Names(files), Matched(), []
+    unlabelled: set[int] = set()
     found_rows: dict[int, list[Row]] = {}
     for row in rows:
         shown = base_name(row.file) if row.file else "A row"
@@ -197,6 +202,7 @@ def match(name: str, rows: Sequence[Row], files: Sequence[tuple[Parts, Reader]])
             reason = f"A row of {name} has no file name and was left out."
         elif not row.label:
             reason = f"{shown} has no label in {name} and was left out."
+            unlabelled.update(found)
         elif not found:
             missing.append(shown)
             continue
@@ -225,7 +231,7 @@ def match(name: str, rows: Sequence[Row], files: Sequence[tuple[Parts, Reader]])
             result.labels.append(spelt.setdefault(labels[0], row.label))
             result.groups.append(row.group)
             result.parts.append(row.part)
-        elif shown not in named:
+        elif shown not in named and number not in unlabelled:
             unused.append(shown)
     result.problems += _each(
         unused, f"has no row in {name} and was left out.", f"files have no row in {name} and were left out"
@@ -253,6 +259,12 @@ def _folded(path: str) -> str:
         if path.endswith(long):
             return path.removesuffix(long) + short
     return path
+
+
+def _as_number(text: str) -> str:
+    """A whole number as spreadsheet programs write it; other text as it is."""
+    plain = text.removesuffix(".0")
+    return plain.lstrip("0") or "0" if plain.isdecimal() else text
 
 
 def without_ending(path: str) -> str:

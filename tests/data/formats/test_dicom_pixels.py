@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import struct
 
@@ -10,29 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_color_lut
-from pydicom.uid import UID
 
 from nearl.data.formats import codestream
 from nearl.data.images import decode_many, decode_one
 from nearl.errors import NearlError
+from tests.support.codestreams import JPEG, corners, packed, wrapped
 from tests.support.scans import MR, US, dataset, written
 
-JPEG, JPEG2000, BIG = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.2"
-
-
-def corners() -> np.ndarray:
-    """uint8 [64, 64, 3]: red, green, blue and grey."""
-    image = np.full((64, 64, 3), 128, np.uint8)
-    image[:32, :32], image[:32, 32:], image[32:, :32] = (220, 30, 30), (30, 220, 30), (30, 30, 220)
-    return image
-
-
-def packed(format: str = "JPEG", mode: str = "RGB", **options) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(corners()).convert(mode).save(buffer, format, **options)
-    return buffer.getvalue()
+JPEG2000, BIG = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.2"
 
 
 def bare(jpeg: bytes) -> bytes:
@@ -68,20 +53,6 @@ STREAMS = {
     "named RGB": named(RGB, b"RGB"), "named 0, 1, 2": named(YBR, bytes([0, 1, 2])),
     "progressive": packed(quality=95, progressive=True), "half the colours": packed(quality=95, subsampling=1),
 }  # fmt: skip
-
-
-def wrapped(frame: bytes, photometric: str, syntax: str = JPEG, pixels: np.ndarray | None = None, **tags) -> bytes:
-    """A compressed frame in a header that says what it likes; None takes a field out."""
-    ds = dataset(corners() if pixels is None else pixels, photometric, US)
-    ds.PixelData = encapsulate([frame])
-    ds["PixelData"].is_undefined_length = True
-    ds.file_meta.TransferSyntaxUID = UID(syntax)
-    for name, value in tags.items():
-        if value is None:
-            ds.pop(name, None)
-        else:
-            setattr(ds, name, value)
-    return written(ds)
 
 
 LIES = (
@@ -151,40 +122,6 @@ def test_floating_point_pixels_alone_and_in_a_series():
     assert np.array_equal(decode_one(files[2][1]).scan.voxels[0, 0], values[2])
     (record,), problems = decode_many(files)
     assert not problems and np.array_equal(record.scan.voxels[0], values)
-
-
-DEEP = np.add.outer(120 * np.arange(16), 90 * np.arange(24))  # and the JPEG of 12 bits that libjpeg-turbo makes of it
-JPEG_12 = base64.b64decode(
-    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAEBAQEBAQEBAQEBAQEBAQIBAQEBAQIBAQECAgICAgICAgIDAwQDAwMDAwICAwQDAwQEBAQE"
-    "AgMFBQQEBQQEBAT/wQALDAAQABgBAREA/8QAFgABAQEAAAAAAAAAAAAAAAAADQwO/8QAHBAAAAYDAAAAAAAAAAAAAAAAAAsMKDhHVWNz"
-    "/9oACAEBAAA/AMt7ky6d0imxrC13w0haAJl07pFNjWFrvhpC0ATLp3SKbGsLXfDSIP8AJl07pFNjWFrvhpC0ATLp3SKbGsLXfDSFoAmX"
-    "TukU2NYWu+Gkf//Z"
-)
-
-
-@pytest.mark.parametrize("signed", [0, 1])
-def test_a_jpeg_of_12_bits_is_read(signed):
-    """Unless it is one of colours, which is called what it is."""
-    pixels = DEEP.astype(np.uint16)
-    file = wrapped(JPEG_12, "MONOCHROME2", "1.2.840.10008.1.2.4.51", pixels, BitsStored=12, PixelRepresentation=signed)
-    wanted = DEEP - 4096 * (DEEP > 2047) if signed else DEEP
-    assert np.array_equal(decode_one(file).scan.voxels[0, 0], wanted)
-    frame = bytearray(packed(mode="RGB"))
-    frame[frame.index(b"\xff\xc0") + 1 : frame.index(b"\xff\xc0") + 5] = b"\xc1\x00\x11\x0c"
-    with pytest.raises(NearlError, match="no decoder installed here knows; export it uncompressed"):
-        decode_one(wrapped(bytes(frame), "RGB", "1.2.840.10008.1.2.4.51", np.zeros((64, 64, 3), np.uint16)))
-
-
-@pytest.mark.parametrize("colours", [False, True])
-def test_a_jpeg_with_bytes_between_its_markers_is_refused(colours):
-    """And not by the end of the process, as some decoders do."""
-    frame = packed(mode="RGB" if colours else "L")
-    at = frame.index(b"\xff\xdb")
-    frame = frame[:at] + bytes(range(1, 19)) + frame[at:]
-    for syntax in ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.70"):
-        pixels = np.zeros((64, 64, 3) if colours else (64, 64), np.uint8)
-        with pytest.raises(NearlError, match="damaged"):
-            decode_one(wrapped(frame, "RGB" if colours else "MONOCHROME2", syntax, pixels))
 
 
 @pytest.mark.parametrize("cut", [0, 1, 3, 10, 30, 150, 400])

@@ -1,4 +1,4 @@
-"""Siemens mosaics are taken apart as nibabel does, or called mosaics where they do not say how."""
+"""Mosaics are taken apart as nibabel does, or called mosaics where they do not say how."""
 
 from __future__ import annotations
 
@@ -49,3 +49,13 @@ def test_a_mosaic_that_does_not_say_enough(slices):
     broken[0x0029, 0x1010].value = b"SV10\4\3\2\1" + b"\xff" * 40
     broken[0x0019, 0x100A].value = 9999
     assert decode_one(written(broken)).scan.voxels.shape == (1, 1, 96, 80)
+
+
+@pytest.mark.parametrize("syntax", [None, "1.2.840.10008.1.2"])
+def test_a_grid_of_united_imaging_is_taken_apart(slices, syntax):
+    """It does not call itself a mosaic."""
+    ds = pydicom.dcmread(io.BytesIO(mosaic(slices, private=False)))
+    ds.ImageType, ds.Manufacturer = ["ORIGINAL", "PRIMARY", "M"], "UIH"
+    ds.private_block(0x0065, "Image Private Header", create=True).add_new(0x50, "DS", "11")
+    record = decode_one(written(ds, syntax))
+    assert np.array_equal(record.scan.voxels[:, 0], slices) and "taken apart" in record.notes[0]

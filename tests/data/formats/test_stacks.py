@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
@@ -109,9 +112,7 @@ def test_nothing_tells_them_apart():
 def test_exact_copies_are_left_out_and_named():
     files = study(lambda m, p: {"InstanceNumber": p}, 1)
     (record,) = read([*files, files[2], files[4]])
-    assert held(record) == [[100 + p for p in range(6)]] and any(
-        "2 of the files are exact copies" in n for n in record.notes
-    )
+    assert held(record) == [[100 + p for p in range(6)]] and any("2 of the files are copies" in n for n in record.notes)
 
 
 DIFFERENT = {  # volumes of one series that lie at the same places, or between each other's slices
@@ -273,3 +274,24 @@ def test_slices_without_a_position_or_any_order_stay_single():
     same = [slice_of(p, z, InstanceNumber=1, SliceLocation=0.0, **gone) for p, z in enumerate(PLACES)]
     views = [slice_of(p, z, kind="1.2.840.10008.5.1.4.1.1.1", InstanceNumber=p, **gone) for p, z in enumerate(PLACES)]
     assert len(read(same)) == len(read(views)) == len(PLACES)
+
+
+def test_slices_sent_twice_under_other_numbers_are_one():
+    twice = [slice_of(p, z, SOPInstanceUID="1.2", InstanceNumber=n) for n in (1, 50) for p, z in enumerate(PLACES)]
+    (record,) = read(twice)
+    assert held(record) == [list(range(6))] and any("6 of the files are copies" in note for note in record.notes)
+    (record,) = read(
+        [slice_of(p, z, RescaleIntercept=m, TemporalPositionIdentifier=m) for m in (1, 2) for p, z in enumerate(PLACES)]
+    )
+    assert record.scan.frames == 2
+
+
+def test_real_and_imaginary_images_of_one_series_are_apart():
+    """GE says which they are in a private field alone."""
+    files = []
+    for part in (2, 3):
+        for place, z in enumerate(PLACES):
+            ds = pydicom.dcmread(io.BytesIO(slice_of(100 * part + place, z)))
+            ds.private_block(0x0043, "GEMS_PARM_01", create=True).add_new(0x2F, "SS", part)
+            files.append(written(ds))
+    assert [held(record) for record in read(files)] == [[[100 * n + p for p in range(6)]] for n in (2, 3)]

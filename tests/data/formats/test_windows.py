@@ -152,3 +152,15 @@ def test_a_window_by_hand():
     assert by_hand(40, 400) == Window("Set by hand", 40.0, 400.0)
     for center, width in ((0, 0), (0, -3), (np.nan, 1), (0, np.inf)):
         assert by_hand(center, width) is None
+
+
+@pytest.mark.parametrize("width", [0, -5])
+def test_a_window_that_is_none_is_said_to_be_left_out(width):
+    record = decode_one(slice_of(CT, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=width))
+    assert any("not a valid one" in note for note in record.notes) and np.ptp(record.pixels) > 200
+    assert not any("not a valid one" in note for note in decode_one(slice_of(CT, RescaleIntercept=-1024)).notes)
+
+
+def test_a_scan_without_a_number_says_so():
+    record = decode_one(nifti(np.full((20, 18, 4), np.nan, np.float32), np.eye(4)))
+    assert not record.pixels.any() and any("No value" in note for note in record.notes)
