@@ -38,7 +38,7 @@ from nearl.errors import NearlError
 log = logging.getLogger("nearl.app")
 
 UPLOAD_LIMIT = "256mb"
-MAX_EVENTS = 4096  # going on or waiting, of all visitors; a page that follows two runs has two
+MAX_EVENTS = 4096  # running or waiting, of all visitors; a page that follows two runs has two
 CACHE_SECONDS = (600, 3600)  # look every ten minutes for uploaded files older than an hour, and delete them
 
 # The id of the workspace is kept by the browser, so that a reload, a second tab and a restarted server find it again.

@@ -117,7 +117,7 @@ def rewordings(classifier: Classifier, tests: dict[str, LabelledSet], ensembles:
 
 def negations(backbone: Backbone, classifier: Classifier, tests: dict[str, LabelledSet]) -> list[dict]:
     """For each prompt and its denial, the share of pairs of images, one of the prompt's classes and one of the others,
-    that the two rank in opposite order; and the share that each of the two ranks rightly."""
+    that the two rank in opposite order; and the share that each of the two ranks correctly."""
     rows = []
     for entry in ASKED["negations"]:
         test = tests[entry["set"]]

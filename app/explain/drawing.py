@@ -221,7 +221,7 @@ class Drawing:
 
 
 def begin(engine: Engine, workspace: Workspace, choice: Choice) -> Drawing:
-    """Start a drawing, or go on with the one that is at work on the same choice; any other is stopped."""
+    """Start a drawing, or keep the one that is at work on the same choice; any other is stopped."""
     with workspace.lock:
         going = current(workspace)
         if going is None or not going.same(workspace, choice):

@@ -108,7 +108,7 @@ class Workspace:
 
     @property
     def busy(self) -> bool:
-        """Whether a run or a comparison is going on or waits for its turn."""
+        """Whether a run or a comparison is running or waiting."""
         return self.runs.busy
 
     def download(self, name: str) -> Path:

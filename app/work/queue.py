@@ -44,7 +44,7 @@ class Queue:
         """Write a job into a new run and queue it. `instead`: an earlier run of fewer methods, whose results it takes
         over and which it replaces.
 
-        NearlError if the workspace's latest run of this kind is still going on, too many are waiting, or there is no
+        NearlError if the workspace's latest run of this kind is still running, too many are waiting, or there is no
         room for it."""
         with workspace.lock:  # so that two clicks begin one run
             check_idle(workspace, kind)
@@ -72,15 +72,15 @@ class Queue:
 
     @property
     def others_wait(self) -> bool:
-        """Whether anything waits for what is going on."""
+        """Whether anything waits for the run that is at work."""
         return bool(self._waiting)
 
     def at(self, view: RunView) -> bool:
-        """Whether this is what is going on."""
+        """Whether this is the run that is at work."""
         return self._running is view
 
     def place(self, view: RunView) -> int:
-        """0 for what is going on or has ended, 1 for the next, and so on."""
+        """0 for a run that is at work or has ended, 1 for the next, and so on."""
         with self._turn:
             return self._waiting.index(view) + 1 if view in self._waiting else 0
 

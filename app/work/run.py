@@ -66,7 +66,7 @@ class Shown(Status):
     """What the page shows of a run, from one look at it: its status, and what the page alone knows."""
 
     place: int = 0
-    """0 while it is going on or has ended, 1 for the next in the queue, and so on."""
+    """0 while it is running or has ended, 1 for the next in the queue, and so on."""
     adapter_key: str = ""
     """The id of its adapter on the shelf, or ""."""
 

@@ -209,7 +209,9 @@ def _read(source: str | Path | bytes) -> dict[str, bytes]:
             paths = {name: source / name for name in (META, TENSORS)}
             for name, path in paths.items():
                 if not path.is_file():
-                    raise NearlError(f"The folder '{source.name}' holds no {name}, so it is not an adapter.")
+                    raise NearlError(
+                        f"The folder '{source.name}' holds no {name}: it is neither an adapter nor a finished run."
+                    )
                 if path.stat().st_size > LIMITS[name]:
                     raise NearlError(f"{name} in '{source.name}' is too large to be an adapter.")
             return {name: path.read_bytes() for name, path in paths.items()}

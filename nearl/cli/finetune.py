@@ -26,7 +26,7 @@ from nearl.cli.options import (
 from nearl.errors import NearlError
 
 if TYPE_CHECKING:
-    from nearl.runs import Step
+    from nearl.runs import RunFolder, Step
 
 HELD_OUT_PER_CLASS = 40  # with --shots
 HELD_OUT_FRACTION = 0.25
@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> Result:
             raise NearlError(f"There is no run in '{args.out}' to resume; give DATA to start one.")
         backbone = backbone_of(args)
         folder.create(_job(args, backbone))
+    of_one_method(folder)
     if folder.look().state not in (DONE, CANCELLED):
         state, stop = folder.snapshot(), folder.cancel_requested
         with ProgressBar() as bar:
@@ -74,6 +75,13 @@ def run(args: argparse.Namespace) -> Result:
     count = sum(meta["support_counts"].values())
     lines = [f"Taught with {count} images in {seconds:.0f} s; the adapter is in {args.out}."]
     return result, [*lines, *outcome_lines(outcome), NOTICE]
+
+
+def of_one_method(folder: RunFolder) -> RunFolder:
+    """The folder itself. Raises NearlError for the run of a comparison, which has no single adapter."""
+    if not folder.about.alone:
+        raise NearlError(f"The run in '{folder.path}' is a comparison of methods; only the app's Compare tab shows it.")
+    return folder
 
 
 def _trained(folder, outcome) -> int:

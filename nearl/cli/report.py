@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nearl import NOTICE
-from nearl.cli.finetune import outcome_lines
+from nearl.cli.finetune import of_one_method, outcome_lines
 from nearl.cli.options import Command, Result, out_folder, there
 from nearl.errors import NearlError
 
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> Result:
     from nearl import report
     from nearl.runs import RunFolder
 
-    folder = RunFolder(args.run_folder).load()
+    folder = of_one_method(RunFolder(args.run_folder).load())
     outcome = folder.outcome()
     if outcome is None:
         state = folder.look().state

@@ -188,7 +188,7 @@ def reliability(figure: Figure, box: Box, bins: dict[str, Sequence[dict]]) -> No
     ax.set(xlim=(0, 1), ylim=(0, 1.02))
     ax.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1], ["0", "20 %", "40 %", "60 %", "80 %", "100 %"], fontsize=6.5)
     ax.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"], fontsize=6.5, color=MUTED)
-    ax.set_ylabel("share that is right", fontsize=6.5, labelpad=2)
+    ax.set_ylabel("share that is correct", fontsize=6.5, labelpad=2)
 
 
 def learning(figure: Figure, box: Box, losses: Sequence[tuple[int, float]], held: Sequence[tuple[int, float]]) -> None:

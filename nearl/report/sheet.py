@@ -96,7 +96,7 @@ class _Sheet:
         bins = {when: figures["reliability"] for when, figures in times.items() if figures}
         charts.reliability(self.figure, self.box(left, top + 0.12, width, 1.98), bins)
         marks = "Circles before, diamonds after teaching; on" if "after" in bins else "On"
-        words = f"Across: share of the likeliest class. Up: share that is right. {marks} the dashed line they agree."
+        words = f"Across: share of the likeliest class. Up: share that is correct. {marks} the dashed line they agree."
         self.lines(left, top + 2.22, words, width, 6.5, charts.MUTED)
 
     def trust(self, left: float, top: float, width: float) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from nearl.cli.main import main
 from nearl.data.phantoms.kinds import write_phantom_folder
+from tests.support.before import run_folder
 from tests.support.hostile import packed, png, saved
 
 
@@ -164,6 +165,13 @@ def test_an_interrupted_run_goes_on_to_the_same_adapter(nearl, refused, data, mo
     again = json.loads(nearl("finetune", "--resume", "--out", run, *model, "--json")[1])
     assert again == json.loads(text) and set(again["seconds_by_phase"]) >= {"decode", "forward", "backward"}
     assert "give DATA" in refused("finetune", "--resume", "--out", tmp_path / "none", *model)
+
+
+def test_a_comparison_is_not_taken_for_the_run_of_one_method(refused, checkpoints, data, model, tmp_path):
+    run, image = run_folder("comparison", checkpoints("clip"), tmp_path / "run"), next(data.rglob("*.png"))
+    assert "comparison" in refused("report", run)
+    assert "comparison" in refused("finetune", "--resume", "--out", run)
+    assert "finished run" in refused("predict", image, "--adapter", run, *model)
 
 
 def test_random_weights_are_the_same_when_a_run_resumes(nearl, data, model, tmp_path, monkeypatch):

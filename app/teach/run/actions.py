@@ -111,7 +111,7 @@ def digests(data: LabelledSet | None) -> list[str]:
 
 
 def current(workspace: Workspace) -> RunView | None:
-    """The run that is going on, or the last one; found again after a reload and after a restart of the server."""
+    """The run that is at work, or the last one; found again after a reload and after a restart of the server."""
     return RunView.latest(workspace, TEACH)
 
 

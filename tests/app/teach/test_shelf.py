@@ -7,9 +7,12 @@ from types import SimpleNamespace
 
 import gradio as gr
 import gradio.oauth
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from app.engine import Engine
 from app.events import error_html
 from app.predict import actions as reading
 from app.teach.images import actions as gathering
@@ -17,11 +20,12 @@ from app.teach.publish import tab as publish
 from app.teach.run import actions as teaching
 from app.teach.shelf import actions as adapting
 from app.teach.shelf import tab as shelf
-from nearl.adapters.store import zip_adapter
+from nearl.adapters.store import load_adapter, zip_adapter
 from nearl.data.phantoms.kinds import phantom_set
 from nearl.errors import NearlError
 from nearl.reading.classifier import Classifier
 from tests.support.app_work import ended, taught
+from tests.support.before import ADAPTERS, EXPECTED, PROMPTS, adapter_folder, shades
 
 HOSTILE = '<script>alert("1")</script>'
 
@@ -55,6 +59,21 @@ def test_adapters_are_things_on_a_shelf(engine, registry, workspace, images):
     with pytest.raises(NearlError, match="adapter"):
         adapting.add(engine, other, images[0])
     assert other.shelf.adapter is not None
+
+
+def test_adapters_of_an_earlier_version_give_the_same_from_the_shelf(portable, registry, tmp_path):
+    engine = Engine(f"local-dir:{portable[0]}", "cpu")
+    engine.start()
+    workspace, folder = registry.get(None), tmp_path / "new"
+    folder.mkdir()
+    for record in shades(2, seed=9).records:
+        Image.fromarray(record.pixels).save(folder / record.name)
+    reading.bring(workspace, sorted(folder.iterdir()))
+    for name in ADAPTERS:
+        key = adapting.add(engine, workspace, zip_adapter(load_adapter(adapter_folder(name)), tmp_path / "a.zip"))
+        adapting.use(engine, workspace, key)
+        reading.read(engine, workspace, PROMPTS.to_dict())
+        np.testing.assert_allclose(workspace.viewing.prediction.adapted, EXPECTED[name]["adapted"], atol=1e-5)
 
 
 def test_deleting_an_adapter_deletes_the_copy_in_the_run_that_made_it(engine, workspace):
