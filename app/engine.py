@@ -114,7 +114,7 @@ class Engine:
             self.imported.set()
 
     def _load_one(self, name: str) -> Backbone:
-        """Returns the model of that name. Any failure is a NearlError; an unexpected one is logged in full."""
+        """The model of that name. Any failure is a NearlError; an unexpected one is logged in full."""
         try:
             import torch
 

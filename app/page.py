@@ -138,7 +138,7 @@ class Page(gr.Blocks):
 
 
 def build_app(settings: Settings) -> gr.Blocks:
-    """Returns the whole app. The model starts loading in the background; the page is up before it is loaded.
+    """The whole app. The model starts loading in the background; the page is up before it is loaded.
 
     Raises NearlError if the folder for workspaces in the settings cannot be used.
     """

@@ -139,7 +139,7 @@ SHAPES = {
 
 
 def build_theme() -> gr.themes.Base:
-    """Return the app's theme: a bare Gradio base with our own tokens and only fonts that are already on the machine."""
+    """The app's theme: a bare Gradio base with our own tokens and only fonts that are already on the machine."""
     theme = gr.themes.Base(
         primary_hue="teal",
         secondary_hue="slate",

@@ -29,7 +29,7 @@ BESIDE = 1.0  # logits from the closest set within which other sets are named to
 
 
 def threshold(scores: np.ndarray, coverage: str) -> float:
-    """Return the split-conformal threshold: the ceil((M + 1) c)-th smallest of M scores (Vovk et al. 2005).
+    """The split-conformal threshold: the ceil((M + 1) c)-th smallest of M scores (Vovk et al. 2005).
 
     Where M >= c / (1 - c), a new score of the same kind is at most this with probability at least c.
     """
@@ -37,7 +37,7 @@ def threshold(scores: np.ndarray, coverage: str) -> float:
 
 
 def tolerance(scores: np.ndarray) -> float:
-    """Return the smallest of M scores that, with 95 % confidence, 95 % of new scores do not exceed (Wilks 1941).
+    """The smallest of M scores that, with 95 % confidence, 95 % of new scores do not exceed (Wilks 1941).
 
     A conformal threshold keeps that share on average only, over many draws of the M. Below 59 scores, where no such
     limit can be told, it is the conformal one.
@@ -64,7 +64,7 @@ class Familiar:
 
     @classmethod
     def fit(cls, groups: Mapping[str, Tensor], held: Tensor) -> Familiar:
-        """Return what fits unit image embeddings [N_s, E] of each set.
+        """What fits unit image embeddings [N_s, E] of each set.
 
         ``held``: embeddings [M, E] of images of these sets that were kept out of training; they alone set the limit
         (`tolerance`).

@@ -200,7 +200,7 @@ def load_backbone(
 
 
 def _local_options(source: str, random: bool) -> tuple[str, dict]:
-    """Return source and open_clip options that keep a local folder local: a BERT text tower finds its config there."""
+    """Source and open_clip options that keep a local folder local: a BERT text tower finds its config there."""
     if random and Path(source).is_dir():
         source = f"local-dir:{source}"
     schema, folder = parse_model_name(source)
@@ -267,7 +267,7 @@ def _unreachable(name: str) -> str:
 
 
 def _fingerprint(model: nn.Module) -> str:
-    """Return a sha256 over names, shapes and the first 64 values of every tensor, to tell weights apart quickly."""
+    """A sha256 over names, shapes and the first 64 values of every tensor, to tell weights apart quickly."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(f"{key}{tuple(value.shape)}".encode())

@@ -14,7 +14,7 @@ from nearl.backbones.towers import text_tower, vision_tower
 
 
 def shadow(backbone: Backbone) -> Backbone:
-    """Return the same model with modules of its own; parameters, buffers and the lock are shared."""
+    """The same model with modules of its own; parameters, buffers and the lock are shared."""
     with backbone.lock:
         tensors = {id(t): t for t in (*backbone.model.parameters(), *backbone.model.buffers())}
         model = copy.deepcopy(backbone.model, tensors)

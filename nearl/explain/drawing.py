@@ -18,14 +18,14 @@ BATCH = 16
 
 
 def refusal(card: MapCard, scorer: Scorer) -> str:
-    """Return why a map cannot be drawn of a model, in a sentence; "" if it can."""
+    """Why a map cannot be drawn of a model, in a sentence; "" if it can."""
     if card.adapter and not scorer.adapted:
         return f"“{card.name}” shows what teaching changed, so it needs an adapter."
     return scorer.method.supports(card) or card.unfit(scorer.backbone)
 
 
 def available(classifier: Classifier, adapted: bool, slow: bool = True) -> list[MapCard]:
-    """Return the maps that can be drawn of the frozen or the adapted model; none where no map can be."""
+    """The maps that can be drawn of the frozen or the adapted model; none where no map can be."""
     try:
         scorer = Scorer(classifier, adapted)
     except NearlError:
@@ -34,7 +34,7 @@ def available(classifier: Classifier, adapted: bool, slow: bool = True) -> list[
 
 
 def scorer_of(classifier: Classifier, request: MapRequest) -> Scorer:
-    """Return the model that a request is about: frozen or adapted, itself or a randomised control.
+    """The model that a request is about: frozen or adapted, itself or a randomised control.
 
     Raises NearlError for an adapted model without an adapter, or one that no map can be drawn of.
     """
@@ -56,7 +56,7 @@ def look(
 
 
 def draw(trace: Trace, request: MapRequest) -> list[Heatmap]:
-    """Return one map of every image of a trace, which is not run again for it (slow maps run the model in addition).
+    """One map of every image of a trace, which is not run again for it (slow maps run the model in addition).
 
     ``adapted`` and ``control`` are the trace's own. Raises NearlError for a map, class, layer or head that is not
     there, and for a map that needs an adapter, or a gradient, that the trace has not.
@@ -89,7 +89,7 @@ def draw(trace: Trace, request: MapRequest) -> list[Heatmap]:
 
 
 def explain(classifier: Classifier, records: Sequence[ImageRecord], request: MapRequest) -> list[Heatmap]:
-    """Return the map that is asked for, for every image; an image's map does not depend on the others.
+    """The map that is asked for, for every image; an image's map does not depend on the others.
 
     Raises NearlError as `draw` and `look` do.
     """
@@ -109,7 +109,7 @@ def heatmaps(
 
 
 def gradcam(classifier: Classifier, record: ImageRecord, class_index: int, adapted: bool | None = None) -> Heatmap:
-    """Return the quick map: Grad-CAM of one class above the others."""
+    """The quick map: Grad-CAM of one class above the others."""
     return explain(classifier, [record], MapRequest("gradcam", class_index, adapted=adapted))[0]
 
 

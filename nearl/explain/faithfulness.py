@@ -51,7 +51,7 @@ MAP, CONTROL, RANDOM = "map", "randomised model", "random map"
 
 
 def place_measures(values: np.ndarray, cover_share: np.ndarray) -> dict[str, float]:
-    """Return pointing, energy and IoU of raw values [grid height, grid width]; a map without a peak points nowhere."""
+    """Pointing, energy and IoU of raw values [grid height, grid width]; a map without a peak points nowhere."""
     touched = cover_share > 0
     if np.ptp(values) == 0:
         return {"pointing": 0.0, "energy": 0.0, "iou": 0.0}
@@ -71,7 +71,7 @@ def place_measures(values: np.ndarray, cover_share: np.ndarray) -> dict[str, flo
 def curve_measures(
     scorer: Scorer, pixels: Tensor, class_index: int, maps: Sequence[np.ndarray]
 ) -> list[dict[str, float]]:
-    """Return deletion and insertion of several maps of one image, normalised pixels [3, H, W]."""
+    """Deletion and insertion of several maps of one image, normalised pixels [3, H, W]."""
     grid, fill = maps[0].shape, pixels.mean((1, 2), keepdim=True)
     inner = FRACTIONS[1:-1]
     hidden = [torch.zeros(grid, dtype=torch.bool), torch.ones(grid, dtype=torch.bool)]
@@ -92,7 +92,7 @@ def curve_measures(
 
 
 def mean_interval(values: Sequence[float], yes_no: bool = False, draws: int = 2000) -> dict:
-    """Return the mean and its 95 % interval for the sampling of images.
+    """The mean and its 95 % interval for the sampling of images.
 
     Bootstrap, or Jeffreys for ``yes_no`` values, which does not collapse where all are alike.
     """
@@ -274,7 +274,7 @@ def _taught(backbone: Backbone, kind: str, plan: Plan, log: Callable[[str], None
 
 
 def table(result: dict) -> list[str]:
-    """Return the result as lines of a Markdown table, with what was measured and which maps do not beat chance."""
+    """The result as lines of a Markdown table, with what was measured and which maps do not beat chance."""
 
     def cell(row: dict, name: str) -> str:
         value = row.get(name)

@@ -63,14 +63,14 @@ class Heatmap:
         return round(x), round(y)
 
     def _patient(self, image: Image.Image) -> np.ndarray:
-        """Return the share of each patch that shows the patient, float32 [grid height, grid width]."""
+        """The share of each patch that shows the patient, float32 [grid height, grid width]."""
         shown = patient(image)
         x, y = shown.shape[1] / image.width, shown.shape[0] / image.height
         left, top, right, bottom = self.box
         return covered(shown, (left * x, top * y, right * x, bottom * y), self.values.shape)
 
     def outside(self, image: Image.Image) -> float:
-        """Return the share of the map's absolute values, 0..1, that is outside the patient in its ``image``.
+        """The share of the map's absolute values, 0..1, that is outside the patient in its ``image``.
 
         Vision Transformers are known to store facts about the whole image in such patches (arXiv 2309.16588).
         """
@@ -78,26 +78,26 @@ class Heatmap:
         return float((weight * (1 - self._patient(image))).sum() / max(weight.sum(), 1e-30))
 
     def caution(self, image: Image.Image) -> str:
-        """Return `OUTSIDE` where most of the map, or its peak and much of it, is outside the patient, else ""."""
+        """`OUTSIDE` where most of the map, or its peak and much of it, is outside the patient, else ""."""
         share = self.outside(image)
         peak = self._patient(image)[self.peak] < 0.5
         return OUTSIDE if share > MOST or (peak and share > MUCH) else ""
 
     def scaled(self, span: tuple[float, float] | None = None) -> np.ndarray:
-        """Return the values as fractions of ``span`` (default: ``range``): 0..1, or -1..1 if signed."""
+        """The values as fractions of ``span`` (default: ``range``): 0..1, or -1..1 if signed."""
         low, high = span or self.range
         if self.signed:
             return np.clip(self.values / max(high, 1e-30), -1, 1)
         return np.clip((self.values - low) / max(high - low, 1e-30), 0, 1)
 
     def shares(self) -> Heatmap:
-        """Return the positive part in per cent of its sum, so that maps without common units can be compared."""
+        """The positive part in per cent of its sum, so that maps without common units can be compared."""
         positive = np.maximum(self.values, 0)
         return replace(self, values=100 * positive / max(positive.sum(), 1e-30), units="% of the map", signed=False)
 
 
 def difference(before: Heatmap, after: Heatmap, same_units: bool) -> Heatmap:
-    """Return after less before, patch by patch, signed.
+    """After less before, patch by patch, signed.
 
     The units are the map's if those mean the same in both models, else per cent of each map (our choice).
     """
@@ -107,7 +107,7 @@ def difference(before: Heatmap, after: Heatmap, same_units: bool) -> Heatmap:
 
 
 def seen_box(backbone: Backbone, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Return the part of an image of ``size`` (width, height) that preprocessing shows to the model."""
+    """The part of an image of ``size`` (width, height) that preprocessing shows to the model."""
     (width, height), (model_h, model_w) = size, backbone.image_size
     mode = backbone.preprocess_cfg["resize_mode"]
     if mode == "squash":

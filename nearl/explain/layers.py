@@ -24,7 +24,7 @@ class Profile:
 
 
 def profile(trace: Trace, image: int = 0) -> Profile:
-    """Return the profile of one image of a trace; the text side is that of the prompts in use.
+    """The profile of one image of a trace; the text side is that of the prompts in use.
 
     Raises NearlError where nothing was added between blocks.
     """

@@ -19,7 +19,7 @@ STEP, EDGE, EVEN, FLAT = 0.22, 0.04, 0.03, 0.006  # shares of the image's range 
 
 
 def patient(image: Image.Image) -> np.ndarray:
-    """Return bool [height, width], True on the patient, for the image fitted into ``SIDE`` pixels."""
+    """bool [height, width], True on the patient, for the image fitted into ``SIDE`` pixels."""
     scale = SIDE / max(image.size)
     size = (max(8, round(image.width * scale)), max(8, round(image.height * scale)))
     pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BOX), dtype=np.float32)
@@ -37,7 +37,7 @@ def patient(image: Image.Image) -> np.ndarray:
 
 
 def _surround(grey: np.ndarray, dark: np.ndarray, span: float) -> np.ndarray:
-    """Return the parts of ``dark`` that reach the edge, are even, and have a clear step around them."""
+    """The parts of ``dark`` that reach the edge, are even, and have a clear step around them."""
     from scipy.ndimage import binary_dilation, binary_erosion, binary_opening, gaussian_filter, label, sobel
     from scipy.ndimage import uniform_filter as mean
 
@@ -63,7 +63,7 @@ def _surround(grey: np.ndarray, dark: np.ndarray, span: float) -> np.ndarray:
 
 
 def covered(mask: np.ndarray, box: tuple[float, float, float, float], grid: tuple[int, int]) -> np.ndarray:
-    """Return the share of each patch, float32 [grid height, grid width], that a mask covers.
+    """The share of each patch, float32 [grid height, grid width], that a mask covers.
 
     ``mask``: bool [height, width] of the image. ``box``: what the model sees, as in a Heatmap, in the mask's pixels.
     """

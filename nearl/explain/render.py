@@ -26,7 +26,7 @@ FIGURE_SIDE = 640  # pixels, the longer side of the image in a written figure, a
 
 
 def placed(heatmap: Heatmap, span: tuple[float, float] | None = None, smooth: bool = True) -> np.ndarray:
-    """Return scaled values float32 [height, width] over the whole image; NaN where the model did not see it.
+    """Scaled values float32 [height, width] over the whole image; NaN where the model did not see it.
 
     ``smooth``: interpolated between the centres of the patches; otherwise each patch is one flat square.
     """
@@ -44,7 +44,7 @@ def placed(heatmap: Heatmap, span: tuple[float, float] | None = None, smooth: bo
 
 
 def colours_of(heatmap: Heatmap, colours: str) -> str:
-    """Return the colour map to use: the chosen one, or the diverging one for a signed map."""
+    """The colour map to use: the chosen one, or the diverging one for a signed map."""
     return DIVERGING if heatmap.signed else colours
 
 
@@ -55,7 +55,7 @@ def heat_layer(
     contour: float | None = None,
     span: tuple[float, float] | None = None,
 ) -> Image.Image:
-    """Return the map as an RGBA image of the original's size.
+    """The map as an RGBA image of the original's size.
 
     Colour and alpha grow with the value, and nothing is drawn outside of what the model saw. ``contour``: draw a line
     around the patches above that quantile, 0 to 1.
@@ -74,7 +74,7 @@ def heat_layer(
 
 
 def overlay(image: Image.Image, heatmap: Heatmap, opacity: float = 0.6, **how) -> Image.Image:
-    """Return the image with the map over it at ``opacity`` 0..1, RGB. ``how`` goes to ``heat_layer``."""
+    """The image with the map over it at ``opacity`` 0..1, RGB. ``how`` goes to ``heat_layer``."""
     layer = heat_layer(heatmap, **how)
     layer.putalpha(layer.getchannel("A").point(lambda a: round(a * opacity)))
     return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
@@ -129,7 +129,7 @@ def ticks(heatmap: Heatmap, span: tuple[float, float] | None = None) -> tuple[st
 
 
 def colour_bar(heatmap: Heatmap, colours: str = COLOURS[0], length: int = 256, breadth: int = 1) -> Image.Image:
-    """Return the colours from the low to the high end, left to right; RGB, length x breadth pixels."""
+    """The colours from the low to the high end, left to right; RGB, length x breadth pixels."""
     row = matplotlib.colormaps[colours_of(heatmap, colours)](np.linspace(0, 1, length))[:, :3]
     return Image.fromarray(np.repeat((row * 255).round().astype(np.uint8)[None], breadth, 0))
 
@@ -140,7 +140,7 @@ def colour_bar(heatmap: Heatmap, colours: str = COLOURS[0], length: int = 256, b
 def figure(
     image: Image.Image, heatmap: Heatmap, caption: Sequence[str], opacity: float = 0.6, colours: str = COLOURS[0], **how
 ) -> Image.Image:
-    """Return the overlay with colour bar and caption; every figure says that it is not for diagnosis."""
+    """The overlay with colour bar and caption; every figure says that it is not for diagnosis."""
     scale = max(1.0, FIGURE_SIDE / max(image.size))
     over = overlay(image, heatmap, opacity, colours=colours, **how)
     over = over.resize((round(over.width * scale), round(over.height * scale)), Image.Resampling.BICUBIC)
@@ -186,7 +186,7 @@ def sheet(
     side: int = 320,
     **how,
 ) -> Image.Image:
-    """Return several overlays, at most four in a row, each fitted into a square of ``side`` pixels, with its title and
+    """Several overlays, at most four in a row, each fitted into a square of ``side`` pixels, with its title and
     its colour bar; below them the caption and the notice. ``how`` goes to ``heat_layer``."""
     columns = min(4, len(cells))
     rows = math.ceil(len(cells) / columns)

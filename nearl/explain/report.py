@@ -27,7 +27,7 @@ MOMENTS = {None: "after less before teaching", False: "before teaching", True: "
 def caption(
     heatmap: Heatmap, classifier: Classifier, when: datetime.date | None = None, what: str = "", every: bool = False
 ) -> list[str]:
-    """Return the lines under a figure: map, class and prompts, model and adapter, date.
+    """The lines under a figure: map, class and prompts, model and adapter, date.
 
     ``what``: what is drawn, in place of the map's own moment, where it is more than this map. ``every``: there is a map
     of each class, and this is the first of them.

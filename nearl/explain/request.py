@@ -37,12 +37,12 @@ class MapRequest:
         return Score(self.class_index, self.against)
 
     def canonical(self) -> MapRequest:
-        """Return the same request for every class where the map does not depend on the class."""
+        """The same request for every class where the map does not depend on the class."""
         return self if MAPS[self.map].by_class else replace(self, class_index=0, against=OTHERS)
 
 
 def class_index(classes: Sequence[str], name: str) -> int:
-    """Return the place of a class by name (see `class_key`). Raises NearlError if it is not there."""
+    """The place of a class by name (see `class_key`). Raises NearlError if it is not there."""
     names = [class_key(c) for c in classes]
     if class_key(name) not in names:
         raise NearlError(f"There is no class '{name}' among the prompts; they name {', '.join(classes)}.")

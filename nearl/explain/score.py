@@ -28,7 +28,7 @@ class Score(NamedTuple):
     against: int | str = OTHERS
 
     def weights(self, count: int) -> Tensor:
-        """Return float32 [C], whose scalar product with the logits is the score.
+        """float32 [C], whose scalar product with the logits is the score.
 
         Raises NearlError for a class that is not there.
         """
@@ -90,7 +90,7 @@ class Scorer:
 
 
 def randomised(classifier: Classifier, seed: int) -> Classifier:
-    """Return the same classifier with every tensor of its adapter shuffled.
+    """The same classifier with every tensor of its adapter shuffled.
 
     With a ``Scorer`` that has a ``head_seed`` this is the control of Adebayo et al., "Sanity Checks for Saliency Maps",
     NeurIPS 2018.

@@ -67,7 +67,7 @@ class Trace:
         return Capture(inside, outputs, calls, leaf=tower.blocks[0])
 
     def grad(self, score: Score, *keys: Hashable) -> list[Tensor]:
-        """Return the gradients of the score with respect to what was seen.
+        """The gradients of the score with respect to what was seen.
 
         ``keys``: a block's number for its attention, ``POOL`` for that of the pooling, ``CAM``, or ("norm", k). The
         gradients are float32, detached, and zero where the score does not depend on it. ``CAM`` alone needs only the
@@ -102,7 +102,7 @@ class Trace:
         return readout
 
     def passes(self, score: Score, image: int, batches: Iterable[Tensor], count: int) -> Tensor:
-        """Return the scores [K] of further pixels, ``count`` batches [., 3, H, W], for the image with this number."""
+        """The scores [K] of further pixels, ``count`` batches [., 3, H, W], for the image with this number."""
         scores = []
         for number, pixels in enumerate(batches):
             self.progress(image * count + number, len(self.records) * count)

@@ -27,7 +27,7 @@ class Words:
 
 
 def words(trace: Trace, class_index: int, image: int = 0) -> list[Words]:
-    """Return the words of each prompt of a class, for one image of the trace; the score is the class's own logit.
+    """The words of each prompt of a class, for one image of the trace; the score is the class's own logit.
 
     What is before the first and after the last word (start and end tokens, padding) is left out of the shares. How the
     pooling reads the last tokens is taken from the gradient that reaches them (our choice). Raises NearlError for a

@@ -74,7 +74,7 @@ class Loaded:
 
 
 def plan(data: Sequence[str], methods: Sequence[str], shots: Sequence[int], seeds: int, **common: object) -> list[Run]:
-    """Returns all runs, set after set and seed after seed. NearlError for a missing method or folder, or too small a
+    """All runs, set after set and seed after seed. NearlError for a missing method or folder, or too small a
     number."""
     for name in methods:
         card(name)
@@ -200,7 +200,7 @@ class _Shelf:
         return self._set[1]
 
     def key(self, run: Run) -> str:
-        """Returns a key of everything that the run's figures depend on, without reading an image."""
+        """A key of everything that the run's figures depend on, without reading an image."""
         at = (run.data, run.prompts)
         if at not in self._prints:
             file = _prompt_file(run)
@@ -244,7 +244,7 @@ def _measure_anywhere(run: Run, key: str) -> dict:
 
 
 def finished(runs: Sequence[Run], out: str | Path) -> list[dict]:
-    """Returns the rows that ``out`` has of these runs, method after method in the order of ``runs``."""
+    """The rows that ``out`` has of these runs, method after method in the order of ``runs``."""
     keys = {_SHELF.key(run) for run in runs}
     order = {method: place for place, method in enumerate(dict.fromkeys(run.method for run in runs))}
     return sorted((row for row in Results(out).rows() if row["run"] in keys), key=lambda row: order[row["method"]])

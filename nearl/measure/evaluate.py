@@ -31,7 +31,7 @@ def evaluate(
     seed: int = 0,
     classes: Sequence[str] | None = None,
 ) -> dict:
-    """Returns the figures of ``probabilities``, float [N, C], against ``labels``, int [N], N > 0, as plain JSON values.
+    """The figures of ``probabilities``, float [N, C], against ``labels``, int [N], N > 0, as plain JSON values.
 
     n; balanced_accuracy (mean recall of the classes that occur; from Wilson intervals), accuracy
     (Wilson), auroc (binary, else the macro mean of one-against-rest; Newcombe; None where a class has no image), ece
@@ -144,7 +144,7 @@ def _reliability(confidence: np.ndarray, correct: np.ndarray) -> list[dict]:
 def study(
     frozen: np.ndarray, adapted: np.ndarray | None, labels: Sequence[int], classes: Sequence[str], kind: str
 ) -> dict:
-    """Returns the figures before and after teaching on held-out images, as plain JSON values without file names.
+    """The figures before and after teaching on held-out images, as plain JSON values without file names.
 
     ``frozen``, ``adapted``: float [N, C]; N may be 0. ``kind``: how the images were held out, "given", "held-out",
     "folds" or "none". Keys: "n", "classes", "kind", "few" (fewer than 20 images), "too_few" (a sentence where the
@@ -246,7 +246,7 @@ def mistakes(rows: Sequence[dict], most: int = 12) -> list[dict]:
 
 
 def measure(classifier: Classifier, data: LabelledSet) -> dict:
-    """Returns {"n", "classes", "frozen": metrics, "adapted": metrics | None} of a classifier on labelled images.
+    """{"n", "classes", "frozen": metrics, "adapted": metrics | None} of a classifier on labelled images.
 
     The classes of ``data`` are matched to those of the prompt set by name; the prompt set may have more. Raises
     NearlError for a class that the prompts do not name.

@@ -30,7 +30,7 @@ class Plane:
 
     @classmethod
     def fit(cls, images: Tensor | np.ndarray, classes: Tensor | np.ndarray) -> Plane:
-        """Returns the plane of the first two principal components of images [N, E] and classes [C, E] together. The
+        """The plane of the first two principal components of images [N, E] and classes [C, E] together. The
         largest coordinate of each axis is positive. NearlError for fewer than two points or dimensions."""
         points = np.concatenate([_array(images), _array(classes)])
         if min(points.shape) < 2:
@@ -57,7 +57,7 @@ def gap_length(images: Tensor | np.ndarray, classes: Tensor | np.ndarray) -> flo
 
 
 def study(methods: Mapping[str, Method], records: Sequence[ImageRecord], labels: Sequence[int]) -> list[dict]:
-    """Returns a plain dict for each fitted method, all of one task, on the same images [N] with ``labels`` [N].
+    """A plain dict for each fitted method, all of one task, on the same images [N] with ``labels`` [N].
 
     "name"; "images" [[x, y]] and "classes" [[x, y]] in the frozen model's plane; "gap"; "share" of the method's points
     in the plane (`Plane.share`); "own": mean cosine of an image to its own class, and "other": to the nearest other

@@ -35,7 +35,7 @@ from nearl.methods import Method
 
 
 def effects(outputs: np.ndarray, background: np.ndarray | None = None) -> dict[str, float]:
-    """Returns "score" as above and the mean absolute "interaction", "image" and "prompt" behind it, of outputs [N, C]
+    """Return "score" as above and the mean absolute "interaction", "image" and "prompt" behind it, of outputs [N, C]
     and those of a background [K, C] (default: the same). The score is 0 where nothing varies."""
     outputs = np.asarray(outputs, dtype=np.float64)
     background = outputs if background is None else np.asarray(background, dtype=np.float64)
@@ -54,7 +54,7 @@ def effects(outputs: np.ndarray, background: np.ndarray | None = None) -> dict[s
 def interaction(
     method: Method, records: Sequence[ImageRecord], background: Sequence[ImageRecord] | None = None
 ) -> dict[str, float]:
-    """Returns the `effects` of a fitted method's logits for some images. ``background``: the images that stand for a
+    """The `effects` of a fitted method's logits for some images. ``background``: the images that stand for a
     hidden one (default: the same). NearlError where there is no image."""
     if not records or (background is not None and not background):
         raise NearlError("There is no image to measure on.")

@@ -122,7 +122,7 @@ class CaptionGrammar:
         return Caption(_roughen(text, rng), true_of, requires)
 
     def phrases(self) -> list[str]:
-        """Return every phrase that captions are made of, for collecting the vocabulary."""
+        """Every phrase that captions are made of, for collecting the vocabulary."""
         entries = [entry for entry, _ in self.families + self.findings + self.never]
         forms = ("scan", "place", "names", "statements", "qualities")
         phrases = [phrase for entry in entries for form in forms for phrase in entry.get(form) or []]
@@ -186,7 +186,7 @@ class CompactVocabulary:
         return len(self.known) + 1
 
     def encode(self, texts: list[str], rng: np.random.Generator | None = None, unknown: float = 0.0) -> torch.Tensor:
-        """Return the compact ids, int64 [C, L], of C texts.
+        """The compact ids, int64 [C, L], of C texts.
 
         With `rng`, a share `unknown` of the texts gets an unknown word, so that the tower learns to ignore it.
         """

@@ -17,7 +17,7 @@ PHANTOM_SEED = 7_000_000_000  # far from the seeds of tests and examples
 
 
 def data_location(data_root: Path | str | None = None) -> Path:
-    """Return the folder of the sets: the argument, else `NEARL_DATA`, else ../shared/data beside the project."""
+    """The folder of the sets: the argument, else `NEARL_DATA`, else ../shared/data beside the project."""
     beside = Path(__file__).resolve().parents[3] / "shared" / "data"
     return Path(data_root or os.environ.get("NEARL_DATA") or beside)
 
@@ -35,7 +35,7 @@ def read_config(path: Path | str) -> dict[str, Any]:
 
 
 def concepts_of(config: dict[str, Any]) -> list[str]:
-    """Return `set/class` of every class in the config, in its order."""
+    """`set/class` of every class in the config, in its order."""
     return [f"{name}/{label}" for name, entry in config["sets"].items() for label in entry["classes"]]
 
 
@@ -53,7 +53,7 @@ def twins(config: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
 def train_files(
     config: dict[str, Any], root: Path
 ) -> tuple[list[tuple[Path | int, int]], list[tuple[Path | int, int]]]:
-    """Return (file, concept index) of the images to learn from, and of the held-out ones, from `<set>/train` alone.
+    """(file, concept index) of the images to learn from, and of the held-out ones, from `<set>/train` alone.
 
     The last `hold_out` of every class in file order is held out, as a block: neighbours are often of one patient. A
     phantom has a seed in place of a file. Raises NearlError if a class does not have the number of images that the
@@ -77,7 +77,7 @@ def train_files(
 
 
 def manifest_lines(files: list[tuple[Path | int, int]], root: Path) -> list[str]:
-    """Return a line "first 16 hex digits of the sha256, two spaces, set/train/class/file" per image, sorted by path."""
+    """A line "first 16 hex digits of the sha256, two spaces, set/train/class/file" per image, sorted by path."""
     paths = sorted(path for path, _ in files if isinstance(path, Path))
     return [f"{sha256(path.read_bytes()).hexdigest()[:16]}  {path.relative_to(root).as_posix()}" for path in paths]
 

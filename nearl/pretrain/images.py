@@ -51,7 +51,7 @@ def load_pool(files: list[tuple[Path | int, int]], config: dict[str, Any], side:
 
 
 def sampling_weights(pool: Pool, config: dict[str, Any]) -> np.ndarray:
-    """Return each image's probability: sets by the square root of their size, classes equally within a set."""
+    """Each image's probability: sets by the square root of their size, classes equally within a set."""
     concepts = concepts_of(config)
     names = np.array([concept.split("/")[0] for concept in concepts])
     count = np.bincount(pool.concept.numpy(), minlength=len(concepts))
@@ -80,7 +80,7 @@ def draw(weights: np.ndarray, groups: np.ndarray, count: int, focus: float, rng:
 def augment(
     pool: Pool, picked: torch.Tensor, size: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return random views of the picked images, float32 [B, 3, size, size], normalised, and masks [B, size, size].
+    """Random views of the picked images, float32 [B, 3, size, size], normalised, and masks [B, size, size].
 
     Geometry (crop, aspect, rotation, the set's symmetry), exposure (gamma, contrast, brightness, colour cast), stains,
     noise, blur and an erased rectangle: against the shortcuts of cropping, borders, exposure, one laboratory's dyes and
@@ -135,7 +135,7 @@ def augment(
 
 
 def cell_centres(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return centres [B, 2] (x, y in -1..1) of one cell in each image of uint8 [B, 4, H, W].
+    """Centres [B, 2] (x, y in -1..1) of one cell in each image of uint8 [B, 4, H, W].
 
     The cell is the one under the mask, else one of the darkest.
     """
@@ -160,7 +160,7 @@ def cut_out(x: torch.Tensor) -> torch.Tensor:
 
 
 def see(pool: Pool, picked: torch.Tensor, masks: torch.Tensor, clear: torch.Tensor) -> tuple[torch.Tensor, list]:
-    """Return concept, int64 [B], and attributes of each view: a phantom's lesion may be outside, wholly or in part.
+    """Concept, int64 [B], and attributes of each view: a phantom's lesion may be outside, wholly or in part.
 
     clear: for every concept, the one without the lesion (itself where there is none).
     """
@@ -178,5 +178,5 @@ def see(pool: Pool, picked: torch.Tensor, masks: torch.Tensor, clear: torch.Tens
 
 
 def set_numbers(pool: Pool, concepts: list[str]) -> np.ndarray:
-    """Return the number of each image's set."""
+    """The number of each image's set."""
     return np.unique([c.split("/")[0] for c in concepts], return_inverse=True)[1][pool.concept.numpy()]

@@ -10,7 +10,7 @@ from nearl.pretrain.captions import Caption
 
 
 def multi_positive(logits: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy of logits [B, C], with targets uniform over each row's true entries of positive.
+    """The cross-entropy of logits [B, C], with targets uniform over each row's true entries of positive.
 
     positive: bool [B, C]; a row without a true entry does not count.
     """
@@ -27,7 +27,7 @@ def contrastive_loss(
     positive: torch.Tensor,
     unknown: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return `multi_positive` in both directions, for unit embeddings image [B, E] and text [C, E].
+    """`multi_positive` in both directions, for unit embeddings image [B, E] and text [C, E].
 
     positive: bool [B, C]. unknown: bool [B, C], pairs that may or may not be true: neither pulled nor pushed.
     """
@@ -38,7 +38,7 @@ def contrastive_loss(
 
 
 def pairs(captions: list[Caption], labels: torch.Tensor, attributes: list) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return which caption is true of which image, and for which pairs that is unknown: two bool [B, C]."""
+    """Which caption is true of which image, and for which pairs that is unknown: two bool [B, C]."""
     true_of = torch.from_numpy(np.stack([caption.true_of for caption in captions]))[:, labels.cpu()].T
     meets, unknown = torch.ones_like(true_of), torch.zeros_like(true_of)
     for j, caption in enumerate(captions):
@@ -50,14 +50,14 @@ def pairs(captions: list[Caption], labels: torch.Tensor, attributes: list) -> tu
 
 
 def view_loss(projected: torch.Tensor, temperature: float = 0.2) -> torch.Tensor:
-    """Return NT-Xent of neighbouring rows [B, P], two views of one image each (SimCLR, arXiv 2002.05709)."""
+    """NT-Xent of neighbouring rows [B, P], two views of one image each (SimCLR, arXiv 2002.05709)."""
     unit = F.normalize(projected.float(), dim=-1)
     logits = (unit @ unit.T / temperature).fill_diagonal_(-1e4)
     return F.cross_entropy(logits, torch.arange(len(unit), device=unit.device) ^ 1)
 
 
 def place_loss(evidence: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy of the patches' evidence [B, N], by softmax, with the lesion's mask [B, N], >= 0.
+    """The cross-entropy of the patches' evidence [B, N], by softmax, with the lesion's mask [B, N], >= 0.
 
     A constant added to all patches changes nothing, so the class logit, their mean, remains free. No mask is empty.
     """
@@ -66,6 +66,6 @@ def place_loss(evidence: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def text_targets(captions: list[Caption], device: torch.device) -> torch.Tensor:
-    """Return the anchors that each caption belongs to, bool [C, concepts + 1]; the last is that of no concept."""
+    """The anchors that each caption belongs to, bool [C, concepts + 1]; the last is that of no concept."""
     true_of = torch.from_numpy(np.stack([caption.true_of for caption in captions])).to(device)
     return torch.cat([true_of, ~true_of.any(1, keepdim=True)], 1)

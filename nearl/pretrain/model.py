@@ -17,7 +17,7 @@ from nearl.pretrain.captions import CompactVocabulary
 
 
 def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
-    """Return open_clip's `model_cfg` for a pretraining config."""
+    """open_clip's `model_cfg` for a pretraining config."""
     model = config["model"]
     vision = {
         "timm_model_name": model["vision"],
@@ -73,7 +73,7 @@ class Pretraining(nn.Module):
         return F.normalize(pooled @ text.text_projection, dim=-1)
 
     def lesion_evidence(self, patches: torch.Tensor, labels: torch.Tensor, clear: torch.Tensor) -> torch.Tensor:
-        """Return what each patch token adds to the logit of "lesion" against "no lesion", [B, N].
+        """What each patch token adds to the logit of "lesion" against "no lesion", [B, N].
 
         The image embedding is the mean over patches of linear projections, so this is an exact part of the class logit
         (up to its norm), and what Grad-CAM at the last norm shows. patches [B, N, D]; labels and clear: the
@@ -87,7 +87,7 @@ class Pretraining(nn.Module):
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return AdamW's groups: matrices and kernels decay; embeddings, norms, biases and the logit scale do not."""
+    """AdamW's groups: matrices and kernels decay; embeddings, norms, biases and the logit scale do not."""
     named = list(model.named_parameters())
     decays = [p.ndim >= 2 and not any(s in n for s in ("embed", "embedding", "cls_token", "anchors")) for n, p in named]
     return [

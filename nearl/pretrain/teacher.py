@@ -19,7 +19,7 @@ FRAMES = ("{}", "an image of {}", "a patient with {}", "signs of {}", "a picture
 
 
 def affirmative_phrases(config: dict) -> list[str]:
-    """Return the teacher's phrases: the config's general words, scans, places and names of findings, in frames."""
+    """The teacher's phrases: the config's general words, scans, places and names of findings, in frames."""
     nouns = list(config.get("general") or [])
     for section, forms in (("families", ("scan", "place")), ("findings", ("names", "qualities"))):
         nouns += [noun for entry in config[section].values() for form in forms for noun in entry.get(form) or []]

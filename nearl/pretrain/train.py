@@ -41,7 +41,7 @@ CHECKPOINT, SUMMARY = "checkpoint.safetensors", "pretrain.json"  # files in the 
 def validate(
     model: Pretraining, pool: Pool, grammar: CaptionGrammar, vocabulary: CompactVocabulary, seed: int
 ) -> dict[str, float]:
-    """Return the zero-shot balanced accuracy by set on held-out images.
+    """The zero-shot balanced accuracy by set on held-out images.
 
     A class is the mean of its 32 narrowest captions.
     """
@@ -81,7 +81,7 @@ def image_losses(
     drawn: torch.Tensor,
     pair: tuple[torch.Tensor, torch.Tensor],
 ) -> dict[str, torch.Tensor]:
-    """Return the losses of one step by name, not yet weighted.
+    """The losses of one step by name, not yet weighted.
 
     seen: images [B, 3, H, W], lesion masks [B, H, W], concepts [B] and attributes of the views. ids: the captions'
     compact tokens. drawn: bool [B], which views are of phantoms. pair: the concepts without and with a lesion.

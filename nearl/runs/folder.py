@@ -98,7 +98,7 @@ class RunFolder:
         return self._file("status.json").is_file()
 
     def load(self) -> RunFolder:
-        """Returns this folder. NearlError if there is no run in it."""
+        """This folder. NearlError if there is no run in it."""
         if not self.exists():
             raise NearlError(f"There is no run in '{self.path}'.")
         return self

@@ -16,7 +16,7 @@ COSTS = ("fit_seconds", "predict_ms", "parameters", "taught")
 
 
 def scores(job: Job, rows: Sequence[Mapping]) -> list[dict]:
-    """Returns a dict for each method of the job, in its order: "method", "title", "error" (a sentence or ""), "done"
+    """A dict for each method of the job, in its order: "method", "title", "error" (a sentence or ""), "done"
     (how many seeds), "few" (whether it was measured on few images), and where it was measured "n", the means
     "balanced_accuracy", "auroc", "ece", "interval", the medians of the costs, and "space" or None.
 
@@ -53,7 +53,7 @@ def _score(name: str, rows: list[Mapping]) -> dict:
 
 
 def difference(job: Job, rows: Sequence[Mapping], first: str, second: str) -> dict | None:
-    """Returns {"value", "interval"} of the balanced accuracy of ``first`` minus that of ``second``, on the same images
+    """{"value", "interval"} of the balanced accuracy of ``first`` minus that of ``second``, on the same images
     and with the same seeds; None until both have a row. The interval is over images, or over seeds where there are
     several."""
     by = {name: {r["seed"]: r for r in rows if r["method"] == name and r.get("metrics")} for name in (first, second)}

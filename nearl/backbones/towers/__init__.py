@@ -37,7 +37,7 @@ TEXT_TOWERS.register("bert", HuggingFaceText)
 
 
 def vision_tower(model: nn.Module) -> VisionTower:
-    """Return the view of a model's image tower. Raises NearlError where no family fits."""
+    """The view of a model's image tower. Raises NearlError where no family fits."""
     for family in VISION_TOWERS.values():
         if family.fits(model):
             return family(model)  # type: ignore[call-arg]
@@ -49,7 +49,7 @@ def vision_tower(model: nn.Module) -> VisionTower:
 
 
 def text_tower(model: nn.Module) -> TextTower:
-    """Return the view of a model's text tower. Raises NearlError where no family fits."""
+    """The view of a model's text tower. Raises NearlError where no family fits."""
     for family in TEXT_TOWERS.values():
         if family.fits(model):
             return family(model)  # type: ignore[call-arg]

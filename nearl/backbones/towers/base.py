@@ -31,7 +31,7 @@ class Tower(ABC):
 
     @abstractmethod
     def split_attention(self) -> list[nn.Linear]:
-        """Return the linear layers of queries, keys and values of every block, three a block in this order.
+        """The linear layers of queries, keys and values of every block, three a block in this order.
 
         A fused layer is first replaced by three views of its weights, so call this on a shadow's tower only. Raises
         NearlError for an attention that cannot be split.

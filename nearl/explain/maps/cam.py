@@ -27,21 +27,21 @@ BATCH = 16
 
 @lru_cache(maxsize=8)
 def _package(name: str):
-    """Return an instance of one of the package's classes, to combine arrays with; its own model is never run."""
+    """An instance of one of the package's classes, to combine arrays with; its own model is never run."""
     import pytorch_grad_cam  # takes seconds to import
 
     return getattr(pytorch_grad_cam, name)(nn.Linear(1, 1), [])
 
 
 def _read(trace: Trace, score: Score, layer: int | None, gradient: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return activations and gradients, [B, D, grid height, grid width] each."""
+    """Activations and gradients, [B, D, grid height, grid width] each."""
     tokens, key = (trace.cam, CAM) if layer is None else (trace.norms[layer], ("norm", layer))
     grads = trace.to_channels(trace.grad(score, key)[0]) if gradient else None
     return trace.to_channels(tokens), grads
 
 
 def _of_package(name: str, split: bool = False):
-    """Return the ``draw`` of one of the package's maps.
+    """The ``draw`` of one of the package's maps.
 
     ``split``: LayerCAM and Grad-CAM++ keep positive gradients only and are derived for activations after a ReLU, but
     tokens have both signs, and a falling feature can be what raises the score. So each feature is split into its

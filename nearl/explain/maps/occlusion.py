@@ -19,7 +19,7 @@ WINDOW, STRIDE, BATCH = 2, 1, 16
 
 
 def windows(grid: tuple[int, int], window: int = WINDOW, stride: int = STRIDE) -> Tensor:
-    """Return bool [windows, grid height, grid width], True where hidden; every patch is hidden at least once."""
+    """bool [windows, grid height, grid width], True where hidden; every patch is hidden at least once."""
 
     def starts(size: int) -> list[int]:
         last = max(size - window, 0)
@@ -33,7 +33,7 @@ def windows(grid: tuple[int, int], window: int = WINDOW, stride: int = STRIDE) -
 
 
 def cover(pixels: Tensor, hidden: Tensor, fill: Tensor) -> Tensor:
-    """Return copies [K, 3, H, W] of an image [3, H, W], with ``fill`` where ``hidden`` [K, grid height, grid width]."""
+    """Copies [K, 3, H, W] of an image [3, H, W], with ``fill`` where ``hidden`` [K, grid height, grid width]."""
     rows = torch.arange(pixels.shape[1]) * hidden.shape[1] // pixels.shape[1]
     columns = torch.arange(pixels.shape[2]) * hidden.shape[2] // pixels.shape[2]
     where = hidden[:, rows][:, :, columns].to(pixels.device)[:, None]
