@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ from nearl.cli.options import (
     Result,
     backbone_of,
     config_options,
-    log,
     metric_lines,
     out_folder,
     prompt_options,
@@ -23,6 +21,7 @@ from nearl.cli.options import (
     set_options,
     there,
 )
+from nearl.cli.progress import Bar
 from nearl.errors import NearlError
 
 if TYPE_CHECKING:
@@ -165,37 +164,14 @@ def _held_out(data, args: argparse.Namespace):
     return split
 
 
-class ProgressBar:
-    """Progress on stderr: a bar on a terminal, else about ten lines a phase."""
-
-    def __init__(self):
-        self.bar = self.phase = None
-
-    def __enter__(self) -> ProgressBar:
-        return self
+class ProgressBar(Bar):
+    """The progress of a run."""
 
     def show(self, event: Step) -> None:
         """Show a step that is done."""
-        step, total, what = event.step, event.steps, "" if event.loss is None else f"loss {event.loss:.3f}"
-        if sys.stderr.isatty():
-            self._draw(event.phase, step, total, what)
-        elif step % max(total // 10, 1) == 0 or step == total:
-            name = "step" if event.phase == "teaching" else f"{event.phase}:"
-            left = f"{event.seconds_left:.0f} s left"
-            log("  ".join(filter(None, (f"{name} {step}/{total}", what, left))))
-
-    def _draw(self, phase: str, step: int, total: int, what: str) -> None:
-        from tqdm import tqdm
-
-        if phase != self.phase:
-            self.__exit__()
-            self.bar, self.phase = tqdm(total=total, desc=phase, file=sys.stderr), phase
-        self.bar.update(step - self.bar.n)
-        self.bar.set_postfix_str(what)
-
-    def __exit__(self, *_) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        phase = "step" if event.phase == "teaching" else f"{event.phase}:"
+        what = "" if event.loss is None else f"loss {event.loss:.3f}"
+        self.move(phase, event.step, event.steps, what, f"{event.seconds_left:.0f} s left")
 
 
 def add(sub: argparse.ArgumentParser) -> None:

@@ -13,7 +13,8 @@ from nearl.errors import NearlError
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one command and exit: 0 if it succeeded, 2 with one sentence on bad input, 130 if interrupted."""
+    """Run one command and exit: 0 if it succeeded, 1 if some of the files could not be read, 2 with one sentence on bad
+    input, 130 if interrupted."""
     args = parser().parse_args(argv)
     import logging
     import warnings
@@ -31,8 +32,12 @@ def main(argv: list[str] | None = None) -> None:
         print(_json(result) if args.json else "\n".join(lines), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if result.get("predictions") and all(row["error"] for row in result["predictions"]):
-        sys.exit(_fail("none of the files could be read."))
+    rows = result.get("predictions", [])
+    failed = sum(row["error"] is not None for row in rows)
+    if failed:
+        if failed == len(rows):
+            sys.exit(_fail("none of the files could be read."))
+        sys.exit(_fail(f"{failed} of {len(rows)} files could not be read.", status=1))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,6 +59,6 @@ def _json(result: dict) -> str:
     return json.dumps(result, ensure_ascii=False)
 
 
-def _fail(sentence: str) -> int:
+def _fail(sentence: str, status: int = 2) -> int:
     print(f"nearl: {sentence}", file=sys.stderr)
-    return 2
+    return status

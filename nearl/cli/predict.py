@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from nearl import NOTICE
 from nearl.cli.options import (
@@ -13,46 +17,193 @@ from nearl.cli.options import (
     classifier_of,
     log,
     prompt_options,
+    say,
     scan_options,
     view_of,
 )
+from nearl.cli.progress import Bar
 from nearl.errors import NearlError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nearl.cli.predict_table import Table
     from nearl.data.images import ImageRecord
     from nearl.reading.classifier import Classifier
 
 
 AGGREGATES = ("mean", "max", "top-k")
 TOP_K = 5
+NO_IMAGES = (
+    ".csv", ".tsv", ".txt", ".md", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".xls", ".xlsx", ".doc", ".docx", ".htm",
+    ".html", ".log", ".py",
+)  # fmt: skip  # endings of files that lie beside images
+NAMED = 3  # files in one sentence
+MANY = 20  # files; from here on progress is shown
+
+
+class File(NamedTuple):
+    """A file to read."""
+
+    argument: str  # of the command line: the file itself, or a folder that it is in
+    shown: str  # the argument, or the path from that folder
+    path: Path
 
 
 def run(args: argparse.Namespace) -> Result:
+    if args.resume and not args.csv:
+        raise NearlError("--resume goes on with a table; give --csv FILE too.")
+    if args.csv and not args.resume and os.path.exists(args.csv):
+        raise NearlError(f"'{args.csv}' is there already; give --resume to add what it lacks, or another name.")
     classifier = classifier_of(args)
 
-    from nearl.data.images import decode_many
+    from nearl.cli.predict_table import Table
 
-    rows, lines = [], []
-    for file in args.images:
-        records, problems = decode_many([file])
-        errors = [problem.reason for problem in problems]
-        for number, record in enumerate(records, start=1):
-            part = {"part": number, "name": record.name} if len(records) > 1 else {}
-            try:
-                row = _read(classifier, view_of(record, args), args)
-            except NearlError as error:
-                errors.append(str(error))
-                continue
-            rows.append({"file": file, **part, **row, "notes": list(record.notes), "error": None})
-            lines += _lines(rows[-1])
-        rows += [{"file": file, "frozen": None, "adapted": None, "error": error} for error in errors]
-        lines += errors
+    files, rows, left_out = _listed(args.images)
+    say(_left_out(left_out))
+    table = Table(args.csv, classifier, args, args.resume) if args.csv else None
+    try:
+        for row in rows:
+            if table is not None:
+                table.add(row.get("name", row["file"]), "", row)
+        rows += _read_all(classifier, files, args, table)
+    except KeyboardInterrupt:
+        if table is not None:
+            log(f"nearl: what was read is in {args.csv}; --resume reads the rest.")
+        raise
+    finally:
+        if table is not None:
+            table.close()
     untaught, unknown, notes = classifier.untaught(), classifier.unknown_words(), classifier.text_notes()
+    facts: dict = {"untaught": untaught, "unknown_words": unknown, "prompt_notes": notes, "notice": NOTICE}
+    facts |= {"left_out": left_out} if left_out else {}
+    lines: list[str] = []
+    for row in rows:
+        lines += [_failed(row)] if row["error"] else [] if table is not None else _lines(row)
+    if table is not None:
+        read = sum(row["error"] is None for row in rows)
+        facts |= {"csv": args.csv, "kept": table.kept}
+        before = f", which has {table.kept} from before" if table.kept else ""
+        lines.append(f"{read} images were read into {args.csv}{before}.")
     lines += [f"Never taught: {', '.join(untaught)}."] if untaught else []
     if unknown:
         lines.append(f"The model ignores these words, which it does not know: {', '.join(unknown)}.")
-    facts = {"untaught": untaught, "unknown_words": unknown, "prompt_notes": notes, "notice": NOTICE}
     return {"predictions": rows, **facts}, [*lines, *notes, NOTICE]
+
+
+def _listed(arguments: Sequence[str]) -> tuple[list[File], list[dict], list[str]]:
+    """(files, rows of what cannot be opened, files in folders that are no images) of the command line."""
+    from pathlib import Path
+
+    from nearl.data.archives import folder_files
+
+    files: list[File] = []
+    rows: list[dict] = []
+    left_out: list[str] = []
+    for argument in arguments:
+        path = Path(argument)
+        if not path.is_dir():
+            files.append(File(argument, argument, path))
+            continue
+        found, problems = folder_files(path, argument)
+        inside = sorted(("/".join(parts), reader()) for parts, reader in found if parts[-1])
+        left_out += [shown for shown, _ in inside if shown.lower().endswith(NO_IMAGES)]
+        files += [File(argument, *item) for item in inside if not item[0].lower().endswith(NO_IMAGES)]
+        rows += [_error(argument, problem.reason, problem.name) for problem in problems]
+        if not problems and (not files or files[-1].argument != argument):
+            rows.append(_error(argument, f"{argument} holds no files that could be images; choose another folder."))
+    return files, rows, left_out
+
+
+def _left_out(names: Sequence[str]) -> list[str]:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return [f"Left out, since they are no images: {', '.join(names[:NAMED])}{more}."] if names else []
+
+
+def _error(argument: str, reason: str, name: str | None = None) -> dict:
+    """The row of something that could not be read."""
+    named = {} if name is None else {"name": name}
+    return {"file": argument, **named, "frozen": None, "adapted": None, "error": reason}
+
+
+def _read_all(
+    classifier: Classifier, files: Sequence[File], args: argparse.Namespace, table: Table | None
+) -> list[dict]:
+    """The rows of all files, for each argument first what was read and then what failed."""
+    rows: list[dict] = []
+    with Bar() as bar:
+        reader = _Reader(classifier, args, table, bar, len(files))
+        for argument, group in itertools.groupby(files, lambda file: file.argument):
+            found = list(reader.read(list(group)))
+            good = [row for row in found if row["error"] is None]
+            for number, row in enumerate(good, start=1):
+                if len(good) > 1:
+                    row["part"] = number
+                elif row["name"] == argument:
+                    del row["name"]  # one file with one image
+            rows += [*good, *(row for row in found if row["error"] is not None)]
+    return rows
+
+
+class _Reader:
+    """Reads files, hands each row to the table and shows how far it is."""
+
+    def __init__(self, classifier: Classifier, args: argparse.Namespace, table: Table | None, bar: Bar, total: int):
+        self.classifier, self.args, self.table, self.bar, self.total = classifier, args, table, bar, total
+        self.done = 0  # files
+
+    def read(self, files: Sequence[File]) -> Iterator[dict]:
+        """The rows of one argument's files, as they are decoded. What the table has already is left out."""
+        from nearl.data.images import stream
+
+        table, last = self.table, self.done + len(files)
+        files = [file for file in files if table is None or table.needs(file.shown)]
+        pending: list[tuple[str, dict]] = []  # of one file: (name of the record, row)
+        current = -1
+        for records, problems in stream((file.shown, file.path) for file in files):
+            for number, problem in problems:
+                yield self._row(files[number], "", _error(files[number].argument, problem.reason))
+            for number, record in records:
+                if number != current:
+                    yield from self._flush(files, current, pending)
+                    current, pending = number, []
+                if table is None or not table.has(files[number].shown):
+                    pending.append((record.name, self._reading(files[number], record)))
+        yield from self._flush(files, current, pending)
+        self._advance(last)
+
+    def _reading(self, file: File, record: ImageRecord) -> dict:
+        try:
+            row = _read(self.classifier, view_of(record, self.args), self.args)
+        except NearlError as error:
+            return _error(file.argument, str(error))
+        return {"file": file.argument, **row, "notes": list(record.notes), "error": None}
+
+    def _flush(self, files: Sequence[File], number: int, pending: list[tuple[str, dict]]) -> Iterator[dict]:
+        """The rows of a file that was read; the images of one that holds several are told apart by name."""
+        total, seen = Counter(name for name, _ in pending), Counter()
+        for name, row in pending:
+            seen[name] += 1
+            part = name if total[name] == 1 else f"{name} ({seen[name]} of {total[name]})"
+            yield self._row(files[number], part if len(pending) > 1 else "", row)
+        if pending:
+            self._advance(self.done + 1)
+
+    def _row(self, file: File, part: str, row: dict) -> dict:
+        """The row with the name of its image, also in the table."""
+        if self.table is not None:
+            self.table.add(file.shown, part, row)
+        inside = file.shown != file.argument
+        if row["error"] is None or inside:
+            name = part or file.shown
+            row = {"file": row["file"], "name": f"{file.shown}: {part}" if part and inside else name, **row}
+        return row
+
+    def _advance(self, done: int) -> None:
+        for number in range(self.done + 1, done + 1):
+            if self.total >= MANY:
+                self.bar.move("read", number, self.total)
+        self.done = done
 
 
 def _read(classifier: Classifier, record: ImageRecord, args: argparse.Namespace) -> dict:
@@ -70,6 +221,8 @@ def _read(classifier: Classifier, record: ImageRecord, args: argparse.Namespace)
         if prediction.unfamiliar is not None:
             row["unfamiliar"] = prediction.unfamiliar[0]
             row |= {"unfamiliar_caution": classifier.backbone.familiar.caution()} if row["unfamiliar"] else {}
+        if prediction.trust is not None and prediction.trust["unlike"] is not None:
+            row["unlike_taught"] = bool(prediction.trust["unlike"][0])
         return row | ({"slice": record.slice_number + 1, "of": record.slices()} if record.slices() > 1 else {})
     reading = read_volume(classifier, record, args.every, lambda done, total: log(f"slice {done}/{total}"))
     frozen, adapted = reading.aggregate(args.aggregate, args.top_k)
@@ -85,20 +238,33 @@ def _read(classifier: Classifier, record: ImageRecord, args: argparse.Namespace)
     return {"frozen": named(frozen), "adapted": named(adapted), **facts}
 
 
+def _failed(row: dict) -> str:
+    """The line of something that could not be read."""
+    return f"{row['name']}: {row['error']}" if "/" in row.get("name", "") else row["error"]
+
+
 def _lines(row: dict) -> list[str]:
     """A row for people."""
     about = f", {row['aggregate']} of {len(row['slices'])} slices" if "aggregate" in row else ""
     about = about or (f", slice {row['slice']} of {row['of']}" if "slice" in row else "")
-    named = f", {row['part']}: {row['name']}" if "part" in row else ""
-    lines = [f"{row['file']}{named}{about}"]
+    lines = [f"{_title(row)}{about}"]
     for name, share in row["frozen"].items():
         after = "" if row["adapted"] is None else f"   after teaching {row['adapted'][name]:4.0%}"
         lines.append(f"  {name:32} before teaching {share:4.0%}{after}")
     if row.get("unfamiliar") and row["adapted"] is None:
         lines.append("  unlike the model's training images: little more than a guess until you teach it")
         lines.append(f"  {row['unfamiliar_caution']}")
+    if row.get("unlike_taught"):
+        lines.append("  unlike the images that the adapter was taught with")
     lines += [f"  note: {note}" for note in row["notes"]]
     return lines
+
+
+def _title(row: dict) -> str:
+    """Which image a row is of: a file as it was given, a file of a folder, or a part of a zip or series."""
+    if os.path.isdir(row["file"]):
+        return row["name"]
+    return f"{row['file']}, {row['part']}: {row['name']}" if "part" in row else row["file"]
 
 
 def add(sub: argparse.ArgumentParser) -> None:
@@ -107,6 +273,8 @@ def add(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--aggregate", choices=AGGREGATES, help="read all slices of a volume and combine them this way")
     sub.add_argument("--top-k", type=int, default=TOP_K, metavar="K", help=f"slices of top-k (default: {TOP_K})")
     sub.add_argument("--every", type=int, default=1, metavar="N", help="read only every N-th slice")
+    sub.add_argument("--csv", metavar="FILE", help="write a table with a row for each image, as they are read")
+    sub.add_argument("--resume", action="store_true", help="read what the table of --csv lacks or what failed in it")
     prompt_options(sub)
     adapter_options(sub)
 

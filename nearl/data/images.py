@@ -8,7 +8,7 @@ zips of them. Untrusted files are decoded in a process of their own (`nearl.data
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,17 @@ from nearl.data.sandbox.messages import Source
 from nearl.data.sandbox.request import TooMany
 from nearl.errors import NearlError
 
-__all__ = ["ImageRecord", "Problem", "base_name", "decode", "decode_many", "decode_one", "decode_picture", "told_apart"]
+__all__ = [
+    "ImageRecord",
+    "Problem",
+    "base_name",
+    "decode",
+    "decode_many",
+    "decode_one",
+    "decode_picture",
+    "stream",
+    "told_apart",
+]
 
 MOST_BESIDE = 8  # files beside the only image of a zip, which may all be damaged
 
@@ -77,6 +87,14 @@ def decode_many(
     records, problems = sandbox.read(named, max_side, images)
     found = told_apart([record for _, record in records])
     return [_shrunk(record, max_side) for record in found], [problem for _, problem in problems]
+
+
+def stream(
+    sources: Iterable[tuple[str, bytes | Path]], sandbox: Sandbox = SHARED
+) -> Iterator[tuple[list[tuple[int, ImageRecord]], list[tuple[int, Problem]]]]:
+    """(records, problems) of all sources in portions, as they are decoded, each with the index of its source; for more
+    images than fit in memory. DICOM files of one series become one volume, which has the index of its first file."""
+    yield from sandbox.stream([_named(content, name) for name, content in sources])
 
 
 def told_apart(records: list[ImageRecord]) -> list[ImageRecord]:

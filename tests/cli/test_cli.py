@@ -8,60 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nearl.cli.main import main
-from nearl.data.phantoms.kinds import write_phantom_folder
 from tests.support.before import run_folder
 from tests.support.hostile import packed, png, saved
-
-
-@pytest.fixture
-def nearl(capsys):
-    """Run a command in this process -> (exit status, stdout, stderr)."""
-
-    def run(*words):
-        status = 0
-        try:
-            main([str(word) for word in words])
-        except SystemExit as stop:
-            status = stop.code or 0
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return run
-
-
-@pytest.fixture
-def refused(nearl):
-    """Run a command that must be refused -> its one sentence."""
-
-    def run(*words):
-        status, out, err = nearl(*words)
-        assert status == 2 and out == ""
-        assert "Traceback" not in err
-        sentence = err.strip().splitlines()[-1]
-        assert sentence.startswith("nearl: ") and sentence.endswith((".", "?"))
-        return sentence
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "smear"
-    write_phantom_folder(folder, "smear", train=6, test=4, seed=0, size=64)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(checkpoints):
-    return "--backbone", f"local-dir:{checkpoints('clip')}"
-
-
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory, data, model):
-    out = tmp_path_factory.mktemp("cli") / "adapter"
-    main(["finetune", str(data), "--shots", "4", "--seed", "0", "--steps", "3", "--out", str(out), *model, "--json"])
-    return out
 
 
 def test_a_whole_session(nearl, data, model, tmp_path):
@@ -110,7 +58,7 @@ def test_one_bad_file_is_named_and_the_rest_goes_on(nearl, data, model, adapter,
     bad.write_text("not an image")
     status, out, _ = nearl("predict", bad, good, tmp_path / "gone.png", "--adapter", adapter, *model, "--json")
     rows = json.loads(out)["predictions"]
-    assert status == 0 and [row["file"] for row in rows] == [str(bad), str(good), str(tmp_path / "gone.png")]
+    assert status == 1 and [row["file"] for row in rows] == [str(bad), str(good), str(tmp_path / "gone.png")]
     assert "notes.png" in rows[0]["error"] and rows[0]["frozen"] is None
     assert rows[1]["error"] is None and rows[1]["adapted"]
     assert "gone.png" in rows[2]["error"]

@@ -8,7 +8,7 @@ not tried again; the rest is read.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -27,6 +27,9 @@ MEMORY = 3_000_000_000  # our choice: five times the largest scan
 CPU = 8.0  # our choice: twice what the largest still image needs
 SECONDS = 60.0 if os.name == "nt" else 300.0  # where no CPU time is limited, it is the only limit
 TURN = 1.0
+
+
+Found = tuple[list[tuple[int, ImageRecord]], list[tuple[int, Problem]]]  # each with the index of its source
 
 
 class Sandbox:
@@ -59,23 +62,39 @@ class Sandbox:
         """The number of worker processes started so far."""
         return sum(worker.started for worker in self._turns.workers)
 
-    def read(
-        self, sources: Sequence[Source], max_side: int | None = None, images: int | None = None
-    ) -> tuple[list[tuple[int, ImageRecord]], list[tuple[int, Problem]]]:
+    def read(self, sources: Sequence[Source], max_side: int | None = None, images: int | None = None) -> Found:
         """(records, problems) of the sources, each with the index of its source. Files that crash a worker or use up
         their CPU time become problems, and the rest is read, as far as the request allows (`requests.current`).
 
         TooMany if there are more than so many images; nothing was decoded then.
         """
         job = _Job(next(self._numbers), sources, max_side, images, requests.current())
-        worker: Worker | None = None
-        while not job.done:
-            with self._turns.turn(job.request.asker, worker) as turn:
-                worker = turn.worker
-                turn.cost = self._turn(job, worker)
+        for _ in self._work(job):
+            pass
         if job.excess is not None:
             raise TooMany(job.excess, images)
         return job.records, job.problems
+
+    def stream(self, sources: Sequence[Source], max_side: int | None = None) -> Iterator[Found]:
+        """The same in portions, each as soon as it is read, so that not all records are in memory together."""
+        job = _Job(next(self._numbers), sources, max_side, None, requests.current())
+        for _ in self._work(job):
+            yield job.settled()
+        yield job.records, job.problems
+
+    def _work(self, job: _Job) -> Iterator[None]:
+        """Work on a job until it is done, or this generator is closed; pauses after every turn."""
+        worker: Worker | None = None
+        try:
+            while not job.done:
+                with self._turns.turn(job.request.asker, worker) as turn:
+                    worker = turn.worker
+                    turn.cost = self._turn(job, worker)
+                yield
+        finally:
+            if worker is not None and not job.done:
+                with self._turns.turn(job.request.asker, worker):
+                    worker.close(job.number)
 
     def close(self) -> None:
         """Stop the workers, when nobody uses them; the next job starts others."""
@@ -130,6 +149,12 @@ class _Job:
         del self.records[self._settled :]
         room, images = self.request.room, None if self._images is None else self._images - len(self.records)
         return {"max_side": self._max_side, "images": images, "skip": list(self._skip), "room": room}
+
+    def settled(self) -> Found:
+        """What will not change any more, handed over once."""
+        records, self.records = self.records[: self._settled], self.records[self._settled :]
+        problems, self.problems, self._settled = self.problems, [], 0
+        return records, problems
 
     def afford(self) -> bool:
         """Whether the request has CPU time left; otherwise the rest is given up with a sentence."""
