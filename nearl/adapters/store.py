@@ -58,6 +58,9 @@ class Meta(BaseModel):
     trust: dict[str, Any] | None = None  # see `nearl.reading.trust`
     metrics: dict[str, Any] | None = None  # results on images it was not taught with
     recipe: dict[str, Any] | None = None
+    images: dict[Literal["taught", "calibrated"], list[Short]] | None = None
+    """Hashes (`nearl.train.samples.fingerprints`) of the images that it was taught with, and of those that its
+    probabilities were calibrated with."""
 
 
 @dataclass
@@ -97,7 +100,7 @@ def new_adapter(
     ``about``: the other fields of `Meta` that are known; config, classes, prompts and support_counts have to be there.
     """
     state = {key: value.detach().float().cpu().contiguous().clone() for key, value in state.items()}
-    optional = {"method": "nearl", "recipe": None, "metrics": None, "trust": None}
+    optional = {"method": "nearl", "recipe": None, "metrics": None, "trust": None, "images": None}
     meta = {
         "format_version": FORMAT_VERSION,
         "backbone": {**backbone, "name": public_name(backbone["name"])},

@@ -106,7 +106,7 @@ def _listed(arguments: Sequence[str]) -> tuple[list[File], list[dict], list[str]
             files.append(File(argument, argument, path))
             continue
         found, problems = folder_files(path, argument)
-        inside = sorted(("/".join(parts), reader()) for parts, reader in found if parts[-1])
+        inside = sorted(("/".join(parts), Path(reader())) for parts, reader in found if parts[-1])
         left_out += [shown for shown, _ in inside if shown.lower().endswith(NO_IMAGES)]
         files += [File(argument, *item) for item in inside if not item[0].lower().endswith(NO_IMAGES)]
         rows += [_error(argument, problem.reason, problem.name) for problem in problems]
@@ -181,7 +181,7 @@ class _Reader:
 
     def _flush(self, files: Sequence[File], number: int, pending: list[tuple[str, dict]]) -> Iterator[dict]:
         """The rows of a file that was read; the images of one that holds several are told apart by name."""
-        total, seen = Counter(name for name, _ in pending), Counter()
+        total, seen = Counter(name for name, _ in pending), Counter[str]()
         for name, row in pending:
             seen[name] += 1
             part = name if total[name] == 1 else f"{name} ({seen[name]} of {total[name]})"

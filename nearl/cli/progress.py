@@ -13,7 +13,7 @@ class Bar:
     def __init__(self):
         self.bar = self.phase = None
 
-    def __enter__(self) -> Bar:
+    def __enter__(self):
         return self
 
     def move(self, phase: str, done: int, total: int, what: str = "", left: str = "") -> None:

@@ -15,6 +15,7 @@ from nearl.errors import NearlError
 from nearl.measure import intervals
 from nearl.prompts import class_key
 from nearl.reading.classifier import Classifier
+from nearl.train.samples import fingerprints
 
 ECE_BINS = 15
 SHOWN_BINS = 10  # of the reliability diagram
@@ -246,15 +247,18 @@ def mistakes(rows: Sequence[dict], most: int = 12) -> list[dict]:
 
 
 def measure(classifier: Classifier, data: LabelledSet) -> dict:
-    """{"n", "classes", "frozen": metrics, "adapted": metrics | None} of a classifier on labelled images.
+    """A classifier's {"n", "classes", "frozen": metrics, "adapted": metrics | None, "taught", "calibrated"} on images.
 
-    The classes of ``data`` are matched to those of the prompt set by name; the prompt set may have more. Raises
-    NearlError for a class that the prompts do not name.
+    Images that the classifier's method was taught with, or that its probabilities were calibrated with, are left out;
+    "taught" and "calibrated" are their numbers, None where the adapter does not say which images these are. The classes
+    of ``data`` are matched to those of the prompt set by name; the prompt set may have more. Raises NearlError for a
+    class that the prompts do not name, and where no image is left.
     """
     index = {class_key(name): i for i, name in enumerate(classifier.prompt_set.classes)}
     unknown = [name for name in data.classes if class_key(name) not in index]
     if unknown:
         raise NearlError(f"The prompts do not name the class '{unknown[0]}' of the images; add prompts for it.")
+    data, known = _unseen(classifier, data)
     labels = np.array([index[class_key(data.classes[label])] for label in data.labels])
     prediction = classifier.predict(data.records)
     frozen, adapted, classes = prediction.frozen, prediction.adapted, prediction.classes
@@ -263,4 +267,21 @@ def measure(classifier: Classifier, data: LabelledSet) -> dict:
         "classes": classes,
         "frozen": evaluate(frozen, labels, classes=classes),
         "adapted": None if adapted is None else evaluate(adapted, labels, classes=classes),
+        **known,
     }
+
+
+def _unseen(classifier: Classifier, data: LabelledSet) -> tuple[LabelledSet, dict[str, int | None]]:
+    """(the images that the classifier's method has not seen, the numbers of the others)."""
+    if classifier.method is None:
+        return data, {"taught": 0, "calibrated": 0}
+    seen = classifier.method.adapter().meta.get("images")
+    if seen is None:
+        return data, {"taught": None, "calibrated": None}
+    each = fingerprints(classifier.backbone, data)
+    taught, calibrated = set(seen["taught"]), set(seen["calibrated"])
+    kept = [i for i, one in enumerate(each) if one not in taught | calibrated]
+    if not kept:
+        raise NearlError("The adapter has seen all of these images while it was taught; bring others to measure on.")
+    count = sum(one in taught for one in each)
+    return data.subset(kept), {"taught": count, "calibrated": len(data) - len(kept) - count}

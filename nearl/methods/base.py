@@ -22,7 +22,7 @@ from nearl.train.batches import PromptTokens
 from nearl.train.learner import Phase
 from nearl.train.loop import Training
 from nearl.train.recipe import Recipe, Snapshot
-from nearl.train.samples import Samples
+from nearl.train.samples import Samples, fingerprints
 
 
 @dataclass(frozen=True)
@@ -314,7 +314,7 @@ class Method(nn.Module):
         """What was learned, for ``nearl.adapters.store``; of a restored method the adapter that it came from."""
         if self.source is not None:
             return self.source
-        recipe = None
+        recipe, support = None, self.task.support
         if self._recipe is not None and self._steps:
             recipe = asdict(self._recipe) | {"steps_taken": self._steps}
         return new_adapter(
@@ -326,6 +326,7 @@ class Method(nn.Module):
             support_counts=self.counts,
             method=self.card.name,
             recipe=recipe,
+            images=None if support is None else {"taught": fingerprints(self.backbone, support), "calibrated": []},
         )
 
 

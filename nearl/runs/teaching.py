@@ -31,6 +31,7 @@ from nearl.reading.trust import fit_trust
 from nearl.runs.job import UNTAUGHT, Job, Pair, backbone_of
 from nearl.runs.status import CANCELLED, CHECKING, STARTING, TEACHING
 from nearl.train.recipe import Progress, Snapshot
+from nearl.train.samples import fingerprints
 
 log = logging.getLogger("nearl.runs")
 
@@ -271,7 +272,10 @@ class _Lesson:
         results = study(before, after, labels, job.classes, job.split.kind)
         table = rows(before, after, labels, job.classes, [job.files[i] for i in held])
         if self.adapter is not None:
-            self.adapter.meta |= {"metrics": results if held else None, "trust": self._trust(after, labels)}
+            trust = self._trust(after, labels)
+            self.adapter.meta |= {"metrics": results if held else None, "trust": trust}
+            if trust["temperature"] is not None and self.adapter.meta.get("images"):
+                self.adapter.meta["images"]["calibrated"] = fingerprints(bench.backbone, bench.images.subset(held))
         self.seconds["evaluate"] += time.perf_counter() - began
         row = self.row | {
             "metrics": metrics(after, labels) if held else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -40,6 +41,13 @@ class Samples:
         """The images at ``indices``, in that order, with the same classes."""
         chosen = list(indices)
         return Samples(self.images[chosen], [self.labels[i] for i in chosen], self.classes)
+
+
+def fingerprints(backbone: Backbone, data: LabelledSet | Samples) -> list[str]:
+    """A hash of every image as the model takes it, by which an adapter knows its training images again: whatever
+    becomes the same pixels has the same one. 16 hex digits."""
+    images = data.images if isinstance(data, Samples) else (backbone.to_uint8(r.image()) for r in data.records)
+    return [hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()[:16] for image in images]
 
 
 def as_uint8(backbone: Backbone, data: LabelledSet) -> Tensor:

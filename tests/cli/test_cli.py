@@ -321,3 +321,40 @@ def test_notes_and_what_is_left_out_are_said(nearl, model, refused, tmp_path):
     assert any("Only the first" in note for note in json.loads(taught)["notes"])
     nearl("report", run, "--html", tmp_path / "report.html")
     assert "1 image: Only the first" in (tmp_path / "report.html").read_text()
+
+
+def test_images_that_an_adapter_has_seen_are_not_measured_on(nearl, refused, model, tmp_path):
+    rng = np.random.default_rng(0)
+    for label in ("one", "two"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(30):
+            pixels = rng.integers(0, 256, (64, 64), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{i}.png")
+    words = (tmp_path / "data", "--steps", 1, *model)
+    whole = json.loads(nearl("evaluate", *words[:1], *model, "--json")[1])
+    assert (whole["n"], whole["taught"], whole["calibrated"]) == (60, 0, 0)
+
+    nearl("finetune", *words, "--shots", 4, "--out", tmp_path / "few")  # of the others 26 of each class are held out
+    adapter = ("--adapter", tmp_path / "few" / "adapter")
+    assert "has seen all" in refused("evaluate", tmp_path / "data", *adapter, *model)
+    few = json.loads((tmp_path / "few" / "adapter" / "adapter.json").read_text())["images"]
+    assert (len(few["taught"]), len(few["calibrated"])) == (8, 52)
+
+    other = tmp_path / "other"  # some of the same images, saved again under other names, and new ones
+    for label in ("one", "two"):
+        (other / label).mkdir(parents=True)
+        for i in range(5):
+            Image.open(tmp_path / "data" / label / f"{i}.png").save(other / label / f"x{i}.tif")
+            Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8)).save(other / label / f"y{i}.png")
+    nearl("finetune", *words, "--hold-out", 0.1, "--out", tmp_path / "most")
+    status, text, _ = nearl("evaluate", other, "--adapter", tmp_path / "most", *model, "--json")
+    result = json.loads(text)
+    assert status == 0 and result["n"] == 20 - result["taught"] and result["taught"] >= 5
+    assert result["calibrated"] == 0  # six held-out images calibrate nothing
+    text = nearl("evaluate", other, "--adapter", tmp_path / "most", *model)[1]
+    assert f"{result['taught']} images that the adapter was taught with" in text
+
+    path = tmp_path / "most" / "adapter" / "adapter.json"  # as of an earlier version
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "images"}))
+    status, text, _ = nearl("evaluate", other, "--adapter", tmp_path / "most", *model)
+    assert status == 0 and "does not say which images" in text and "20 images" in text
