@@ -10,16 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 from nearl.errors import NearlError
+from nearl.runs import host
 from nearl.runs.folder import RunFolder
 from nearl.runs.status import CANCELLED, DONE, STARTING
 from nearl.runs.teaching import NO_MEMORY, SNAPSHOT_SECONDS, perform
 
-ROOT = Path(__file__).resolve().parents[2]
+FORKS = sys.platform == "linux"  # other systems have no fork, or libraries that do not survive it
 POLL_SECONDS = 0.25
 PATIENCE = 4.0  # seconds in which a cancelled comparison may stop by itself
 LONG_PATIENCE = 120.0  # where the best weights are still to be kept
@@ -46,7 +46,7 @@ def work(run: RunFolder, give_way: Callable[[], bool] = lambda: False) -> bool:
 class Worker:
     """The process that works on ``run``. It ends when this process does, and the run can then be resumed."""
 
-    def __init__(self, run: RunFolder, process: subprocess.Popen):
+    def __init__(self, run: RunFolder, process: subprocess.Popen | host.Forked):
         self.run, self.process = run, process
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -69,8 +69,9 @@ class Worker:
         self._close()
 
     def _close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
 
 
 def start(run: RunFolder, every: float = SNAPSHOT_SECONDS) -> Worker:
@@ -81,18 +82,12 @@ def start(run: RunFolder, every: float = SNAPSHOT_SECONDS) -> Worker:
     if run.load().look().state in (DONE, CANCELLED):
         raise NearlError("This run is finished; start a new one.")
     run.wait(STARTING)
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "nearl.runs", str(run.path), str(every)],
-            stdin=subprocess.PIPE,  # its end tells the worker that this process is gone
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,  # Ctrl-C is for this process alone
-        )
+        if FORKS and run.about.backbone["device"] == "cpu":
+            return Worker(run, host.fork(run.path, every))
+        return Worker(run, host.command(str(run.path), str(every), stdout=subprocess.DEVNULL))
     except OSError as error:
         raise NearlError("No process could be started for this run; try again later.") from error
-    return Worker(run, process)
 
 
 def _in_processes(run: RunFolder, give_way: Callable[[], bool]) -> bool:

@@ -17,6 +17,7 @@ from tests.support import app_work
 from tests.support.app_server import free_port, open_page, serve
 from tests.support.browser import LONG, bring_zip, expect, open_tab, shares, taught, teach, upload, visit
 from tests.support.hostile import packed, png
+from tests.support.runs import processes
 
 MANY_STEPS = "2000"
 
@@ -147,7 +148,7 @@ def test_a_killed_server_resumes_and_loses_nothing(browser, engine, checkpoints,
         first.process.wait(30)
     page.close()
     (run,) = (RunFolder(path) for path in kept.glob("workspaces/*/runs/*"))
-    app_work.until(lambda: not run.alive and not app_work.processes(str(kept)))  # the worker has noticed
+    app_work.until(lambda: not run.alive and not processes(str(kept)))  # the worker has noticed
     assert run.look().state == INTERRUPTED
     before = run.look().losses[-1][0]
     assert key and not list(kept.rglob("*.zip")) and key not in str(list(kept.rglob("*")))

@@ -3,8 +3,8 @@
 import importlib
 import multiprocessing
 import os
+import pickle
 import signal
-import subprocess
 import sys
 import time
 import types
@@ -14,7 +14,7 @@ import pytest
 
 from nearl.runs import RunFolder, perform, process, start
 from nearl.runs.teaching import NO_MEMORY
-from tests.support.runs import PATIENCE, finish, made, until
+from tests.support.runs import PATIENCE, finish, made, processes, until
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,22 @@ def test_a_worker_teaches_crashes_alone_and_another_goes_on(backbone, tmp_path):
     assert steps == sorted(steps) and steps[0] == 1 and steps[-1] >= before
 
 
+def test_workers_of_one_host_are_processes_of_their_own(backbone, tmp_path):
+    runs = [RunFolder(tmp_path / name).create(made(backbone, methods=["linear-probe"])) for name in ("a", "b", "c")]
+    first = start(runs[0])
+    assert not first.wait() and runs[0].look().state == "done"
+    second = start(runs[1])
+    assert second.process.host is first.process.host and second.process.pid != first.process.pid
+    assert not second.wait() and runs[1].look().state == "done"
+    assert runs[0].outcome().adapter.version == runs[1].outcome().adapter.version
+    second.process.host.process.kill()  # while it has nothing to do
+    second.process.host.process.wait()
+    third = start(runs[2])
+    third.kill()  # while it is being started
+    assert third.process.poll() is not None and not runs[2].look().finished
+    assert not process.work(runs[2]) and runs[2].look().state == "done"
+
+
 def test_a_failure_in_the_worker_is_told_in_its_own_words(backbone, tmp_path):
     broken = made(backbone)
     broken.backbone["name"] = "nothing"
@@ -64,8 +80,7 @@ def test_a_comparison_gives_way_between_methods_and_outlives_a_process(backbone,
     def kill_nearl():
         status = run.look()
         if status.method == "nearl" and status.step > 2:
-            killed = subprocess.run(["pgrep", "-f", str(run.path)], capture_output=True, text=True).stdout.split()
-            for pid in map(int, killed):
+            for pid in processes(str(run.path)):
                 os.kill(pid, signal.SIGKILL)
         return False
 
@@ -79,7 +94,8 @@ def _begin(run, pid):
     time.sleep(PATIENCE)
 
 
-def test_the_worker_ends_with_a_parent_that_is_killed(backbone, tmp_path):
+def test_a_worker_that_is_not_forked_ends_with_a_parent_that_is_killed(backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "FORKS", False)  # of forked ones a test of the page says so
     run = RunFolder(tmp_path / "run").create(made(backbone, steps=2000))
     fork = multiprocessing.get_context("fork")  # it need not import anything
     worker = fork.Value("i", 0)
@@ -109,7 +125,8 @@ def test_on_zero_gpu_the_same_events_come_from_a_process_per_call(backbone, tmp_
     def gpu(duration):
         def decorate(function):
             def call(*arguments):
-                context = multiprocessing.get_context("spawn")
+                arguments = pickle.loads(pickle.dumps(arguments))
+                context = multiprocessing.get_context("fork")  # as a Space does
                 queue, received = context.Queue(), context.Event()
                 child = context.Process(target=_forked, args=(function, arguments, queue, received))
                 child.start()

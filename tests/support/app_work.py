@@ -6,7 +6,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -50,18 +49,6 @@ def until(condition: Callable[[], object]) -> None:
 def ended(run: RunView) -> RunView:
     until(lambda: run.finished)
     return run
-
-
-def processes(words: str) -> list[int]:
-    """The ids of the processes whose command line holds these words."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if words in path.read_bytes().decode(errors="replace"):
-                found.append(int(path.parent.name))
-        except OSError:  # it has ended
-            continue
-    return found
 
 
 class Threads:

@@ -21,8 +21,9 @@ from nearl.errors import NearlError
 from nearl.prompts import default_prompts
 from nearl.runs.status import CANCELLED, DONE, FAILED, TEACHING, WAITING
 from nearl.train.recipe import Recipe
-from tests.support.app_work import PATIENCE, Threads, ended, processes, until, visitor
+from tests.support.app_work import PATIENCE, Threads, ended, until, visitor
 from tests.support.methods_data import teach
+from tests.support.runs import processes
 
 pytestmark = pytest.mark.timeout(3 * PATIENCE)
 
