@@ -45,6 +45,8 @@ class Context:
     """
     ready_prompts: dict[str, dict] = field(default_factory=dict)
     """Ready prompt sets by name, as the editor takes them."""
+    badges: dict[str, gr.HTML] = field(default_factory=dict)
+    """By kind of run, what the head of the page says of one that is going on; its own tab writes it."""
 
     def workspace(self, key: str | None) -> Workspace:
         """The workspace of the page whose event is being handled. `key`: what Gradio keeps for it.
@@ -145,7 +147,12 @@ SET_STRENGTH = "(v) => { document.documentElement.style.setProperty('--map-stren
 
 
 def asset_text(name: str) -> str:
-    return (PAGE / name).read_text(encoding="utf-8")
+    """A file of the page; a script without its comments and indentation, since the page holds some of them often."""
+    text = (PAGE / name).read_text(encoding="utf-8")
+    if not name.endswith(".js"):
+        return text
+    lines = map(str.strip, text.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//"))
 
 
 @lru_cache(maxsize=1)

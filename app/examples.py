@@ -10,6 +10,8 @@ from app.html import views
 from nearl.data.images import decode_picture
 from nearl.prompts import PromptSet, ready_sets
 
+SIDE, QUALITY = 80, 75  # of the small images, which are part of the page as it is loaded
+
 # The kinds of synthetic image by the name that visitors see; first those on which teaching the embedded model has the
 # largest effect. Their prompt sets are named phantom_<kind>.
 KIND_NAMES = {
@@ -41,5 +43,5 @@ def example_list(assets: Path) -> list[Example]:
         path = folder / entry["file"]
         label = f"{KIND_NAMES[entry['kind']]}, {'lesion' if entry['lesion'] else 'clear'}"
         prompts = PromptSet.load(sets[entry["prompts"]]).to_dict()
-        found.append(Example(path, label, prompts, views.data_uri(decode_picture(path).image(), views.THUMB_SIDE)))
+        found.append(Example(path, label, prompts, views.data_uri(decode_picture(path).image(), SIDE, QUALITY)))
     return found

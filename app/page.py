@@ -33,6 +33,7 @@ from app.visitor.disk import Root, default_root, is_full, remove_old_uploads
 from app.visitor.pages import PATIENCE, Pages
 from app.visitor.registry import Registry
 from app.work import lanes
+from app.work.run import HOMES, KINDS, RunView
 from nearl.errors import NearlError
 
 log = logging.getLogger("nearl.app")
@@ -44,7 +45,11 @@ CACHE_SECONDS = (600, 3600)  # look every ten minutes for uploaded files older t
 # The id of the workspace is kept by the browser, so that a reload, a second tab and a restarted server find it again.
 # Where the browser keeps nothing, a reload begins with an empty workspace.
 RECALL = "() => { try { return [localStorage.getItem('nearl-workspace')]; } catch { return [null]; } }"
+ADDRESS = "(key) => [key, location.hash]"
 REMEMBER = "(key) => { try { localStorage.setItem('nearl-workspace', key); } catch {} return []; }"
+
+# Fields of an event that Gradio's page takes as absent where they are None.
+UNSAID = ("api_description", "event_specific_args", "js_implementation", "render_id", "rendered_in", "time_limit")
 
 UNFIT = "What was sent does not fit, or its files are gone; bring the files again, or reload the page."
 
@@ -122,6 +127,21 @@ class Page(gr.Blocks):
             log.warning("inputs that do not fit: %s", type(error).__name__)
             raise gr.Error(sentence(error) if is_full(error) else UNFIT, print_exception=False) from None
 
+    def get_config_file(self):
+        """What the page is built from, without what it does not need: descriptions for programs where no endpoint of
+        theirs has the component, and fields of an event that say nothing. It is a sixth of the page as Gradio has it.
+        """
+        config = super().get_config_file()
+        public = [d for d in config["dependencies"] if d["api_visibility"] == "public"]
+        needed = {i for d in public for i in (*d["inputs"], *d["outputs"])}
+        for component in config["components"]:
+            if component["id"] not in needed and "api_info" in component:
+                component.update(api_info={}, api_info_as_input={}, api_info_as_output={}, example_inputs=None)
+        for event in config["dependencies"]:
+            for name in [name for name in UNSAID if event.get(name, "") is None]:
+                del event[name]
+        return config
+
     def create_limiter(self):
         self.limiter = anyio.CapacityLimiter(lanes.THREADS)  # `max_threads` counts those that wait, too
 
@@ -156,9 +176,12 @@ def build_app(settings: Settings) -> gr.Blocks:
         session = gr.State(None)
         app.open_pages = Pages(registry, patience=0.0)  # `Page` has waited
         ctx = Context(engine, app.open_pages, session, gr.State(0), load_ready_prompts())
-        header = gr.HTML(_header(engine), js_on_load=None, elem_id="header")
+        with gr.Column(elem_id="top"):
+            header = gr.HTML(_header(engine), js_on_load=None, elem_id="header")
+            with gr.Row(elem_id="badges"):
+                ctx.badges = {kind: gr.HTML("", js_on_load=None, elem_classes="badge") for kind in HOMES}
         opened = _opening(app, ctx, header)  # outside the tabs: a timer in a tab that was never open does not tick
-        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             with gr.Tab("Predict", id="predict"):
                 predict.build(ctx, opened)
             with gr.Tab("Explain", id="explain") as explain_item:
@@ -171,6 +194,7 @@ def build_app(settings: Settings) -> gr.Blocks:
                 learn.build()
             with gr.Tab("About", id="about"):
                 about.build()
+        _landing(ctx, tabs, header, opened)
         api.build(ctx)
     return app
 
@@ -232,6 +256,21 @@ def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Depende
     loaded.then(None, kept, None, js=REMEMBER, api_visibility="private")
     app.unload(closed)
     return loaded
+
+
+def _landing(ctx: Context, tabs: gr.Tabs, header: gr.HTML, opened: gr.events.Dependency) -> None:
+    """A page that opens without a tab in its address (see assets/page/head.js) shows that of a run that is going on."""
+
+    @guarded(header)
+    def land(key: str, address: str) -> dict:
+        if len(address or "") > 1:
+            return {}
+        going = (RunView.latest(ctx.workspace(key), kind) for kind in KINDS)
+        place = next((view.kind.name for view in going if view is not None and not view.finished), "")
+        return {tabs: gr.Tabs(selected=HOMES[place])} if place else {}
+
+    address = gr.Textbox(visible=False)
+    opened.then(land, [ctx.session, address], [tabs, header], js=ADDRESS, **{**QUIET, "queue": False})
 
 
 def launch_options(rules: Rules) -> dict:

@@ -249,6 +249,17 @@ class Kept:
     """Whether it is the one on show."""
 
 
+def asked(view: RunView | None) -> Choice | None:
+    """What a comparison was asked for; None where it is damaged or of an earlier version."""
+    if view is None or not view.notes.source:
+        return None
+    try:
+        about = view.folder.about
+    except NearlError:
+        return None
+    return Choice(view.notes.source, tuple(about.methods), about.shots, len(about.seeds), about.preset)
+
+
 def history(workspace: Workspace) -> list[Kept]:
     """The comparisons that are kept, the newest first."""
     return [_kept(view, view is current(workspace)) for view in RunView.kept(workspace, COMPARE)]

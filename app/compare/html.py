@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from app.html import render, space
+from app.html import render, space, views
 from app.html.charts import scatter
 from app.html.views import plural, quiet
 from app.teach.run.html import duration
@@ -53,6 +53,11 @@ def history(kept: Sequence) -> str:
 
 def headline(words: str) -> str:
     return render("compare/headline.html", words=words)
+
+
+def badge(place: int, done: int, total: int) -> str:
+    """A comparison that is going on, for the head of the page. `place`: in the queue, 0 when it is at work."""
+    return views.badge("Compare", "Comparing waits for its turn" if place else f"Comparing, {done} of {total} done")
 
 
 def used(words: str) -> str:

@@ -20,7 +20,7 @@ from app.examples import KIND_NAMES
 from app.html import views
 from app.visitor.workspace import Workspace
 from app.work import lanes
-from app.work.run import RunView, Shown
+from app.work.run import COMPARE, RunView, Shown
 from nearl.errors import NearlError
 from nearl.runs.status import CANCELLED, FAILED
 
@@ -64,7 +64,11 @@ class CompareTab(Components):
     @property
     def controls(self) -> list:
         """In the order in which `_choice` takes their values."""
-        return [self.source, self.shots, self.seeds, self.length]
+        return [self.source, *self.settings]
+
+    @property
+    def settings(self) -> list:
+        return [self.shots, self.seeds, self.length]
 
 
 def build(ctx: Context, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
@@ -131,6 +135,14 @@ def _shown(tab: CompareTab, view: RunView, now: Shown) -> dict:
     }
 
 
+def _badge(view: RunView, now: Shown) -> str:
+    """The comparison in the head of the page while it is going on."""
+    if now.finished:
+        return ""
+    done = sum(bool(line["done"]) for line in comparing.lines(view))
+    return compare_views.badge(now.place, done, len(view.folder.about.methods))
+
+
 def _cost(tab: CompareTab, workspace: Workspace, values: tuple) -> dict:
     """What a question takes with the settings as they stand."""
     return {tab.cost: views.quiet(comparing.cost(workspace, _choice([], values)))}
@@ -164,6 +176,12 @@ def _sources(tab: CompareTab, workspace: Workspace, chosen: str | None = None) -
         return {tab.source: gr.update(choices=choices), tab.plan: _plan(workspace, chosen)}
     first = choices[0][1]
     return {tab.source: gr.update(choices=choices, value=first), tab.plan: _plan(workspace, first)}
+
+
+def _offered(choices: Sequence[tuple], value: object) -> object:
+    """A value that is among the choices, else the first of them; a program may have asked for another."""
+    found = [key for _, key in choices]
+    return value if value in found else found[0]
 
 
 def _plan(workspace: Workspace, source: str) -> str:
@@ -222,8 +240,10 @@ async def _follow(ctx: Context, tab: CompareTab, workspace: Workspace) -> AsyncI
     if view is None:
         yield await ctx.run(lanes.LIGHT, _show, tab, workspace)
         return
+    badge = ctx.badges[COMPARE.name]
     async for now in view.follow():
-        yield await ctx.run(lanes.LIGHT, _shown, tab, view, now)
+        shown = await ctx.run(lanes.LIGHT, _shown, tab, view, now)
+        yield {**shown, badge: await ctx.run(lanes.LIGHT, _badge, view, now)}
 
 
 def _wire_run(ctx: Context, tab: CompareTab) -> None:
@@ -271,7 +291,7 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
     def on_settings(key: str, *values) -> dict:
         return _cost(tab, ctx.workspace(key), values)
 
-    inputs, outputs = [session, tab.methods, *tab.controls], [session, *tab.outputs]
+    inputs, outputs = [session, tab.methods, *tab.controls], [session, ctx.badges[COMPARE.name], *tab.outputs]
     tab.compare.click(on_compare, inputs, outputs, **QUIET)
     for name, button in tab.questions.items():
         button.click(asker(name), inputs, outputs, **QUIET)
@@ -318,13 +338,12 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.eve
         view = comparing.current(workspace)
         ticked = view.folder.about.methods if view is not None else USUAL
         cards = {tab.methods: _methods(ticked), tab.folded: gr.update(open=view is None)}
-        first = (
-            OWN if workspace.support.data is not None else SYNTHETIC[0][1],
-            Choice.shots,
-            Choice.seeds,
-            Choice.preset,
-        )
-        return workspace, {**_sources(tab, workspace), **cards, **_cost(tab, workspace, first)}
+        asked = comparing.asked(view) or Choice(OWN if workspace.support.data is not None else SYNTHETIC[0][1])
+        sources = _sources(tab, workspace, asked.source)
+        source = sources[tab.source].setdefault("value", asked.source)
+        values = [_offered(SHOTS, asked.shots), _offered(SEEDS, asked.seeds), _offered(LENGTHS, asked.preset)]
+        settings = dict(zip(tab.settings, values, strict=True))
+        return workspace, {**sources, **settings, **cards, **_cost(tab, workspace, (source, *values))}
 
     def again(key: str, source: str, *values) -> tuple[Workspace, bool, dict]:
         workspace = ctx.workspace(key)
@@ -350,5 +369,6 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.eve
             async for shown in _follow(ctx, tab, workspace):
                 yield shown
 
-    opened.then(on_open, ctx.session, tab.outputs, **QUIET)
-    tab_item.select(on_select, [ctx.session, *tab.controls], tab.outputs, trigger_mode="once", **QUIET)
+    outputs = [*tab.outputs, *tab.settings, ctx.badges[COMPARE.name]]
+    opened.then(on_open, ctx.session, outputs, **QUIET)
+    tab_item.select(on_select, [ctx.session, *tab.controls], outputs, trigger_mode="once", **QUIET)

@@ -14,7 +14,7 @@ from nearl.data.images import ImageRecord
 from nearl.report.words import per_cent, plural
 
 __all__ = [
-    "THUMB_SIDE", "VIEW_SIDE", "data_uri", "header", "message", "per_cent", "plural", "problem_list", "quiet",
+    "THUMB_SIDE", "VIEW_SIDE", "badge", "data_uri", "header", "message", "per_cent", "plural", "problem_list", "quiet",
     "section", "strip", "viewer", "viewer_empty",
 ]  # fmt: skip
 
@@ -22,14 +22,15 @@ VIEW_SIDE = 1024  # longer side, in pixels, of the image sent to the page
 THUMB_SIDE = 128
 
 
-def data_uri(image: Image.Image, side: int = VIEW_SIDE) -> str:
-    """The image as a data address, at most `side` pixels long: PNG, which keeps alpha, or JPEG for a thumbnail."""
+def data_uri(image: Image.Image, side: int = VIEW_SIDE, quality: int = 88) -> str:
+    """The image as a data address, at most `side` pixels long: PNG, which keeps alpha, or JPEG of this quality for a
+    thumbnail."""
     if max(image.size) > side:
         image = image.copy()
         image.thumbnail((side, side))
     small = side <= THUMB_SIDE and image.mode in ("L", "RGB")
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG" if small else "PNG", quality=88)
+    image.save(buffer, "JPEG" if small else "PNG", quality=quality)
     kind = "jpeg" if small else "png"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
@@ -58,6 +59,11 @@ def header(model: str, state: str, notice: str = "") -> str:
     """The strip at the top of the page. `state`: "ready", "loading" or what is wrong in a sentence; `notice`: why
     another model than the one asked for is in use."""
     return render("header.html", model=model, state=state, notice=notice, purpose=NOTICE)
+
+
+def badge(tab: str, words: str) -> str:
+    """That a run of a tab is going on, as a link to the tab; for the head of the page."""
+    return render("badge.html", tab=tab, words=words)
 
 
 def viewer_empty() -> str:

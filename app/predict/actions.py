@@ -83,6 +83,24 @@ def read(engine: Engine, workspace: Workspace, value: dict | None) -> None:
             viewing.keep(found, _closer(workspace, ready))
 
 
+def fitting(engine: Engine, workspace: Workspace, value: dict | None) -> list[str]:
+    """Ready sets whose prompts are clearly closer to the image on show, not read yet, than these; nothing where that
+    cannot be told now."""
+    record = workspace.viewing.record
+    if record is None or workspace.shelf.adapter is not None or engine.state != "ready":
+        return []
+    from nearl.backbones.familiar import closer_sets
+    from nearl.reading.classifier import Classifier
+
+    try:
+        classifier, ready = Classifier(engine.backbone(), prompt_set_from(value)), engine.ready_classes()
+    except NearlError:  # an editor that is not filled in
+        return []
+    with engine.device_lock:
+        image, classes = classifier.image_features([record]), classifier.class_embeddings()
+    return closer_sets(image, classes, ready, classifier.backbone.logit_scale)[0]
+
+
 def _closer(workspace: Workspace, ready: dict[str, Tensor]) -> list[list[str]]:
     """For each image the ready sets whose words are clearly closer to it; what was taught is not questioned."""
     from nearl.backbones.familiar import closer_sets

@@ -40,6 +40,7 @@ class Reading:
     trusted: str = ""  # of `trust`
     closer: Sequence[tuple[str, str]] = ()  # (name, title) of ready sets whose prompts are closer to the image
     unfamiliar: str = ""  # that the image is unlike those that the model has learned from, in sentences
+    adapter: str = ""  # the name of the adapter in use
 
 
 def reading(r: Reading) -> str:
@@ -55,6 +56,7 @@ def reading(r: Reading) -> str:
         trusted=r.trusted,
         closer=r.closer,
         unfamiliar=r.unfamiliar if not taught else "",
+        adapter=r.adapter if taught else "",
     )
 
 
@@ -70,18 +72,19 @@ def _unknown(words: Sequence[str]) -> str:
     return f"The model ignores the unknown {noun} {listed}; use other words or a larger model."
 
 
-def reading_empty(has_image: bool) -> str:
+def reading_empty(has_image: bool, closer: Sequence[tuple[str, str]] = (), adapter: str = "") -> str:
+    """What to do before there is a reading. `closer`: (name, title) of ready sets that fit the image better."""
     words = (
         "Check that the classes below fit this image, then press “Read the image”."
         if has_image
         else "The reading appears here once there is an image."
     )
-    return render("predict/waiting.html", words=words, busy=False)
+    return render("predict/waiting.html", words=words, busy=False, closer=closer, adapter=adapter)
 
 
 def reading_busy(loading: bool) -> str:
     words = "The model is still loading; the reading follows." if loading else "Reading the image."
-    return render("predict/waiting.html", words=words, busy=True)
+    return render("predict/waiting.html", words=words, busy=True, closer=(), adapter="")
 
 
 def trust(
@@ -163,10 +166,18 @@ def filmstrip_html(workspace: Workspace) -> str:
     return views.strip(items, workspace.viewing.selected, "Your images")
 
 
-def reading_html(workspace: Workspace) -> str:
+def in_use(workspace: Workspace) -> str:
+    """The name of the adapter that Predict reads with; "" for none."""
+    entry = workspace.shelf.entry(workspace.shelf.in_use) if workspace.shelf.adapter is not None else None
+    return "" if entry is None else entry.name
+
+
+def reading_html(workspace: Workspace, fitting: Sequence[str] = ()) -> str:
+    """The reading of the image on show. `fitting`: ready sets that fit it better, while it is not read."""
     prediction = workspace.viewing.prediction
     if prediction is None:
-        return reading_empty(bool(workspace.viewing.records))
+        offered = [(name, set_title(name)) for name in fitting]
+        return reading_empty(bool(workspace.viewing.records), offered, in_use(workspace))
     i = workspace.viewing.selected
     after = None if prediction.adapted is None else prediction.adapted[i]
     untaught = workspace.viewing.classifier.untaught() if after is not None else []
@@ -175,7 +186,19 @@ def reading_html(workspace: Workspace) -> str:
     odd = prediction.unfamiliar is not None and prediction.unfamiliar[i] and not workspace.viewing.synthetic
     trusted = trust_html(prediction, i)
     unlike = f"{UNFAMILIAR} {workspace.viewing.classifier.backbone.familiar.caution()}" if odd else ""
-    return reading(Reading(prediction.classes, prediction.frozen[i], after, untaught, unknown, trusted, closer, unlike))
+    return reading(
+        Reading(
+            prediction.classes,
+            prediction.frozen[i],
+            after,
+            untaught,
+            unknown,
+            trusted,
+            closer,
+            unlike,
+            in_use(workspace),
+        )
+    )
 
 
 def trust_html(prediction: Prediction, i: int) -> str:

@@ -35,10 +35,13 @@ from nearl.errors import NearlError
 from nearl.resources import ASSETS
 
 MARK_STALE = "() => document.getElementById('reading')?.classList.add('stale')"
-MARK_FRESH = """() => {
-  if (!document.querySelector("#predict-message .error")) document.getElementById("reading")?.classList.remove("stale");
+MARK_FRESH = """() => {  // a reading that has just come; the editor is told whether its classes fit the image
+  const reading = document.getElementById("reading");
+  if (!document.querySelector("#predict-message .error")) reading?.classList.remove("stale");
+  const fits = new CustomEvent("fits", { bubbles: true, detail: !reading?.querySelector(".unfit") });
+  document.querySelector("#predict-prompts .pe-root")?.dispatchEvent(fits);
 }"""
-SHOW_VIEWER = "() => { if (window.innerWidth <= 720) window.scrollTo(0, 0); }"  # there the shelf moves below it
+SHOW_VIEWER = "() => window.scrollTo(0, 0)"
 SHOW_READING = """() => {  // unless it is looked at already: then somebody may be about to press something there
   const reading = document.getElementById("reading"), { top, bottom } = reading.getBoundingClientRect();
   const seen = Math.min(bottom, innerHeight) - Math.max(top, 0);
@@ -87,16 +90,16 @@ def build(ctx: Context, opened: gr.events.Dependency) -> None:
                         0, 100, 55, step=1, label="Strength of the map, per cent", elem_id="map-strength", buttons=[]
                     )
                 filmstrip = gr.HTML("", js_on_load=asset_text("pick.js"), elem_id="filmstrip")
-            problems = gr.HTML("", js_on_load=None, elem_id="predict-problems")
             with gr.Column(elem_classes="sources"):
                 public = bool(os.environ.get("SPACE_ID"))
                 confirmed = gr.Checkbox(label=CONFIRM, value=not public, visible=public, elem_id="upload-confirm")
                 upload = gr.File(label=ACCEPTED, file_count="multiple", elem_id="upload", height=120)
+                problems = gr.HTML("", js_on_load=None, elem_id="predict-problems")
                 gr.HTML(render("predict/check_list.html"), js_on_load=None)
                 thumbs = [(e.thumb, e.label) for e in examples]
-                gr.HTML(views.section("Examples", "Synthetic"), js_on_load=None)
+                gr.HTML(views.section("Examples", "Synthetic"), js_on_load=None, elem_id="examples-head")
                 shelf = gr.HTML(
-                    views.strip(thumbs, -1, "Examples, made up by a program"),
+                    views.strip(thumbs, -1, "Synthetic examples"),
                     js_on_load=asset_text("pick.js"), elem_id="examples",
                 )  # fmt: skip
         with gr.Column(elem_classes="right", min_width=280, scale=9):
@@ -180,12 +183,12 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
 
     def without_message(key: str, *_) -> dict:
         workspace = ctx.workspace(key)
-        return {session: workspace.id, tab.upload: None, **_show(tab, workspace), tab.message: gr.skip()}
+        return {session: workspace.id, tab.upload: None, **_show(tab, workspace)}
 
     def reading_alone(key: str, *_) -> dict:
         return {tab.reading: predict_views.reading_html(ctx.workspace(key))}
 
-    @guarded(tab.message, without_message)
+    @guarded(tab.problems, without_message)
     def on_upload(key: str, paths: list[str] | None, sure: bool, value: dict, when: str) -> Iterator[dict]:
         workspace = ctx.workspace(key)
         try:
@@ -197,8 +200,10 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
         yield {session: workspace.id, tab.upload: None, **_show(tab, workspace)}
         if workspace.viewing.records and workspace.viewing.prompts is not None:
             yield from _read(ctx, tab, workspace, value, MapChoice(when))
+        elif fitting := reading.fitting(ctx.engine, workspace, value):
+            yield {tab.reading: predict_views.reading_html(workspace, fitting)}
 
-    @guarded(tab.message, without_message)
+    @guarded(tab.problems, without_message)
     def on_example(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
         workspace = ctx.workspace(key)
         example = Press.of(event).pick("pick", examples)

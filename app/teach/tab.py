@@ -1,4 +1,4 @@
-"""The Teach tab: labelled images, prompts, how to teach and the shelf of adapters at the left; the run and its results
+"""The Teach tab: labelled images, prompts and how to teach at the left; the run, its results and the shelf of adapters
 at the right. Each part is a component with the shape of a tab."""
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def build(ctx: Context, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
             with images_part.words:
                 gr.HTML(views.section("3. Teach"), js_on_load=None)
                 controls, buttons = run.build_controls(), run.build_buttons()
+        with gr.Column(elem_classes="right", min_width=280, scale=1):
+            result = run.build_result()
             with gr.Column(elem_classes="own-adapters"):
                 shelf_part = shelf.build()
                 publish_part = publish.build() if publish.offered() else None
-        with gr.Column(elem_classes="right", min_width=280, scale=1):
-            result = run.build_result()
             slot = gr.DownloadButton("Download", elem_id="slot", elem_classes="slot")
     run_part, plan = RunPart(**buttons, **result), (controls.hold_out, controls.group_by)
     images.wire(ctx, images_part, plan)

@@ -171,7 +171,7 @@ class Shelf:
         self._check_bytes(sum(map(len, adapter_files(adapter).values())))
         key, meta = secrets.token_hex(8), adapter.meta
         entry = Entry(
-            name=_tidy(name) or self._free_name(meta["classes"]),
+            name=self._free_name(_tidy(name) or _in_short(meta["classes"])),
             classes=list(meta["classes"]),
             created=meta["created"],
             method=meta["method"],
@@ -205,6 +205,7 @@ class Shelf:
         entry, name = self._known(key), _tidy(name)
         if not name:
             raise NearlError("An adapter needs a name; type one.")
+        name = self._free_name(name, but=key)
         changed = entry.model_copy(update={"name": name})
         write_json(self._folder / key / ENTRY, changed.model_dump(exclude={"id", "in_use"}))
 
@@ -220,12 +221,16 @@ class Shelf:
             raise NearlError("There is no such adapter on your shelf; choose one of those that are there.")
         return entry
 
-    def _free_name(self, classes: list[str]) -> str:
-        """The classes in short, with a number where that name is taken."""
-        stem = _tidy(", ".join(classes[:3]) + (" …" if len(classes) > 3 else ""))
-        taken = {entry.name for entry in self.items()}
-        names = [stem, *(f"{stem} ({number})" for number in range(2, MAX_ADAPTERS + 2))]
+    def _free_name(self, stem: str, but: str = "") -> str:
+        """A name, with a number where another adapter than `but` has it."""
+        taken = {entry.name for entry in self.items() if entry.id != but}
+        numbers = (f" ({number})" for number in range(2, MAX_ADAPTERS + 2))
+        names = [stem, *(f"{stem[: MAX_NAME - len(number)]}{number}" for number in numbers)]
         return next(name for name in names if name not in taken)
+
+
+def _in_short(classes: list[str]) -> str:
+    return _tidy(", ".join(classes[:3]) + (" …" if len(classes) > 3 else ""))
 
 
 def _tidy(name: object) -> str:

@@ -1,18 +1,55 @@
-// Links such as <a data-tab="Teach"> open a tab. A group of radio buttons gets its label as its name, which Gradio
-// leaves out, so that a screen reader says it. A downloaded map gets its name, which
-// holds that of the image, in the page: the server writes no such name to disk.
-document.addEventListener("click", (event) => {
-  const link = event.target.closest("a[data-tab]");
-  if (!link) return;
-  event.preventDefault();
-  [...document.querySelectorAll("button[role=tab]")].find((b) => b.textContent.trim() === link.dataset.tab)?.click();
-  window.scrollTo(0, 0);
-});
-document.addEventListener("focusin", (event) => {
-  const group = event.target.closest("fieldset:not([aria-label])");
-  const label = group?.querySelector("[data-testid=block-info]")?.textContent.trim();
-  if (label) group.setAttribute("aria-label", label);
-});
+// What the whole page needs: the tab in the address, names for screen readers, arrow keys, and downloads with a name.
+
+// The open tab is the part of the address behind "#/", so that a reload and the browser's back button find it again.
+// Links such as <a data-tab="Teach" href="#/teach"> open a tab.
+{
+  const tabs = () => [...document.querySelectorAll("#tabs button[data-tab-id]")];
+  const named = (id) => tabs().find((tab) => tab.dataset.tabId === id);
+  const asked = () => location.hash.replace("#/", "") || tabs()[0]?.dataset.tabId;
+  let shown = null;
+  const follow = () => {
+    const now = tabs().find((tab) => tab.ariaSelected === "true")?.dataset.tabId;
+    if (!now || now === shown) return;
+    const first = shown === null;
+    shown = now;
+    if (first) named(asked())?.click();
+    else if (asked() !== now) history.pushState(null, "", `${location.pathname}${location.search}#/${now}`);
+  };
+  window.addEventListener("popstate", () => named(asked())?.click());
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[data-tab]");
+    if (!link) return;
+    event.preventDefault();
+    tabs().find((tab) => tab.textContent.trim() === link.dataset.tab)?.click();
+    window.scrollTo(0, 0);
+  });
+  document.addEventListener("keydown", (event) => {
+    const all = tabs(), place = all.indexOf(event.target);
+    const to = { ArrowRight: place + 1, ArrowLeft: place - 1, Home: 0, End: -1 }[event.key];
+    if (place < 0 || to === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    const next = all.at(to % all.length);
+    next.click();
+    next.focus();
+  });
+
+  // A group of radio buttons gets its label as its name, and one name for all of its buttons, so that arrow keys move
+  // within it. Gradio gives it neither.
+  const group = (fieldset) => {
+    const label = fieldset.querySelector("[data-testid=block-info]")?.textContent.trim();
+    if (!label) return;
+    if (fieldset.ariaLabel !== label) fieldset.setAttribute("aria-label", label);
+    if (fieldset.role !== "radiogroup") fieldset.setAttribute("role", "radiogroup");
+    for (const radio of fieldset.querySelectorAll("input[type=radio]"))
+      if (fieldset.id && radio.name !== fieldset.id) radio.name = fieldset.id;
+  };
+  new MutationObserver(() => {
+    follow();
+    document.querySelectorAll("fieldset.block").forEach(group);
+  }).observe(document, { subtree: true, childList: true, attributeFilter: ["aria-selected"] });
+}
+
+// A downloaded map gets its name, which holds that of the image, in the page: the server writes no such name to disk.
 document.addEventListener("click", async (event) => {
   const link = event.target.closest?.('a[download="map.png"]');
   const name = document.querySelector("#maps [data-file]")?.dataset.file;
@@ -23,3 +60,9 @@ document.addEventListener("click", async (event) => {
   named.click();
   setTimeout(() => URL.revokeObjectURL(named.href), 60000);
 }, true);
+
+// After every upload Gradio's client warns that a part of its own is not finished.
+{
+  const warn = console.warn;
+  console.warn = (...words) => words[0] === "Method not implemented." || warn.apply(console, words);
+}

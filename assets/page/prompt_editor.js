@@ -1,9 +1,11 @@
 // The editable table of classes and prompts. `props.value` is a prompt set as nearl.prompts writes it:
 // {name, description, templates: [..], classes: [{name, prompts: [..]}]}. app/context.py puts `config` before this text:
-// {uid, sets, titles, fixed}, where `sets` are the ready ones, `titles` their names to show, and `fixed` means that only the prompts can be edited. (Gradio
-// forgets a component's own props when it is hidden and shown again, but not its script.)
+// {uid, sets, titles, fixed}, where `sets` are the ready ones, `titles` their names to show, and `fixed` means that only
+// the prompts can be edited. (Gradio forgets a component's own props when it is hidden and shown again, but not its
+// script.)
 // User text only ever enters the page through `value` and `textContent`, never as HTML.
 const uid = config.uid;
+let unfit = false;
 
 const make = (tag, attributes = {}, children = []) => {
   const node = document.createElement(tag);
@@ -18,26 +20,37 @@ const make = (tag, attributes = {}, children = []) => {
 
 const lines = (text) => text.split(/[\n;]/).map((line) => line.trim()).filter(Boolean);
 
-const collect = () => ({
-  name: props.value?.name ?? "",
-  description: props.value?.description ?? "",
-  templates: lines(element.querySelector(".pe-templates textarea")?.value ?? ""),
-  classes: [...element.querySelectorAll(".pe-row")].map((row) => ({
+const ready = (name) => Object.keys(config.sets).find((key) => config.sets[key].name === name);
+
+const sameNames = (one, other) => JSON.stringify(one.map((c) => c.name)) === JSON.stringify(other.map((c) => c.name));
+
+// A set that came with the page keeps its name only as long as its classes are asked about.
+const collect = () => {
+  const classes = [...element.querySelectorAll(".pe-row")].map((row) => ({
     name: row.querySelector("input").value.trim(),
     prompts: lines(row.querySelector("textarea").value),
-  })),
-});
+  }));
+  const now = props.value, left = ready(now?.name) && !sameNames(classes, config.sets[ready(now.name)].classes);
+  return {
+    name: left ? "" : now?.name ?? "",
+    description: left ? "" : now?.description ?? "",
+    templates: lines(element.querySelector(".pe-templates textarea")?.value ?? ""),
+    classes,
+  };
+};
 
 const commit = () => {
   props.value = collect();
+  nameSet();
   trigger("input");
 };
 
-// A text area is as high as its text, but no more than two lines until somebody is in it.
+// A text area is as high as its text, up to six lines. It changes while somebody types, never because the caret comes
+// or goes: a button that moves between the press and the release of the mouse is not clicked.
 const grow = (area) => {
-  const most = document.activeElement === area ? 240 : 40;
+  if (!area.clientWidth) return;
   area.style.height = "auto";
-  area.style.height = Math.min(area.scrollHeight, most) + "px";
+  area.style.height = Math.min(area.scrollHeight, 120) + "px";
 };
 
 const growAll = () => element.querySelectorAll("textarea").forEach(grow);
@@ -61,8 +74,6 @@ const row = (entry, index) => {
     count.textContent = counted(lines(prompts.value).length);
     commit();
   });
-  prompts.addEventListener("focus", () => grow(prompts));
-  prompts.addEventListener("blur", () => grow(prompts));
   prompts.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { commit(); trigger("submit"); }
   });
@@ -93,21 +104,38 @@ const row = (entry, index) => {
 // nearl.prompts.default_prompts calls a set that it made "class names".
 const shownName = (name) => (name === "class names" ? "Your class names" : name || "Your own");
 
+// What the first line of the chooser says where the editor does not hold a ready set as it came.
+const otherName = () => {
+  const { name, classes = [], templates = [] } = props.value ?? {}, key = ready(name);
+  if (!key) return shownName(name);
+  if (unfit) return "Choose a set that fits the image";
+  const set = config.sets[key], content = (s) => JSON.stringify([s.classes, s.templates ?? []]);
+  return content({ classes, templates }) === content(set) ? "" : `${config.titles[key]}, edited`;
+};
+
+const nameSet = () => {
+  const select = element.querySelector(".pe-set select");
+  if (!select) return;
+  const other = otherName(), first = select.querySelector("[value='']");
+  first.textContent = other;
+  first.hidden = !other;
+  select.value = other ? "" : ready(props.value.name);
+  element.querySelector(".pe-set .quiet").textContent = unfit ? "" : props.value?.description ?? "";
+};
+
 const chooser = () => {
   const keys = Object.keys(config.sets);
   if (!keys.length) return [];
-  const current = keys.find((key) => config.sets[key].name === props.value?.name);
-  const select = make("select", { id: `${uid}-set` });
-  if (!current) select.append(make("option", { value: "", text: shownName(props.value?.name) }));
+  const select = make("select", { id: `${uid}-set` }, [make("option", { value: "" })]);
   keys.forEach((key) => select.append(make("option", { value: key, text: config.titles[key] })));
-  select.value = current ?? "";
   select.addEventListener("change", () => {
     if (!select.value) return;
     props.value = JSON.parse(JSON.stringify(config.sets[select.value]));
+    unfit = false;
     draw();
     trigger("input");
   });
-  const about = make("p", { class: "quiet", text: props.value?.description ?? "" });
+  const about = make("p", { class: "quiet" });
   return [make("div", { class: "pe-set" }, [make("label", { for: select.id, text: "Ready sets" }), select, about])];
 };
 
@@ -143,9 +171,15 @@ const draw = () => {
     make("div", { class: "pe-foot" }, [...(config.fixed ? [] : [add]), templates(value)]),
   ]);
   element.querySelector(".pe-root").replaceChildren(body);
+  nameSet();
   growAll();
 };
 
+// "fits" tells whether these classes are those of the image on show, as far as the model can say.
+element.addEventListener("fits", ({ detail }) => {
+  unfit = !detail;
+  nameSet();
+});
 draw();
 watch("value", draw);
 new ResizeObserver(growAll).observe(element);

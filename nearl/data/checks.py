@@ -93,9 +93,10 @@ def _cautions(found: SetCheck, data: LabelledSet, test: LabelledSet | None) -> I
             f"{len(found.conflicts)} {what} more than one label ({named(found.conflicts[0])}); "
             "put the copies into one class or remove them."
         )
-    extra = sum(len(group) - 1 for group in found.duplicates)
+    copies = [group for group in found.duplicates if len({data.labels[i] for i in group}) == 1]
+    extra = sum(len(group) - 1 for group in copies)
     if extra:
-        yield f"{_plural(extra, 'image')} {_be(extra)} in the set more than once ({named(found.duplicates[0])})."
+        yield f"{_plural(extra, 'image')} {_be(extra)} in a class more than once ({named(copies[0])})."
     if found.near:
         count = sum(map(len, found.near))
         yield (

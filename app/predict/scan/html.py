@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from app.html import render
@@ -12,17 +14,16 @@ from nearl.data.images import ImageRecord
 from nearl.reading.volumes import METHODS
 
 COLOURS = ("red", "green", "blue")
+EDGES = {  # where in the viewer a side's letters are: x, y, and by how many pixels they are moved
+    "left": ("0", "50%", 8, 5, "start"), "right": ("100%", "50%", -8, 5, "end"),
+    "top": ("50%", "0", 0, 16, "middle"), "bottom": ("50%", "100%", 0, -8, "middle"),
+}  # fmt: skip
 TOGETHER = {"top-k": "Best five slices", "mean": "Mean", "max": "Best slice"}  # how slices are put together
 
 
 def marks(record: ImageRecord, box: tuple[float, float, float, float] | None) -> str:
     """The patient's sides at the edges and the part that the model sees where that is not the whole, as an SVG."""
     width, height = record.size
-    letter = max(width, height) * 0.05
-    places = {
-        "left": (letter * 0.3, height / 2, "start"), "right": (width - letter * 0.3, height / 2, "end"),
-        "top": (width / 2, letter, "middle"), "bottom": (width / 2, height - letter * 0.4, "middle"),
-    }  # fmt: skip
     if box is not None:
         left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
         whole = right - left >= width - 1 and bottom - top >= height - 1
@@ -31,8 +32,8 @@ def marks(record: ImageRecord, box: tuple[float, float, float, float] | None) ->
         return ""
     sides = ", ".join(f"{letters} at the {side}" for side, letters in record.letters.items())
     return render(
-        "predict/marks.html", width=width, height=height, letter=letter, box=box,
-        texts=[(*places[side], letters) for side, letters in record.letters.items()],
+        "predict/marks.html", width=width, height=height, box=box,
+        texts=[(*EDGES[side], letters) for side, letters in record.letters.items()],
         label=f"Sides of the patient: {sides}" if sides else "The part that the model sees",
     )  # fmt: skip
 
@@ -80,6 +81,7 @@ def curve(workspace: Workspace, name: str | None) -> str:
     method = together if together in METHODS else METHODS[-1]
     whole = len(found.numbers) >= found.total
     before, after = found.aggregate(method) if whole else ([], None)
+    differ = _differ(workspace, found.classes, before if after is None else after) if whole else ""
     return render(
         "predict/volume.html",
         name=name,
@@ -94,4 +96,28 @@ def curve(workspace: Workspace, name: str | None) -> str:
         before=np.asarray(before).tolist(),
         after=None if after is None else np.asarray(after).tolist(),
         untaught=workspace.viewing.classifier.untaught() if taught else [],
+        differ=differ,
+    )
+
+
+HOW = {
+    "top-k": "the five slices in which each class has its highest share",
+    "mean": "all slices alike",
+    "max": "the one slice in which each class has its highest share",
+}
+
+
+def _differ(workspace: Workspace, classes: Sequence[str], together: Sequence[float]) -> str:
+    """Why all slices together and the slice on show give different answers; "" where they agree."""
+    prediction, place = workspace.viewing.prediction, workspace.viewing.selected
+    if prediction is None or list(prediction.classes) != list(classes):
+        return ""
+    alone = (prediction.frozen if prediction.adapted is None else prediction.adapted)[place]
+    whole, one = classes[int(np.argmax(together))], classes[int(np.argmax(alone))]
+    if whole == one:
+        return ""
+    return (
+        f"The slice on show is closest to “{one}”, all slices together to “{whole}”: the answer above is of that slice "
+        f"alone, this one counts {HOW[workspace.viewing.together if workspace.viewing.together in HOW else 'mean']}. "
+        "A finding may be in a few slices only, and the model was never trained on whole scans, so look at the curve."
     )

@@ -48,7 +48,7 @@ def build() -> ScanPart:
         invert = gr.Checkbox(label="Swap black and white", elem_id="scan-invert")
         plane = gr.Radio([], label="Plane", elem_id="scan-plane")
         zoom = gr.Slider(1, 4, 1, step=0.25, label="Zoom", elem_id="scan-zoom", buttons=[])
-    zoom.input(None, zoom, None, js=asset_text("zoom.js").split("\n", 1)[1], api_visibility="private")
+    zoom.input(None, zoom, None, js=asset_text("zoom.js"), api_visibility="private")
     looks = {
         "window": window, "center": center, "width": width, "invert": invert, "plane": plane, "number": number,
         "moment": moment,

@@ -57,8 +57,13 @@ def synthetic_task(kind: str, learn: int, check: int) -> tuple[LabelledSet, Labe
     from nearl.data.phantoms.kinds import phantom_set
 
     data, test = phantom_set(kind, learn, seed=1), phantom_set(kind, check, seed=2)
-    data.name = f"Synthetic example, {KIND_NAMES[kind]}"
+    data.name = example_name(kind)
     return data, test
+
+
+def example_name(kind: str) -> str:
+    """The name of a set of synthetic images."""
+    return f"Synthetic example, {KIND_NAMES[kind]}"
 
 
 def bring(

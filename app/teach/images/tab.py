@@ -180,6 +180,13 @@ def _check(workspace: Workspace, plan: Plan) -> str:
 
 # ---- events
 
+# Where the images come from is remembered by the tab of the browser, so that a reload finds it as it was.
+REMEMBER_SOURCE = "(source) => { try { sessionStorage.setItem('nearl-source', source); } catch {} return []; }"
+RECALL_SOURCE = """(key, held, group, source) => {
+  let kept = null;
+  try { kept = sessionStorage.getItem("nearl-source"); } catch {}
+  return [key, held, group, kept ?? source];
+}"""
 ONCE = {**QUIET, "trigger_mode": "once"}
 LAST = {**QUIET, "trigger_mode": "always_last"}
 FILES_ONCE = {**DECODE, "trigger_mode": "once"}
@@ -224,8 +231,7 @@ def _wire_sources(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], 
 
     @guarded(part.message)
     def on_choice(source: str) -> dict:
-        shown = {column: gr.update(visible=name == source) for name, column in part.sources.items()}
-        return {**shown, part.advice: views.quiet(ADVICE[source]), part.message: ""}
+        return {**_source(part, source), part.message: ""}
 
     @guarded(part.message, changes.none)
     def on_kind(key: str, kind: str, *plan) -> dict:
@@ -242,6 +248,7 @@ def _wire_sources(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], 
         return {**update, part.files: None, part.name: ""}
 
     part.choice.input(on_choice, part.choice, outputs, **LAST)
+    part.choice.input(None, part.choice, None, js=REMEMBER_SOURCE, api_visibility="private")
     part.kind.input(on_kind, [session, part.kind, *plan], outputs, **LAST)
     by_class = [session, part.name, part.files, part.editor, *plan]
     gr.on([part.files.upload, part.name.submit, part.name.blur], on_files, by_class, outputs, **FILES_ONCE)
@@ -317,10 +324,25 @@ def wire_return(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], op
     """A page that is reloaded, or a second one, shows the images as they are."""
 
     @guarded(part.message)
-    def on_open(key: str, *plan) -> dict:
-        return show(part, ctx.workspace(key), Plan.of(*plan))
+    def on_open(key: str, *given) -> dict:
+        workspace, (*plan, source) = ctx.workspace(key), given
+        data = workspace.support.data
+        if data is not None:
+            source = EXAMPLE if data.synthetic else source if source != EXAMPLE else FILES
+        found = {**_source(part, source), part.choice: source, **show(part, workspace, Plan.of(*plan))}
+        if data is not None and data.synthetic:
+            kinds = {gathering.example_name(kind): kind for kind in KIND_NAMES}
+            found[part.kind] = kinds.get(data.name)
+        return found
 
-    opened.then(on_open, [ctx.session, *plan], part.outputs, **QUIET)
+    inputs = [ctx.session, *plan, part.choice]
+    opened.then(on_open, inputs, [*part.outputs, part.choice], js=RECALL_SOURCE, **QUIET)
+
+
+def _source(part: ImagesPart, source: str) -> dict:
+    """The ways to bring images, with the chosen one in sight."""
+    shown = {column: gr.update(visible=name == source) for name, column in part.sources.items()}
+    return {**shown, part.advice: views.quiet(ADVICE[source])}
 
 
 def _opened(pressed: Press) -> tuple[int | None, int]:

@@ -115,6 +115,14 @@ def current(workspace: Workspace) -> RunView | None:
     return RunView.latest(workspace, TEACH)
 
 
+def kept_aside(run: RunView) -> int:
+    """How many images a run keeps aside to measure with; 0 where its files are damaged."""
+    try:
+        return len(run.folder.about.held)
+    except NearlError:
+        return 0
+
+
 def measured(workspace: Workspace) -> RunView:
     """The last run, with results. NearlError where nothing was measured."""
     run = current(workspace)

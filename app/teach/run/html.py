@@ -6,14 +6,19 @@ Results are shown as nearl.measure.evaluate makes them; a figure that is None is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from app.html import render
+from app.html import render, views
 from app.html.views import plural
 from app.teach.images.html import Thumb
 from nearl.report import geometry
 from nearl.report.words import FIGURES
 
-TOO_FEW = "Too few images to keep some aside, so nothing is known about how well it does on new ones."
+if TYPE_CHECKING:
+    from app.work.run import Shown
+
+UNKNOWN = "so nothing is known about how well it does on new ones."
+TOO_FEW = f"Too few images to keep some aside, {UNKNOWN}"
 
 
 def run_empty() -> str:
@@ -65,6 +70,13 @@ def progress(
     )
 
 
+def badge(now: Shown) -> str:
+    """A run that is going on, for the head of the page."""
+    share = f", {100 * min(now.step / now.steps, 1):.0f}\u202f%" if now.steps and now.phase != "checking" else ""
+    words = "Teaching waits for its turn" if now.place else f"{phase_words(now.phase)}{share}"
+    return views.badge("Teach", words)
+
+
 def ended(state: str, error: str) -> str:
     """A run without a result: failed or cancelled."""
     unchanged = f"Teaching {'stopped' if state == 'failed' else 'was cancelled'}; the model is as it was."
@@ -74,14 +86,18 @@ def ended(state: str, error: str) -> str:
 # --- its results
 
 
-def summary(results: Mapping | None, taught: int, in_use: bool, stopped: str) -> str:
+def summary(results: Mapping | None, taught: int, in_use: bool, stopped: str, aside: int = 0) -> str:
     """The result in short: figures before and after with intervals, and which class was read as which.
 
-    `taught`: how many images it was taught with; `stopped`: "", "early" or "cancelled".
+    `taught`: how many images it was taught with; `stopped`: "", "early" or "cancelled"; `aside`: how many were kept
+    aside.
     """
     results = results or {}
     measured = bool(results.get("frozen"))
     caution, how = results.get("too_few") or TOO_FEW, ""
+    if aside and not measured and not results:
+        were = "image kept aside was" if aside == 1 else "images kept aside were"
+        caution = f"The {aside} {were} not read any more, {UNKNOWN}"
     if measured:
         n = plural(results["n"], "image")
         how = {

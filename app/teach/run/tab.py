@@ -18,7 +18,7 @@ from app.teach.run import html as run_views
 from app.teach.run.actions import AFTER, MOMENTS, NEARL, REPORTS, Choice
 from app.visitor.workspace import Workspace
 from app.work import lanes
-from app.work.run import RunView, Shown
+from app.work.run import TEACH, RunView, Shown
 from nearl.errors import NearlError
 
 if TYPE_CHECKING:
@@ -148,10 +148,11 @@ def show(part: RunPart, workspace: Workspace) -> dict:
     taught = sum(entry.support_counts.values()) if entry else 0
     curve = {"losses": now.losses, "held": now.held, "steps": now.losses[-1][0] if now.losses else 1}
     in_use = workspace.shelf.in_use == now.adapter_key
+    summary = run_views.summary(run.results, taught, in_use, now.stopped, teaching.kept_aside(run))
     return {
         **shown,
         **_buttons(part, False),
-        part.progress: run_views.summary(run.results, taught, in_use, now.stopped),
+        part.progress: summary,
         part.details: run_views.details(run.results, curve, _mistakes(workspace, run)),
     }
 
@@ -191,15 +192,16 @@ async def _follow(ctx: Context, part: RunPart, workspace: Workspace) -> AsyncIte
         return teaching.current(workspace), workspace.shelf.in_use
 
     run, in_use = await ctx.run(lanes.LIGHT, state)
-    first = True
+    first, badge = True, ctx.badges[TEACH.name]
     if run is not None:
         async for now in run.follow():
             if not now.finished:
-                yield {part.progress: _progress(now), **(_buttons(part, True) if first else {})}
+                shown = {part.progress: _progress(now), badge: run_views.badge(now)}
+                yield {**shown, **(_buttons(part, True) if first else {})}
             elif not first and (now.adapter_key or (await ctx.run(lanes.LIGHT, state))[1] != in_use):
                 yield {ctx.changed: bump()}
             first = False
-    yield await ctx.run(lanes.LIGHT, show, part, workspace)
+    yield {**await ctx.run(lanes.LIGHT, show, part, workspace), badge: ""}
 
 
 def _cell(ctx: Context, workspace: Workspace, pressed: Press) -> str:
@@ -267,7 +269,8 @@ def wire(
             )
         }
 
-    part.teach.click(on_teach, [session, editor, *controls.outputs], [session, ctx.changed, *part.outputs], **QUIET)
+    outputs = [session, ctx.changed, ctx.badges[TEACH.name], *part.outputs]
+    part.teach.click(on_teach, [session, editor, *controls.outputs], outputs, **QUIET)
     part.teach.click(None, js=SHOW_PROGRESS, api_visibility="private")
     part.cancel.click(on_cancel, session, [part.cancel, part.message], **QUIET)
     for shown in (part.progress, part.cell):
@@ -280,7 +283,7 @@ def wire_return(
     ctx: Context, part: RunPart, controls: Controls, tab_item: gr.Tab, opened: gr.events.Dependency
 ) -> None:
     """A page that is reloaded, or a second one, shows the run as it is and goes on watching it."""
-    outputs = [*part.outputs, ctx.changed]
+    outputs = [*part.outputs, ctx.changed, ctx.badges[TEACH.name]]
 
     @guarded(part.message)
     async def on_open(key: str) -> AsyncIterator[dict]:
