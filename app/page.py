@@ -33,7 +33,7 @@ from app.visitor.disk import Root, default_root, is_full, remove_old_uploads
 from app.visitor.pages import PATIENCE, Pages
 from app.visitor.registry import Registry
 from app.work import lanes
-from app.work.run import HOMES, KINDS, RunView
+from app.work.run import KINDS
 from nearl.errors import NearlError
 
 log = logging.getLogger("nearl.app")
@@ -45,7 +45,6 @@ CACHE_SECONDS = (600, 3600)  # look every ten minutes for uploaded files older t
 # The id of the workspace is kept by the browser, so that a reload, a second tab and a restarted server find it again.
 # Where the browser keeps nothing, a reload begins with an empty workspace.
 RECALL = "() => { try { return [localStorage.getItem('nearl-workspace')]; } catch { return [null]; } }"
-ADDRESS = "(key) => [key, location.hash]"
 REMEMBER = "(key) => { try { localStorage.setItem('nearl-workspace', key); } catch {} return []; }"
 
 # Fields of an event that Gradio's page takes as absent where they are None.
@@ -179,9 +178,9 @@ def build_app(settings: Settings) -> gr.Blocks:
         with gr.Column(elem_id="top"):
             header = gr.HTML(_header(engine), js_on_load=None, elem_id="header")
             with gr.Row(elem_id="badges"):
-                ctx.badges = {kind: gr.HTML("", js_on_load=None, elem_classes="badge") for kind in HOMES}
+                ctx.badges = {kind.name: gr.HTML("", js_on_load=None, elem_classes="badge") for kind in KINDS}
         opened = _opening(app, ctx, header)  # outside the tabs: a timer in a tab that was never open does not tick
-        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
             with gr.Tab("Predict", id="predict"):
                 predict.build(ctx, opened)
             with gr.Tab("Explain", id="explain") as explain_item:
@@ -194,7 +193,6 @@ def build_app(settings: Settings) -> gr.Blocks:
                 learn.build()
             with gr.Tab("About", id="about"):
                 about.build()
-        _landing(ctx, tabs, header, opened)
         api.build(ctx)
     return app
 
@@ -256,21 +254,6 @@ def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Depende
     loaded.then(None, kept, None, js=REMEMBER, api_visibility="private")
     app.unload(closed)
     return loaded
-
-
-def _landing(ctx: Context, tabs: gr.Tabs, header: gr.HTML, opened: gr.events.Dependency) -> None:
-    """A page that opens without a tab in its address (see assets/page/head.js) shows that of a run that is going on."""
-
-    @guarded(header)
-    def land(key: str, address: str) -> dict:
-        if len(address or "") > 1:
-            return {}
-        going = (RunView.latest(ctx.workspace(key), kind) for kind in KINDS)
-        place = next((view.kind.name for view in going if view is not None and not view.finished), "")
-        return {tabs: gr.Tabs(selected=HOMES[place])} if place else {}
-
-    address = gr.Textbox(visible=False)
-    opened.then(land, [ctx.session, address], [tabs, header], js=ADDRESS, **{**QUIET, "queue": False})
 
 
 def launch_options(rules: Rules) -> dict:

@@ -36,7 +36,6 @@ class Kind:
 TEACH = Kind("run", "runs", 3, True)
 COMPARE = Kind("comparison", "comparisons", 8, False)
 KINDS = (TEACH, COMPARE)
-HOMES = {TEACH.name: "teach", COMPARE.name: "compare"}  # the tab of a kind's runs
 
 
 class Notes(BaseModel):

@@ -15,6 +15,15 @@
     if (first) named(asked())?.click();
     else if (asked() !== now) history.pushState(null, "", `${location.pathname}${location.search}#/${now}`);
   };
+  // A page that opens without a tab in its address shows that of a run that is going on, unless somebody is quicker.
+  let landing = !location.hash;
+  for (const act of ["pointerdown", "keydown"]) window.addEventListener(act, () => { landing = false; }, { capture: true, once: true });
+  const land = () => {
+    const badge = landing && document.querySelector("#badges a");
+    if (!badge) return;
+    landing = false;
+    badge.click();
+  };
   window.addEventListener("popstate", () => named(asked())?.click());
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[data-tab]");
@@ -45,6 +54,7 @@
   };
   new MutationObserver(() => {
     follow();
+    land();
     document.querySelectorAll("fieldset.block").forEach(group);
   }).observe(document, { subtree: true, childList: true, attributeFilter: ["aria-selected"] });
 }

@@ -98,7 +98,7 @@ def test_everything_at_once(drawn):
     assert found.duplicates == [(1, 12), (2, 14)] and found.near == [(0, 13)] and found.conflicts == [(2, 14)]
     assert found.in_test == [5, 6] and found.small == [] and found.sides == (224, 224, 224, 224)
     assert found.blocking == ""
-    gist = ["more than one label (2.png, 14.png)", "2 images are in the set more than once (1.png, 12.png)",
+    gist = ["more than one label (2.png, 14.png)", "1 image is in a class more than once (1.png, 12.png)",
             "2 images look like copies of one another (0.png, 13.png)", "2 images are also among the test images",
             "“b” has only 1 image;", "There are 14 images of “a” and 1 of “b”"]  # fmt: skip
     assert len(found.cautions) == len(gist)

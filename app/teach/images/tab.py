@@ -19,6 +19,7 @@ from nearl.data.sets.columns import Columns, ColumnsError
 from nearl.errors import NearlError
 
 EXAMPLE, FILES, ZIP = "example", "files", "zip"
+WAYS = "way"  # CSS class
 ADVICE = {
     EXAMPLE: "Choose a kind of image; half of the images show a lesion.",
     FILES: "Name a class and add its images; then the next class. You need at least two classes.",
@@ -58,20 +59,20 @@ def build(ctx: Context) -> ImagesPart:
         value=EXAMPLE, label="Where they come from", elem_id="source",
     )  # fmt: skip
     advice = gr.HTML(views.quiet(ADVICE[EXAMPLE]), js_on_load=None, elem_id="advice")
-    with gr.Column() as example:
+    with gr.Column(elem_classes=WAYS) as example:
         kind = gr.Radio(
             [(label, kind) for kind, label in KIND_NAMES.items()],
             label="Kind of image (synthetic, made by a program)",
             info="The embedded model has seen such images; chest CT, blood and head MRI leave most to learn.",
             elem_id="kind",
         )
-    with gr.Column(visible=False, elem_classes="class-rows") as by_class, gr.Row(elem_classes="class-row"):
+    with gr.Column(elem_classes=away(WAYS)) as by_class, gr.Row(elem_classes="class-row"):
         name = gr.Textbox(label="Name of the class", max_length=100, scale=2, min_width=140, elem_id="class-name")
         files = gr.File(
             label="Images of this class", file_count="multiple", height=96, scale=5, min_width=220,
             elem_id="class-files",
         )  # fmt: skip
-    with gr.Column(visible=False) as from_zip:
+    with gr.Column(elem_classes=away(WAYS)) as from_zip:
         archive = gr.File(label="Zip, or table and images", file_count="multiple", height=96, elem_id="zip")
         with gr.Column(elem_classes=away(), elem_id="columns") as columns:
             file_column = gr.Dropdown([], label="Column with the file names", elem_id="file-column")
@@ -341,7 +342,7 @@ def wire_return(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], op
 
 def _source(part: ImagesPart, source: str) -> dict:
     """The ways to bring images, with the chosen one in sight."""
-    shown = {column: gr.update(visible=name == source) for name, column in part.sources.items()}
+    shown = {column: seen(name == source, WAYS) for name, column in part.sources.items()}
     return {**shown, part.advice: views.quiet(ADVICE[source])}
 
 
