@@ -64,12 +64,13 @@ def browser():
 
 @pytest.fixture
 def page(browser, server, request):
-    """The open page. Fails the test for any request that leaves the machine and for any error on the console."""
+    """The open page. Fails the test for any request that leaves the machine and for any error or warning on the
+    console."""
     width, height = getattr(request, "param", (1400, 900))
     opened = browser.new_page(viewport={"width": width, "height": height})
     outside, errors = [], []
     opened.on("request", lambda r: outside.append(r.url) if not is_local(r.url) else None)
-    opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    opened.on("console", lambda m: errors.append(m.text) if m.type in ("error", "warning") else None)
     opened.on("pageerror", lambda e: errors.append(str(e)))
     visit(opened, server.url)
     expect(opened.get_by_role("button", name="Read the image")).to_be_visible()
@@ -81,11 +82,11 @@ def page(browser, server, request):
 
 @pytest.fixture
 def visitor(browser, server):
-    """Opens pages, each in a browser context of its own; fails the test for any error on a console."""
+    """Opens pages, each in a browser context of its own; fails the test for any error or warning on a console."""
     contexts, errors = [], []
 
     def listen(message) -> None:
-        if message.type == "error" and not CUT_OFF.search(message.text):
+        if message.type in ("error", "warning") and not CUT_OFF.search(message.text):
             errors.append(message.text)
 
     def opened(width: int = 1400, url: str = server.url):

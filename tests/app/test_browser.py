@@ -6,6 +6,7 @@ import re
 import threading
 
 import gradio as gr
+import httpx
 import pytest
 from PIL import Image
 
@@ -17,9 +18,11 @@ from tests.support.browser import (
     MAP_WORDS,
     NOTICE,
     bring_by_class,
+    bring_zip,
     choose,
     expect,
     fits,
+    missed,
     nameless,
     open_tab,
     shares,
@@ -54,7 +57,9 @@ def test_read_edit_teach_and_read_again(page, task, tmp_path):
 
     # a prompt edited: said to be unread, then read
     prompts = page.locator("#predict-prompts-0")
+    set_name = page.locator("#predict-set option:checked")
     prompts.fill("an image of one two three")
+    expect(set_name).to_have_text("Synthetic head MRI, edited")
     expect(page.locator("#reading")).to_have_class(re.compile("stale"))
     page.get_by_role("button", name="Read the image").click()
     expect(page.locator("#reading")).not_to_have_class(re.compile("stale"))
@@ -91,11 +96,13 @@ def test_read_edit_teach_and_read_again(page, task, tmp_path):
     after = shares(page, "after")
     assert sum(int(re.sub(r"\D", "", share)) for share in after) in (99, 100, 101)
     expect(page.locator("#reading")).not_to_contain_text("Nothing has been taught")
+    expect(page.locator("#reading .adapter")).to_contain_text("in use: lesion, no lesion")
 
     # a class that was never taught is named
     page.get_by_role("button", name="Add a class").click()
     odd = "scar <b>${6 * 7}{{value}}"  # neither markup nor a template
     page.get_by_label("Class 3", exact=True).fill(odd)
+    expect(set_name).to_have_text("Your own")
     page.locator("#predict-prompts-2").fill("a scar")
     page.get_by_role("button", name="Read the image").click()
     expect(page.locator("#reading .note").last).to_contain_text(f"was never taught {odd}")
@@ -119,6 +126,12 @@ def test_on_a_phone_images_come_before_their_reading(browser, server):
     page.locator("#examples button").first.click()
     expect(page.locator("#viewer img.base")).to_be_visible()
     assert top("#viewer") < top("#reading") < top("#predict-prompts") < top("#upload")
+    # the next one is in reach, and brings itself and its answer into view
+    page.mouse.wheel(0, 200)
+    page.locator("#examples button").nth(4).click()
+    expect(page.locator("#viewer figure")).to_contain_text("ct_slice")
+    for seen in ("#viewer img.base", "#reading .headline", "#examples button >> nth=0"):
+        expect(page.locator(seen)).to_be_in_viewport(ratio=1)
     page.close()
 
 
@@ -187,9 +200,18 @@ def test_images_are_dropped_and_pasted_anywhere(page, tmp_path):
     expect(page.locator("#viewer figure")).to_contain_text("pasted.png")
 
 
-def test_errors_stand_where_their_cause_is(page, tmp_path):
+def test_errors_stand_where_their_cause_is_and_vanish_with_it(page, tmp_path):
     page.get_by_role("button", name="Read the image").click()
     expect(page.locator("#predict-message [role=alert]")).to_contain_text("no image yet")
+    many = [tmp_path / f"{i}.png" for i in range(65)]
+    for path in many:
+        Image.new("RGB", (8, 8)).save(path)
+    upload(page, "#upload", many)
+    expect(page.locator("#predict-problems [role=alert]")).to_contain_text("at most 64")
+    expect(page.locator("#predict-message [role=alert]")).to_have_count(0)
+    page.locator("#examples button").first.click()
+    expect(page.locator("#reading .bars")).to_be_visible()
+    expect(page.locator("#predict-problems [role=alert]")).to_have_count(0)
     letter = tmp_path / "letter.zip"
     letter.write_text("Dear colleague")
     open_tab(page, "Teach")
@@ -224,6 +246,42 @@ def test_every_tab_fits_and_keeps_the_notice_in_sight(page):
         page.evaluate("window.scrollTo(0, 0)")
 
 
+def test_the_tab_is_in_the_address_and_answers_arrow_keys(page, server):
+    assert len(httpx.get(server.url).content) < 400_000
+    chosen = page.locator("#tabs [role=tab][aria-selected=true]")
+    open_tab(page, "Learn")
+    assert page.locator("#learn-page section").last.bounding_box()["x"] > 600  # as wide as the window
+    page.keyboard.press("ArrowLeft")
+    expect(chosen).to_have_text("Compare")
+    page.keyboard.press("ArrowLeft")
+    expect(chosen).to_have_text("Teach")
+    assert page.url.endswith("#/teach")
+    page.go_back()
+    expect(chosen).to_have_text("Compare")
+    page.goto(f"{server.url}/#/explain")
+    expect(chosen).to_have_text("Explain")
+    page.reload()
+    expect(chosen).to_have_text("Explain")
+    page.get_by_role("link", name="Choose an image in Predict").click()
+    expect(chosen).to_have_text("Predict")
+    page.go_back()
+    expect(chosen).to_have_text("Explain")
+
+
+def test_no_click_is_lost_with_the_caret_in_an_editor(page, archive):
+    page.locator("#examples button").first.click()
+    expect(page.locator("#viewer figure")).to_contain_text(MAP_WORDS)
+    editor = page.locator("#predict-prompts-0")
+    editor.fill("\n".join(f"an image of {i}" for i in range(9)))
+    height = editor.bounding_box()["height"]
+    editor.blur()
+    assert editor.bounding_box()["height"] == height
+    assert missed(page, "#predict-prompts-0") == []
+    bring_zip(page, archive)
+    page.locator("#teach-prompts-0").fill("\n".join(f"an image of {i}" for i in range(9)))
+    assert missed(page, "#teach-prompts-0") == []
+
+
 def test_the_correction_on_the_learn_tab_can_be_turned(page):
     open_tab(page, "Learn")
     for angle, words in ((90, "100\u202f% is new and added"), (0, "100\u202f% repeats"), (135, "50\u202f% takes back")):
@@ -235,8 +293,13 @@ def test_every_control_has_a_name(page):
     page.locator("#examples button").first.click()
     expect(page.locator("#viewer figure")).to_contain_text(MAP_WORDS)
     open_tab(page, "Teach")
-    page.get_by_text("My images, class by class").click()
+    assert nameless(page) == []
+    group = page.get_by_role("radiogroup", name="Where they come from")
+    group.get_by_role("radio").first.focus()
+    page.keyboard.press("ArrowDown")
     expect(page.get_by_label("Name of the class")).to_be_visible()
+    open_tab(page, "Compare")
+    expect(page.locator("#method-cards input").first).to_be_visible()
     assert nameless(page) == []
 
 
@@ -317,7 +380,11 @@ def test_other_words_are_offered_where_they_fit_better(browser, tmp_path):
         expect(page.locator("#header .model")).to_have_text("Model: embedded", timeout=60_000)
         upload(page, "#upload", pictures)
         expect(page.locator("#viewer img.base")).to_be_visible()
+        chosen = page.locator("#predict-set option:checked")
+        expect(chosen).not_to_contain_text("Brain MRI", timeout=60_000)  # told before anything is read
         page.get_by_role("button", name="Read the image").click()
+        expect(page.locator("#reading .bars")).to_be_visible(timeout=60_000)
+        expect(chosen).not_to_contain_text("Brain MRI")
         offered = page.get_by_role("button", name="Use “Lung CT”")
         note = page.locator("#reading .note").filter(has=offered)
         expect(note).to_be_visible(timeout=60_000)

@@ -110,13 +110,17 @@ def test_a_run_is_found_again_and_cancelled(visitor, archive):
     before = _step(page)
     expect(page.locator("#progress .steps")).not_to_contain_text(f"Step {before} ", timeout=LONG)  # the curve moves
 
-    page.reload()
-    open_tab(page, "Teach")
+    badge = page.get_by_role("link", name=re.compile(r"^Teaching"))
+    open_tab(page, "Learn")
+    expect(badge).to_be_visible()
+    page.go_back()
+    page.reload()  # lands on the tab with the run, which is as it was
     expect(page.locator("#progress .curve").first).to_be_visible(timeout=LONG)
     expect(page.locator("#set h3").first).to_have_text("12 images in 2 classes")
+    expect(page.get_by_label("A zip, or a table of labels")).to_be_checked()
+    expect(badge).to_be_visible()
     assert _step(page) > before
-    second = visit(page.context.new_page(), page.url)  # another tab of the same visitor
-    open_tab(second, "Teach")
+    second = visit(page.context.new_page(), page.url.partition("#")[0])  # another tab of the same visitor
     expect(second.locator("#progress .curve").first).to_be_visible(timeout=LONG)
 
     stranger = visitor()  # waits in the queue, and sees no progress but its own
@@ -128,6 +132,8 @@ def test_a_run_is_found_again_and_cancelled(visitor, archive):
     for tab in (page, second):
         expect(tab.locator("#progress")).to_contain_text("cancelled", timeout=LONG)
         expect(tab.get_by_role("button", name="Teach", exact=True)).to_be_enabled()
+        expect(tab.locator("#progress")).not_to_contain_text("Too few")
+    expect(badge).to_have_count(0)
     expect(page.locator("#shelf .in-use")).to_have_count(0)
     expect(stranger.locator("#progress .headline")).to_contain_text("now in use", timeout=LONG)
 

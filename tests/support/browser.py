@@ -123,12 +123,41 @@ def taught(page: Page) -> Locator:
 
 
 def nameless(page: Page) -> list[str]:
-    """The controls in sight that a screen reader has no name for."""
+    """The controls and groups of radio buttons in sight that a screen reader has no name for."""
     return page.evaluate(
         """() => [...document.querySelectorAll("button, input:not([type=file]), textarea, select")]
-            .filter((c) => c.offsetParent && !c.labels?.length && !c.ariaLabel && !c.textContent.trim())
-            .map((c) => c.outerHTML.slice(0, 200))"""
+            .filter((c) => !c.labels?.length && !c.ariaLabel && !c.textContent.trim())
+            .concat([...document.querySelectorAll("fieldset:not(:has(legend))")].filter((c) => !c.ariaLabel))
+            .filter((c) => c.offsetParent).map((c) => c.outerHTML.slice(0, 200))"""
     )
+
+
+HEARD = """() => {  // tell which button a click reaches, and do nothing else
+  window.heard = [];
+  window.addEventListener("click", (event) => {
+    window.heard.push(event.target.closest("button, summary, a"));
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  }, { capture: true, once: true });
+}"""
+
+
+def missed(page: Page, editor: str) -> list[str]:
+    """The buttons in sight that are not clicked when the mouse is held on them for a while and the caret is in an
+    editor. None of them does anything."""
+    found = []
+    for button in page.locator("button:visible, summary:visible, .gradio-container a:visible").all():
+        page.locator(editor).focus()
+        button.scroll_into_view_if_needed()
+        box = button.bounding_box()
+        page.evaluate(HEARD)
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.wait_for_timeout(200)
+        page.mouse.up()
+        if not button.evaluate("(button) => window.heard[0] === button"):
+            found.append(button.inner_text() or button.get_attribute("aria-label"))
+    return found
 
 
 def fits(page: Page) -> bool:

@@ -70,6 +70,9 @@ def test_too_few_images_are_words_and_not_numbers():
     html = run_views.summary(none, 8, True, "") + run_views.details(none, {"losses": [], "held": [], "steps": 1}, [])
     assert "No image was kept aside" in html
     assert "bar-line" not in html
+    cancelled = run_views.summary(None, 32, False, "cancelled", 18)
+    assert "18 images kept aside were not read" in cancelled and "Too few" not in cancelled
+    assert "Too few" in run_views.summary(None, 3, False, "")
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,18 @@
-"""What the controls of a scan do, without a browser: the window can always be set by hand."""
+"""What the controls of a scan do, without a browser, and what is said of its slices."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from app.predict.scan import actions as scanning
+from app.predict.scan import html as scan_views
 from nearl.data.formats.windows import BY_HAND, Window
 from nearl.data.images import decode_one
 from nearl.errors import NearlError
+from nearl.reading.volumes import VolumeReading
 from tests.support.scans import CT, MR, US, body, dataset, nifti, written
 
 
@@ -35,6 +39,21 @@ def test_a_window_by_hand(workspace, kind):
     assert record() is before
     scanning.look(workspace, "window", "Auto")
     assert record().view.window == record().scan.auto() and BY_HAND not in dict(scanning.windows(record()))
+
+
+def test_a_scan_and_its_slice_that_differ_are_explained(workspace):
+    record = shown(workspace, nifti((body() * 3 - 100).astype(np.int16), np.eye(4)))
+    numbers = list(range(record().slices()))
+    slices = np.tile(np.float32([0.2, 0.8]), (len(numbers), 1))
+    slices[0] = 0.9, 0.1
+    alone = SimpleNamespace(classes=["a", "b"], frozen=slices[:1], adapted=None)
+    workspace.viewing.keep(alone, [[]])
+    whole = VolumeReading(["a", "b"], numbers, len(numbers), slices, None)
+    workspace.viewing.keep_volume(scanning.volume_key(workspace), whole)
+    words = scan_views.curve(workspace, "a")
+    assert "closest to “a”, all slices together to “b”" in words and "five slices" in words
+    workspace.viewing.keep(SimpleNamespace(classes=["a", "b"], frozen=slices[1:2], adapted=None), [[]])
+    assert "all slices together to" not in scan_views.curve(workspace, "a")
 
 
 def test_three_windows_colours_and_volumes(workspace):

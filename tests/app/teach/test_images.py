@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from app.events import Act, Press
 from app.teach.images import actions as gathering
+from app.teach.images import html as image_views
 from app.teach.run import actions as teaching
 from app.teach.run.actions import Choice
 from app.visitor.disk import Root
@@ -56,6 +60,22 @@ def test_images_are_brought_class_by_class_and_tidied(workspace, images, tmp_pat
     assert workspace.support.data is None
     with pytest.raises(NearlError, match="no images yet"):
         gathering.drop_class(workspace, "all")
+
+
+def test_the_number_of_copies_is_that_of_the_button(workspace):
+    data = phantom_set("smear", 4, size=64)
+    (one, two, *rest), labels = data.records, data.labels
+    records = [one, two, *rest, one, one, two]
+    other = 1 - labels[1]
+    workspace.support.keep(replace(data, records=records, labels=[*labels, labels[0], labels[0], other]))
+    said = next(words for words in gathering.check(workspace).cautions if "more than once" in words)
+    assert said.startswith("2 images are in a class")
+    groups = gathering.equal_images(workspace)
+    drawn = [[[(i, "data:,", "x.png", ["a"]) for i in group] for group in found] for found in groups]
+    html = image_views.equal_images(*drawn, data.classes)
+    assert "remove 2" in html
+    gathering.press(workspace, Press(Act.KEEP_ONE))
+    assert len(workspace.support.data) == len(records) - 2
 
 
 def test_images_are_counted_before_any_is_decoded(workspace, images, tmp_path):

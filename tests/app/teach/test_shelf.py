@@ -38,6 +38,12 @@ def test_adapters_are_things_on_a_shelf(engine, registry, workspace, images):
     assert workspace.shelf.entry(first).name == "Monday's adapter"
     with pytest.raises(NearlError, match="needs a name"):
         workspace.shelf.rename(first, " ")
+    workspace.shelf.rename(second, "Monday's adapter")
+    third = workspace.shelf.put(taught(engine), "Monday's adapter")
+    workspace.shelf.rename(third, workspace.shelf.entry(third).name)  # its own name is not taken
+    assert workspace.shelf.entry(third).name == "Monday's adapter (3)"
+    assert len({item.name for item in workspace.shelf.items()}) == 3
+    workspace.shelf.delete(third)
     adapting.use(engine, workspace, first)
     assert [item.id for item in workspace.shelf.items() if item.in_use] == [first]
     with pytest.raises(NearlError, match="no image to compare"):

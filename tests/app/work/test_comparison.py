@@ -122,6 +122,7 @@ def test_a_question_adds_its_rows_and_earlier_comparisons_are_kept(engine, regis
         comparing.start(engine, workspace, question, question=True)
 
     other = ended(comparing.start(engine, workspace, Choice(OWN, CHEAP, 1), question=True))  # other settings
+    assert comparing.asked(other) == Choice(OWN, tuple(CHEAP), 1)  # what a page that is loaded again shows
     assert titles() == [("2 methods", True), ("3 methods", False)]
     comparing.show(workspace, 1)
     assert comparing.current(workspace).key == second.key and titles() == [("2 methods", False), ("3 methods", True)]
