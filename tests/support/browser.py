@@ -149,9 +149,11 @@ def missed(page: Page, editor: str) -> list[str]:
     for button in page.locator("button:visible, summary:visible, .gradio-container a:visible").all():
         page.locator(editor).focus()
         button.scroll_into_view_if_needed()
-        box = button.bounding_box()
+        x, y = button.evaluate(
+            "(e) => { const r = e.getClientRects()[0]; return [r.x + r.width / 2, r.y + r.height / 2]; }"
+        )
         page.evaluate(HEARD)
-        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.move(x, y)
         page.mouse.down()
         page.wait_for_timeout(200)
         page.mouse.up()
