@@ -136,7 +136,7 @@ DISK_FULL = "The server's disk is full, so nothing was kept; try again later, or
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether an exception, or what caused it, is that the disk has no room."""
+    """Whether an exception, or one that caused it, says that the disk is full."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True

@@ -12,7 +12,7 @@ Kind = Literal["run", "comparison"]
 
 
 class Work(Protocol):
-    """What is kept here of long work: a view of `app.work`."""
+    """Long work as it is kept here: a view of `app.work`."""
 
     @property
     def finished(self) -> bool: ...

@@ -30,7 +30,7 @@ FAULT = "Teaching stopped because of a fault on the server; the details are in i
 
 
 class Queue:
-    """Runs in the order in which they came. One with several methods lets others in between."""
+    """Runs in the order in which they came. A run with several methods lets waiting ones in between two methods."""
 
     def __init__(self) -> None:
         self._waiting: deque[RunView] = deque()

@@ -28,7 +28,13 @@ def restore(backbone: Backbone, adapter: Adapter, frozen: Frozen | None = None) 
     is allocated), and where the method needs a package that is not installed.
     """
     adapter.check_backbone(backbone.identity)
-    kind = METHODS[adapter.meta["method"]]
+    name = adapter.meta["method"]
+    if name not in METHODS:
+        raise NearlError(
+            f"This adapter is of the method '{name:.40}', which is not known here; use another adapter, or load the "
+            "plugin with that method."
+        )
+    kind = METHODS[name]
     try:
         prompt_set = PromptSet.from_dict(adapter.meta["prompts"])
         settings = kind.settings(adapter)

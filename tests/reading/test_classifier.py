@@ -123,7 +123,7 @@ def test_sizes_that_do_not_fit_are_refused_before_they_are_allocated(tiny, confi
 def test_an_adapter_is_read_as_what_it_says_it_is(tiny):
     backbone = tiny("clip")
     adapter = adapter_for(backbone)
-    for method, says in (("cocoop", "no method called 'cocoop'"), ("lora", "do not fit")):
+    for method, says in (("cocoop", "the method 'cocoop'"), ("lora", "do not fit")):
         adapter.meta["method"] = method
         with pytest.raises(NearlError, match=says):
             reader(backbone, PROMPTS, adapter)

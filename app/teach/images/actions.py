@@ -43,7 +43,7 @@ TABLES = (".csv", ".tsv")
 
 
 def gather_example(workspace: Workspace, kind: str) -> None:
-    """Take the synthetic task of that kind, with separate images to check on, in the place of an earlier one."""
+    """Replace the labelled images by the synthetic task of that kind, with separate images to check on."""
     data = workspace.support.data
     if data is not None and not data.synthetic:
         raise NearlError("Your own images are here; press “Forget these images” first.")
@@ -153,7 +153,7 @@ def press(workspace: Workspace, pressed: Press) -> None:
 
 
 def check_current(workspace: Workspace, pressed: Press) -> None:
-    """NearlError where a press is about images as another tab of the browser has changed them since."""
+    """Raises NearlError if another tab of the browser has changed the images since this page showed them."""
     seen = pressed.data.get("version")
     if seen and seen != workspace.support.version and pressed.act is not Act.FORGET:
         raise NearlError("These images were changed in another tab; here they are as they are now. Press again.")
