@@ -57,7 +57,8 @@ def test_state_comes_back_from_disk_and_a_seed_fixes_it(task, name, tmp_path):
     assert p.shape == (6, 2) and p.dtype == np.float32
     np.testing.assert_allclose(p.sum(1), 1, atol=1e-5)
     assert np.array_equal(p, twin.predict(NEW))
-    if method.trainable and name not in ("linear-probe", "text-probe"):  # those two have no chance in them
+    # Those two have no chance in them, and Adam's steps of a single number hardly depend on the gradient.
+    if method.trainable > 1 and name not in ("linear-probe", "text-probe"):
         other, first = taught(make(name, task), seed=1).adapter().state, method.adapter().state
         assert not all(torch.equal(first[key], other[key]) for key in first)
     assert method.adapter().meta["method"] == name
