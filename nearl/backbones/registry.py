@@ -128,7 +128,10 @@ class Backbone:
         for text, whole in zip(texts, fits(list(texts)) if texts else [], strict=True):
             words = text.split()
             read = [] if whole else fits([" ".join(words[:n]) for n in range(1, len(words) + 1)])
-            result.append("" if whole else " ".join(words[sum(read) :]))
+            rest = "" if whole else " ".join(words[sum(read) :])
+            if rest and not any(read):  # one word longer than all, or a script without spaces
+                rest = text.strip()[sum(fits([text.strip()[:n] for n in range(1, len(text.strip()))])) :]
+            result.append(rest)
         return result
 
     @cached_property

@@ -17,6 +17,7 @@ from nearl.cli.options import (
     prompt_options,
     prompts_of,
     say,
+    set_facts,
     set_of,
     set_options,
     there,
@@ -38,12 +39,13 @@ def run(args: argparse.Namespace) -> Result:
     from nearl.runs import RunFolder, Step, perform
     from nearl.runs.status import CANCELLED, DONE
 
-    folder, backbone = RunFolder(out_folder(args.out)), None
+    folder, backbone, of_set = RunFolder(out_folder(args.out)), None, {"left_out": [], "notes": []}
     if not (args.resume and folder.exists()):
         if args.data is None:
             raise NearlError(f"There is no run in '{args.out}' to resume; give DATA to start one.")
         backbone = backbone_of(args)
-        folder.create(_job(args, backbone))
+        job, of_set = _job(args, backbone)
+        folder.create(job)
     of_one_method(folder)
     if folder.look().state not in (DONE, CANCELLED):
         state, stop = folder.snapshot(), folder.cancel_requested
@@ -68,7 +70,8 @@ def run(args: argparse.Namespace) -> Result:
         "seconds_by_phase": {phase: round(value, 2) for phase, value in outcome.seconds.items()},
         "stopped": outcome.stopped,
         "held_out": meta["metrics"],
-        "notes": folder.about.notes,
+        "left_out": of_set["left_out"],
+        "notes": list(dict.fromkeys([*of_set["notes"], *folder.about.notes])),
         "notice": NOTICE,
     }
     count = sum(meta["support_counts"].values())
@@ -98,14 +101,14 @@ def outcome_lines(outcome) -> list[str]:
 
 
 def _job(args: argparse.Namespace, backbone):
-    """The job that the arguments and the images describe."""
+    """(the job that the arguments and the images describe, what to tell of the images)."""
     from nearl.reading.words import text_notes
     from nearl.runs import make_job
     from nearl.train.recipe import PATIENCE
 
     method, options = _method(args)
     began = time.perf_counter()
-    data, _ = set_of(args)  # test/ is left for `evaluate`
+    data, test = set_of(args)  # test/ is left for `evaluate`
     reading = time.perf_counter() - began
     split = _shots(data, args) if args.shots is not None else _held_out(data, args)
     changes = {"steps": args.steps, "lr": args.lr, "augment": args.augment}
@@ -117,7 +120,7 @@ def _job(args: argparse.Namespace, backbone):
     say(text_notes(backbone, prompt_set))
     job = make_job(backbone, data, None, prompt_set, split, options=options, **how)
     job.decode_seconds += reading
-    return job
+    return job, set_facts(data, test)
 
 
 def _method(args: argparse.Namespace) -> tuple[str, dict]:

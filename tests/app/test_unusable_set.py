@@ -23,6 +23,8 @@ NAMES = {
     "65 classes": [f"class {i}" for i in range(65)],
     "a long name": [LONG, "other"],
     "two spellings of one name": ["brain tumor", "brain_tumor"],
+    "British and American": ["tumour", "tumor"],
+    "nothing but underscores": ["_", "__"],
 }
 PART = images.ImagesPart(*(name for name in images.ImagesPart.__dataclass_fields__))  # components by their names
 PLAN = images.Plan(0.25, "")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nearl.backbones import load_backbone
-from nearl.prompts import PromptSet
+from nearl.prompts import PromptSet, default_prompts
 from nearl.reading.words import same_prompts, text_notes, unread
 
 CASES = Path(os.environ.get("NEARL_CASES", Path(__file__).parents[3] / "shared" / "cases"))
@@ -31,6 +31,21 @@ def test_what_lies_beyond_the_context_length_is_named(backbone):
     assert not unread(backbone, asked(short="a scan")) and backbone.unread([]) == []
     (of_template,) = unread(backbone, asked(templates=(FILLING + " {}",), short="a scan of no tumor"))
     assert of_template.rest.endswith("no tumor")
+
+
+def test_of_a_text_without_spaces_the_end_is_named(tiny):
+    backbone, text = tiny("clip"), "nospaces" * 30
+    (rest,) = backbone.unread([text])
+    assert 0 < len(rest) < len(text) and text.endswith(rest)
+    assert backbone.read_as([text]) == backbone.read_as([text.removesuffix(rest) + "q" * len(rest)])
+
+
+def test_classes_in_a_script_that_the_model_does_not_know_are_the_same_to_it():
+    embedded = load_backbone("embedded")
+    prompts = default_prompts(["良性", "恶性"])
+    found = same_prompts(embedded, prompts)
+    assert found or embedded.read_as(prompts.texts()[0]) != embedded.read_as(prompts.texts()[1])
+    assert all(embedded.knows(word) is False for word in ("良性", "恶性"))
 
 
 def test_classes_with_the_same_prompt_to_the_model_are_named(tiny):

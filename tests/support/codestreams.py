@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import numpy as np
@@ -12,6 +13,12 @@ from pydicom.uid import UID
 from tests.support.scans import US, dataset, written
 
 JPEG = "1.2.840.10008.1.2.4.50"
+JPEG_12 = base64.b64decode(  # grey of 12 bits, [16, 24], as libjpeg-turbo packs it
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAEBAQEBAQEBAQEBAQEBAQIBAQEBAQIBAQECAgICAgICAgIDAwQDAwMDAwICAwQDAwQEBAQE"
+    "AgMFBQQEBQQEBAT/wQALDAAQABgBAREA/8QAFgABAQEAAAAAAAAAAAAAAAAADQwO/8QAHBAAAAYDAAAAAAAAAAAAAAAAAAsMKDhHVWNz"
+    "/9oACAEBAAA/AMt7ky6d0imxrC13w0haAJl07pFNjWFrvhpC0ATLp3SKbGsLXfDSIP8AJl07pFNjWFrvhpC0ATLp3SKbGsLXfDSFoAmX"
+    "TukU2NYWu+Gkf//Z"
+)
 
 
 def corners() -> np.ndarray:

@@ -14,13 +14,14 @@ from gradio_client import Client, handle_file
 from nibabel import Nifti1Image
 from nibabel.nifti1 import Nifti1Extension
 from PIL import Image, PngImagePlugin
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from nearl.cli.main import main
 from nearl.data.images import decode_many
 from nearl.prompts import default_prompts
 from tests.support.app_server import serve
-from tests.support.scans import US, body, dataset, directions, mosaic, phases, series, written
+from tests.support.scans import MR, US, body, dataset, directions, mosaic, phases, series, written
 
 MARK = "Zzyzx"  # in everything that was planted
 PLANTED = {
@@ -73,7 +74,18 @@ def planted() -> dict[str, bytes]:
         for number, data in enumerate(phases(2, 1, **PLANTED, AcquisitionDate="20031117", ProtocolName=MARK)):
             packed.writestr(f"{NAME}_{number}.dcm", data)
     tiles = np.random.default_rng(2).integers(0, 900, (3, 20, 20)).astype(np.uint16)
+    unplaced = io.BytesIO()
+    with zipfile.ZipFile(unplaced, "w") as packed:
+        for number in range(3):
+            ds = dataset(tiles[number], kind=MR, InstanceNumber=number, **PLANTED)
+            packed.writestr(f"{NAME}_{number}.dcm", written(ds))
+    grid = dcmread(io.BytesIO(mosaic(tiles, private=False, **PLANTED)))
+    grid.ImageType = ["ORIGINAL", "PRIMARY", MARK.upper()]
+    grid.private_block(0x0065, "Image Private Header", create=True).add_new(0x50, "DS", "3")
+    grid.WindowCenter, grid.WindowWidth = 40, -1
     return {
+        "unplaced.zip": unplaced.getvalue(),
+        "grid.dcm": written(grid),
         "phases.zip": times.getvalue(),
         "mosaic.dcm": mosaic(tiles, **PLANTED),
         "dcm": written(private),
@@ -90,6 +102,22 @@ def planted() -> dict[str, bytes]:
     }
 
 
+def labelled() -> bytes:
+    """A labelled set as a zip: images, masks, a table that names patients, rows and files that do not fit it."""
+    pictures = [data for ending, data in planted().items() if ending in ("dcm", "png", "jpg")]
+    rows, out = ["file,label,patient_name,comment"], io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for number in range(12):
+            archive.writestr(f"{NAME}/{NAME}_{number}.x", pictures[number % 3])
+            rows.append(f"{NAME}_{number}.x,{'ab'[number % 2]},{MARK} Anna {number // 2},{MARK} wrote this")
+        rows += [f"{NAME}_bad.png,a,{MARK},", f"{NAME}_gone.png,a,{MARK},", f"{NAME}_0.x,,{MARK},"]
+        for name in ("bad.png", "0_mask.x", "more.txt", "more.xlsx"):
+            archive.writestr(f"{NAME}/{NAME}_{name}", b"no image")
+        archive.writestr(f"{NAME}/{NAME}.csv", "\n".join(rows))
+        archive.writestr(f"{NAME}/{NAME}_other.csv", f"{MARK},{MARK}2\n{MARK},{MARK}\n")
+    return out.getvalue()
+
+
 def hits(text: str | bytes) -> list[str]:
     text = text.decode("latin-1") if isinstance(text, bytes) else text
     return [mark for mark in (MARK, MARK.upper(), MARK.lower(), *DATES) if mark in text]
@@ -99,7 +127,7 @@ def hits(text: str | bytes) -> list[str]:
 def files(tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp("planted")
     for ending, data in planted().items():
-        assert hits(data) or ending == "zip", ending
+        assert hits(data) or ending.endswith("zip"), ending
         (folder / f"{NAME}.{ending}").write_bytes(data)
     return sorted(folder.iterdir())
 
@@ -150,12 +178,7 @@ def test_nothing_that_the_app_writes_logs_or_answers_holds_a_name(files, checkpo
         monkeypatch.setenv(name, str(temporary))
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(temporary / "gradio"))
     task = tmp_path / f"{NAME}.zip"
-    pictures = [data for ending, data in planted().items() if ending in ("dcm", "png", "jpg")]
-    with zipfile.ZipFile(task, "w") as archive:
-        for number in range(12):
-            data = pictures[number % 3]
-            archive.writestr(f"{NAME}/{'ab'[number % 2]}/{NAME}_{number}.x", data)
-        archive.writestr(f"{NAME}/a/{NAME}_bad.png", b"no image")
+    task.write_bytes(labelled())
     prompts = default_prompts(["a", "b"]).to_dict()
     answers = []
     with serve(f"local-dir:{checkpoints('clip')}", tmp_path / "app.log") as server:

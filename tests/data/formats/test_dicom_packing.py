@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 
 import numpy as np
@@ -13,16 +12,10 @@ from pydicom.encaps import encapsulate
 
 from nearl.data.images import decode_one
 from nearl.errors import NearlError
-from tests.support.codestreams import packed, wrapped
+from tests.support.codestreams import JPEG_12, packed, wrapped
 from tests.support.scans import US, dataset, written
 
-DEEP = np.add.outer(120 * np.arange(16), 90 * np.arange(24))  # and the JPEG of 12 bits that libjpeg-turbo makes of it
-JPEG_12 = base64.b64decode(
-    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAEBAQEBAQEBAQEBAQEBAQIBAQEBAQIBAQECAgICAgICAgIDAwQDAwMDAwICAwQDAwQEBAQE"
-    "AgMFBQQEBQQEBAT/wQALDAAQABgBAREA/8QAFgABAQEAAAAAAAAAAAAAAAAADQwO/8QAHBAAAAYDAAAAAAAAAAAAAAAAAAsMKDhHVWNz"
-    "/9oACAEBAAA/AMt7ky6d0imxrC13w0haAJl07pFNjWFrvhpC0ATLp3SKbGsLXfDSIP8AJl07pFNjWFrvhpC0ATLp3SKbGsLXfDSFoAmX"
-    "TukU2NYWu+Gkf//Z"
-)
+DEEP = np.add.outer(120 * np.arange(16), 90 * np.arange(24))  # what JPEG_12 shows
 
 
 @pytest.mark.parametrize("signed", [0, 1])

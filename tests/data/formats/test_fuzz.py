@@ -15,6 +15,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, RLELossless
 
 from nearl.data.sandbox.client import Sandbox
+from tests.support.codestreams import JPEG, JPEG_12, wrapped
 from tests.support.scans import (
     MR,
     US,
@@ -87,6 +88,8 @@ def seeds() -> dict[str, bytes]:
     sheared[1, 2] = 0.5
     pages = [Image.fromarray(deep), Image.fromarray(deep + 1)]
     volume = nifti(body((17, 18, 4)), np.eye(4))
+    unsaid = dataset(np.stack([deep] * 3), NumberOfFrames=3)
+    unsaid.NumberOfFrames = 1
     return {
         "dicom": written(dataset(deep, WindowCenter=40, WindowWidth=400, RescaleSlope=1, RescaleIntercept=-9)),
         "implicit": written(dataset(deep), "1.2.840.10008.1.2"),
@@ -113,6 +116,14 @@ def seeds() -> dict[str, bytes]:
         "jpeg2000 colours": compressed(rgb, "1.2.840.10008.1.2.4.90", "JPEG2000", irreversible=False, no_jp2=True),
         "sheared nifti": nifti(body((17, 18, 8)), sheared),
         "deep png": png16(rgb.astype(np.uint16) * 16),
+        "deep grey and alpha": png16(rgb[..., :2].astype(np.uint16) * 200),
+        "slices without positions": zipped(
+            [written(dataset(deep + i, kind=MR, SliceLocation=5.0 * i, InstanceNumber=i)) for i in range(3)]
+        ),
+        "jpeg of 12 bits": wrapped(
+            JPEG_12, "MONOCHROME2", f"{JPEG[:-2]}51", np.zeros((16, 24), np.uint16), BitsStored=12
+        ),
+        "frames that are not said": written(unsaid),
     }
 
 
@@ -143,7 +154,7 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
 
 @pytest.mark.timeout(280)
 def test_damaged_files_are_read_or_refused(seeds):
-    box, rng = Sandbox(memory=MEMORY, seconds=SECONDS), np.random.default_rng(20260101)
+    box, rng = Sandbox(memory=MEMORY, seconds=SECONDS, workers=1), np.random.default_rng(20260101)
     read = refused = died = 0
     try:
         for kind, data in seeds.items():
@@ -156,7 +167,7 @@ def test_damaged_files_are_read_or_refused(seeds):
             for _, problem in problems:
                 assert "\n" not in problem.reason and problem.reason.endswith("."), (number, kind, problem.reason)
                 assert len(problem.reason) < 400
-                died += "made the decoder fail" in problem.reason
+                died += "made the decoder fail" in problem.reason or box.started > 1
                 assert "took too long" not in problem.reason, (number, kind)
             for _, record in records:
                 assert record.pixels.dtype == np.uint8 and record.pixels.ndim == 3
@@ -164,7 +175,7 @@ def test_damaged_files_are_read_or_refused(seeds):
     finally:
         box.close()
     assert read > INPUTS // 20 and refused > INPUTS // 4  # the changes neither spare nor break everything
-    assert box.peak < MEMORY and died <= INPUTS // 100
+    assert box.peak < MEMORY and died == 0
     print(f"{INPUTS} inputs: {read} read, {refused} refused, {died} killed a worker; peak {box.peak / 1e6:.0f} MB")
 
 
