@@ -56,7 +56,8 @@ def run(args: argparse.Namespace) -> Result:
     outcome = folder.outcome()
     if outcome is None:
         raise NearlError(f"The run in '{args.out}' was cancelled before it had learned anything; start a new one.")
-    folder.forget_images()
+    if not args.keep_images:
+        folder.forget_images()
     meta = outcome.adapter.meta
     seconds = sum(outcome.seconds[phase] for phase in ("forward", "backward", "optimiser"))
     result = {
@@ -204,6 +205,7 @@ def add(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--augment", choices=["none", "gentle", "strong"], help="default: gentle")
     sub.add_argument("--flip", action="store_true", help="also swap left and right; only where sides mean nothing")
     sub.add_argument("--early-stop", action="store_true", help="stop when the training loss no longer falls")
+    sub.add_argument("--keep-images", action="store_true", help="keep the images in RUN, for `report --pictures`")
     set_options(sub)
     prompt_options(sub)
     config_options(sub)

@@ -50,6 +50,8 @@ def _pictures(folder: RunFolder) -> Callable[[dict], Image.Image | None]:
     """What gives the image of a row as the model sees it. NearlError where the images were deleted."""
     from PIL import Image
 
+    if not folder.has_images():
+        raise NearlError(f"The run in '{folder.path}' has no images any more; teach with --keep-images to show them.")
     images = folder.job().images
     return lambda row: Image.fromarray(images[row["image"]].permute(1, 2, 0).numpy()) if "image" in row else None
 

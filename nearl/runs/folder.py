@@ -229,6 +229,10 @@ class RunFolder:
         self._text("rows.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
         self._write(replace(self._saved(), done=len(rows)))
 
+    def has_images(self) -> bool:
+        """Whether its images are still there."""
+        return self._file("job.safetensors").is_file()
+
     def forget_images(self) -> None:
         """Delete the images of a finished run; its figures and its adapters stay."""
         self._file("job.safetensors").unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from PIL import Image
 from nearl.data.phantoms.kinds import write_phantom_folder
 from nearl.prompts import default_prompts
 from tests.support.hostile import packed, png, saved
+from tests.support.pages import README, blocks
 
 PROMPTS = default_prompts(["no lesion", "lesion"]).to_dict()
 
@@ -30,6 +31,15 @@ def client_of(server) -> Client:
 def anyone(server) -> Client:
     """A client of whom nothing is remembered that a test asks for."""
     return client_of(server)
+
+
+def test_the_client_of_the_readme_runs(server, tmp_path, monkeypatch):
+    Image.new("L", (64, 64), 90).save(tmp_path / "scan.png")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(blocks(README, "python")[1].replace("http://127.0.0.1:7860", server.url), names)
+    (row,) = names["answer"]["predictions"]
+    assert set(row["frozen"]) == {"glioma", "normal"}
 
 
 def test_predict_then_teach_then_predict_and_nobody_else_sees_it(server, task, tmp_path):

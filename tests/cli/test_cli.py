@@ -214,6 +214,20 @@ def test_report_of_a_run(nearl, refused, adapter, data, tmp_path):
     assert "no run in" in refused("report", data)
 
 
+def test_reports_show_pictures_where_asked_and_there(nearl, refused, adapter, data, model, tmp_path):
+    words = ("--shots", 2, "--steps", 1, *model, "--out", tmp_path / "run", "--keep-images")
+    nearl("finetune", data, *words)
+    pages = {name: tmp_path / f"{name}.html" for name in ("without", "with")}
+    assert nearl("report", tmp_path / "run", "--html", pages["without"])[0] == 0
+    status, text, _ = nearl("report", tmp_path / "run", "--pictures", "--html", pages["with"], "--json")
+    result = json.loads(text)
+    wrong = sum(row["n"] - row["right"] for row in result["held_out"]["adapted"]["recall"])
+    shown = {name: page.read_text().count("<img") for name, page in pages.items()}
+    assert status == 0 and wrong and shown["with"] - shown["without"] == wrong
+    sentence = refused("report", adapter, "--pictures", "--html", tmp_path / "no.html")
+    assert "--keep-images" in sentence and not (tmp_path / "no.html").exists()
+
+
 def test_adapters_go_to_the_hub_and_come_back(nearl, refused, adapter, tmp_path, monkeypatch):
     from nearl.adapters import hub
     from nearl.adapters.store import load_adapter
