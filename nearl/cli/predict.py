@@ -106,7 +106,8 @@ def _listed(arguments: Sequence[str]) -> tuple[list[File], list[dict], list[str]
             files.append(File(argument, argument, path))
             continue
         found, problems = folder_files(path, argument)
-        inside = sorted(("/".join(parts), Path(reader())) for parts, reader in found if parts[-1])
+        read = [("/".join(parts), reader()) for parts, reader in found if parts[-1]]
+        inside = sorted((shown, content) for shown, content in read if isinstance(content, Path))
         left_out += [shown for shown, _ in inside if shown.lower().endswith(NO_IMAGES)]
         files += [File(argument, *item) for item in inside if not item[0].lower().endswith(NO_IMAGES)]
         rows += [_error(argument, problem.reason, problem.name) for problem in problems]
