@@ -28,7 +28,7 @@ from app.learn import tab as learn
 from app.predict import tab as predict
 from app.teach import tab as teach
 from app.theme import build_theme
-from app.visitor import guard
+from app.visitor import guard, limits
 from app.visitor.disk import Root, default_root, is_full, remove_old_uploads
 from app.visitor.pages import PATIENCE, Pages
 from app.visitor.registry import Registry
@@ -40,6 +40,7 @@ log = logging.getLogger("nearl.app")
 
 UPLOAD_LIMIT = "256mb"
 MAX_EVENTS = 4096  # running or waiting, of all visitors; a page that follows two runs has two
+MAX_SESSIONS = 2048  # that Gradio remembers; where it has forgotten one, `Pages` still knows the workspace
 CACHE_SECONDS = (600, 3600)  # look every ten minutes for uploaded files older than an hour, and delete them
 
 # The id of the workspace is kept by the browser, so that a reload, a second tab and a restarted server find it again.
@@ -161,7 +162,9 @@ def build_app(settings: Settings) -> gr.Blocks:
 
     Raises NearlError if the folder for workspaces in the settings cannot be used.
     """
+    limits.keep_arenas_few()
     guard.keep_uploads_apart()
+    guard.forget_what_was_shown()
     if ZERO_GPU in os.environ:
         import nearl.runs.process  # noqa: F401  the Space wants to see while it starts what needs the GPU
     root = _root(settings)
@@ -271,6 +274,7 @@ def launch_options(rules: Rules) -> dict:
         "run_history": False,
         "enable_monitoring": False,
         "max_threads": MAX_EVENTS,
+        "state_session_capacity": MAX_SESSIONS,
         "ssr_mode": False,
         "pwa": False,
         "mcp_server": False,

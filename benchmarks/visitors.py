@@ -40,7 +40,7 @@ from nearl.prompts import default_prompts
 LONGER, MORE_MEMORY, TOLERANCE = 4.0, 1.10, 1e-3
 COMPARISONS, PNGS, COMMENTS = 24, 3800, 1_200_000
 STEPS = ("read", "edited", "taught")
-QUIET_SECONDS = 30.0  # from the last answer to the last look at memory and files
+QUIET_SECONDS = 90.0  # before a look at memory: the server notices who has left, and gives memory back every minute
 PROMPTS = default_prompts(["no lesion", "lesion"]).to_dict()
 EDITED = default_prompts(["healthy tissue", "a bright lesion"]).to_dict()
 
@@ -65,17 +65,21 @@ class Server:
     folder: Path
     process: subprocess.Popen
 
-    def memory(self) -> dict[int, int]:
-        """MiB that the server and each of its workers hold, by process, the server first; shared pages count once."""
+    def processes(self, words: str = "") -> list[int]:
+        """The server, first, and all processes below it; those whose command line has these words."""
         parents = {}
         for path in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
                 parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-        family = {self.process.pid}
-        while more := {pid for pid, parent in parents.items() if parent in family} - family:
-            family |= more
+        family = [self.process.pid]
+        while more := [pid for pid, parent in parents.items() if parent in family and pid not in family]:
+            family += sorted(more)
+        return [pid for pid in family if words in _command_line(pid)]
+
+    def memory(self) -> dict[int, int]:
+        """MiB that the server and each of its workers hold, by process, the server first; shared pages count once."""
         found = {}
-        for pid in sorted(family, key=lambda pid: (pid != self.process.pid, pid)):
+        for pid in self.processes():
             with contextlib.suppress(OSError):
                 lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
                 found[pid] = next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) >> 10
@@ -87,16 +91,24 @@ class Server:
         return [str(path.relative_to(self.folder)) for place in places for path in place.rglob("*") if path.is_file()]
 
 
+def _command_line(pid: int) -> str:
+    """Words of a process's command line, "" if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
 @contextlib.contextmanager
 def serving(folder: Path, backbone: str) -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    (folder / "tmp").mkdir()
+    (folder / "tmp").mkdir(exist_ok=True)
     command = [sys.executable, "app.py", "--port", str(port), "--backbone", backbone]
     environment = {**os.environ, "TMPDIR": str(folder / "tmp"), "NEARL_WORKSPACES": str(folder / "root")}
     environment.pop("GRADIO_TEMP_DIR", None)
-    with (folder / "log").open("w") as log:
+    with (folder / "log").open("a") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
         url = f"http://127.0.0.1:{port}"
@@ -123,6 +135,7 @@ def client_of(server: Server) -> Client:
 def visit(server: Server, name: str, images: dict[int, Path], task: Path, seen: Seen) -> None:
     """What one visitor does, with one image or several."""
     answers: dict[int, dict] = {number: {} for number in images}
+    client: Client | None = None
     try:
         client = client_of(server)
         for step, prompts in zip(STEPS, (PROMPTS, EDITED, None), strict=True):
@@ -140,6 +153,9 @@ def visit(server: Server, name: str, images: dict[int, Path], task: Path, seen: 
         seen.answers += answers.items()
     except Exception as error:
         seen.errors.append(f"{name}: {type(error).__name__}: {error}")
+    finally:
+        if client is not None:
+            client.close()  # as a page that is closed
 
 
 def everybody(server: Server, count: int, images: list[Path], task: Path) -> Seen:
@@ -198,7 +214,7 @@ class OneMore:
 
     def __init__(self, server: Server, gif: Path, archive: Path):
         self.answered, self.refused, self._over = 0, 0, threading.Event()
-        client = client_of(server)
+        self._client = client = client_of(server)
         client.predict(api_name="/shelf")  # one visitor: all that follows comes from one workspace
         compared = [None, "head_mri", "zero-shot, linear-probe", 2, 1, "quick"]
         tasks: list[Callable[[], object]] = [
@@ -218,6 +234,7 @@ class OneMore:
         self._over.set()
         for thread in self._threads:
             thread.join(600)
+        self._client.close()
 
     def _repeat(self, task: Callable[[], object]) -> None:
         while not self._over.is_set():
@@ -238,6 +255,8 @@ def rounds(server: Server, options: argparse.Namespace, images: list[Path], task
     warm = [client_of(server) for _ in range(4)]  # loads the model and starts all workers that decode
     for job in [each.submit([handle_file(images[0])], PROMPTS, api_name="/predict") for each in warm]:
         job.result()
+    for client in warm:
+        client.close()
     alone = Seen()
     visit(server, "alone", dict(enumerate(images)), task, alone)
     reference = dict(alone.answers)

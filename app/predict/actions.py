@@ -69,13 +69,14 @@ def read(engine: Engine, workspace: Workspace, value: dict | None) -> None:
     from nearl.methods import restore
     from nearl.reading.classifier import Classifier
 
+    def make(prompts: PromptSet) -> Classifier:
+        adapter = workspace.shelf.adapter
+        return Classifier(backbone, prompts, adapter and restore(backbone, adapter))
+
     ready = engine.ready_classes() if workspace.shelf.adapter is None else {}
     viewing = workspace.viewing
     with workspace.lock:
-        adapter = workspace.shelf.adapter
-        classifier = viewing.ask(
-            prompt_set, lambda: Classifier(backbone, prompt_set, adapter and restore(backbone, adapter))
-        )
+        classifier = viewing.ask(prompt_set, make)
         with engine.device_lock:
             found = classifier.predict(viewing.records)
             if found.adapted is not None and not np.isfinite(found.adapted).all():

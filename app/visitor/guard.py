@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import gradio as gr
 from gradio import route_utils
+from gradio.state_holder import SessionState
 from gradio.utils import NamedString
 from starlette.formparsers import MultiPartException
 from starlette.middleware import Middleware
@@ -56,6 +57,37 @@ def keep_uploads_apart() -> None:
 
     route_utils.GradioUploadFile.__init__ = init  # type: ignore[method-assign]
     gr.File._process_single_file = one  # type: ignore[method-assign, assignment]
+
+
+class _Nothing(dict):
+    """Forgets what is put in, and has an empty value for every key."""
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+    def __missing__(self, key: object) -> dict:
+        return {}
+
+
+def forget_what_was_shown() -> None:
+    """Let Gradio keep nothing of what it has shown in a session but the values of `gr.State`.
+
+    For links to a page as it is now, which we do not offer, it keeps the configuration of every component with the last
+    value, images too, until thousands of other sessions have begun; and it writes all of it to disk for whoever asks.
+    """
+    first = SessionState.__init__
+    if hasattr(first, "__wrapped__"):
+        return
+
+    @wraps(first)
+    def init(self, *arguments, **options) -> None:
+        first(self, *arguments, **options)
+        self.config_values = _Nothing()
+
+    SessionState.__init__ = init  # type: ignore[method-assign]
 
 
 class Guard:

@@ -5,6 +5,8 @@ Decoded images are counted in memory, files on disk. All numbers are our choice.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -19,6 +21,26 @@ MIN_FREE = 2**30  # bytes to leave on the disk
 PUT_AWAY = "Your images were put away because others needed the memory while you did not use them; bring them again."
 FULL_MEMORY = "The images of other visitors take up all memory for images; try again in a few minutes."
 FULL_DISK = "The work of all visitors takes up all the disk space that there is for it; try again in a few hours."
+
+
+_ARENA_MAX, _ARENAS = -8, 2  # an option of `mallopt`, and its value
+
+
+def _libc(name: str):
+    """A function of the C library, where there is one and memory is handled as in glibc."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+
+
+def keep_arenas_few() -> None:
+    """Let threads share their pools of free memory: each pool keeps what the largest reading in it has ever needed."""
+    if set_option := _libc("mallopt"):
+        set_option(_ARENA_MAX, _ARENAS)
+
+
+def give_back() -> None:
+    """Give free memory back to the system, which the C library does by itself only at the end of a pool."""
+    if trim := _libc("malloc_trim"):
+        trim(0)
 
 
 class House(Protocol):

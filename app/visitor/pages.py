@@ -67,9 +67,9 @@ class Pages:
         return workspace.seen_by(page)
 
     def close(self, page: str) -> None:
-        """The page was closed; its workspace is left behind, unless another page has it too."""
+        """The page was closed or the program ended; its workspace is left behind, unless another page has it too."""
         with self._opened:
-            key = self._keys.pop(page, None)
+            key = self._keys.pop(page, None) or self._programs.get(page)
             if key is not None:
                 self._registry.page_closed(key, page)
             if key not in self._keys.values():

@@ -119,6 +119,14 @@ class Registry:
                         else:
                             self._drop(name)
 
+    def rest(self) -> None:
+        """Let what can be made again leave memory where it is not in use."""
+        now = self._clock()
+        with self._guard:
+            for workspace in self._all.values():
+                if workspace.idle(now):
+                    workspace.rest()
+
     def _drop_expired(self, now: float) -> None:
         for name in [name for name, w in self._all.items() if w.expired(now)]:
             self._drop(name)
@@ -185,7 +193,7 @@ class Registry:
 
     def sweep_all(self) -> None:
         """Sweep memory and disk. Whatever goes wrong is logged, and the next minute it is tried again."""
-        for sweep in (self.root.ensure, self.sweep, self.sweep_disk):
+        for sweep in (self.root.ensure, self.sweep, self.rest, self.sweep_disk, limits.give_back):
             try:
                 sweep()
             except Exception as error:  # the sweeper outlives whatever it meets

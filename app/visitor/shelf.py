@@ -139,7 +139,7 @@ class Shelf:
 
     @property
     def adapter(self) -> Adapter | None:
-        """The adapter in use; after a restart it is read from disk when first asked for."""
+        """The adapter in use; after a restart or `unload` it is read from disk when first asked for."""
         with self._lock:
             if not self._adapter_read:
                 self._adapter_read = True
@@ -148,6 +148,14 @@ class Shelf:
                 except NearlError:
                     self._adapter = None
             return self._adapter
+
+    def unload(self) -> None:
+        """Let the adapter in use leave memory, unless something is being done with the workspace just now."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._adapter, self._adapter_read = None, False
+            finally:
+                self._lock.release()
 
     def load(self, key: str) -> Adapter:
         """NearlError if there is no such adapter on this shelf, or it is damaged."""

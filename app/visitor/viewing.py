@@ -30,7 +30,8 @@ class Viewing:
         self.problems: list[Problem] = []  # files that could not be read
         self.synthetic = False  # the images are examples
         self.selected = 0  # the place of the image on show
-        self.classifier: Classifier | None = None
+        self._classifier: Classifier | None = None
+        self._make: Callable[[PromptSet], Classifier] | None = None
         self.prediction: Prediction | None = None  # of all images; None until they are read
         self.closer: list[list[str]] = []  # for each image, ready sets whose prompts are closer to it
         self.together = "top-k"  # how the slices of a scan are put together
@@ -46,7 +47,7 @@ class Viewing:
     @property
     def empty(self) -> bool:
         """Whether there is nothing that only memory holds."""
-        return not (self.records or self.problems or self.classifier)
+        return not (self.records or self.problems or self._make)
 
     @property
     def missing(self) -> str:
@@ -109,16 +110,31 @@ class Viewing:
 
     # ---- reading
 
-    def ask(self, prompts: PromptSet, make: Callable[[], Classifier]) -> Classifier:
-        """The classifier, with these prompts; `make` gives one where there is none yet."""
+    def ask(self, prompts: PromptSet, make: Callable[[PromptSet], Classifier]) -> Classifier:
+        """The classifier, with these prompts; `make` gives one where there is none yet, and again after `rest`."""
         with self._lock:
-            if self.classifier is None:
-                self.classifier = make()
+            if self._classifier is None:
+                self._classifier, self._make = make(prompts), make
             elif self._prompts is None or self._prompts.digest != prompts.digest:
-                self.classifier.set_prompts(prompts)
+                self._classifier.set_prompts(prompts)
                 self._maps.clear()
             self._prompts = prompts
-            return self.classifier
+            return self._classifier
+
+    @property
+    def classifier(self) -> Classifier | None:
+        """What the images were last read with; None before they are. It takes no lock: a thread that has the device
+        may ask for it."""
+        found, make = self._classifier, self._make
+        if found is None and make is not None:
+            found = make(self._prompts)
+            if self._make is make:  # else the adapter has changed meanwhile
+                self._classifier = found
+        return found
+
+    def rest(self) -> None:
+        """Give up the classifier, with all that it has computed; it is made again when it is asked for."""
+        self._classifier = None
 
     def keep(self, prediction: Prediction, closer: list[list[str]]) -> None:
         """Keep what was read from all images."""
@@ -128,7 +144,7 @@ class Viewing:
     def forget_reading(self, prompts: PromptSet | None) -> None:
         """The adapter has changed: forget what was read with the earlier one. `prompts`: those of the new one."""
         with self._lock:
-            self.classifier = self.prediction = None
+            self._classifier = self._make = self.prediction = None
             self._maps.clear()
             self._prompts = self._prompts if prompts is None else prompts
 

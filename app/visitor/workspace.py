@@ -164,6 +164,13 @@ class Workspace:
     def leave(self, now: float) -> None:
         """The page was closed."""
         self.closed_at = now
+        self.rest()
+
+    def rest(self) -> None:
+        """Let what can be made again leave memory: the adapter in use and the classifiers."""
+        for viewing in self._viewings():
+            viewing.rest()
+        self.shelf.unload()
 
     def expired(self, now: float) -> bool:
         """Whether it is to leave memory; what is on disk stays longer."""

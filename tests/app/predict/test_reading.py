@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +15,7 @@ from app.predict import html as predict_views
 from app.predict.actions import AFTER, BEFORE, MapChoice
 from app.teach.shelf import actions as adapting
 from app.visitor.maps import MapKey
+from app.visitor.pages import Pages
 from nearl.errors import NearlError
 from nearl.explain import MapRequest
 from nearl.prompts import default_prompts
@@ -41,6 +44,25 @@ def test_read_before_and_after_teaching(engine, workspace, images):
     wider = default_prompts(["no lesion", "lesion", "scar"]).to_dict()
     reading.read(engine, workspace, wider)
     assert "was never taught scar" in predict_views.reading_html(workspace)
+
+
+def test_what_can_be_made_again_leaves_memory_with_the_visitor(engine, registry, images):
+    pages = Pages(registry)
+    page = pages.open("page", None)
+    reading.bring(page, images[:1])
+    adapting.use(engine, page, page.shelf.put(taught(engine)))
+    reading.read(engine, page, default_prompts(["no lesion", "lesion"]).to_dict())
+    shown, answer = predict_views.reading_html(page), page.viewing.prediction
+    left = weakref.ref(page.viewing.classifier), weakref.ref(page.shelf.adapter)
+    pages.close("page")
+    gc.collect()
+    assert [reference() for reference in left] == [None, None]
+    again = pages.open("reloaded", page.id)
+    assert predict_views.reading_html(again) == shown and again.viewing.prediction is answer
+    assert reading.map_layer(engine, again, MapChoice(AFTER, "lesion"))[1]
+    np.testing.assert_allclose(
+        again.viewing.classifier.predict(again.viewing.records).adapted, answer.adapted, atol=1e-6
+    )
 
 
 def test_an_empty_map_is_said_in_words(engine, workspace, images):

@@ -111,3 +111,14 @@ def test_calls_of_a_program_that_come_together_have_one_workspace(registry):
     assert first is second is pages.program("session", first.id)
     assert pages.program("another", None) is not first
     assert pages.program(None, None) is not pages.program(None, None)
+
+
+def test_a_program_that_has_ended_leaves_its_workspace_behind(registry, now):
+    pages = Pages(registry)
+    kept = registry.get(None)
+    for workspace in (pages.program("session", None), kept):
+        workspace.viewing.bring(IMAGES, [], False)
+    pages.close("session")
+    now[0] += GRACE_SECONDS + 1
+    registry.sweep()
+    assert len(registry) == 1 and registry.get(kept.id) is kept

@@ -32,6 +32,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def app(folder):
     guard.keep_uploads_apart()
+    guard.forget_what_was_shown()
 
     def read(file: str | None) -> str:
         if file is None:
@@ -144,6 +145,18 @@ def test_an_event_with_a_file_leaves_no_file_and_a_vanished_folder_is_made_again
     folder.rmdir()
     assert send(app, 3).status_code == 200
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_was_shown_is_neither_kept_nor_written_to_the_disk(app, folder):
+    path = Path(send(app, 3).json()[0])
+    path.write_text("what only the visitor may see")
+    data = [{"path": str(path), "meta": {"_type": "gradio.FileData"}}]
+    visitor = client(app)
+    shown = visitor.post("/gradio_api/run/read", json={"data": data, "session_hash": "s"}).json()["data"]
+    assert shown == ["what only the visitor may see"]
+    assert visitor.get("/gradio_api/deep_link", params={"session_hash": "s"}).status_code == 200
+    assert not any(b"visitor may" in file.read_bytes() for file in folder.rglob("*") if file.is_file())
+    assert list(app.state_holder["s"].components) == []
 
 
 @pytest.mark.parametrize(
