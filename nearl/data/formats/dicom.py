@@ -122,16 +122,25 @@ def _source(file: File) -> _Source | None:
 
 
 def _distinct(sources: list[_Source]) -> tuple[list[_Source], list[_Source]]:
-    """(sources, those that are byte for byte the same as an earlier one)."""
-    seen: dict[bytes, list[_Source]] = {}
+    """(sources, those that are byte for byte the same as an earlier one). Reads a file once, and only where another one
+    begins in the same way."""
     first, copies = [], []
+    begun: dict[bytes, _Source] = {}  # the first file with this head
+    whole: dict[bytes, set[bytes]] = {}  # by head, digests of all that begin so
     for source in sources:
-        same = seen.setdefault(hashlib.sha256(source.file.head).digest(), [])
-        if same and any(source.file.read() == other.file.read() for other in same):
-            copies.append(source)
+        head = hashlib.sha256(source.file.head).digest()
+        if head not in begun:
+            begun[head] = source
         else:
-            same.append(source)
-            first.append(source)
+            seen = whole.setdefault(head, set())
+            if not seen:
+                seen.add(hashlib.sha256(begun[head].file.read()).digest())
+            content = hashlib.sha256(source.file.read()).digest()
+            if content in seen:
+                copies.append(source)
+                continue
+            seen.add(content)
+        first.append(source)
     return first, copies
 
 

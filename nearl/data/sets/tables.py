@@ -20,6 +20,8 @@ from nearl.errors import NearlError
 MAX_TABLE_BYTES = 20_000_000
 MAX_ROWS = 150_000
 MAX_COLUMNS = 2_000
+MAX_CELLS = 4_000_000  # of one table, also those that its lines leave out (our choice)
+MAX_ALL_BYTES = 2 * MAX_TABLE_BYTES  # of all tables of a set (our choice)
 ENDINGS = (".csv", ".tsv")
 NAMED = 3  # files named in one sentence
 ONE_BY_ONE = 20  # rows or files without their counterpart that are named one by one
@@ -102,7 +104,10 @@ def read_table(data: bytes, name: str) -> Table:
     try:
         for line in csv.reader(lines[first:], delimiter=delimiter, strict=True):
             if not header:
-                header = [tidy(cell) for cell in line]
+                header = [tidy(cell) for cell in line[: MAX_COLUMNS + 1]]
+                if len(header) * (len(lines) - first - 1) > MAX_CELLS:
+                    most = MAX_CELLS // 10**6
+                    raise NearlError(f"{name} has more than {most} million cells; leave the columns file and label.")
             elif any(cell.strip() for cell in line):
                 cells = [*line[: len(header)], *[""] * (len(header) - len(line))]
                 rows.append([cell if cell.isalnum() and cell.isascii() else tidy(cell) for cell in cells])
@@ -121,10 +126,15 @@ def read_tables(files: Iterable[tuple[Parts, Reader]]) -> tuple[list[Table], lis
     """(the tables among files, why others cannot be read)."""
     found: list[Table] = []
     problems: list[Problem] = []
+    left = MAX_ALL_BYTES
     for parts, reader in files:
         if is_table(parts):
             try:
-                found.append(read_table(content(reader, parts[-1]), parts[-1]))
+                if left <= 0:
+                    raise NearlError(f"{base_name(parts[-1])} was left out: the tables are too large; bring fewer.")
+                data = content(reader, parts[-1])
+                left -= len(data)
+                found.append(read_table(data, parts[-1]))
             except NearlError as error:
                 problems.append(Problem(base_name(parts[-1]), str(error)))
     return found, problems

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pydicom
@@ -10,6 +11,8 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
+from nearl.data.formats import FORMATS
+from nearl.data.formats.base import File
 from nearl.data.images import ImageRecord, decode_many, decode_one
 from tests.support.scans import CT, MR, dataset, enhanced, written
 
@@ -107,6 +110,19 @@ def test_nothing_tells_them_apart():
         [100 * m + p for m in (1, 2) for p in range(6)] + [300]
     )
     assert any("nothing in the files says" in note for note in records[0].notes)
+
+
+def test_files_that_begin_alike_are_not_read_once_for_every_other_one():
+    ds = dataset(np.zeros((200, 200), np.int16), ImageOrientationPatient=[1, 0, 0, 0, 1, 0], PixelSpacing=[1.0, 1.0])
+    ds.ImagePositionPatient, data, reads = [0, 0, 0], written(ds), []
+
+    def reader(number: int) -> Callable[[], bytes]:
+        return lambda: reads.append(number) or data[:-4] + number.to_bytes(4, "little")
+
+    known = FORMATS["DICOM"]
+    files = [File(0, f"{number}", reader(number), data[:65_536], known) for number in range(40)]
+    known.together(files)
+    assert len(reads) <= 5 * len(files)
 
 
 def test_exact_copies_are_left_out_and_named():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nearl.data.sets import tables
 from nearl.data.sets.edit import drop_class, merge, relabel, remove, rename
 from nearl.data.sets.labelled import LabelledSet, from_files, from_table, resolve_splits
 from nearl.data.splits import groups_from_names, plan
@@ -64,6 +65,11 @@ TABLES = [
         refused="needs the columns file and label in its first line",
     ),
     Case("2,500 columns", table("a," * 2500 + "\n1.png\n"), refused="more than 2000 columns"),
+    Case(
+        "short lines in a wide table",
+        table("file,label" + "," * 1500 + "\n" + "1.png,cat\n" * 4000),
+        refused="more than 4 million cells",
+    ),
     Case("an empty table", table(""), refused="is empty"),
     Case("no rows", table("file,label\n"), refused="has no rows"),
     Case("a picture called table", table(png()), refused="is not a text file"),
@@ -202,3 +208,11 @@ def _beside(folder: Path, text: str | None) -> LabelledSet:
 @pytest.mark.parametrize("case", [*TABLES, *CALLS], ids=[case.name for case in (*TABLES, *CALLS)])
 def test_it_gets_its_sentence_and_a_good_set_is_read_afterwards(case, tmp_path):
     judge(case, tmp_path)
+
+
+def test_the_tables_of_a_set_have_a_limit_together(monkeypatch):
+    monkeypatch.setattr(tables, "MAX_ALL_BYTES", 2 * len(TABLE))
+    files = [((f"{name}.csv",), lambda size: TABLE.encode()) for name in "abc"]
+    found, problems = tables.read_tables(files)
+    assert [each.name for each in found] == ["a.csv", "b.csv"]
+    assert [problem.name for problem in problems] == ["c.csv"] and "too large" in problems[0].reason
