@@ -2,14 +2,13 @@
 
 ``PYTHONPATH=. python benchmarks/kills.py [--kills 30] [--training 24] [--backbone embedded]``
 
-Two visitors with labelled images teach again and again, so that one of them waits for the other. The worker (twice as
-often, since that takes less time) or the server is ended with KILL or TERM: ``--training`` times while the worker is
-teaching, else at any moment, such as while it starts or a result is put on the shelf. A server that was ended is
-started again, and the pages come back with the ids that a browser keeps. Prints a table, and ends with status 1 where
-anything is lost:
+Two visitors with labelled images teach again and again, so that one of them waits for the other. The worker, the host
+that forks it, or the server is ended with KILL or TERM: ``--training`` times while the worker is teaching, else at any
+moment, such as while it starts or a result is put on the shelf. A server that was ended is started again, and the pages
+come back with the ids that a browser keeps. Prints a table, and ends with status 1 where anything is lost:
 
 - an adapter on a shelf or a labelled image is gone or has changed;
-- a run does not end with an adapter, unless its worker was killed: then it says so in a sentence and can be started
+- a run does not end with an adapter, unless its worker or host was killed: then it says so in a sentence and can be started
   again, and that of the other visitor goes on;
 - what was taught answers unlike what was taught without kills;
 - there is half a file, or a traceback in the server's log.
@@ -42,7 +41,7 @@ from nearl.errors import NearlError
 from nearl.runs import RunFolder, Status
 
 PATIENCE = 1800.0  # seconds for anything at all, on a machine that has other work
-SERVER, WORKER = "server", "worker"
+SERVER, HOST, WORKER = "server", "host", "worker"
 MOST_SERVER_KILLS = 3  # during one run, which is given up after more
 ADAPTERS = 12  # that a visitor keeps
 
@@ -152,14 +151,17 @@ class Trial:
     def stop(self) -> None:
         self._stack.close()
 
-    def workers(self) -> list[int]:
-        return self.server.processes("nearl.runs")
+    def targets(self) -> dict[str, int]:
+        """The processes that there are, by what they are."""
+        host, *worker = self.server.processes("-m nearl.runs") or [0]
+        found = {SERVER: self.server.process.pid, HOST: host, WORKER: worker[0] if worker else 0}
+        return {name: pid for name, pid in found.items() if pid}
 
     def taught(self) -> Visitor | None:
         """Whose run is being taught just now."""
         for visitor in self.visitors:
             status = visitor.status()
-            if status.state == status.phase == "teaching" and status.step and self.workers():
+            if status.state == status.phase == "teaching" and status.step and WORKER in self.targets():
                 return visitor
         return None
 
@@ -180,16 +182,17 @@ class Trial:
 
     def kill(self, target: str, how: signal.Signals, training: Visitor | None) -> None:
         """End the server or the worker, and look that nothing is lost. training: whose run is being taught."""
-        workers = self.workers()
-        if not workers or (training and training.server_kills >= MOST_SERVER_KILLS):
-            target = WORKER if workers else SERVER
+        targets = self.targets()
+        if training and training.server_kills >= MOST_SERVER_KILLS:
+            target = WORKER
+        target = target if target in targets else SERVER
         kept = [visitor.kept() for visitor in self.visitors]
         at_work = [visitor for visitor in self.visitors if not visitor.status().finished]
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.server.process.pid if target == SERVER else workers[0], how)
+            os.kill(targets[target], how)
         for visitor in at_work:
             visitor.server_kills += target == SERVER
-            visitor.worker_kills += target == WORKER and training in (None, visitor)
+            visitor.worker_kills += target != SERVER and training in (None, visitor)
         if target == SERVER:
             self.server.process.wait()
         elif training:
@@ -217,7 +220,7 @@ def torture(trial: Trial, kills: int, training: int) -> None:
     until(lambda: first.facts()["state"] in ("done", "failed"), "the first run did not end")
     reference = first.answer()
     trial.visitors[1].teach()
-    plan = [(target, how) for target in (WORKER, WORKER, SERVER) for how in (signal.SIGKILL, signal.SIGTERM)]
+    plan = [(target, how) for target in (WORKER, HOST, SERVER) for how in (signal.SIGKILL, signal.SIGTERM)]
     for number in range(kills):
         trial.go_on(reference)
         if number < training:
@@ -261,7 +264,7 @@ def main() -> None:
             print(log[-3000:])
         lost += [f"half a file: {path}" for path in trial.halves()]
     print("| what | with | kills | while a worker was training |\n|---|---|---|---|")
-    for target in (SERVER, WORKER):
+    for target in (SERVER, HOST, WORKER):
         for how in ("SIGKILL", "SIGTERM"):
             with_it, without = trial.table[target, how, True], trial.table[target, how, False]
             print(f"| {target} | {how} | {with_it + without} | {with_it} |")
