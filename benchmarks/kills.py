@@ -8,8 +8,8 @@ moment, such as while it starts or a result is put on the shelf. A server that w
 come back with the ids that a browser keeps. Prints a table, and ends with status 1 where anything is lost:
 
 - an adapter on a shelf or a labelled image is gone or has changed;
-- a run does not end with an adapter, unless its worker or host was killed: then it says so in a sentence and can be started
-  again, and that of the other visitor goes on;
+- a run does not end with an adapter, unless its worker or host was killed: then it says so in a sentence and can be
+  started again, and that of the other visitor goes on;
 - what was taught answers unlike what was taught without kills;
 - there is half a file, or a traceback in the server's log.
 """
