@@ -18,6 +18,25 @@ from tests.support.checkpoints import FAMILIES, write_checkpoint
 torch.set_num_threads(1)
 
 
+SERVED = tuple(
+    f"tests/app/{name}" for name in ("test_api", "test_browser", "visitor/test_isolation", "visitor/test_privacy")
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """As ``--dist loadfile``, but what shares the running app goes to one worker, so that it is started once."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return "served" if nodeid.startswith(SERVED) else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
+
+
 def pytest_collection_finish():
     """All is imported: the collector need not go through it at each of the collections that runs ask for."""
     gc.collect()

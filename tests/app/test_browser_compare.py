@@ -26,6 +26,7 @@ def test_five_methods_are_compared_and_one_of_them_reads(visitor):
     expect(page.locator("#method-cards :checked")).to_have_count(4)
     page.keyboard.press("Space")
     page.locator("#compare-shots").get_by_text("4", exact=True).click()
+    page.locator("#compare-length").get_by_text("Quick", exact=True).click()
     page.get_by_role("button", name="Compare", exact=True).click()
     expect(_finished(page).first).to_be_visible(timeout=LONG)
 

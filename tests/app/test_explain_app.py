@@ -62,10 +62,10 @@ def test_what_was_drawn_once_asks_the_model_nothing(workspace, passes):
     assert passes.take() == 1
     for card in choosing.offered(workspace):
         if not card.slow and not card.adapter:
-            for layer in range(5) if card.layers and card.key != "eigencam" else (0,):
+            for layer in (0, 2, 4) if card.layers and card.key != "eigencam" else (0,):
                 _, found = shown(workspace, class_name="glioma", method=card.key, layer=layer)
                 map_views.stage(found, ONE, False, LOOK)
-                explaining.figure_of(workspace, found, 0.3, LOOK)
+            explaining.figure_of(workspace, found, 0.3, LOOK)
     shown(workspace, class_name="glioma", method="attention", layer=2, head=1)
     assert passes.take() == 0
     shown(workspace, view=CLASSES)

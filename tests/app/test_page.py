@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import gradio.oauth
 from gradio.helpers import special_args
 
 from app.context import load_ready_prompts
-from app.page import Settings, build_app
+from app.page import Page, Settings, build_app
 from app.teach.publish import tab as publish
 from nearl.prompts import PromptSet, ready_sets
 from tests.support.app_server import ROOT
@@ -29,6 +30,20 @@ def test_components_are_not_told_of_every_answer(tmp_path, monkeypatch):
     page = build_app(Settings("no-such-model", "cpu", workspaces=str(tmp_path)))
     events = [d for d in page.config["dependencies"] if d["api_visibility"] == "private" and d["outputs"]]
     assert len(events) > 30 and all(d["show_progress_on"] == [] for d in events if d["backend_fn"])
+
+
+def test_a_page_without_work_seldom_looks_for_some(monkeypatch):
+    slept = []
+    with Page() as page:
+        queue = page.queue()._queue
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        queue.stopped = True
+
+    monkeypatch.setattr("gradio.queueing.asyncio.sleep", sleep)
+    asyncio.run(queue.start_processing())
+    assert slept and min(slept) >= 0.01
 
 
 def test_signing_in_is_offered_on_a_space_alone_and_hands_the_visitors_own_token_on(tmp_path, monkeypatch):

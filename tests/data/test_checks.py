@@ -70,8 +70,8 @@ def test_different_patients_are_not_copies():
     folder = Path(os.environ.get("NEARL_DATA", "../shared/data")) / "chest_xray_pneumonia"
     if not folder.is_dir():
         pytest.skip("no shared data here")
-    paths = sorted(folder.rglob("*.jpg"))[::8]
-    assert len(paths) > 100
+    paths = sorted(folder.rglob("*.jpg"))[::16]
+    assert len(paths) > 50
     assert near_pairs([decode_picture(path) for path in paths]) == []
 
 
