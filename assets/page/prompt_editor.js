@@ -41,6 +41,7 @@ const collect = () => {
 
 const commit = () => {
   props.value = collect();
+  unfit = false;  // until these are read
   nameSet();
   trigger("input");
 };

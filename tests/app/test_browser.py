@@ -102,7 +102,7 @@ def test_read_edit_teach_and_read_again(page, task, tmp_path):
     page.get_by_role("button", name="Add a class").click()
     odd = "scar <b>${6 * 7}{{value}}"  # neither markup nor a template
     page.get_by_label("Class 3", exact=True).fill(odd)
-    expect(set_name).to_have_text("Your own")
+    expect(set_name).to_have_text("Your class names")
     page.locator("#predict-prompts-2").fill("a scar")
     page.get_by_role("button", name="Read the image").click()
     expect(page.locator("#reading .note").last).to_contain_text(f"was never taught {odd}")

@@ -148,7 +148,7 @@ def missed(page: Page, editor: str) -> list[str]:
     found = []
     for button in page.locator("button:visible, summary:visible, .gradio-container a:visible").all():
         page.locator(editor).focus()
-        button.scroll_into_view_if_needed()
+        button.evaluate("(e) => e.scrollIntoView({ block: 'center' })")
         x, y = button.evaluate(
             "(e) => { const r = e.getClientRects()[0]; return [r.x + r.width / 2, r.y + r.height / 2]; }"
         )

@@ -321,23 +321,37 @@ def _wire_set(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], chan
     gr.on([hold_out.release, group_by.blur], on_plan, [session, *plan], [part.check, part.message], **LAST)
 
 
-def wire_return(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], opened: gr.events.Dependency) -> None:
-    """A page that is reloaded, or a second one, shows the images as they are."""
+def wire_return(
+    ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], tab_item: gr.Tab, opened: gr.events.Dependency
+) -> None:
+    """A page that is reloaded, or a second one, shows the images as they are and where they came from; the latter again
+    when the tab is opened, since Gradio loses it in a tab that is not built yet."""
 
     @guarded(part.message)
     def on_open(key: str, *given) -> dict:
         workspace, (*plan, source) = ctx.workspace(key), given
-        data = workspace.support.data
-        if data is not None:
-            source = EXAMPLE if data.synthetic else source if source != EXAMPLE else FILES
-        found = {**_source(part, source), part.choice: source, **show(part, workspace, Plan.of(*plan))}
-        if data is not None and data.synthetic:
-            kinds = {gathering.example_name(kind): kind for kind in KIND_NAMES}
-            found[part.kind] = kinds.get(data.name)
-        return found
+        return {**_as_it_was(part, workspace, source), **show(part, workspace, Plan.of(*plan))}
+
+    @guarded(part.message)
+    def on_select(key: str, *given) -> dict:
+        return _as_it_was(part, ctx.workspace(key), given[-1])
 
     inputs = [ctx.session, *plan, part.choice]
     opened.then(on_open, inputs, [*part.outputs, part.choice], js=RECALL_SOURCE, **QUIET)
+    shown = [part.choice, *part.sources.values(), part.advice, part.kind, part.message]
+    tab_item.select(on_select, inputs, shown, js=RECALL_SOURCE, **LAST)
+
+
+def _as_it_was(part: ImagesPart, workspace: Workspace, source: str) -> dict:
+    """Where the images that are there came from. `source`: what the browser remembers of it."""
+    data = workspace.support.data
+    if data is not None:
+        source = EXAMPLE if data.synthetic else source if source != EXAMPLE else FILES
+    found = {**_source(part, source), part.choice: source}
+    if data is not None and data.synthetic:
+        kinds = {gathering.example_name(kind): kind for kind in KIND_NAMES}
+        found[part.kind] = kinds.get(data.name)
+    return found
 
 
 def _source(part: ImagesPart, source: str) -> dict:
