@@ -31,7 +31,7 @@ SEPARATOR = "|"
 NOTHING = ("nan", "na", "n/a", "#n/a", "<na>", "null")  # cells that programs write where there is no value
 _MARKS = {"": 0, "0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
 UNCERTAIN = ("-1", "-1.0")
-_LOOKED_AT = 2000  # rows, to see which column names files
+_LOOKED_AT, _LOOKED_AT_IN_ALL = 2000, 100_000  # cells of one column and of all, to see which column names files
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,8 @@ def _label(keys: Sequence[str], places: Sequence[int]) -> int | None:
 def _file(table: Table, keys: Sequence[str], fits: Callable[[str], int | None]) -> int | None:
     """The column whose cells name files: the first with a usual name that does, else the one that names most."""
     known = [place for name in FILES for place in range(len(keys)) if keys[place] == name]
-    found = {i: len({fits(cell) for cell in table.column(i)[:_LOOKED_AT]} - {None}) for i in range(len(keys))}
+    looked = min(_LOOKED_AT, max(20, _LOOKED_AT_IN_ALL // max(len(keys), 1)))
+    found = {i: len({fits(row[i]) for row in table.rows[:looked]} - {None}) for i in range(len(keys))}
     for place in known:
         if found[place]:
             return place
@@ -155,7 +156,7 @@ def _binary(labels: list[str], name: str, column: str) -> list[str]:
     plain = column in PLAIN or column.endswith(LABEL_ENDS)
     if not plain and name and {same(label) for label in found} <= {*_MARKS, *UNCERTAIN}:
         return [label and _meant(label, name) for label in labels]
-    if all(re.fullmatch(r"\d+\.0", label) for label in found):
+    if all(re.fullmatch(r"\d+(\.0)?", label) for label in found):
         return [label.removesuffix(".0") for label in labels]
     return labels
 

@@ -27,11 +27,11 @@ _MASKS = {
     "mask", "masks", "segmentation", "segmentations", "seg", "segs", "groundtruth", "gt", "annotation", "annotations",
     "label", "labels", "contour", "contours",
 }  # fmt: skip
-_MASK_NAME = re.compile(
-    r"^(.+?)[ _.-]*(?:mask|segmentation|segmented|seg|groundtruth|ground_truth|gt|label|annotation|contour)"
-    r"[ _.-]*\(?\d*\)?$|^mask[ _.-]+(.+)$",
+_MASK_END = re.compile(  # searched, not matched from the start: in a long name that would take its length squared
+    r"(?:mask|segmentation|segmented|seg|groundtruth|ground_truth|gt|label|annotation|contour)[ _.-]*\(?\d*\)?$",
     re.IGNORECASE,
 )
+_MASK_START = re.compile(r"mask[ _.-]+(.+)", re.IGNORECASE)
 _DOCUMENTS = (".md", ".pdf", ".html", ".htm", ".rtf", ".ini", ".log", ".py")
 _LISTS = (".txt", ".json", ".jsonl", ".yaml", ".yml", ".xml", ".mat")  # may hold labels, in many layouts
 _SHEETS = (".xlsx", ".xls", ".ods")
@@ -226,8 +226,7 @@ def _is_mask(parts: Parts, stems: set[Parts], inside: dict[Parts, set[str]]) -> 
     """Whether the image that this is a mask of is there: in the same folder under the name without "mask", or in the
     folder that the folder of masks belongs to."""
     folders, name = tuple(same(part) for part in parts[:-1]), stem(parts[-1])
-    named = _MASK_NAME.match(name)
-    plain = (named[1] or named[2]) if named else ""
+    plain = _without_mask(name)
     if plain and (*folders, plain) in stems:
         return True
     for place, folder in enumerate(folders):
@@ -238,6 +237,14 @@ def _is_mask(parts: Parts, stems: set[Parts], inside: dict[Parts, set[str]]) -> 
             if any((*above, *middle, *below, base) in stems for base in {name, plain} - {""}):
                 return True
     return False
+
+
+def _without_mask(name: str) -> str:
+    """The name of the image that a name like "1_mask" or "mask_1" belongs to; "" for other names."""
+    end = _MASK_END.search(name, 1)
+    plain = name[: end.start()].rstrip(" _.-") if end else ""
+    start = None if plain else _MASK_START.fullmatch(name)
+    return start[1] if start else plain
 
 
 def stem(name: str) -> str:

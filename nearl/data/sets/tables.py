@@ -7,6 +7,7 @@ which the text makes sense; header names in any case.
 from __future__ import annotations
 
 import csv
+import io
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -88,7 +89,7 @@ def read_table(data: bytes, name: str) -> Table:
     if len(data) > MAX_TABLE_BYTES:
         raise NearlError(f"{name} is larger than {MAX_TABLE_BYTES // 10**6} MB; use a table of these files only.")
     text, notes = _text(data, name)
-    lines = text.splitlines()
+    lines = list(io.StringIO(text, newline=""))  # with their ends, which a cell in quotes may hold
     if lines and lines[0].lower().startswith("sep="):  # written by spreadsheet programs
         lines = lines[1:]
     first = next((number for number, line in enumerate(lines) if line.strip()), None)
@@ -109,8 +110,8 @@ def read_table(data: bytes, name: str) -> Table:
                     most = MAX_CELLS // 10**6
                     raise NearlError(f"{name} has more than {most} million cells; leave the columns file and label.")
             elif any(cell.strip() for cell in line):
-                cells = [*line[: len(header)], *[""] * (len(header) - len(line))]
-                rows.append([cell if cell.isalnum() and cell.isascii() else tidy(cell) for cell in cells])
+                cells = [cell if cell.isalnum() and cell.isascii() else tidy(cell) for cell in line[: len(header)]]
+                rows.append(cells + [""] * (len(header) - len(cells)))
     except csv.Error:
         raise NearlError(f"{name} is damaged or not a CSV table; save it as CSV again.") from None
     if not rows:

@@ -6,6 +6,7 @@ import pytest
 
 from nearl.data.sets.columns import Columns
 from nearl.data.sets.labelled import resolve_splits
+from nearl.data.sets.layouts import without_masks
 from nearl.errors import NearlError
 from tests.support.hostile import packed, png
 
@@ -107,6 +108,21 @@ VARIETIES = {  # files, images of each class, those for tests, a gist of what is
         None,
         "",
     ),
+    "line breaks and separators in cells": (
+        table(
+            'file,"the\nlabel",about\na.png,"pleural\neffusion",x\u2028y\n'
+            + "b.png,pleural effusion,\x0c1\nc.png,y,\nd.png,y,\n"
+        ),
+        {"pleural effusion": 2, "y": 2},
+        None,
+        "labels from “the label”",
+    ),
+    "numbers with and without decimals": (
+        table(rows("file,label", "0", "1.0", "0.0", "1")),
+        {"0": 2, "1": 2},
+        None,
+        "",
+    ),
     "a code page that nobody can tell": (
         table(rows("file,label", "łagodny", "złośliwy", "łagodny", "złośliwy"), codec="cp1250"),
         {"z³oœliwy": 2, "³agodny": 2},
@@ -133,3 +149,27 @@ def test_a_set_without_a_table_says_which_file_may_hold_the_labels(name, tmp_pat
     path.write_bytes(packed({**pictures(*ABCD), name: b"a.png\tx\n", "README.md": b"x"}))
     with pytest.raises(NearlError, match=rf"no class folders.*{name}.*CSV"):
         resolve_splits(path, fewest=1)
+
+
+def test_masks_are_told_by_their_names_however_long_these_are():
+    """In the time of a step for each character: a name may have a thousand, and a zip thousands of them."""
+    long = "_" * 100_000
+    names = [
+        f"{long}1",
+        "1_mask",
+        "mask_2",
+        "mask_mask",
+        "gt",
+        "weightgt",
+        "3",
+        "3.seg (2)",
+        "mask",
+        f"{long}mask",
+        "1",
+        "2",
+    ]
+    kept, problems = without_masks([(("x", f"{name}.png"), None) for name in names])
+    assert [parts[1] for parts, _ in kept] == [
+        f"{name}.png" for name in (f"{long}1", "gt", "weightgt", "3", "mask", f"{long}mask", "1", "2")
+    ]
+    assert len(problems) == 1 and problems[0].reason.startswith("4 masks")
