@@ -42,7 +42,9 @@ from nearl.errors import NearlError
 from nearl.runs.status import DONE
 
 NUMBERED = re.compile(r"image \d+( and \d+ more)?( \(\d+ of \d+\))?")
-TABLE = re.compile(r"[^“”,:()]*\.(csv|tsv)\b", re.IGNORECASE)  # the name of a table in a sentence
+TABLE = re.compile(  # the name of a table, at the beginning of a sentence or in it
+    r"(^(?!\s|(?:\d+ |A |No )rows? of )| in | of | beside )[^“”,:()]*?\.(?:csv|tsv)\b", re.IGNORECASE
+)
 FILES = ("images", "file")  # the inputs that are uploads
 DECODE, DEVICE, LIGHT = lanes.DECODE, lanes.DEVICE, lanes.LIGHT
 
@@ -296,14 +298,19 @@ def _number(name: str, number: int) -> str:
 def _unnamed(name: str, reason: str) -> tuple[str, str]:
     """A problem without the name of a file within a zip. Class names are the caller's own words and stay."""
     if f": {name}" in reason:  # a sentence about several files, which ends with their names
-        return "some files", reason.split(f": {name}")[0] + "."
+        return "some files", _of_table(reason.split(f": {name}")[0]) + "."
     if NUMBERED.fullmatch(name) or not reason.startswith(name):
         return name, reason
-    return "a file", f"A file{TABLE.sub(' the table', reason.removeprefix(name))}"
+    return "a file", f"A file{_of_table(reason.removeprefix(name))}"
 
 
 def _notes(workspace: Workspace) -> list[str]:
     """How the labelled images were understood, without the names of files."""
     parts = [part for part in (workspace.support.data, workspace.support.held_out) if part is not None]
     said = dict.fromkeys(note for part in parts for note in part.said())
-    return [(text := TABLE.sub(" the table", note).strip())[:1].upper() + text[1:] for note in said]
+    return [(text := _of_table(note))[:1].upper() + text[1:] for note in said]
+
+
+def _of_table(sentence: str) -> str:
+    """A sentence without the name of the table that it is about."""
+    return TABLE.sub(lambda found: f"{found[1]}the table", sentence)

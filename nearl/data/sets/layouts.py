@@ -82,7 +82,8 @@ def arrange(files: Sequence[Entry], problems: Sequence[Problem]) -> Layout:
         flat = not deep & set(splits) and TRAIN in named and (set(splits) == tops or TEST in named)
         if not (named & {TRAIN, TEST} and (deep & set(splits) or flat)):
             splits, flat = {}, False
-        if len(tops) != 1 or not deep or splits:
+        beside = any(is_table(parts) for parts, _ in files)  # the only folder then holds images, not one class
+        if len(tops) != 1 or splits or not (deep or beside):
             break
         files = [(parts[1:], reader) for parts, reader in files]
     found.loose = [item for item in loose if is_table(item[0])]

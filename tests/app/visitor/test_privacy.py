@@ -187,6 +187,7 @@ def test_nothing_that_the_app_writes_logs_or_answers_holds_a_name(files, checkpo
         assert len(answers[0]["predictions"]) == len(files) + 2
         answers.append(client.predict(handle_file(task), None, "quick", api_name="/teach"))
         assert answers[1]["state"] == "done"
+        assert any("has no label in the table" in words for words in answers[1]["left_out"])
         adapter = client.predict(api_name="/download_adapter")
         answers.append(client.predict(handle_file(files[0]), None, "quick", api_name="/teach"))
         answers.append(client.predict(handle_file(files[0]), api_name="/use_adapter"))

@@ -192,7 +192,7 @@ ZIPS = [
         "one picture five times",
         zipped({**GOOD, **{f"cat/{i}.png": GOOD["cat/1.png"] for i in range(5, 9)}}),
         counts={"cat": 6, "horse": 2},
-        caution="4 images are in the set more than once",
+        caution="4 images are in a class more than once",
     ),
     Case(
         "a broken prompts.json",

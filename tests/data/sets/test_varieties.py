@@ -63,6 +63,12 @@ VARIETIES = {  # files, images of each class, those for tests, a gist of what is
         None,
         "1.txt is not an image",
     ),
+    "a table among the images of the only folder": (
+        {f"set/{name}": data for name, data in table(rows("file,label", "x", "y", "x", "y")).items()},
+        XY,
+        None,
+        "",
+    ),
     "numbers that lost their zeros": (
         table("id,label\n1,x\n2.0,y\n3,x\n4,y\n", "0001.png", "0002.png", "0003.png", "0004.png"),
         XY,
