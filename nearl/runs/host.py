@@ -138,6 +138,9 @@ class Forked:
         if line is None:
             return False
         if not line:
+            if self._pid is not None:  # it lives, and may write to the run after others have said that it is gone
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._pid, signal.SIGKILL)
             self.returncode = self.host.end()
         elif self._pid is None:
             self._pid = int(line)

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import time
 import types
@@ -33,6 +34,15 @@ def test_a_worker_teaches_crashes_alone_and_another_goes_on(backbone, tmp_path):
     assert not worker.wait()
     assert run.look().state == "failed" and run.look().error == NO_MEMORY
     assert run.outcome() is None
+
+    worker = start(run, every=0)
+    until(lambda: run.look().phase == "teaching")
+    if not isinstance(worker.process, subprocess.Popen):
+        os.kill(worker.process.pid, signal.SIGSTOP)  # so that it cannot notice
+        worker.process.host.process.kill()
+        assert not worker.wait() and run.look().state == "failed"
+        until(lambda: not run.alive)
+    worker.kill()
 
     before = run.snapshot().about["run"]["step"]
     assert before >= 5
