@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> Result:
     from nearl.runs import RunFolder, Step, perform
     from nearl.runs.status import CANCELLED, DONE
 
-    folder, backbone, of_set = RunFolder(out_folder(args.out)), None, {"left_out": [], "notes": []}
+    folder, backbone = RunFolder(out_folder(args.out)), None
+    of_set: dict[str, list[str]] = {"left_out": [], "notes": []}
     if not (args.resume and folder.exists()):
         if args.data is None:
             raise NearlError(f"There is no run in '{args.out}' to resume; give DATA to start one.")
