@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -49,8 +49,9 @@ class Host:
 
     def line(self, timeout: float | None) -> bytes | None:
         """The next line that the host says, empty once it is gone; None if there is none within ``timeout`` seconds."""
-        ready, _, _ = select.select([self.process.stdout], [], [], timeout)
-        return self.process.stdout.readline() if ready else None
+        with selectors.DefaultSelector() as waiting:  # which knows files of any number, unlike select
+            waiting.register(self.process.stdout, selectors.EVENT_READ)
+            return self.process.stdout.readline() if waiting.select(timeout) else None
 
     def end(self) -> int:
         """End it, and the worker with it; returns its exit code."""

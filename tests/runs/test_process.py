@@ -1,5 +1,6 @@
 """Runs in processes of their own, whose end ends nothing else; and in the calls of a ZeroGPU Space."""
 
+import contextlib
 import importlib
 import multiprocessing
 import os
@@ -56,7 +57,19 @@ def test_a_worker_teaches_crashes_alone_and_another_goes_on(backbone, tmp_path):
     assert steps == sorted(steps) and steps[0] == 1 and steps[-1] >= before
 
 
-def test_workers_of_one_host_are_processes_of_their_own(backbone, tmp_path):
+@pytest.fixture
+def many_files():
+    """As many open files as a server with a thousand visitors has."""
+    held = [os.open(os.devnull, os.O_RDONLY)]
+    with contextlib.suppress(OSError):  # fewer are allowed here
+        held += [os.dup(held[0]) for _ in range(1100)]
+    yield
+    for number in held:
+        os.close(number)
+
+
+def test_workers_of_one_host_are_processes_of_their_own(backbone, tmp_path, many_files, monkeypatch):
+    monkeypatch.setenv("NEARL_TEST", "another host")  # and none that an earlier test has left
     runs = [RunFolder(tmp_path / name).create(made(backbone, methods=["linear-probe"])) for name in ("a", "b", "c")]
     first = start(runs[0])
     assert not first.wait() and runs[0].look().state == "done"
