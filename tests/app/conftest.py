@@ -55,6 +55,17 @@ def server(checkpoints, tmp_path_factory):
         assert "Traceback" not in running.console()
 
 
+@pytest.fixture(scope="session")
+def locked(checkpoints, tmp_path_factory):
+    """As `server`, but it asks for a name and a password: anna, secret."""
+    folder = tmp_path_factory.mktemp("locked")
+    people = folder / "people"
+    people.write_text("anna:secret\n")
+    with serve(f"local-dir:{checkpoints('clip')}", folder / "app.log", "--auth", str(people)) as running:
+        yield running
+        assert "secret" not in running.console() and "Traceback" not in running.console()
+
+
 @pytest.fixture(scope="module")
 def browser():
     """A chromium; of one file alone, since its event loop is in the way of other tests."""

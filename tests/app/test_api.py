@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import time
 
 import pytest
 from gradio_client import Client, handle_file
+from gradio_client.exceptions import AuthenticationError
 from PIL import Image
 
 from nearl.data.phantoms.kinds import write_phantom_folder
@@ -104,6 +106,7 @@ def test_cancel_from_a_program(server, task):
     job = client.submit(handle_file(task[1]), None, "thorough", api_name="/teach")
     while not any(update["step"] for update in job.outputs()):
         assert not job.done()
+        time.sleep(0.1)
     assert client.predict(api_name="/cancel")["state"] in ("cancelling", "cancelled")
     assert job.result(300)["state"] == "cancelled"
     assert client.predict(api_name="/download_adapter") is None
@@ -185,3 +188,9 @@ def test_notes_reach_programs_without_the_names_of_files(server, tmp_path):
     done = client.predict(handle_file(archive), None, "quick", "linear-probe", api_name="/teach_with")
     assert done["taught"] == {"a": 3, "b": 2} and "4 masks" in str(done["left_out"]) and "Roe" not in str(done)
     assert any("1 image: Only" in note for note in done["notes"])
+
+
+def test_a_program_signs_in_and_others_do_not(locked):
+    assert Client(locked.url, auth=("anna", "secret"), verbose=False).predict(api_name="/shelf") == {"adapters": []}
+    with pytest.raises(AuthenticationError):
+        Client(locked.url, verbose=False)

@@ -9,8 +9,6 @@ import gradio as gr
 import httpx
 import pytest
 from gradio.routes import App
-from gradio_client import Client
-from gradio_client.exceptions import AuthenticationError
 
 from app.door import middleware as door
 from app.door.credentials import Credentials, Throttle, credentials
@@ -210,17 +208,6 @@ def test_credentials_come_from_a_file_or_the_environment(tmp_path, monkeypatch):
 
 
 # ---- the server as it is started
-
-
-def test_a_program_signs_in_and_others_do_not(checkpoints, tmp_path):
-    people = tmp_path / "people"
-    people.write_text("anna:secret\n")
-    with serve(f"local-dir:{checkpoints('clip')}", tmp_path / "app.log", "--auth", str(people)) as server:
-        client = Client(server.url, auth=("anna", "secret"), verbose=False)
-        assert client.predict(api_name="/shelf") == {"adapters": []}
-        with pytest.raises(AuthenticationError):
-            Client(server.url, verbose=False)
-        assert "secret" not in server.console() and "Traceback" not in server.console()
 
 
 def test_it_starts_on_a_space_and_behind_a_path(checkpoints, tmp_path):
