@@ -287,6 +287,7 @@ def launch_options(rules: Rules) -> dict:
         "max_file_size": UPLOAD_LIMIT,
         "show_error": False,
         "quiet": True,
+        "_frontend": False,  # Gradio gives the page 3 seconds to answer itself, and a busy machine may need more
         "allowed_paths": [],
         "app_kwargs": {"middleware": [door.middleware(rules), *guard.MIDDLEWARE]},
     }
