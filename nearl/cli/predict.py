@@ -215,6 +215,7 @@ def _read(classifier: Classifier, record: ImageRecord, args: argparse.Namespace)
         return row if row is None else {c: round(float(p), 6) for c, p in zip(classes, row, strict=True)}
 
     classes = list(classifier.prompt_set.classes)
+    moment = {"moment": record.view.frame + 1, "moments": record.moments} if record.moments > 1 else {}
     if args.aggregate is None or record.slices() == 1:
         prediction = classifier.predict([record])
         row: dict = {"frozen": named(prediction.frozen[0])}
@@ -224,7 +225,8 @@ def _read(classifier: Classifier, record: ImageRecord, args: argparse.Namespace)
             row |= {"unfamiliar_caution": classifier.backbone.familiar.caution()} if row["unfamiliar"] else {}
         if prediction.trust is not None and prediction.trust["unlike"] is not None:
             row["unlike_taught"] = bool(prediction.trust["unlike"][0])
-        return row | ({"slice": record.slice_number + 1, "of": record.slices()} if record.slices() > 1 else {})
+        place = {"slice": record.slice_number + 1, "of": record.slices()} if record.slices() > 1 else {}
+        return row | place | moment
     reading = read_volume(classifier, record, args.every, lambda done, total: log(f"slice {done}/{total}"))
     frozen, adapted = reading.aggregate(args.aggregate, args.top_k)
     each = [
@@ -236,7 +238,7 @@ def _read(classifier: Classifier, record: ImageRecord, args: argparse.Namespace)
         for i, number in enumerate(reading.numbers)
     ]
     facts = {"aggregate": args.aggregate, "plane": record.view.plane, "of": record.slices(), "slices": each}
-    return {"frozen": named(frozen), "adapted": named(adapted), **facts}
+    return {"frozen": named(frozen), "adapted": named(adapted), **facts, **moment}
 
 
 def _failed(row: dict) -> str:
@@ -248,6 +250,7 @@ def _lines(row: dict) -> list[str]:
     """A row for people."""
     about = f", {row['aggregate']} of {len(row['slices'])} slices" if "aggregate" in row else ""
     about = about or (f", slice {row['slice']} of {row['of']}" if "slice" in row else "")
+    about += f", moment {row['moment']} of {row['moments']}" if "moment" in row else ""
     lines = [f"{_title(row)}{about}"]
     for name, share in row["frozen"].items():
         after = "" if row["adapted"] is None else f"   after teaching {row['adapted'][name]:4.0%}"

@@ -99,9 +99,10 @@ def flags(row: dict) -> list[str]:
 
 def _slice(row: dict) -> str:
     """Which part of a volume or film was read; "" of a still image."""
+    moment = f", moment {row['moment']} of {row['moments']}" if "moment" in row else ""
     if "aggregate" in row:
-        return f"{row['aggregate']} of {len(row['slices'])}"
-    return f"{row['slice']} of {row['of']}" if "slice" in row else ""
+        return f"{row['aggregate']} of {len(row['slices'])}{moment}"
+    return f"{row['slice']} of {row['of']}{moment}" if "slice" in row else ""
 
 
 def _made_with(classifier: Classifier, args: argparse.Namespace) -> str:

@@ -112,6 +112,10 @@ def _cautions(found: SetCheck, data: LabelledSet, test: LabelledSet | None) -> I
     filled = {name: count for name, count in found.counts.items() if count}
     if not filled:
         return
+    tested = filled if test is None else {name for name, count in test.counts().items() if count}
+    if lacking := [f"“{name}”" for name in filled if name not in tested]:
+        names = ", ".join(lacking[:NAMED]) + (f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else "")
+        yield f"The test images show none of {names}, so nothing is measured there; bring test images of every class."
     fewest, most = min(filled, key=filled.get), max(filled, key=filled.get)
     if filled[fewest] < FEWEST and test is None:
         yield (

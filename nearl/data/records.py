@@ -61,7 +61,8 @@ class ImageRecord:
         if self.scan is None:
             return self
         count = self.slices()
-        part = (f"Only number {self.slice_number + 1} of {count} slices or frames is used.",) if count > 1 else ()
+        moment = f", at moment {self.view.frame + 1} of {self.moments}" if self.moments > 1 else ""
+        part = (f"Only number {self.slice_number + 1} of {count} slices or frames{moment} is used.",) if count > 1 else ()
         return ImageRecord(self.name, self.pixels, self.digest, (*self.notes, *part))
 
     def slices(self) -> int:
@@ -75,6 +76,11 @@ class ImageRecord:
         """Number `number` of the images that `slices` counts."""
         film = self.scan is not None and self.scan.slices(self.view.plane) == 1
         return self.at(frame=number) if film else self.at(index=number)
+
+    @property
+    def moments(self) -> int:
+        """How many moments each of its slices has; 1 for a film, whose moments are what `slices` counts."""
+        return self.scan.frames if self.scan is not None and self.scan.slices(self.view.plane) > 1 else 1
 
     @property
     def slice_number(self) -> int:

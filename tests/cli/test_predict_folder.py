@@ -10,7 +10,7 @@ from PIL import Image
 
 from nearl.cli import predict
 from tests.support.hostile import packed, png
-from tests.support.scans import series
+from tests.support.scans import nifti, series
 
 
 @pytest.fixture
@@ -124,3 +124,13 @@ def test_a_folder_without_images(nearl, refused, model, adapter, tmp_path):
     (tmp_path / "only" / "notes.txt").write_text("none")
     status, out, _ = nearl("predict", tmp_path / "only", "--adapter", adapter, *model, "--json")
     assert status == 2 and "holds no files" in json.loads(out)["predictions"][0]["error"]
+
+
+def test_the_moment_that_was_read_is_told(nearl, model, adapter, tmp_path):
+    voxels = np.random.default_rng(0).integers(0, 1000, (24, 24, 4, 2)).astype(np.int16)
+    (tmp_path / "heart.nii").write_bytes(nifti(voxels, np.eye(4)))
+    words = ("predict", tmp_path / "heart.nii", "--adapter", adapter, *model)
+    assert "slice 3 of 4, moment 1 of 2" in nearl(*words)[1]
+    told = json.loads(nearl(*words, "--aggregate", "mean", "--csv", tmp_path / "t.csv", "--json")[1])["predictions"][0]
+    assert (told["moment"], told["moments"]) == (1, 2)
+    assert table(tmp_path / "t.csv")[0]["slice"] == "mean of 4, moment 1 of 2"

@@ -126,6 +126,12 @@ def test_few_small_and_uneven(drawn):
     assert "too few to keep some aside" in found.cautions[0] and "smaller than 64 pixels" in found.cautions[-1]
 
 
+def test_a_class_without_test_images_is_named(drawn):
+    data, test = made(drawn["smear"], [i % 2 for i in range(20)]), made(drawn["skin"][:2], [0, 0])
+    assert any("“b”" in caution and "test images" in caution for caution in check(data, test).cautions)
+    assert not any("test images" in caution for caution in check(data).cautions)
+
+
 def test_what_cannot_be_taught(drawn):
     some = drawn["smear"][:2]
     assert "at least two classes" in check(made(some, [0, 0], ("a",))).blocking

@@ -16,7 +16,7 @@ from nearl.data.formats.volume import MIN_SIDE
 
 UNITED = (0x0065, "Image Private Header", 0x50)  # how many slices, of an image that does not call itself a mosaic
 COUNT, CSA = (0x0019, "SIEMENS MR HEADER", 0x0A), (0x0029, "SIEMENS CSA HEADER", 0x10)  # group, creator, element
-TOGETHER = "This image is a mosaic: many slices side by side. How many they are is not said, so it is shown as it is."
+TOGETHER = "This image is a mosaic: many slices side by side. The file does not say how many, so it is shown as it is."
 APART = "The file is a mosaic of slices side by side, which was taken apart."
 
 

@@ -30,7 +30,12 @@ class Window:
     @property
     def words(self) -> str:
         """For people: the name, with centre and width where there are any."""
-        return self.name if self.function == "TABLE" else f"{self.name}, {self.center:.4g} / {self.width:.4g}"
+        return self.name if self.function == "TABLE" else f"{self.name}, {_plain(self.center)} / {_plain(self.width)}"
+
+
+def _plain(value: float) -> str:
+    """A number for people: four digits, and large ones in full ("40,000" and not "4e+04")."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 PRESETS: dict[str, Window] = {

@@ -115,6 +115,7 @@ def test_conflicts_are_settled_by_a_class_that_is_among_them():
 def test_many_left_out_files_are_counted():
     html = image_views.left_out([Problem(f"{i}", f"{i}.png is not an image.") for i in range(100)])
     assert "100 files" in html and "and 60 more" in html
+    assert "1 file" not in image_views.left_out([Problem("x", "16 masks beside their images were left out.")])
 
 
 def test_the_curve_is_thinned_and_names_its_ends():

@@ -150,6 +150,8 @@ def test_what_leaves_little_by_hand():
 
 def test_a_window_by_hand():
     assert by_hand(40, 400) == Window("Set by hand", 40.0, 400.0)
+    assert Window("Auto", 20_000, 40_000).words == "Auto, 20,000 / 40,000"
+    assert Window("Auto", -0.5, 1234.56).words == "Auto, -0.5 / 1235"
     for center, width in ((0, 0), (0, -3), (np.nan, 1), (0, np.inf)):
         assert by_hand(center, width) is None
 
