@@ -62,7 +62,8 @@ class ImageRecord:
             return self
         count = self.slices()
         moment = f", at moment {self.view.frame + 1} of {self.moments}" if self.moments > 1 else ""
-        part = (f"Only number {self.slice_number + 1} of {count} slices or frames{moment} is used.",) if count > 1 else ()
+        words = f"Only number {self.slice_number + 1} of {count} slices or frames{moment} is used."
+        part = (words,) if count > 1 else ()
         return ImageRecord(self.name, self.pixels, self.digest, (*self.notes, *part))
 
     def slices(self) -> int:
