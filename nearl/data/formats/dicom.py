@@ -17,12 +17,13 @@ from nearl.data.formats.dicom_mosaic import TOGETHER
 from nearl.data.formats.dicom_pixels import frames
 from nearl.data.formats.drafts import MAX_SCAN_BYTES, Draft
 from nearl.data.formats.shifted import canvas
-from nearl.data.formats.stacks import NUMBER, Slice, Stack, by_places, shifts, stacks
+from nearl.data.formats.stacks import NUMBER, Plane, Slice, Stack, by_places, shifts, stacks
 from nearl.data.formats.unplaced import BY, ORDERED, SLICED, put_in_order
 from nearl.errors import NearlError
 
 MAX_DAMAGED = 3  # slices that a volume may lack before it is given up
 UNEVEN = "The slices are not evenly spaced; some may be missing, and the other planes are distorted."
+OWN_WINDOWS = "The slices have windows of their own that have nothing in common, so none of them is used."
 PIXEL_TAG = b"\xe0\x7f\x10\x00"
 
 
@@ -213,8 +214,24 @@ def _draft(name: str, stack: Stack, head: Header, dtype: np.dtype, chunks: Itera
     facts = {**head.meta["facts"], "slices": slices, "frames": moments}
     meta = {**head.meta, "axes": axes, "spacing": [spacing, *middle.spacing], "notes": notes, "facts": facts}
     if not head.colour:
-        meta |= {"windows": middle.windows, "table": head.table}
+        apart = _windows_apart(middle, chain.from_iterable(planes))
+        meta |= {"windows": () if apart else middle.windows, "table": head.table}
+        notes += [OWN_WINDOWS] if apart else []
     return Draft.scan(name, shape, dtype, chunks, slope, intercept, **meta)
+
+
+def _windows_apart(middle: Plane, planes: Iterable[Plane]) -> bool:
+    """Whether some plane has a window without a value in common with that of the middle one."""
+    low, high = _ends(middle)
+    return any(end <= low or high <= start for start, end in map(_ends, planes))
+
+
+def _ends(plane: Plane) -> tuple[float, float]:
+    """The values that a plane's first window shows black and white; any value where it has none."""
+    if not plane.windows:
+        return -np.inf, np.inf
+    window = plane.windows[0]
+    return window.center - window.width / 2, window.center + window.width / 2
 
 
 class _Series:

@@ -179,10 +179,10 @@ class _Bits:
         raw = frame.astype(frame.dtype.newbyteorder("=")).view(f"u{frame.dtype.itemsize}")
         rest = self.allocated - self.stored
         shift = self.shift
-        if shift and int(raw.max()) < 2**self.stored and (raw & (2**shift - 1)).any():
+        signed = frame.dtype.kind == "i"
+        if shift and (raw & (2**shift - 1)).any() and self._spare(raw, signed):
             shift = self.shift = 0  # they lie at the low end after all
         raw = raw >> shift if shift else raw
-        signed = frame.dtype.kind == "i"
         if not self.overlaid and not shift and not self._spare(raw, signed):
             return frame  # more bits are used than the header says
         shown = (raw << rest).view(frame.dtype.newbyteorder("="))
@@ -222,6 +222,8 @@ class _Palette:
         table = np.stack([np.asarray(entries[:short], np.int64) for entries in tables], axis=-1)
         # what the entries use: those of 8 bits are often said to have 16, and those of 16 bits to have 8
         top = max(2 ** int(table.max()).bit_length() - 1, 255)
+        if top > 255 and not ((table % 257).any() and (table % 256).any()):
+            top = 65_535  # 8 bits in both bytes or in the upper one: dark colours stay dark
         self.table = (table * (255 / top)).round().astype(np.uint8)
 
     @staticmethod

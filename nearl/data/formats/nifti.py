@@ -27,6 +27,11 @@ NUMBERS = (2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280)  # integers of 8 to 64 bi
 COMPLEX = "complex numbers"
 LEAST_VOLUME = 0.5  # of three unit directions; with less they are not those of a body (our choice)
 MOST_ASKEW = 0.02  # cosine of the angle between rows and columns that pass for perpendicular (our choice)
+SAME_WAY = 0.7  # cosine of the angle between two directions that pass for the same (our choice)
+TWO_WAYS = (
+    "The file says in two ways how it lies in the patient (sform and qform), and they contradict each other: the first "
+    "is used; check left and right."
+)
 TYPES = {1: "1-bit masks", 32: COMPLEX, 1792: COMPLEX, 1536: "128-bit floats", 2048: COMPLEX}
 
 
@@ -153,6 +158,11 @@ def _meta(header, voxels: np.ndarray) -> tuple[dict, tuple[int, int, int], np.nd
     notes, windows = [], ()
     oriented = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
     unit = UNITS.get(header.get_xyzt_units()[0], 1.0)
+    mirrored = header["pixdim"][0] < 0
+    header["pixdim"] = np.abs(header["pixdim"])  # lengths have no sign
+    header["pixdim"][0] = -1 if mirrored else 1  # 0 means 1
+    if int(header["sform_code"]) > 0 and int(header["qform_code"]) > 0 and _disagree(header):
+        notes.append(TWO_WAYS)
     affine = np.asarray(header.get_best_affine(), np.float64)[:3, :3]
     affine = np.diag([-1.0, -1.0, 1.0]) @ affine  # from right, front, head to DICOM's left, back, head
     steps = affine.T[::-1]  # of growing slice, row and column number
@@ -182,6 +192,16 @@ def _meta(header, voxels: np.ndarray) -> tuple[dict, tuple[int, int, int], np.nd
         "spacing": spacing, "axes": axes, "oriented": oriented, "notes": notes,
     }  # fmt: skip
     return meta, order, corners
+
+
+def _disagree(header) -> bool:
+    """Whether the two transforms of a file lay any of its axes along another axis of the body, or the other way."""
+    forms = [np.asarray(form, np.float64)[:3, :3] for form in (header.get_sform(), header.get_qform())]
+    lengths = [np.linalg.norm(form, axis=0) for form in forms]
+    if not np.isfinite(forms).all() or not np.all(lengths):
+        return False
+    first, second = (form / length for form, length in zip(forms, lengths, strict=True))
+    return bool(((first * second).sum(axis=0) < SAME_WAY).any())
 
 
 def _straight(

@@ -26,7 +26,7 @@ MAX_PIXELS = 50_000_000  # 150 MB as RGB (our choice)
 MAX_PAGES = 300
 MAX_FILM_BYTES = 300_000_000  # all pages together, as numbers (our choice)
 PNG_HEADER = slice(16, 29)  # width, height, depth, kind of colour and three more
-_ORIENTATION, _PHOTOMETRIC = 0x0112, 262  # EXIF and TIFF tags
+_ORIENTATION, _PHOTOMETRIC, _PALETTE = 0x0112, 262, 320  # EXIF and TIFF tags
 _DARK = 16  # of 255; an image without a brighter value is called nearly black (our choice)
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # to read the low byte of 16 bits
 
@@ -102,6 +102,7 @@ def _opened(data: bytes, name: str, kind: str, take: Callable[[Image.Image], T])
             raise NearlError(f"{name} is made of far more parts than an image needs; export it again.")
         image = Image.open(io.BytesIO(data), formats=[kind.upper() for kind in PICTURES])
         _check_size(image, name)
+        _mend_palette(image)
         return take(image)
     except (NearlError, MemoryError):
         raise
@@ -130,6 +131,7 @@ def _pages(image: Image.Image, max_side: int | None) -> np.ndarray | None:
         if page.size != size or (grey and page.mode != mode):
             return None
         if not grey:
+            _mend_palette(page)
             page = _on_black(page.convert("RGBA"))
             if max_side is not None and max(size) > max_side:
                 page.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
@@ -191,6 +193,15 @@ def _pixels(image: Image.Image, notes: list[str], max_side: int | None) -> np.nd
     if 0 < (most := int(pixels.max())) < _DARK:
         notes.append(f"The image is nearly black: its brightest value is {most} of 255. Is it a mask?")
     return pixels
+
+
+def _mend_palette(image: Image.Image) -> None:
+    """Take the colour table of a TIFF for 8 bits where none of its entries needs more, as other readers do, in place:
+    of the 16 bits that it should have, Pillow takes the upper ones, and all would be black."""
+    entries = image.tag_v2.get(_PALETTE, ()) if image.format == "TIFF" and image.mode == "P" else ()
+    if 0 < max(entries, default=0) < 256:
+        count = len(entries) // 3
+        image.putpalette(bytes(entries[c * count + i] for i in range(count) for c in range(3)))
 
 
 def _low_bytes(image: Image.Image) -> np.ndarray | None:
@@ -270,7 +281,7 @@ def _stretch(
     low, high = np.percentile(judged, (0.5, 99.5)) if judged.size else (0.0, 0.0)
     if high <= low and judged.size:  # a few bright pixels on a flat ground
         low, high = judged.min(), judged.max()
-    values = np.clip((np.where(finite, values, low) - low) / max(high - low, 1e-12), 0, 1)
+    values = np.clip((np.where(finite, values, low) - low) / (high - low or 1), 0, 1)
     if inverted:  # Pillow turns "white is zero" TIFFs round for 8 bits only
         values = 1 - values
     notes.append(f"More than 8 bits of grey: values {low:g} to {high:g} were stretched to black to white.")

@@ -35,8 +35,17 @@ def fields(data: bytes) -> dict[int, tuple[int, ...]]:
 
 
 def misread(data: bytes) -> bool:
-    """Whether Pillow would open the file but take its numbers for others: deep colours, plane by plane, not packed."""
+    """Whether Pillow would open the file but take its numbers for others: signed ones of 8 bits, and deep colours,
+    plane by plane, not packed."""
     found = fields(data)
+    return _is_signed_byte(found) or _in_planes(found)
+
+
+def _is_signed_byte(found: dict[int, tuple[int, ...]]) -> bool:
+    return found.get(FORMAT, (1,))[0] == 2 and max(found.get(BITS, (1,))) == 8
+
+
+def _in_planes(found: dict[int, tuple[int, ...]]) -> bool:
     return (
         found.get(PLANAR) == (2,) and max(found.get(BITS, (8,))) > 8
         and found.get(COMPRESSION, (1,)) == (1,) and found.get(SAMPLES, (1,))[0] > 1
@@ -54,7 +63,7 @@ def refusal(data: bytes, name: str) -> str:
         return ""
     words = f"{max(bits)}-bit {KINDS.get(kind, 'numbers of an unknown kind')}"
     words += f" in {samples} channels" if samples not in (1, 3) else ""
-    words += ", plane by plane" if misread(data) else ""
+    words += ", plane by plane" if _in_planes(found) else ""
     words += f", packed as {packed}" if packed else ""
     return (
         f"{name} is a TIFF of {words}, which is not read here; save it as 32-bit floating-point or 16-bit grey, or as "

@@ -61,7 +61,7 @@ def auto_window(values: np.ndarray) -> Window:
     low, high = np.percentile(values, AUTO_PERCENTILES)
     if high <= low:  # a few bright pixels on a flat ground
         low, high = values.min(), values.max()
-    return Window("Auto", (float(low) + float(high)) / 2, max(float(high) - float(low), 1e-12))
+    return Window("Auto", (float(low) + float(high)) / 2, float(high) - float(low) or 1e-12)
 
 
 def by_hand(center: float, width: float) -> Window | None:

@@ -200,6 +200,8 @@ def test_signs_overlays_and_more_bits_than_are_said():
     drawn.add_new((0x6000, 0x0100), "US", 1)
     drawn.add_new((0x6000, 0x0102), "US", 15)  # an overlay in the bits that are not stored
     assert np.array_equal(decode_one(written(drawn)).scan.voxels[0, 0], unsigned)
+    long.HighBit = 15  # and yet they lie at the low end
+    assert np.array_equal(decode_one(written(long)).scan.voxels[0, 0], signed)
     wide = dataset(unsigned * 16, kind=MR, BitsStored=12)  # says 12, uses 16
     wide.HighBit = 11
     assert np.array_equal(decode_one(written(wide)).scan.voxels[0, 0], unsigned * 16)
@@ -257,6 +259,15 @@ def displayed(entries: object, descriptor: list[int], vr: str = "US", **tags) ->
     item.add_new("LUTData", vr, entries)
     ds.VOILUTSequence = [item]
     return decode_one(written(ds)).pixels[..., 0]
+
+
+@pytest.mark.parametrize("factor", [256, 257])
+def test_dark_colours_of_a_palette_stay_dark(factor):
+    """8 bits in the upper byte, or in both, that need fewer than the 16 bits which the entries have."""
+    stored = np.tile(np.arange(40, dtype=np.uint8), (20, 1))
+    entries = (np.arange(256) % 41 * factor).astype("<u2").tobytes()
+    shown = decode_one(palette(stored, [entries] * 3, 16)).pixels
+    assert np.abs(shown[0, :, 0].astype(int) - np.arange(40)).max() <= 1
 
 
 def test_display_tables_that_use_less_or_more_than_they_say():

@@ -136,6 +136,24 @@ def test_scales_that_are_no_numbers_are_not_believed():
         assert np.array_equal(values, body() * (2 if scale[0] == 2 else 1)), scale
 
 
+def test_lengths_without_a_sign_and_two_ways_to_lie():
+    affine, mirrored = np.diag([2, 1.5, 1, 1.0]), np.diag([-2, 1.5, 1, 1.0])
+    image = nibabel.Nifti1Image(body(), None)
+    image.set_qform(affine, 1)
+    image.set_sform(None, 0)
+    data = image.to_bytes()
+    for place, value in ((0, 0.0), (1, -2.0), (3, -1.0)):  # of pixdim: the handedness, where 0 means 1, and lengths
+        other = bytearray(data)
+        other[76 + 4 * place : 80 + 4 * place] = np.float32(value).tobytes()
+        found = decode_one(bytes(other)).scan
+        assert found.oriented and np.array_equal(found.ras()[0], body()) and found.spacing == (1.0, 1.5, 2.0)
+    image.set_sform(affine, 1)
+    assert not decode_one(image.to_bytes()).notes
+    image.set_qform(mirrored, 1)
+    contradicted = decode_one(image.to_bytes())
+    assert "contradict" in contradicted.notes[0] and np.array_equal(contradicted.scan.ras()[0], body())
+
+
 def test_refusals():
     data = nifti(body(), np.eye(4))
     assert "cut short" in refusal(data[:-10])

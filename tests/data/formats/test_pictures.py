@@ -290,3 +290,25 @@ def test_a_tiff_of_deep_planes_is_refused_and_one_of_32_bits_keeps_its_upper_hal
     ramp = np.linspace(0, 2**32 - 1, 30 * 40).reshape(30, 40).astype(np.uint32)
     pytest.importorskip("tifffile").imwrite(buffer, ramp)
     assert (np.diff(decode_one(buffer.getvalue()).pixels[:, 0, 0].astype(int)) >= 0).all()
+
+
+def test_signed_bytes_and_short_palettes_of_a_tiff():
+    tifffile = pytest.importorskip("tifffile")
+
+    def tiff(values: np.ndarray, **options) -> bytes:
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, values, **options)
+        return buffer.getvalue()
+
+    ramp = np.tile(np.arange(256, dtype=np.uint8), (30, 1))
+    assert "8-bit signed" in refusal(tiff((ramp.astype(int) - 128).astype(np.int8)), "scan.tif")
+    colours = np.stack([np.arange(256), np.arange(256)[::-1], np.full(256, 7)]).astype(np.uint16)  # 8 bits, not 16
+    for pages in (ramp, np.stack([ramp, ramp[:, ::-1]])):
+        shown = decode_one(tiff(pages, photometric="palette", colormap=colours))
+        assert np.array_equal(shown.pixels, colours.T[ramp])
+    assert np.array_equal(shown.at(frame=1).pixels, colours.T[ramp[:, ::-1]])
+
+
+def test_tiny_numbers_are_stretched_too():
+    values = np.linspace(0, 1e-15, 30 * 40, dtype=np.float32).reshape(30, 40)
+    assert len(np.unique(decode_one(encode(Image.fromarray(values), "TIFF")).pixels)) > 200

@@ -166,3 +166,17 @@ def test_a_window_that_is_none_is_said_to_be_left_out(width):
 def test_a_scan_without_a_number_says_so():
     record = decode_one(nifti(np.full((20, 18, 4), np.nan, np.float32), np.eye(4)))
     assert not record.pixels.any() and any("No value" in note for note in record.notes)
+
+
+@pytest.mark.parametrize(("step", "own"), [(10, True), (1000, False)])
+def test_windows_of_the_slices_that_have_nothing_in_common_are_not_used(step, own):
+    files = []
+    for place in range(5):
+        pixels = np.arange(30 * 40, dtype=np.int16).reshape(30, 40) % 300 + step * place
+        one = dataset(pixels, kind=MR, WindowCenter=150 + step * place, WindowWidth=300)
+        one.ImageOrientationPatient, one.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, float(place)]
+        one.PixelSpacing = [1.0, 1.0]
+        files.append((f"{place}.dcm", written(one)))
+    (record,), problems = decode_many(files)
+    assert not problems and any("windows of their own" in note for note in record.notes) == (not own)
+    assert record.view.window.name == ("From the file" if own else "Auto")
