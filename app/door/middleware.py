@@ -18,6 +18,7 @@ from nearl import NOTICE
 
 TITLE = "NEARL-CLIP"
 MAX_BODY = 4 * 2**20  # bytes of a request that is no upload; a prompt set of the largest size is a third of it
+MAX_VALUES = 100_000  # of such a request; each takes a hundred bytes of memory, and all are read in one go
 UPLOAD = "/gradio_api/upload"
 OPEN = ("/login", "/logout", "/gradio_api/startup-events")  # without a login; Gradio asks for the last one itself
 UNSHARED = "Requests from pages of other sites are not answered."
@@ -125,6 +126,9 @@ async def _limited(headers: Headers, receive: Receive) -> tuple[Response | None,
     if too_large:
         words = f"This request is too large; a request other than an upload may have {MAX_BODY >> 20} MB."
         return PlainTextResponse(words, 413, {"Connection": "close"}), receive
+    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        words = f"This request holds too many values; a request other than an upload may hold {MAX_VALUES:,}."
+        return PlainTextResponse(words, 413), receive
     given = False
 
     async def replay() -> Message:

@@ -144,6 +144,17 @@ def test_large_requests_are_refused_whether_they_say_so_or_not():
     assert ask(app, "POST", "/gradio_api/run/echo", json={"data": half}).json()["data"] == half
 
 
+def test_a_request_of_very_many_values_is_refused_before_it_is_read():
+    """A list of two bytes takes fifty in memory, and reading a request holds up all others."""
+    app, headers = app_of(Rules()), {"Content-Type": "application/json"}
+    for value in ("[]", "{}", "1"):
+        content = b'{"data": [[' + ",".join([value] * door.MAX_VALUES).encode() + b"]]}"
+        assert len(content) < door.MAX_BODY
+        assert ask(app, "POST", "/gradio_api/run/echo", content=content, headers=headers).status_code == 413
+    many = [[0] * 20_000]
+    assert ask(app, "POST", "/gradio_api/run/echo", json={"data": many}).json()["data"] == many
+
+
 def test_a_file_on_another_server_is_not_fetched(monkeypatch):
     fetched = []
     monkeypatch.setattr("gradio.processing_utils.async_ssrf_protected_get", fetched.append)
