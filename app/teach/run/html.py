@@ -86,11 +86,11 @@ def ended(state: str, error: str) -> str:
 # --- its results
 
 
-def summary(results: Mapping | None, taught: int, in_use: bool, stopped: str, aside: int = 0) -> str:
+def summary(results: Mapping | None, taught: int | None, in_use: bool, stopped: str, aside: int = 0) -> str:
     """The result in short: figures before and after with intervals, and which class was read as which.
 
-    `taught`: how many images it was taught with; `stopped`: "", "early" or "cancelled"; `aside`: how many were kept
-    aside.
+    `taught`: how many images it was taught with, None where its adapter was deleted; `stopped`: "", "early" or
+    "cancelled"; `aside`: how many were kept aside.
     """
     results = results or {}
     measured = bool(results.get("frozen"))

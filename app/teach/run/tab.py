@@ -145,7 +145,7 @@ def show(part: RunPart, workspace: Workspace) -> dict:
     if not now.adapter_key:
         return {**shown, **_buttons(part, False), part.progress: run_views.ended(now.state, now.error)}
     entry = workspace.shelf.entry(now.adapter_key)
-    taught = sum(entry.support_counts.values()) if entry else 0
+    taught = sum(entry.support_counts.values()) if entry else None
     curve = {"losses": now.losses, "held": now.held, "steps": now.losses[-1][0] if now.losses else 1}
     in_use = workspace.shelf.in_use == now.adapter_key
     summary = run_views.summary(run.results, taught, in_use, now.stopped, teaching.kept_aside(run))

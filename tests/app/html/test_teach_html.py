@@ -75,6 +75,11 @@ def test_too_few_images_are_words_and_not_numbers():
     assert "Too few" in run_views.summary(None, 3, False, "")
 
 
+def test_a_run_whose_adapter_was_deleted_says_so():
+    html = run_views.summary(results(30, ["a", "b"]), None, False, "")
+    assert "deleted" in html and "Taught with" not in html
+
+
 @pytest.mark.parametrize(
     ("kind", "words"), [("given", "came for testing"), ("folds", "cross-validation"), ("held-out", "kept")]
 )
