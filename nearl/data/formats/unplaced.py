@@ -21,7 +21,7 @@ def put_in_order(planes: Sequence[Plane]) -> bool:
         values = [plane.keys.get(name) for plane in planes]
         if any(not isinstance(value, float) for value in values) or len(set(values)) < 2:
             continue
-        if name == NUMBER and len(set(values)) < len(values):
+        if name == NUMBER and len(set(values)) < len(values) and not _numbered_by_moment(planes):
             continue
         for plane, value in zip(planes, values, strict=True):
             plane.order, plane.ordered_by = value, name
@@ -31,12 +31,25 @@ def put_in_order(planes: Sequence[Plane]) -> bool:
     return False
 
 
+def _by(planes: Sequence[Plane], name: str) -> dict[Hashable, list[Plane]]:
+    moments: dict[Hashable, list[Plane]] = {}
+    for plane in planes:
+        moments.setdefault(plane.keys.get(name), []).append(plane)
+    return moments
+
+
+def _numbered_by_moment(planes: Sequence[Plane]) -> bool:
+    """Whether numbers begin again in every moment, by one of the keys that tell moments apart."""
+    found = [_by(planes, name).values() for name in CROSSING]
+    return any(
+        all(len({plane.keys[NUMBER] for plane in moment}) == len(moment) > 1 for moment in moments) for moments in found
+    )
+
+
 def _count_by_moment(planes: Sequence[Plane]) -> None:
     """Numbers run on from moment to moment: where moments of one size are known, count within each."""
     for name in CROSSING:
-        moments: dict[Hashable, list[Plane]] = {}
-        for plane in planes:
-            moments.setdefault(plane.keys.get(name), []).append(plane)
+        moments = _by(planes, name)
         sizes = {len(moment) for moment in moments.values()}
         if len(moments) > 1 and len(sizes) == 1 and sizes != {1}:
             for moment in moments.values():

@@ -270,6 +270,7 @@ UNPLACED = {  # fields of a slice at a place of a moment, and what the order is 
     "slice location": (lambda m, p: {"SliceLocation": 5.0 * p, "TemporalPositionIdentifier": m}, "slice location"),
     "number": (lambda m, p: {"InstanceNumber": 10 * m + p, "TemporalPositionIdentifier": m}, "image number"),
     "number in turns": (lambda m, p: {"InstanceNumber": 3 * p + m, "EchoTime": 10.0 * m}, "image number"),
+    "number that begins again": (lambda m, p: {"InstanceNumber": p + 1, "AcquisitionNumber": m}, "image number"),
 }
 
 
