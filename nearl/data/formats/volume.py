@@ -43,6 +43,7 @@ OFF_VALUES = (1, 99)  # percentiles of the other values between which a padding 
 UNTOLD = ("", "OT", "SC")  # modalities that do not say what the values are
 HOUNSFIELD = "The values look like Hounsfield units, so the windows for CT are offered."
 NO_NUMBERS = "No value of this scan is a number, so there is nothing to see."
+FLAT = "Every value of this scan is the same, so there is nothing to see."
 NOT_BELIEVED = (
     "The {} of the file leaves almost nothing to see of these values, so the automatic window comes first; "
     "that of the file is still offered."
@@ -164,6 +165,13 @@ class Scan:
         few = self._sample[:: max(1, self._sample.size // JUDGED)]
         return bool(own) and leaves_little(few, own[0], self.auto(), self.table)
 
+    @property
+    def _flat(self) -> bool:
+        """Whether no two of its values differ, padding included."""
+        if self.colour or not self._sample.size or self._sample.min() != self._sample.max():
+            return False
+        return bool(self.voxels.min() == self.voxels.max())
+
     def settled(self) -> Scan:
         """The same scan with what its values say: that it is a CT, or that a window of the file shows almost nothing.
 
@@ -174,6 +182,8 @@ class Scan:
             scan = replace(self, modality="CT", notes=(*self.notes, HOUNSFIELD))
         if not self.colour and not np.isfinite(self._sample).any():
             return replace(scan, notes=(*scan.notes, NO_NUMBERS))
+        if scan._flat:
+            return replace(scan, notes=(*scan.notes, FLAT))
         if not scan.doubtful or not (own := scan._own()):
             return scan
         what = "display table" if own[0].function == "TABLE" else "window"

@@ -16,6 +16,7 @@ LITTLE_CONTRAST, SOME_CONTRAST = 16, 64  # differences between dark and light, o
 LITTLE_BETWEEN, SOME_BETWEEN = 0.02, 0.1  # shares of pixels that are neither black nor white (our choice)
 CT_LOW, CT_HIGH = (-3100, -900), (100, 40_000)  # least and greatest value that look like Hounsfield units (our choice)
 BY_HAND = "Set by hand"
+FLAT_WIDTH = 1e-12  # of the window of values that are all the same
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class Window:
     @property
     def words(self) -> str:
         """For people: the name, with centre and width where there are any."""
-        return self.name if self.function == "TABLE" else f"{self.name}, {_plain(self.center)} / {_plain(self.width)}"
+        if self.function == "TABLE" or self.width <= FLAT_WIDTH:
+            return self.name
+        return f"{self.name}, {_plain(self.center)} / {_plain(self.width)}"
 
 
 def _plain(value: float) -> str:
@@ -61,7 +64,7 @@ def auto_window(values: np.ndarray) -> Window:
     low, high = np.percentile(values, AUTO_PERCENTILES)
     if high <= low:  # a few bright pixels on a flat ground
         low, high = values.min(), values.max()
-    return Window("Auto", (float(low) + float(high)) / 2, float(high) - float(low) or 1e-12)
+    return Window("Auto", (float(low) + float(high)) / 2, float(high) - float(low) or FLAT_WIDTH)
 
 
 def by_hand(center: float, width: float) -> Window | None:

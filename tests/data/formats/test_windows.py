@@ -168,6 +168,12 @@ def test_a_scan_without_a_number_says_so():
     assert not record.pixels.any() and any("No value" in note for note in record.notes)
 
 
+def test_a_scan_of_one_value_says_so():
+    record = decode_one(written(dataset(np.full((30, 40), 7, np.uint16), kind=MR)))
+    assert any("is the same" in note for note in record.notes) and record.view.window.words == "Auto"
+    assert not any("is the same" in note for note in decode_one(slice_of(MR)).notes)
+
+
 @pytest.mark.parametrize(("step", "own"), [(10, True), (1000, False)])
 def test_windows_of_the_slices_that_have_nothing_in_common_are_not_used(step, own):
     files = []
