@@ -230,5 +230,5 @@ def _text(value: object, what: str, longest: int = MAX_CHARACTERS) -> str:
         raise NearlError(f"{what} must be text, not {value!r:.40}; put it in quotation marks.")
     text = " ".join(value.split())
     if len(text) > longest:
-        raise NearlError(f"{what} is {len(text)} characters long; at most {longest} are allowed.")
+        raise NearlError(f"{what} is {len(text)} characters long; shorten it to at most {longest}.")
     return text
