@@ -39,7 +39,7 @@ def workspace(tiny, tmp_path):
     made = Workspace("w", tmp_path / "w")
     made.viewing.bring([record(i, HOSTILE) for i in range(3)], [], False)
     made.shelf.use(made.shelf.put(adapter_for(backbone)))
-    classifier = made.viewing.ask(PROMPTS, lambda: reader(backbone, PROMPTS, made.shelf.adapter))
+    classifier = made.viewing.ask(PROMPTS, lambda prompts: reader(backbone, prompts, made.shelf.adapter))
     made.viewing.keep(classifier.predict(made.viewing.records), [])
     yield made
     made.close()
@@ -109,7 +109,7 @@ def test_a_choice_that_cannot_be_had_is_settled(workspace, tiny):
     workspace.shelf.use(None)
     with pytest.raises(NearlError, match="no reading yet"):
         choosing.settle(workspace, Choice())
-    classifier = workspace.viewing.ask(PROMPTS, lambda: Classifier(tiny("clip"), PROMPTS))
+    classifier = workspace.viewing.ask(PROMPTS, lambda prompts: Classifier(tiny("clip"), prompts))
     workspace.viewing.keep(classifier.predict(workspace.viewing.records), [])
     choice, _ = shown(workspace, method="novelty", view=COMPARE, when=AFTER)
     assert (choice.method, choice.when, choice.view) == ("gradcam", BEFORE, ONE)
