@@ -126,6 +126,7 @@ def test_on_a_phone_images_come_before_their_reading(browser, server):
     page.locator("#examples button").first.click()
     expect(page.locator("#viewer img.base")).to_be_visible()
     assert top("#viewer") < top("#reading") < top("#predict-prompts") < top("#upload")
+    expect(page.locator("#reading .bars")).to_be_visible()
     # the next one is in reach, and brings itself and its answer into view
     page.mouse.wheel(0, 200)
     page.locator("#examples button").nth(4).click()

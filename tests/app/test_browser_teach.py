@@ -114,10 +114,10 @@ def test_a_run_is_found_again_and_cancelled(visitor, archive):
     open_tab(page, "Learn")
     expect(badge).to_be_visible()
     page.go_back()
+    expect(page.locator("#progress .curve").first).to_be_visible(timeout=LONG)
     page.reload()  # lands on the tab with the run, which is as it was
     expect(page.locator("#progress .curve").first).to_be_visible(timeout=LONG)
     expect(page.locator("#set h3").first).to_have_text("12 images in 2 classes")
-    expect(page.get_by_label("A zip, or a table of labels")).to_be_checked()
     expect(badge).to_be_visible()
     assert _step(page) > before
     second = visit(page.context.new_page(), page.url.partition("#")[0])  # another tab of the same visitor

@@ -334,7 +334,10 @@ def wire_return(
 
     @guarded(part.message)
     def on_select(key: str, *given) -> dict:
-        return _as_it_was(part, ctx.workspace(key), given[-1])
+        workspace = ctx.workspace(key)
+        if workspace.support.data is None:  # then a visitor may be choosing just now
+            return {part.message: gr.skip()}
+        return _as_it_was(part, workspace, given[-1])
 
     inputs = [ctx.session, *plan, part.choice]
     opened.then(on_open, inputs, [*part.outputs, part.choice], js=RECALL_SOURCE, **QUIET)
