@@ -126,9 +126,9 @@ def test_on_a_phone_images_come_before_their_reading(browser, server):
     page.locator("#examples button").first.click()
     expect(page.locator("#viewer img.base")).to_be_visible()
     assert top("#viewer") < top("#reading") < top("#predict-prompts") < top("#upload")
-    expect(page.locator("#reading .bars")).to_be_visible()
+    expect(page.locator("#viewer img.map")).to_be_visible()
     # the next one is in reach, and brings itself and its answer into view
-    page.mouse.wheel(0, 200)
+    page.evaluate("scrollBy({ top: 200, behavior: 'instant' })")
     page.locator("#examples button").nth(4).click()
     expect(page.locator("#viewer figure")).to_contain_text("ct_slice")
     for seen in ("#viewer img.base", "#reading .headline", "#examples button >> nth=0"):
