@@ -4,7 +4,6 @@ import contextlib
 import importlib
 import multiprocessing
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -135,8 +134,8 @@ def test_a_worker_that_is_not_forked_ends_with_a_parent_that_is_killed(backbone,
 # ------------------------------------------------------------------------------------------------------------ ZeroGPU
 
 
-def _forked(function, arguments, queue, received):
-    for event in function(*arguments):
+def _forked(function, given, queue, received):
+    for event in function(*given.get(timeout=PATIENCE)):
         queue.put(event)
     queue.put(None)
     received.wait(PATIENCE)  # tensors are shared with whoever takes them, as long as this process lives
@@ -148,11 +147,11 @@ def test_on_zero_gpu_the_same_events_come_from_a_process_per_call(backbone, tmp_
     def gpu(duration):
         def decorate(function):
             def call(*arguments):
-                arguments = pickle.loads(pickle.dumps(arguments))
                 context = multiprocessing.get_context("fork")  # as a Space does
-                queue, received = context.Queue(), context.Event()
-                child = context.Process(target=_forked, args=(function, arguments, queue, received))
+                given, queue, received = context.Queue(), context.Queue(), context.Event()
+                child = context.Process(target=_forked, args=(function, given, queue, received))
                 child.start()
+                given.put(arguments)  # sent, not shared: nothing that cannot be sent may be among them
                 while (event := queue.get(timeout=PATIENCE)) is not None:
                     yield event
                 received.set()
