@@ -39,6 +39,7 @@ from app.work import lanes
 from app.work.run import RunView, Shown
 from nearl import NOTICE
 from nearl.errors import NearlError
+from nearl.report.words import verdict
 from nearl.runs.status import DONE
 
 NUMBERED = re.compile(r"image \d+( and \d+ more)?( \(\d+ of \d+\))?")
@@ -253,7 +254,7 @@ class Programs:
         found = teaching.current(workspace)
         if found is None or found.results is None:
             raise NearlError("There is no result yet; teach first.")
-        return {"results": found.results, "rows": found.numbered_rows}
+        return {"results": found.results, "verdict": verdict(found.results), "rows": found.numbered_rows}
 
     def shelf(self, workspace: Workspace) -> dict:
         notes = workspace.shelf.notes()
@@ -285,6 +286,7 @@ def _run_facts(workspace: Workspace, run: RunView, now: Shown) -> dict:
         results = run.results or {}
         facts |= {"classes": taught.classes, "taught": taught.support_counts, "stopped": now.stopped}
         facts["held_out"] = results if results.get("n") else None
+        facts |= {"verdict": verdict(results), "in_use": taught.in_use}
         facts["left_out"] = [_unnamed(*problem)[1] for problem in workspace.support.problems]
         facts["notes"] = _notes(workspace)
     return facts

@@ -27,6 +27,7 @@ MAX_CHARACTERS = 300  # of one prompt; CLIP reads 77 tokens
 MAX_NAME = 100  # characters of a class name
 MAX_FILE_BYTES = 1_000_000
 DEFAULT_TEMPLATE = "a medical image of {}"
+KIND_ENDS = re.compile(r",? (?:of|with|without|showing|in|negative)\b")  # after what a prompt says the image is
 PROMPTS = ASSETS / "prompts"
 
 
@@ -106,6 +107,22 @@ class PromptSet:
                 f"There are prompts for “{next(iter(prompts))}” but no images of it; add images or remove its prompts."
             )
         return replace(self, classes=names, prompts=chosen)
+
+    def fitted_to(self, classes: Iterable[str]) -> PromptSet:
+        """These prompts for other classes of the same kind of image: a class that is here keeps its prompts, another
+        gets one made of its name and of the kind, such as "a brain MRI of scar". Templates are written out."""
+        own = {class_key(name): texts for name, texts in zip(self.classes, self.texts(), strict=True)}
+        names = tuple(classes)
+        texts = tuple(
+            tuple(own.get(class_key(name), (f"{self.kind} of {name.replace('_', ' ').strip()}",))) for name in names
+        )
+        return replace(self, classes=names, prompts=texts, templates=())
+
+    @property
+    def kind(self) -> str:
+        """What the images are, as most first prompts begin: "a brain MRI". The shortest of the commonest."""
+        heads = [KIND_ENDS.split(texts[0])[0] for texts in self.texts()]
+        return min(heads, key=lambda head: (-heads.count(head), len(head)))
 
     @property
     def digest(self) -> str:

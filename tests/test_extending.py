@@ -128,7 +128,8 @@ def test_the_page_teaches_reads_and_explains_with_it(engine, workspace, monkeypa
     run = teaching.start(engine, workspace, prompts, teaching.Choice("quick", steps=3, method=METHOD))
     assert ended(run).look().state == DONE
     (item,) = workspace.shelf.items()
-    assert item.in_use and item.method == METHOD
+    assert item.method == METHOD
+    teaching.use(engine, workspace)
     reading.read(engine, workspace, prompts)
     prediction = workspace.viewing.prediction
     assert prediction.adapted is not None and (prediction.adapted != prediction.frozen).any()

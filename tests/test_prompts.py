@@ -166,6 +166,15 @@ def test_for_classes_reorders_and_refuses_what_does_not_match():
         both.for_classes(["a"])
 
 
+def test_a_ready_set_is_fitted_to_other_classes_of_its_kind():
+    ready = PromptSet.load(ready_sets()["brain_mri_tumor"])
+    fitted = ready.fitted_to(["Glioma", "no_lesion"])
+    assert fitted.classes == ("Glioma", "no_lesion") and fitted.templates == ()
+    assert fitted.prompts[0] == tuple(ready.texts()[0]) and fitted.prompts[1] == ("a brain MRI of no lesion",)
+    kinds = {name: PromptSet.load(path).kind for name, path in ready_sets().items()}
+    assert kinds["chest_xray_pneumonia"] == "a chest X-ray" and all(len(kind) < 40 for kind in kinds.values())
+
+
 def test_words_that_a_model_does_not_know_are_named_once():
     text = "A T1-weighted MRI, grade 2, of Sjögren's xyzoma"
     assert words(text) == ["A", "T1-weighted", "MRI", "grade", "of", "Sjögren's", "xyzoma"]

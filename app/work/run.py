@@ -17,6 +17,7 @@ from app.visitor.workspace import Workspace
 from app.work.watch import Watch
 from nearl import runs
 from nearl.errors import NearlError
+from nearl.report.words import speaks_against
 from nearl.runs.status import CANCELLED, CHECKING, DONE, FAILED, INTERRUPTED, TEACHING, WAITING, Status
 
 MAX_STARTS = 4  # of one run: one that takes the server down with it each time is given up
@@ -30,7 +31,7 @@ class Kind:
     name: KindName  # in the workspace's state
     home: str  # their folder in the workspace's
     kept: int  # how many of them
-    shelves: bool  # whether the adapter is put on the shelf by itself, and used if it was taught to the end
+    shelves: bool  # whether the adapter is put on the shelf by itself, and used if the check does not speak against it
 
 
 TEACH = Kind("run", "runs", 3, True)
@@ -234,7 +235,7 @@ class RunView:
             self.note(shelf={})
             return
         key = self.workspace.shelf.put(outcome.adapter)
-        if outcome.stopped != CANCELLED:
+        if outcome.stopped != CANCELLED and not speaks_against(outcome.results):
             self.workspace.shelf.use(key, outcome.adapter)
         self.note(shelf={outcome.adapter.meta["method"]: key})
 

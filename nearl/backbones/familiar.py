@@ -149,3 +149,12 @@ def closer_sets(
         order = lead.argsort(descending=True)[:most].tolist()
         found.append([names[i] for i in order if best > MARGIN and lead[i] > max(MARGIN, best - BESIDE)])
     return found
+
+
+@torch.no_grad()
+def fitting_sets(images: Tensor, sets: Mapping[str, Tensor], logit_scale: float) -> list[str]:
+    """The names of the prompt sets of the kind of these images, the closest first: those within `BESIDE` logits of the
+    closest. Arguments as of `closer_sets`; the distance of a set is the mean over the images."""
+    means = {name: float(logit_scale * (images @ classes.T).amax(1).mean()) for name, classes in sets.items()}
+    best = max(means.values(), default=0.0)
+    return sorted((name for name, value in means.items() if value >= best - BESIDE), key=lambda name: -means[name])

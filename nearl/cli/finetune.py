@@ -24,6 +24,7 @@ from nearl.cli.options import (
 )
 from nearl.cli.progress import Bar
 from nearl.errors import NearlError
+from nearl.report.words import speaks_against, verdict
 
 if TYPE_CHECKING:
     from nearl.runs import RunFolder, Step
@@ -72,13 +73,16 @@ def run(args: argparse.Namespace) -> Result:
         "seconds_by_phase": {phase: round(value, 2) for phase, value in outcome.seconds.items()},
         "stopped": outcome.stopped,
         "held_out": meta["metrics"],
+        "verdict": None if outcome.stopped == CANCELLED else verdict(outcome.results),
+        "speaks_against": speaks_against(outcome.results),
         "left_out": of_set["left_out"],
         "notes": list(dict.fromkeys([*of_set["notes"], *folder.about.notes])),
         "notice": NOTICE,
     }
     count = sum(meta["support_counts"].values())
     lines = [f"Taught with {count} images in {seconds:.0f} s; the adapter is in {args.out}."]
-    return result, [*lines, *outcome_lines(outcome), NOTICE]
+    first, *rest = outcome_lines(outcome)
+    return result, [first, *lines, *rest, NOTICE]
 
 
 def of_one_method(folder: RunFolder) -> RunFolder:
@@ -95,11 +99,13 @@ def _trained(folder, outcome) -> int:
 
 
 def outcome_lines(outcome) -> list[str]:
-    """How a run ended and what was measured, for people."""
+    """What the check supports, how a run ended and what was measured, for people."""
     if outcome.stopped == "cancelled":
         return ["It was cancelled: the best weights so far are kept, and were not measured."]
-    early = ["It stopped early, as the training loss no longer fell."] if outcome.stopped == "early" else []
-    return early + metric_lines(outcome.results, MEASURED.get(outcome.results["kind"], "images"))
+    lines = [verdict(outcome.results)]
+    lines += ["The check speaks against using this adapter."] if speaks_against(outcome.results) else []
+    lines += ["It stopped early, as the training loss no longer fell."] if outcome.stopped == "early" else []
+    return lines + metric_lines(outcome.results, MEASURED.get(outcome.results["kind"], "images"))
 
 
 def _job(args: argparse.Namespace, backbone):

@@ -10,6 +10,7 @@ from nearl import NOTICE
 from nearl.cli.finetune import of_one_method, outcome_lines
 from nearl.cli.options import Command, Result, out_folder, there
 from nearl.errors import NearlError
+from nearl.report.words import verdict
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> Result:
     if args.csv:
         Path(args.csv).write_text(report.csv(outcome.rows, names=args.names), encoding="utf-8-sig", newline="")
     result = {"run": args.run_folder, "files": written, "held_out": outcome.results, "seconds": outcome.seconds}
+    result["verdict"] = None if outcome.stopped == "cancelled" else verdict(outcome.results)
     lines = [f"Written: {', '.join(written)}."] if written else []
     return {**result, "notice": NOTICE}, [*outcome_lines(outcome), *lines, NOTICE]
 

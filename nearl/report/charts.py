@@ -192,7 +192,7 @@ def reliability(figure: Figure, box: Box, bins: dict[str, Sequence[dict]]) -> No
 
 
 def learning(figure: Figure, box: Box, losses: Sequence[tuple[int, float]], held: Sequence[tuple[int, float]]) -> None:
-    """The loss over the steps and, above it where it was measured, the accuracy on the held-out images."""
+    """The loss over the steps and, above it where it was measured, the balanced accuracy on the held-out images."""
     left, bottom, width, height = box
     lead, foot = 0.5, 0.32
     tall, part = height - foot, 0.0
@@ -203,7 +203,7 @@ def learning(figure: Figure, box: Box, losses: Sequence[tuple[int, float]], held
         top.plot(*zip(*held, strict=True), color=TEAL, linewidth=1.2, marker="D", markersize=2.6)
         top.set(xlim=(0, last), ylim=(0, 1.04), xticks=[])
         top.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"], fontsize=6.5, color=MUTED)
-        top.set_title("correct on images kept aside", fontsize=6.5, color=MUTED, loc="left", pad=2)
+        top.set_title("balanced accuracy on the images kept aside", fontsize=6.5, color=MUTED, loc="left", pad=2)
         part += 0.26
     ax = axes(figure, (left + lead, bottom + foot, width - lead, tall - part))
     ax.plot(*zip(*losses, strict=True), color=MUTED, linewidth=0.9)

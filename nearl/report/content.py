@@ -12,7 +12,7 @@ from nearl.methods import title as method_title
 from nearl.prompts import MAX_CLASSES
 from nearl.reading.trust import Trust
 from nearl.report.results import readable
-from nearl.report.words import per_cent, plain, plural, points
+from nearl.report.words import per_cent, plain, plural, verdict
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -134,23 +134,19 @@ class Report:
 
     @property
     def headline(self) -> str:
-        """The result in one sentence."""
+        """The result: first what the check supports, then the figures."""
         if not self.results or self.results["frozen"] is None:
             return "Nothing was measured, so how well it does on new images is not known."
         before, after = self.results["frozen"], self.results["adapted"]
-        if self.results["too_few"]:
-            return self.results["too_few"]
-        was = per_cent(before["balanced_accuracy"])
+        was = per_cent(before["balanced_accuracy"]) if before["balanced_accuracy"] is not None else None
         if after is None:
-            return f"Before teaching, {was} were correct, each class counted equally."
-        sentence = (
-            f"Of images it was not taught with, {was} were correct before teaching and "
-            f"{per_cent(after['balanced_accuracy'])} after, each class counted equally"
+            return self.results["too_few"] or f"Before teaching, {was} were correct, each class counted equally."
+        if self.results["too_few"]:
+            return verdict(self.results)
+        return (
+            f"{verdict(self.results)} Of images it was not taught with, {was} were correct before teaching and "
+            f"{per_cent(after['balanced_accuracy'])} after, each class counted equally."
         )
-        low, high = self.results["gain"]["interval"]
-        if low <= 0 <= high:
-            return f"{sentence}; the difference may be chance ({points(low)} to {points(high)} points)."
-        return f"{sentence}; a change of {points(low)} to {points(high)} points (95 % interval)."
 
     @property
     def how(self) -> str:

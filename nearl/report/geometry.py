@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from nearl.report.words import FIGURES
+
 WHENS = (("before", "frozen"), ("after", "adapted"))  # name on the page -> key in the results
+NAME = FIGURES["balanced_accuracy"][0]
 POINTS = 200  # of a curve
 CURVE = (480.0, 96.0)  # width, height
 SIDE, COLUMN = 240.0, 36.0  # reliability diagram: side of the square, height of the columns below it
@@ -27,14 +30,15 @@ def curve(points: Points, steps: int, top: float, every: bool) -> dict:
 
 
 def curves(losses: Points, held: Points, steps: int) -> dict | None:
-    """The loss over the steps and, where it was measured, the accuracy on the held-out images."""
+    """The loss over the steps and, where it was measured, the balanced accuracy on the held-out images."""
     losses, held = list(losses), list(held)
     if len(losses) < 2:
         return None
     top = max(max(v for _, v in losses), 1e-6)
+    ends = {"name": NAME, "first": held[0][1], "last": held[-1][1]} if held else {}
     return {
         "loss": {**curve(losses, steps, top, False), "first": losses[0][1], "last": losses[-1][1]},
-        "held": {**curve(held, steps, 1.0, True), "first": held[0][1], "last": held[-1][1]} if held else None,
+        "held": {**curve(held, steps, 1.0, True), **ends} if held else None,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 JOINERS = "\u200c\u200d"  # inside words of some scripts
 
 
@@ -45,6 +47,39 @@ def printable(text: str) -> str:
 def shortened(name: str, most: int) -> str:
     """The name, cut to at most `most` characters."""
     return name if len(name) <= most else name[: most - 1].rstrip() + "…"
+
+
+def verdict(results: Mapping | None) -> str:
+    """Whether teaching helped, as far as the check can tell, in one sentence. ``results``: of
+    `nearl.measure.evaluate.study`; None where nothing was measured."""
+    if not results or not (gain := results["gain"]):
+        return "Nothing was measured, so whether teaching helped is not known."
+    value, (low, high), n = gain["value"], gain["interval"], results["n"]
+    if low > 0 or high < 0:
+        near, far = sorted((abs(low), abs(high)))
+        by = "" if value is None else f" by {plural(round(100 * abs(value)), 'point')}"
+        return f"{'Better' if low > 0 else 'Worse'}{by}, 95 % interval {100 * near:.0f} to {100 * far:.0f}."
+    if results["too_few"] or value is None:
+        return f"{plural(n, 'image')} {'is' if n == 1 else 'are'} too few to say whether teaching helped."
+    clear, unit = "clear " if round(100 * value) > 0 else "", "point" if abs(round(100 * value)) == 1 else "points"
+    return (
+        f"No {clear}sign that teaching helped: {points(value)} {unit}, 95 % interval {points(low)} to {points(high)}."
+    )
+
+
+def speaks_against(results: Mapping | None) -> bool:
+    """Whether fewer of the held-out images were correct after teaching than before, each class counted equally; False
+    where nothing was measured."""
+    if not results or not results.get("adapted"):
+        return False
+    before, after = (_recall(results[which]["confusion"]) for which in ("frozen", "adapted"))
+    return after < before - 1e-9
+
+
+def _recall(confusion: Sequence[Sequence[int]]) -> float:
+    """The mean recall of the classes that have images; `study` hides it where there are few."""
+    shares = [row[i] / sum(row) for i, row in enumerate(confusion) if sum(row)]
+    return sum(shares) / len(shares)
 
 
 # The figures of a result: key of `nearl.measure.evaluate.evaluate` -> its name and its term with what it means.

@@ -37,6 +37,7 @@ log = logging.getLogger("nearl.runs")
 
 SNAPSHOT_SECONDS = 10.0
 CHECK_BATCH = 16  # images between two looks at whether to stop, while checking
+CURVE_IMAGES = 400  # held-out images above which there is no curve, which would take too long (our choice)
 SHOWN = 32  # images, at most, whose places in the joint space are kept
 NO_SPACE = "The disk is full; free some space, then start it again."
 NO_MEMORY = (
@@ -199,7 +200,8 @@ class _Lesson:
     def _part(self, part: _Part) -> Iterator[Event]:
         """Teach one part and read its held-out images."""
         first = part.phase == TEACHING
-        watched = self.bench.images.subset(part.held) if first and part.held and self.job.alone else None
+        drawn = first and self.job.alone and 0 < len(part.held) <= CURVE_IMAGES
+        watched = self.bench.images.subset(part.held) if drawn else None
         task, options = self.bench.task(part.support), self.job.options
         fit = Fit(self.name, task, self.recipe, watched, self._resume, self._spent, options)
         self._resume, self._spent = None, 0.0

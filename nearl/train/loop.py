@@ -109,12 +109,12 @@ class Training:
             if recipe.patience and self.step - recipe.patience >= self._best[1] > earliest:
                 stopped = "early" if self.step < self.steps else ""
             last = self.step == self.steps or bool(stopped)
+            if stopped:
+                self.keep_best()
             held_out = None
             if self.curve is not None and (self.curve.due(self.step) or last):
                 with backbone.lock, self._autocast(), clock("evaluate"):
                     held_out = self.curve.measure()
-            if stopped:
-                self.keep_best()
             left = 0.0 if last else self._seconds_left(number, start, (time.monotonic() - began) / (self.step - since))
             yield Progress(self.step, self.steps, value, lr, left, held_out, stopped)
 

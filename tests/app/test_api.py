@@ -69,6 +69,12 @@ def test_predict_then_teach_then_predict_and_nobody_else_sees_it(server, task, t
     low, high = taught["held_out"]["adapted"]["balanced_accuracy_interval"]
     assert 0 <= low < high <= 1
 
+    assert taught["verdict"].endswith(".") and isinstance(taught["in_use"], bool)
+    (item,) = client.predict(api_name="/shelf")["adapters"]
+    if not taught["in_use"]:  # the check speaks against it
+        client.predict(item["id"], api_name="/use")
+        taught["in_use"] = True
+
     second = client.predict([handle_file(p) for p in pictures], None, api_name="/predict")
     for before, after in zip(read, second["predictions"], strict=True):
         assert sum(after["adapted"].values()) == pytest.approx(1, abs=1e-4)
@@ -78,7 +84,7 @@ def test_predict_then_teach_then_predict_and_nobody_else_sees_it(server, task, t
 
     assert client.predict(api_name="/run") == taught
     found = client.predict(api_name="/results")
-    assert found["results"] == taught["held_out"]
+    assert found["results"] == taught["held_out"] and found["verdict"] == taught["verdict"]
     assert {row["file"] for row in found["rows"]} == {f"test image {number}" for number in range(1, 9)}
     (item,) = client.predict(api_name="/shelf")["adapters"]
     assert (item["in_use"], item["classes"]) == (True, ["lesion", "no lesion"])

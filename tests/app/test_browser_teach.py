@@ -135,7 +135,7 @@ def test_a_run_is_found_again_and_cancelled(visitor, archive):
         expect(tab.locator("#progress")).not_to_contain_text("Too few")
     expect(badge).to_have_count(0)
     expect(page.locator("#shelf .in-use")).to_have_count(0)
-    expect(stranger.locator("#progress .headline")).to_contain_text("now in use", timeout=LONG)
+    taught(stranger)
 
 
 @pytest.mark.timeout(900)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from app.context import set_title
 from nearl.backbones import load_backbone
-from nearl.backbones.familiar import BESIDE, FILE, MARGIN, Familiar, closer_sets, threshold, tolerance
+from nearl.backbones.familiar import BESIDE, FILE, MARGIN, Familiar, closer_sets, fitting_sets, threshold, tolerance
 from nearl.data.images import ImageRecord
 from nearl.data.phantoms.kinds import KINDS, phantom_set
 from nearl.errors import NearlError
@@ -43,6 +43,13 @@ def test_sets_beside_the_best_are_named_too_the_closest_first():
     alone = closer_sets(F.normalize(torch.tensor([[1.0, 1.0, 0.0, 0.0]]), dim=-1), rows(0.0), many, SCALE)
     together = closer_sets(torch.stack([AXES[0], AXES[3]]), rows(0.0), many, SCALE)
     assert together == [["0", "1", "2"], []] and len(alone) == 1  # each image for itself
+
+
+def test_the_sets_of_the_kind_of_several_images_are_those_closest_on_average():
+    near, far = 0.95 - 0.9 * BESIDE / SCALE, 0.95 - 1.1 * BESIDE / SCALE
+    sets = {"far": rows(far), "near": rows(near), "best": rows(0.95)}
+    assert fitting_sets(AXES[[0, 0]], sets, SCALE) == ["best", "near"]
+    assert fitting_sets(AXES[:1], {}, SCALE) == []
 
 
 def test_the_embedded_model_tells_a_chest_from_a_brain():

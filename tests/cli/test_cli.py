@@ -20,6 +20,9 @@ def test_a_whole_session(nearl, data, model, tmp_path):
     assert result["adapter"] == str(out) and result["method"] == "nearl"
     assert (result["shots"], result["seed"]) == (4, 1) and result["seconds"] > 0
     assert result["held_out"]["n"] == 4  # what was left of train: two of each class
+    status, text, _ = nearl("report", out)
+    assert text.splitlines()[0] == result["verdict"]
+    assert ("speaks against" in text) is result["speaks_against"]
     _, info, _ = nearl("info", *model, "--json")
     info = json.loads(info)
     assert result["trainable_parameters"] == info["trainable_parameters"] == sum(info["by_part"].values())

@@ -20,6 +20,7 @@ from nearl.prompts import default_prompts
 from nearl.reading.trust import fit_trust
 from nearl.report import Report, csv, html, pdf
 from nearl.report.content import readable
+from nearl.report.words import speaks_against, verdict
 
 HOSTILE = [
     "<script>alert('x')</script>",
@@ -198,12 +199,28 @@ def test_many_classes_with_long_names_still_make_one_page(tmp_path):
     printed(pdf(made, tmp_path / "many.pdf"))
 
 
-def test_a_difference_that_may_be_chance_is_called_so():
+@pytest.mark.parametrize(
+    ("value", "interval", "words"),
+    [
+        (0.12, [0.03, 0.2], "Better by 12 points, 95 % interval 3 to 20."),
+        (-0.16, [-0.29, -0.03], "Worse by 16 points, 95 % interval 3 to 29."),
+        (0.01, [-0.08, 0.12], "No clear sign that teaching helped: +1 point, 95 % interval \N{MINUS SIGN}8 to +12."),
+        (-0.16, [-0.33, 0.02], "No sign that teaching helped: \N{MINUS SIGN}16 points, 95 % interval"),
+        (None, [-0.3, 0.4], "24 images are too few to say whether teaching helped."),
+        (None, [-0.8, -0.1], "Worse, 95 % interval 10 to 80."),
+    ],
+)
+def test_a_result_begins_with_what_the_check_supports(value, interval, words):
     made = report()
-    made.results["gain"]["interval"] = [-0.05, 0.3]
-    assert "may be chance (\N{MINUS SIGN}5 to +30 points)" in made.headline
-    made.results["gain"]["interval"] = [0.05, 0.3]
-    assert "chance" not in made.headline and "+5 to +30 points" in made.headline
+    made.results["gain"] = {"value": value, "interval": interval}
+    assert made.headline.startswith(words) and verdict(made.results) in Tags(html(made)).text
+
+
+def test_a_check_speaks_against_an_adapter_after_which_fewer_are_correct():
+    labels = [0] * 6 + [1] * 4
+    good, bad = np.eye(2)[labels], np.eye(2)[[1 - label if i in (2, 7) else label for i, label in enumerate(labels)]]
+    found = [study(*pair, labels, ["a", "b"], "held-out") for pair in ((good, bad), (bad, good), (bad, bad))]
+    assert [speaks_against(one) for one in (*found, None, {})] == [True, False, False, False, False]
 
 
 def test_figures_of_another_layout_are_left_out_with_a_caution(tmp_path):

@@ -117,10 +117,13 @@ def teach(page: Page, steps: str = "") -> None:
 
 
 def taught(page: Page) -> Locator:
-    """The headline of a run that has ended well; waits for it."""
-    headline = page.locator("#progress .headline")
-    expect(headline).to_contain_text("now in use in Predict", timeout=LONG)
-    return headline
+    """The headline of a run that has ended well; waits for it, and puts the adapter to use where the check did not."""
+    outcome = page.locator("#progress .outcome")
+    expect(outcome).to_contain_text("use", timeout=LONG)
+    if (offer := outcome.get_by_role("button")).count():
+        offer.click()
+    expect(outcome).to_contain_text("now in use in Predict")
+    return page.locator("#progress .headline")
 
 
 def nameless(page: Page) -> list[str]:

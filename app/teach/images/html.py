@@ -66,3 +66,8 @@ def equal_images(
         "teach/equal.html", conflicts=[*shown, *conflicts[MOST_GROUPS:]], copies=copies, near=near,
         classes=list(classes), most=MOST_GROUPS,
     )  # fmt: skip
+
+
+def ready_prompts(offered: Sequence[tuple[str, str]]) -> str:
+    """Ready prompts to take for these images: (name, title) of their sets; "" for none."""
+    return render("teach/ready.html", offered=offered) if offered else ""

@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 
 import gradio as gr
 
-from app.context import DECODE, QUIET, Context, asset_text, away, mark_prompts, prompt_editor, seen
+from app.context import (
+    DECODE,
+    DEVICE,
+    QUIET,
+    Context,
+    asset_text,
+    away,
+    mark_prompts,
+    prompt_editor,
+    seen,
+    set_title,
+)
 from app.events import INPUT, Act, Components, Press, error_html, guarded
 from app.examples import KIND_NAMES
 from app.html import views
@@ -46,6 +57,7 @@ class ImagesPart(Components):
     set: gr.HTML
     check: gr.HTML
     words: gr.Column
+    ready: gr.HTML  # ready prompts that fit
     editor: gr.HTML
     use_columns: gr.Button = field(metadata=INPUT)
 
@@ -83,13 +95,14 @@ def build(ctx: Context) -> ImagesPart:
     check = gr.HTML("", js_on_load=asset_text("act.js"), elem_id="check")
     with gr.Column(elem_classes=away()) as words:
         gr.HTML(views.section("2. Classes and prompts"), js_on_load=None)
+        ready = gr.HTML("", js_on_load=asset_text("pick.js"), elem_id="ready-prompts")
         with gr.Column():
             editor = prompt_editor("teach", None, {}, fixed=True)
             mark_prompts(ctx, editor)
     sources = {EXAMPLE: example, FILES: by_class, ZIP: from_zip}
     return ImagesPart(
         choice, sources, advice, kind, name, files, archive, columns, file_column, label_column, message, shown, check,
-        words, editor, use,
+        words, ready, editor, use,
     )  # fmt: skip
 
 
@@ -224,6 +237,7 @@ def wire(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component]) -> None:
     _wire_sources(ctx, part, plan, changes)
     _wire_table(ctx, part, plan, changes)
     _wire_set(ctx, part, plan, changes)
+    _wire_ready(ctx, part)
 
 
 def _wire_sources(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], changes: _Changes) -> None:
@@ -319,6 +333,30 @@ def _wire_set(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], chan
         shown.click(on_press, [session, part.editor, *plan], outputs, **ONCE)
     hold_out, group_by = plan
     gr.on([hold_out.release, group_by.blur], on_plan, [session, *plan], [part.check, part.message], **LAST)
+
+
+def _wire_ready(ctx: Context, part: ImagesPart) -> None:
+    """Offer ready prompts of the kind of the images, and put those that are chosen into the editor."""
+
+    def offered(workspace: Workspace, value: dict | None) -> dict:
+        names = gathering.ready_prompts(ctx.engine, workspace, value)
+        return {part.ready: image_views.ready_prompts([(name, set_title(name)) for name in names])}
+
+    @guarded(part.ready)
+    def on_shown(key: str, value: dict | None) -> dict:
+        return offered(ctx.workspace(key), value)
+
+    @guarded(part.ready)
+    def on_ready(key: str, value: dict | None, event: gr.EventData) -> dict:
+        workspace = ctx.workspace(key)
+        name = Press.of(event).one_of("pick", list(ctx.ready_prompts))
+        value = gathering.ready_value(workspace, name)
+        gathering.keep_prompts(workspace, value)
+        return {part.editor: value, **offered(workspace, value)}
+
+    inputs, device = [ctx.session, part.editor], {**DEVICE, "trigger_mode": "always_last"}
+    gr.on([part.set.change, part.editor.change], on_shown, inputs, [part.ready], **device)
+    part.ready.click(on_ready, inputs, [part.editor, part.ready], **device)
 
 
 def wire_return(

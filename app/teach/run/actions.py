@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.engine import Engine
-from app.events import Act, Press
+from app.events import GONE, Act, Press
 from app.html import views
 from app.predict.actions import prompt_set_from
 from app.teach.images import actions as gathering
+from app.teach.shelf import actions as shelf
 from app.visitor.workspace import Workspace
 from app.work.run import TEACH, RunView, check_idle
 from nearl.data.images import ImageRecord
@@ -74,7 +75,8 @@ def methods() -> list[Card]:
 
 
 def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choice) -> RunView:
-    """Queue a run with the images that are there and these prompts; its adapter goes into use when it is done.
+    """Queue a run with the images that are there and these prompts. When it is done, its adapter goes into use, unless
+    the check speaks against it.
 
     NearlError with one sentence where it cannot be done.
     """
@@ -121,6 +123,15 @@ def kept_aside(run: RunView) -> int:
         return len(run.folder.about.held)
     except NearlError:
         return 0
+
+
+def use(engine: Engine, workspace: Workspace) -> None:
+    """Put the last run's adapter to use, where the check did not do so by itself."""
+    run = current(workspace)
+    key = run.look().adapter_key if run is not None else ""
+    if not key or workspace.shelf.entry(key) is None:
+        raise NearlError(GONE)
+    shelf.use(engine, workspace, key)
 
 
 def measured(workspace: Workspace) -> RunView:

@@ -12,7 +12,7 @@ from app.html import render, views
 from app.html.views import plural
 from app.teach.images.html import Thumb
 from nearl.report import geometry
-from nearl.report.words import FIGURES
+from nearl.report.words import FIGURES, speaks_against, verdict
 
 if TYPE_CHECKING:
     from app.work.run import Shown
@@ -87,7 +87,8 @@ def ended(state: str, error: str) -> str:
 
 
 def summary(results: Mapping | None, taught: int | None, in_use: bool, stopped: str, aside: int = 0) -> str:
-    """The result in short: figures before and after with intervals, and which class was read as which.
+    """The result in short: what the check supports, figures before and after with intervals, and which class was read
+    as which; a button to use an adapter that is not in use.
 
     `taught`: how many images it was taught with, None where its adapter was deleted; `stopped`: "", "early" or
     "cancelled"; `aside`: how many were kept aside.
@@ -107,7 +108,8 @@ def summary(results: Mapping | None, taught: int | None, in_use: bool, stopped: 
         caution = (results.get("too_few") or f"{n} are too few to say more than a hint.") if results["few"] else ""
     return render(
         "teach/summary.html", results=results, taught=taught, in_use=in_use, stopped=stopped, measured=measured,
-        how=how, caution=caution, FIGURES=FIGURES, confusions=geometry.confusions,
+        how=how, caution=caution, verdict=verdict(results), against=speaks_against(results),
+        FIGURES=FIGURES, confusions=geometry.confusions,
     )  # fmt: skip
 
 

@@ -257,6 +257,15 @@ def wire(
         pressed = Press.of(event)
         return {part.cell: "" if pressed.act is Act.CLOSE else _cell(ctx, ctx.workspace(key), pressed)}
 
+    @guarded(part.cell)
+    def on_result(key: str, event: gr.EventData) -> dict:
+        """A number of the result, or the button that puts the adapter to use."""
+        workspace, pressed = ctx.workspace(key), Press.of(event)
+        if pressed.act is Act.USE:
+            teaching.use(ctx.engine, workspace)
+            return {part.cell: "", ctx.changed: bump()}
+        return {part.cell: _cell(ctx, workspace, pressed)}
+
     @guarded(part.cell, lambda *given: {slot: None})
     def on_details(key: str, event: gr.EventData) -> dict:
         """A number or a mistake; or a file, with file names (1) and with pictures of mistakes (2) if ticked."""
@@ -273,8 +282,9 @@ def wire(
     part.teach.click(on_teach, [session, editor, *controls.outputs], outputs, **QUIET)
     part.teach.click(None, js=SHOW_PROGRESS, api_visibility="private")
     part.cancel.click(on_cancel, session, [part.cancel, part.message], **QUIET)
-    for shown in (part.progress, part.cell):
-        shown.click(on_cell, session, [part.cell], **DEVICE).then(None, js=SHOW_CELL, api_visibility="private")
+    part.cell.click(on_cell, session, [part.cell], **DEVICE).then(None, js=SHOW_CELL, api_visibility="private")
+    event = part.progress.click(on_result, session, [part.cell, ctx.changed], **DEVICE)
+    event.then(None, js=SHOW_CELL, api_visibility="private")
     event = part.details.click(on_details, session, [part.cell, slot], **DEVICE)
     event.then(None, js=download_js, api_visibility="private").then(None, js=SHOW_CELL, api_visibility="private")
 

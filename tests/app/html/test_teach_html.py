@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -78,6 +79,27 @@ def test_too_few_images_are_words_and_not_numbers():
 def test_a_run_whose_adapter_was_deleted_says_so():
     html = run_views.summary(results(30, ["a", "b"]), None, False, "")
     assert "deleted" in html and "Taught with" not in html
+
+
+def test_a_result_begins_with_what_the_check_supports_and_offers_what_is_not_in_use():
+    better = results(30, ["a", "b"])
+    worse = better | {"frozen": better["adapted"], "adapted": better["frozen"]}
+    worse["gain"] = {"value": -better["gain"]["value"], "interval": [-end for end in better["gain"]["interval"][::-1]]}
+    for study, words in ((better, "Better by"), (worse, "Worse by"), (None, "Nothing was measured")):
+        assert f'<p class="headline">{words}' in run_views.summary(study, 8, True, "")
+    assert 'data-act="use"' not in run_views.summary(worse, 8, True, "")
+    offered = run_views.summary(worse, 8, False, "")
+    assert "speaks against" in offered and 'data-act="use"' in offered
+    plain = run_views.summary(better, 8, False, "cancelled")
+    assert "speaks against" not in plain and 'data-act="use"' in plain
+    assert 'data-act="use"' not in run_views.summary(worse, None, False, "")  # it was deleted
+
+
+def test_the_curve_and_the_result_have_one_name():
+    study = results(30, ["a", "b"])
+    curve = run_views.details(study, {"losses": [(1, 1.0), (2, 0.5)], "held": [(2, 0.75)], "steps": 2}, [])
+    (name,) = re.findall(r"<figcaption>(.*?), from 75", curve)
+    assert f"<h3>{name}</h3>" in run_views.summary(study, 8, True, "")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,30 @@ def test_what_cannot_be_taught_is_refused_before_it_is_queued(engine, workspace)
     assert teaching.current(workspace) is None
 
 
+def test_ready_prompts_of_the_kind_of_the_images_are_offered_until_they_are_taken(engine, workspace, monkeypatch):
+    engine.backbone()
+    assert gathering.ready_prompts(engine, workspace, None) == []
+    data = phantom_set("head_mri", 3, size=64)
+    workspace.support.keep(data)  # synthetic ones come with their prompts
+    assert gathering.ready_prompts(engine, workspace, None) == []
+    data = replace(data, synthetic=False, prompts=None, classes=["glioma", "meningioma"])
+    workspace.support.keep(data)
+    monkeypatch.setattr(
+        "nearl.backbones.familiar.fitting_sets",
+        lambda *given: ["knee_xray_oa", "chest_xray_pneumonia", "brain_mri_tumor"],
+    )
+    names = gathering.ready_prompts(engine, workspace, gathering.editor_value(workspace))
+    assert names == ["brain_mri_tumor", "knee_xray_oa"]  # the one that names all classes first
+    value = gathering.ready_value(workspace, names[0])
+    gathering.keep_prompts(workspace, value)
+    assert gathering.prompts_for(workspace).prompts[0][0] == "a brain MRI of a glioma"
+    assert gathering.editor_value(workspace) == value
+    assert "brain_mri_tumor" not in gathering.ready_prompts(engine, workspace, value)
+    other = gathering.ready_value(workspace, "knee_xray_oa")
+    assert other["classes"][0] == {"name": "glioma", "prompts": ["a knee X-ray of glioma"]}
+    assert "Knee" in image_views.ready_prompts([("knee_xray_oa", "Knee X-ray OA")])
+
+
 def test_images_are_brought_class_by_class_and_tidied(workspace, images, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(images[0].read_bytes()[:200])

@@ -6,8 +6,10 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import nearl.runs.teaching
 from app.engine import Engine
 from app.predict import actions as reading
 from app.teach.images import actions as gathering
@@ -19,6 +21,7 @@ from nearl.adapters.store import Adapter
 from nearl.data.phantoms.kinds import phantom_set
 from nearl.errors import NearlError
 from nearl.prompts import default_prompts
+from nearl.report.words import speaks_against
 from nearl.runs.status import CANCELLED, DONE, FAILED, TEACHING, WAITING
 from nearl.train.recipe import Recipe
 from tests.support.app_work import PATIENCE, Threads, ended, until, visitor
@@ -64,10 +67,29 @@ def test_runs_wait_in_line_and_a_cancelled_one_keeps_its_best(engine, registry, 
     assert first.shelf.adapter is not None
 
     assert ended(runs[2]).look().state == DONE
-    assert third.shelf.adapter is not None and third.shelf.items()[0].in_use
+    assert third.shelf.items()[0].in_use is not speaks_against(runs[2].results)
     assert runs[2].results["n"] == len(runs[2].rows) > 0
     assert (runs[1].look().step, second.shelf.items(), second.shelf.adapter) == (0, [], None)
     assert not list(registry.root.path.rglob("job.safetensors"))  # no images but those of the sets themselves
+
+
+@pytest.mark.parametrize("worse", [False, True])
+def test_an_adapter_that_the_check_speaks_against_is_only_offered(engine, registry, in_threads, monkeypatch, worse):
+    def study(before, after, labels, classes, kind):
+        right = np.eye(len(classes))[labels]
+        return measured(*((right, 1 - right) if worse else (1 - right, right)), labels, classes, kind)
+
+    measured = nearl.runs.teaching.study
+    monkeypatch.setattr("nearl.runs.teaching.study", study)
+    workspace = visitor(registry)
+    run = ended(begin(engine, workspace, 5))
+    (kept,) = workspace.shelf.items()
+    assert kept.in_use is not worse and run.look().adapter_key == kept.id
+    teaching.use(engine, workspace)
+    assert workspace.shelf.items()[0].in_use and workspace.shelf.adapter is not None
+    adapting.delete(workspace, kept.id)
+    with pytest.raises(NearlError, match="no longer there"):
+        teaching.use(engine, workspace)
 
 
 def test_a_worker_that_dies_ends_its_run_alone_and_the_old_adapter_reads_on(engine, registry, monkeypatch):
