@@ -163,13 +163,6 @@ class Page(gr.Blocks):
         return [[] if new == old else [["replace", [], new]] for old, new in zip(before, data, strict=True)]
 
 
-def _no_cut_stream(record: logging.LogRecord) -> bool:
-    """Whether a line of the server's log is anything but that of a page which was left while its stream was opened,
-    which Gradio answers with an error that nobody receives."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not (isinstance(error, RuntimeError) and "response already started" in str(error))
-
-
 def build_app(settings: Settings) -> gr.Blocks:
     """The whole app. The model starts loading in the background; the page is up before it is loaded.
 
@@ -178,7 +171,6 @@ def build_app(settings: Settings) -> gr.Blocks:
     limits.keep_arenas_few()
     guard.keep_uploads_apart()
     guard.forget_what_was_shown()
-    logging.getLogger("uvicorn.error").addFilter(_no_cut_stream)
     if ZERO_GPU in os.environ:
         import nearl.runs.process  # noqa: F401  the Space wants to see while it starts what needs the GPU
     root = _root(settings)

@@ -4,37 +4,41 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two tests at a time, on two cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests at a time
 
 import pytest
-import torch
 
-from nearl.backbones import load_backbone
-from tests.support.checkpoints import FAMILIES, write_checkpoint
+from tests.support import forked
+from tests.support.families import FAMILIES
 
-torch.set_num_threads(1)
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
+# The files that take longest, longest first, so that no worker has much left when the others have ended
+FIRST = (
+    "app/test_browser_teach", "app/test_browser", "app/visitor/test_isolation", "app/test_browser_compare",
+    "app/test_browser_explain", "app/test_browser_volumes", "app/test_api", "runs/test_process", "test_real_data",
+    "runs/test_perform", "cli/test_cli", "measure/test_compare", "app/visitor/test_privacy", "app/work/test_jobs",
+    "test_docs", "train/test_loop", "app/work/test_comparison", "runs/test_plugin", "test_extending",
+    "data/test_checks", "pretrain/test_pretrain", "explain/test_explain", "explain/test_faithfulness",
+    "methods/test_methods",
+)  # fmt: skip
 
 
-SERVED = tuple(
-    f"tests/app/{name}" for name in ("test_api", "test_browser", "visitor/test_isolation", "visitor/test_privacy")
-)
+def pytest_configure(config):
+    config.tests_session = None if WORKER else forked.begin()
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """As ``--dist loadfile``, but what shares the running app goes to one worker, so that it is started once."""
-    if config.getvalue("dist") != "loadfile":
-        return None
-    from xdist.scheduler import LoadFileScheduling
+def pytest_unconfigure(config):
+    if config.tests_session is not None:
+        shutil.rmtree(config.tests_session, ignore_errors=True)
 
-    class Scheduling(LoadFileScheduling):
-        def _split_scope(self, nodeid):
-            return "served" if nodeid.startswith(SERVED) else super()._split_scope(nodeid)
 
-    return Scheduling(config, log)
+def pytest_collection_modifyitems(items):
+    order = {f"tests/{name}.py": place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
 
 
 def pytest_collection_finish():
@@ -43,9 +47,26 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Of torch, in each of the processes that run tests."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def quick_hosts(monkeypatch):
+    """Hosts of runs are forked, which takes no time."""
+    monkeypatch.setattr("nearl.runs.host.command", forked.command)
+    monkeypatch.setenv("NEARL_TEST_HOSTS", "forked")  # and none that an earlier test has left
+
+
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory):
     """Function family -> folder of its tiny checkpoint."""
+    from tests.support.checkpoints import write_checkpoint
+
     root, made = tmp_path_factory.mktemp("checkpoints"), {}
 
     def folder(family: str) -> Path:
@@ -59,6 +80,8 @@ def checkpoints(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny(checkpoints):
     """Function family -> loaded tiny backbone, one per session."""
+    from nearl.backbones import load_backbone
+
     loaded = {}
 
     def backbone(family: str):
@@ -72,6 +95,9 @@ def tiny(checkpoints):
 @pytest.fixture(scope="session")
 def portable(tmp_path_factory):
     """(folder, backbone) of the checkpoint that the fixtures in tests/fixtures were made with."""
+    from nearl.backbones import load_backbone
+    from tests.support.checkpoints import write_checkpoint
+
     folder = write_checkpoint(tmp_path_factory.mktemp("portable") / "portable", "clip", portable=True)
     return folder, load_backbone(f"local-dir:{folder}")
 

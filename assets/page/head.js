@@ -1,4 +1,9 @@
-// What the whole page needs: the tab in the address, names for screen readers, arrow keys, and downloads with a name.
+// What the whole page needs: the tab in the address, names for screen readers, arrow keys, answers that arrive, and
+// downloads with a name.
+
+// Gradio ends its stream of answers when the page may be left: answers are lost if it stays, and an event that is sent
+// before it is gone opens another stream, which the server refuses. The browser ends streams itself.
+window.addEventListener("beforeunload", (event) => event.stopImmediatePropagation(), { capture: true });
 
 // The open tab is the part of the address behind "#/", so that a reload and the browser's back button find it again.
 // Links such as <a data-tab="Teach" href="#/teach"> open a tab.

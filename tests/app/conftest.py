@@ -13,7 +13,7 @@ from app.visitor.registry import Registry
 from nearl.data.phantoms.kinds import write_phantom_folder
 from tests.support.app_server import serve
 from tests.support.app_work import Threads
-from tests.support.browser import CUT_OFF, expect, is_local, launched, visit
+from tests.support.browser import expect, is_local, launched, visit
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def page(context, server, request):
     for left in context.pages:
         left.close()
     assert outside == []
-    assert [text for text in errors if not CUT_OFF.search(text)] == []
+    assert errors == []
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def visitor(browser, server):
     contexts, errors = [], []
 
     def listen(message) -> None:
-        if message.type in ("error", "warning") and not CUT_OFF.search(message.text):
+        if message.type in ("error", "warning"):
             errors.append(message.text)
 
     def opened(width: int = 1400, url: str = server.url):

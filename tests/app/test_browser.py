@@ -10,10 +10,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from app.context import QUIET
+from app.context import QUIET, asset_text
 from app.page import Page
 from nearl.data.phantoms.kinds import phantom_set
-from tests.support.app_server import ROOT, serve
+from tests.support.app_server import serve
 from tests.support.browser import (
     MAP_WORDS,
     NOTICE,
@@ -31,6 +31,7 @@ from tests.support.browser import (
     upload,
     visit,
 )
+from tests.support.pages import ROOT
 
 BLOCK = """() => { setTimeout(() => {
   const request = new XMLHttpRequest();
@@ -304,7 +305,7 @@ def test_every_control_has_a_name(page):
     assert nameless(page) == []
 
 
-def test_no_answer_is_lost_on_a_busy_page_and_none_comes_twice(browser):
+def test_no_answer_is_lost_on_a_busy_page_or_one_that_is_not_left_and_none_comes_twice(browser):
     blocked, said, changed = (threading.Event() for _ in range(3))
 
     def answers():
@@ -331,7 +332,7 @@ def test_no_answer_is_lost_on_a_busy_page_and_none_comes_twice(browser):
         said.wait(60)
         route.fulfill(body="")
 
-    _, url, _ = app.launch(prevent_thread_lock=True, quiet=True)
+    _, url, _ = app.launch(prevent_thread_lock=True, quiet=True, head=f"<script>{asset_text('head.js')}</script>")
     page = browser.new_page()
     page.route("**/hold", hold)
     try:
@@ -340,6 +341,7 @@ def test_no_answer_is_lost_on_a_busy_page_and_none_comes_twice(browser):
         expect(page.locator("#last textarea")).to_have_value("said")
         expect(page.locator("#first textarea")).to_have_value("kept")
         page.locator("#last textarea").fill("changed since")
+        page.evaluate("window.dispatchEvent(new Event('beforeunload'))")  # the visitor is asked, and stays
         changed.set()
         expect(page.locator("body")).to_have_attribute("data-ended", "yes")
         expect(page.locator("#last textarea")).to_have_value("changed since")

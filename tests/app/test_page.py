@@ -13,7 +13,7 @@ from app.context import load_ready_prompts
 from app.page import Page, Settings, build_app
 from app.teach.publish import tab as publish
 from nearl.prompts import PromptSet, ready_sets
-from tests.support.app_server import ROOT
+from tests.support.pages import ROOT
 
 
 class Request:

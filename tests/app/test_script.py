@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 
-from tests.support.app_server import ROOT
+from tests.support.pages import ROOT
 
 
 @pytest.fixture(scope="module")

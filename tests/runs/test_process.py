@@ -23,7 +23,7 @@ def backbone(tiny):
     return tiny("clip")
 
 
-def test_a_worker_teaches_crashes_alone_and_another_goes_on(backbone, tmp_path):
+def test_a_worker_teaches_crashes_alone_and_another_goes_on(backbone, tmp_path, quick_hosts):
     run = RunFolder(tmp_path / "run").create(made(backbone, steps=400))
     worker = start(run, every=0)
     until(lambda: (run.path / "snapshot.safetensors").exists() and run.look().step > 5)
@@ -84,7 +84,7 @@ def test_workers_of_one_host_are_processes_of_their_own(backbone, tmp_path, many
     assert not process.work(runs[2]) and runs[2].look().state == "done"
 
 
-def test_a_failure_in_the_worker_is_told_in_its_own_words(backbone, tmp_path):
+def test_a_failure_in_the_worker_is_told_in_its_own_words(backbone, tmp_path, quick_hosts):
     broken = made(backbone)
     broken.backbone["name"] = "nothing"
     run = RunFolder(tmp_path / "run").create(broken)
@@ -92,7 +92,7 @@ def test_a_failure_in_the_worker_is_told_in_its_own_words(backbone, tmp_path):
     assert run.look().state == "failed" and "no backbone called 'nothing'" in run.look().error
 
 
-def test_a_comparison_gives_way_between_methods_and_outlives_a_process(backbone, tmp_path):
+def test_a_comparison_gives_way_between_methods_and_outlives_a_process(backbone, tmp_path, quick_hosts):
     job = made(backbone, methods=["zero-shot", "linear-probe", "nearl"], compared=True, steps=300)
     run = RunFolder(tmp_path / "run").create(job)
     assert process.work(run, lambda: True)  # as soon as a method is finished

@@ -26,8 +26,6 @@ OPTIONS = [
 LONG = 120_000  # milliseconds; of a run on a busy machine
 MAP_WORDS = re.compile("Where it looked for|the map is empty")
 NOTICE = "For teaching and research. Not for diagnosis."
-# Gradio's and the browser's own words when a page with an open stream is reloaded
-CUT_OFF = re.compile("AbortError|errored out|Unexpected error 404|INCOMPLETE_CHUNKED|network error")
 
 
 @contextlib.contextmanager

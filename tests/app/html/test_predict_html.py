@@ -18,7 +18,7 @@ from app.predict.html import Reading, reading, table
 from app.predict.scan import html as scan_views
 from nearl.data.images import Problem
 from nearl.report.words import per_cent, points
-from tests.support.app_server import ROOT
+from tests.support.pages import ROOT
 
 HOSTILE = """<script>alert("1")</script>'"&{{7*7}}{% raw %}""" + "x" * 300
 TEMPLATES = ROOT / "app" / "html" / "templates"

@@ -92,7 +92,7 @@ def test_an_adapter_that_the_check_speaks_against_is_only_offered(engine, regist
         teaching.use(engine, workspace)
 
 
-def test_a_worker_that_dies_ends_its_run_alone_and_the_old_adapter_reads_on(engine, registry, monkeypatch):
+def test_a_worker_that_dies_ends_its_run_alone_and_the_old_adapter_reads_on(engine, registry, monkeypatch, quick_hosts):
     workspace, next_one = visitor(registry), visitor(registry)
     old = workspace.shelf.put(taught(engine))
     adapting.use(engine, workspace, old)
