@@ -1,9 +1,14 @@
 // What the whole page needs: the tab in the address, names for screen readers, arrow keys, answers that arrive, and
 // downloads with a name.
 
-// Gradio ends its stream of answers when the page may be left: answers are lost if it stays, and an event that is sent
-// before it is gone opens another stream, which the server refuses. The browser ends streams itself.
-window.addEventListener("beforeunload", (event) => event.stopImmediatePropagation(), { capture: true });
+// Gradio ends its stream of answers when the page may be left (`beforeunload`): answers are lost if it stays, and an
+// event that is sent before it is gone opens another stream, which the server refuses. The browser ends streams itself.
+{
+  const abort = AbortController.prototype.abort;
+  AbortController.prototype.abort = function (...why) {
+    if (window.event?.type !== "beforeunload") abort.apply(this, why);
+  };
+}
 
 // The open tab is the part of the address behind "#/", so that a reload and the browser's back button find it again.
 // Links such as <a data-tab="Teach" href="#/teach"> open a tab.
