@@ -1,9 +1,9 @@
 """Messages between the app and a worker of the sandbox: one letter, a length and so many bytes.
 
 To the worker: J, a job as JSON, followed by B, the content, for every source that is not a path; G, go on with a job
-for one turn; C, forget a job. From it: F, the file that is worked on from now on; N, how many files and images there
-are; H, a draft's header; D, a piece of its numbers; E, a problem, which also ends the draft that was being sent; U,
-files of which nothing more will come; Z, the turn is over.
+for one turn; C, forget a job. From it: R, it has started; F, the file that is worked on from now on; N, how many files
+and images there are; H, a draft's header; D, a piece of its numbers; E, a problem, which also ends the draft that was
+being sent; U, files of which nothing more will come; Z, the turn is over.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from nearl.registry import PLUGINS, load_plugins
 GROWN = 1_500_000_000  # a worker whose memory ever exceeded so many bytes is replaced
 OPEN_JOBS = 6  # that a worker keeps in memory between their turns
 MAX_MESSAGE = 50_000_000  # bytes of JSON
+START_SECONDS = 300.0  # in which a worker has to be there: a busy machine imports slowly, and no file is to blame
 ROOT = Path(__file__).resolve().parents[3]
 PASSED_ON = (  # environment; the last one lets the tests measure their coverage of the worker
     "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "TMPDIR", "TEMP", "COVERAGE_PROCESS_CONFIG",
@@ -52,6 +53,7 @@ class Worker:
         self.used = False  # whether the process has finished a turn
         self._process: subprocess.Popen | None = None
         self._heard = 0.0  # when its last message came
+        self._there = False  # whether one has come
 
     def open(self, job: int, sources: Sequence[Source], order: dict) -> None:
         """Tell the process about a job; `order` is what `worker.main` needs beside the sources. Raises Died."""
@@ -78,7 +80,9 @@ class Worker:
             kind = b""
             while kind != b"Z":
                 kind, size = receive_head(self._process.stdout)
-                self._heard = time.monotonic()
+                self._heard, self._there = time.monotonic(), True
+                if kind == b"R":
+                    continue
                 if kind == b"D":
                     take(kind, size)
                     continue
@@ -108,7 +112,7 @@ class Worker:
     def stop(self) -> None:
         """End the process; the next job starts another."""
         self.jobs.clear()
-        self.used = False
+        self.used = self._there = False
         if self._process is not None:
             self._process.kill()
             for stream in (self._process.stdin, self._process.stdout):
@@ -123,9 +127,12 @@ class Worker:
         process, late, ended = self._process, threading.Event(), threading.Event()
         self._heard = time.monotonic()
 
+        def left() -> float:
+            return self._heard + (self.seconds if self._there else START_SECONDS) - time.monotonic()
+
         def watch() -> None:
-            while not ended.wait(max(0.01, self._heard + self.seconds - time.monotonic())):
-                if time.monotonic() - self._heard >= self.seconds:
+            while not ended.wait(max(0.01, min(left(), self.seconds))):
+                if left() <= 0:
                     late.set()
                     process.kill()
                     return

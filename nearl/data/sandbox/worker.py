@@ -135,6 +135,8 @@ def main(limit: int, seconds: float) -> None:
 
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    send(outward, b"R")
+    outward.flush()
     jobs: dict[int, Job] = {}
     while True:
         try:
