@@ -147,12 +147,26 @@ SET_STRENGTH = "(v) => { document.documentElement.style.setProperty('--map-stren
 
 
 def asset_text(name: str) -> str:
-    """A file of the page; a script without its comments and indentation, since the page holds some of them often."""
+    """A file of the page; a script without its comments and indentation."""
     text = (PAGE / name).read_text(encoding="utf-8")
     if not name.endswith(".js"):
         return text
     lines = map(str.strip, text.splitlines())
     return "\n".join(line for line in lines if line and not line.startswith("//"))
+
+
+SHARED = ("act.js", "pick.js", "prompt_editor.js")  # scripts of several components
+
+
+def shared_scripts() -> str:
+    """A script for the page's head with the scripts that several components have, each once, as functions."""
+    found = (f'"{name}": (element, props, trigger, watch, config) => {{\n{asset_text(name)}\n}}' for name in SHARED)
+    return f"window.nearl = {{{', '.join(found)}}};"
+
+
+def calls(name: str, config: str = "null") -> str:
+    """The `js_on_load` of a component that has one of the shared scripts, with its `config` as JSON."""
+    return f'nearl["{name}"](element, props, trigger, watch, {config})'
 
 
 @lru_cache(maxsize=1)
@@ -184,7 +198,7 @@ def prompt_editor(uid: str, value: dict | None, sets: dict[str, dict], fixed: bo
     return gr.HTML(
         value,
         html_template='<div class="pe-root"></div>',
-        js_on_load=f"const config = {config};\n{asset_text('prompt_editor.js')}",
+        js_on_load=calls("prompt_editor.js", config),
         apply_default_css=False,
         elem_id=f"{uid}-prompts",
     )

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import inspect
 import logging
 import os
+import re
 import threading
 import time
 from dataclasses import dataclass
 
 import anyio
 import gradio as gr
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from app import api
 from app.about import tab as about
 from app.compare import tab as compare
-from app.context import PAGE, QUIET, Context, asset_text, load_ready_prompts, whose
+from app.context import PAGE, QUIET, Context, asset_text, load_ready_prompts, shared_scripts, whose
 from app.door import middleware as door
 from app.door.rules import Rules, names_an_address
 from app.engine import ZERO_GPU, Engine
@@ -50,6 +56,8 @@ REMEMBER = "(key) => { try { localStorage.setItem('nearl-workspace', key); } cat
 
 # Fields of an event that Gradio's page takes as absent where they are None.
 UNSAID = ("api_description", "event_specific_args", "js_implementation", "render_id", "rendered_in", "time_limit")
+
+INLINE = re.compile("data:image/jpeg;base64,([A-Za-z0-9+/=]+)")
 
 UNFIT = "What was sent does not fit, or its files are gone; bring the files again, or reload the page."
 
@@ -87,6 +95,7 @@ class Page(gr.Blocks):
     def __init__(self, *given, **options):
         self.lanes = lanes.Lanes()
         self.open_pages: Pages | None = None
+        self.images: dict[str, bytes] = {}  # JPEGs by their names
         super().__init__(*given, **options)
 
     def queue(self, *given, **named):
@@ -136,17 +145,27 @@ class Page(gr.Blocks):
     def get_config_file(self):
         """What the page is built from, without what it does not need: descriptions for programs where no endpoint of
         theirs has the component, and fields of an event that say nothing. It is a sixth of the page as Gradio has it.
+        Images that it holds from the start are files of their own.
         """
         config = super().get_config_file()
         public = [d for d in config["dependencies"] if d["api_visibility"] == "public"]
         needed = {i for d in public for i in (*d["inputs"], *d["outputs"])}
         for component in config["components"]:
+            if isinstance(value := component["props"].get("value"), str):
+                component["props"]["value"] = INLINE.sub(self._address, value)
             if component["id"] not in needed and "api_info" in component:
                 component.update(api_info={}, api_info_as_input={}, api_info_as_output={}, example_inputs=None)
         for event in config["dependencies"]:
             for name in [name for name in UNSAID if event.get(name, "") is None]:
                 del event[name]
         return config
+
+    def _address(self, image: re.Match) -> str:
+        """Where an image of the page is found that Gradio would send within it."""
+        content = base64.b64decode(image[1])
+        name = f"{hashlib.sha256(content).hexdigest()[:16]}.jpg"
+        self.images[name] = content
+        return f"images/{name}"
 
     def create_limiter(self):
         self.limiter = anyio.CapacityLimiter(lanes.THREADS)  # `max_threads` counts those that wait, too
@@ -161,6 +180,14 @@ class Page(gr.Blocks):
         if simple_format or not before:
             return data
         return [[] if new == old else [["replace", [], new]] for old, new in zip(before, data, strict=True)]
+
+
+async def _image(request: Request) -> Response:
+    """An image of the page."""
+    found = request.app.get_blocks().images.get(request.path_params["name"])
+    if found is None:
+        return Response(status_code=404)
+    return Response(found, media_type="image/jpeg", headers={"Cache-Control": "max-age=86400"})
 
 
 def build_app(settings: Settings) -> gr.Blocks:
@@ -273,7 +300,7 @@ def launch_options(rules: Rules) -> dict:
     return {
         "theme": build_theme(),
         "css_paths": [PAGE / "charts.css", PAGE / "style.css"],
-        "head": f"{NO_REFERRER}<script>{asset_text('head.js')}{asset_text('drop.js')}</script>",
+        "head": f"{NO_REFERRER}<script>{shared_scripts()}{asset_text('head.js')}{asset_text('drop.js')}</script>",
         "i18n": gr.I18n(en=WORDS),
         "favicon_path": PAGE / "favicon.png",
         "footer_links": [],
@@ -289,5 +316,8 @@ def launch_options(rules: Rules) -> dict:
         "quiet": True,
         "_frontend": False,  # Gradio gives the page 3 seconds to answer itself, and a busy machine may need more
         "allowed_paths": [],
-        "app_kwargs": {"middleware": [door.middleware(rules), *guard.MIDDLEWARE]},
+        "app_kwargs": {
+            "middleware": [door.middleware(rules), *guard.MIDDLEWARE],
+            "routes": [Route("/images/{name}", _image)],
+        },
     }

@@ -14,7 +14,7 @@ import gradio as gr
 from app.compare import actions as comparing
 from app.compare import html as compare_views
 from app.compare.actions import OWN, QUESTIONS, USUAL, WHOLE, Choice
-from app.context import DEVICE, QUIET, Context, asset_text, away, seen
+from app.context import DEVICE, QUIET, Context, asset_text, away, calls, seen
 from app.events import INPUT, Act, Components, Press, bump, guarded
 from app.examples import KIND_NAMES
 from app.html import views
@@ -101,8 +101,8 @@ def _components() -> CompareTab:
         compare = gr.Button("Compare", variant="primary", elem_id="compare")
         cancel = gr.Button("Cancel", elem_classes=away(), elem_id="compare-cancel")
     used = gr.HTML("", js_on_load=None, elem_id="compare-used")
-    result = gr.HTML(compare_views.empty(), js_on_load=asset_text("act.js"), elem_id="comparison-result")
-    history = gr.HTML("", js_on_load=asset_text("act.js"), elem_id="compare-history")
+    result = gr.HTML(compare_views.empty(), js_on_load=calls("act.js"), elem_id="comparison-result")
+    history = gr.HTML("", js_on_load=calls("act.js"), elem_id="compare-history")
     slot = gr.DownloadButton("Download", elem_id="compare-slot", elem_classes="slot")
     return CompareTab(
         source, shots, seeds, length, plan, questions, cost, methods, folded, compare, cancel, message, used, result,

@@ -16,7 +16,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SPACE_PARENTS = ("https://huggingface.co", "https://*.huggingface.co", "https://*.hf.space")
 SHARED = ".gradio.live"  # the names of Gradio's public links
 NAVIGABLE = re.compile(r"/(login(/.*)?)?")  # what other sites may link to; not /logout
-STATIC = re.compile(r"(/gradio_api)?/theme\.css|/favicon\.ico|/(assets|static|svelte)/.*")  # Gradio's own, no visitor's
+# Gradio's own files and the page's, no visitor's
+STATIC = re.compile(r"(/gradio_api)?/theme\.css|/favicon\.ico|/(assets|images|static|svelte)/.*")
 FETCHED = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 
 

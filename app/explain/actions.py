@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -186,7 +185,7 @@ def file_name(workspace: Workspace, choice: Choice, shown: Sequence[Panel]) -> s
     """What the browser calls the file of a settled choice: image, map, class and moment."""
     from nearl.explain import MAPS
 
-    card, image = MAPS[choice.method], Path(workspace.viewing.record.name).stem
+    card, image = MAPS[choice.method], re.sub(r"\.\w+( \(|$)", r"\1", workspace.viewing.record.name)
     parts = [image if choice.view != IMAGES else "", card.key.replace("+", "p")]
     parts += [choice.class_name] if card.by_class and choice.view != CLASSES else []
     parts += [VIEWS[choice.view]] if choice.view in VIEWS else []

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import gradio as gr
 
-from app.context import DEVICE, MAP_CONTROLS, QUIET, SET_STRENGTH, Context, asset_text, away, seen
+from app.context import DEVICE, MAP_CONTROLS, QUIET, SET_STRENGTH, Context, away, calls, seen
 from app.events import INPUT, Components, Press, guarded
 from app.explain import actions as explaining
 from app.explain import choice as choosing
@@ -83,7 +83,7 @@ def build(ctx: Context, tab_item: gr.Tab) -> ExplainTab:
                         0, 100, 55, step=1, label="Strength of the map, per cent", elem_id="explain-strength",
                         buttons=[],
                     )  # fmt: skip
-                filmstrip = gr.HTML("", js_on_load=asset_text("pick.js"), elem_id="explain-filmstrip")
+                filmstrip = gr.HTML("", js_on_load=calls("pick.js"), elem_id="explain-filmstrip")
             gr.HTML(views.quiet(map_views.CAN_TELL), js_on_load=None)
         with gr.Column(elem_classes=away(*SIDE), min_width=280, scale=8) as side:
             method = gr.Radio([], label="Kind of map", elem_id="explain-method")

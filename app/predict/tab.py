@@ -14,8 +14,8 @@ from app.context import (
     MAP_CONTROLS,
     SET_STRENGTH,
     Context,
-    asset_text,
     away,
+    calls,
     mark_prompts,
     prompt_editor,
     seen,
@@ -89,7 +89,7 @@ def build(ctx: Context, opened: gr.events.Dependency) -> None:
                     strength = gr.Slider(
                         0, 100, 55, step=1, label="Strength of the map, per cent", elem_id="map-strength", buttons=[]
                     )
-                filmstrip = gr.HTML("", js_on_load=asset_text("pick.js"), elem_id="filmstrip")
+                filmstrip = gr.HTML("", js_on_load=calls("pick.js"), elem_id="filmstrip")
             with gr.Column(elem_classes="sources"):
                 public = bool(os.environ.get("SPACE_ID"))
                 confirmed = gr.Checkbox(label=CONFIRM, value=not public, visible=public, elem_id="upload-confirm")
@@ -100,10 +100,10 @@ def build(ctx: Context, opened: gr.events.Dependency) -> None:
                 gr.HTML(views.section("Examples", "Synthetic"), js_on_load=None, elem_id="examples-head")
                 shelf = gr.HTML(
                     views.strip(thumbs, -1, "Synthetic examples"),
-                    js_on_load=asset_text("pick.js"), elem_id="examples",
+                    js_on_load=calls("pick.js"), elem_id="examples",
                 )  # fmt: skip
         with gr.Column(elem_classes="right", min_width=280, scale=9):
-            result = gr.HTML(predict_views.reading_empty(False), js_on_load=asset_text("pick.js"), elem_id="reading")
+            result = gr.HTML(predict_views.reading_empty(False), js_on_load=calls("pick.js"), elem_id="reading")
             table = gr.HTML("", js_on_load=None, elem_id="reading-table")
             gr.HTML(views.section("Classes and prompts"), js_on_load=None)
             with gr.Column():

@@ -37,7 +37,7 @@ def build(ctx: Context, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
             slot = gr.DownloadButton("Download", elem_id="slot", elem_classes="slot")
     run_part, plan = RunPart(**buttons, **result), (controls.hold_out, controls.group_by)
     images.wire(ctx, images_part, plan)
-    images.wire_return(ctx, images_part, plan, tab_item, opened)
+    images.wire_return(ctx, images_part, plan, opened)
     run.wire(ctx, run_part, controls, images_part.editor, slot, DOWNLOAD)
     run.wire_return(ctx, run_part, controls, tab_item, opened)
     shelf.wire(ctx, shelf_part, slot, DOWNLOAD)

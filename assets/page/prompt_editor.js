@@ -1,5 +1,5 @@
 // The editable table of classes and prompts. `props.value` is a prompt set as nearl.prompts writes it:
-// {name, description, templates: [..], classes: [{name, prompts: [..]}]}. app/context.py puts `config` before this text:
+// {name, description, templates: [..], classes: [{name, prompts: [..]}]}. `config` is
 // {uid, sets, titles, fixed}, where `sets` are the ready ones, `titles` their names to show, and `fixed` means that only
 // the prompts can be edited. (Gradio forgets a component's own props when it is hidden and shown again, but not its
 // script.)

@@ -8,7 +8,7 @@ from functools import partial
 
 import gradio as gr
 
-from app.context import DEVICE, QUIET, Context, asset_text, away, seen
+from app.context import DEVICE, QUIET, Context, asset_text, away, calls, seen
 from app.events import Components, Press, guarded
 from app.predict import actions as reading
 from app.predict.scan import actions as scanning
@@ -35,7 +35,7 @@ def build() -> ScanPart:
     with gr.Column(elem_classes=away(*GROUP)) as group:
         number = gr.Slider(1, 2, 1, step=1, label="Slice", elem_id="scan-slice", buttons=[])
         moment = gr.Slider(1, 2, 1, step=1, label="Moment", elem_id="scan-moment", buttons=[])
-        curve = gr.HTML("", js_on_load=asset_text("pick.js"), elem_id="scan-curve")
+        curve = gr.HTML("", js_on_load=calls("pick.js"), elem_id="scan-curve")
         together = gr.Radio(
             [(words, key) for key, words in scan_views.TOGETHER.items()], value="top-k", label="All slices together",
             elem_id="scan-together", visible=False,

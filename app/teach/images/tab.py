@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import gradio as gr
 
-from app.context import (
-    DECODE,
-    DEVICE,
-    QUIET,
-    Context,
-    asset_text,
-    away,
-    mark_prompts,
-    prompt_editor,
-    seen,
-    set_title,
-)
+from app.context import DECODE, QUIET, Context, away, calls, mark_prompts, prompt_editor, seen
 from app.events import INPUT, Act, Components, Press, error_html, guarded
 from app.examples import KIND_NAMES
 from app.html import views
 from app.teach.images import actions as gathering
 from app.teach.images import html as image_views
+from app.teach.images import ready
 from app.teach.images.html import MOST_GROUPS, PAGE, Thumb
 from app.visitor.workspace import Workspace
 from nearl.data.sets.columns import Columns, ColumnsError
 from nearl.errors import NearlError
 
 EXAMPLE, FILES, ZIP = "example", "files", "zip"
-WAYS = "way"  # CSS class
 ADVICE = {
     EXAMPLE: "Choose a kind of image; half of the images show a lesion.",
     FILES: "Name a class and add its images; then the next class. You need at least two classes.",
@@ -44,8 +34,6 @@ class ImagesPart(Components):
     """What shows the labelled set and the ways to bring it."""
 
     choice: gr.Radio = field(metadata=INPUT)
-    sources: dict[str, gr.Column]  # by the values of `choice`
-    advice: gr.HTML
     kind: gr.Radio
     name: gr.Textbox
     files: gr.File
@@ -70,40 +58,47 @@ def build(ctx: Context) -> ImagesPart:
         [("Synthetic example", EXAMPLE), ("My images, class by class", FILES), ("A zip, or a table of labels", ZIP)],
         value=EXAMPLE, label="Where they come from", elem_id="source",
     )  # fmt: skip
-    advice = gr.HTML(views.quiet(ADVICE[EXAMPLE]), js_on_load=None, elem_id="advice")
-    with gr.Column(elem_classes=WAYS) as example:
+    with _way(EXAMPLE):
         kind = gr.Radio(
             [(label, kind) for kind, label in KIND_NAMES.items()],
             label="Kind of image (synthetic, made by a program)",
             info="The embedded model has seen such images; chest CT, blood and head MRI leave most to learn.",
             elem_id="kind",
         )
-    with gr.Column(elem_classes=away(WAYS)) as by_class, gr.Row(elem_classes="class-row"):
+    with _way(FILES), gr.Row(elem_classes="class-row"):
         name = gr.Textbox(label="Name of the class", max_length=100, scale=2, min_width=140, elem_id="class-name")
         files = gr.File(
             label="Images of this class", file_count="multiple", height=96, scale=5, min_width=220,
             elem_id="class-files",
         )  # fmt: skip
-    with gr.Column(elem_classes=away(WAYS)) as from_zip:
+    with _way(ZIP):
         archive = gr.File(label="Zip, or table and images", file_count="multiple", height=96, elem_id="zip")
         with gr.Column(elem_classes=away(), elem_id="columns") as columns:
             file_column = gr.Dropdown([], label="Column with the file names", elem_id="file-column")
             label_column = gr.Dropdown([], label="Column with the labels", elem_id="label-column")
             use = gr.Button("Use these columns", elem_id="use-columns")
     message = gr.HTML("", js_on_load=None, elem_id="source-message")
-    shown = gr.HTML("", js_on_load=asset_text("act.js"), elem_id="set")
-    check = gr.HTML("", js_on_load=asset_text("act.js"), elem_id="check")
+    shown = gr.HTML("", js_on_load=calls("act.js"), elem_id="set")
+    check = gr.HTML("", js_on_load=calls("act.js"), elem_id="check")
     with gr.Column(elem_classes=away()) as words:
         gr.HTML(views.section("2. Classes and prompts"), js_on_load=None)
-        ready = gr.HTML("", js_on_load=asset_text("pick.js"), elem_id="ready-prompts")
+        offered = gr.HTML("", js_on_load=calls("pick.js"), elem_id="ready-prompts")
         with gr.Column():
             editor = prompt_editor("teach", None, {}, fixed=True)
             mark_prompts(ctx, editor)
-    sources = {EXAMPLE: example, FILES: by_class, ZIP: from_zip}
     return ImagesPart(
-        choice, sources, advice, kind, name, files, archive, columns, file_column, label_column, message, shown, check,
-        words, ready, editor, use,
+        choice, kind, name, files, archive, columns, file_column, label_column, message, shown, check, words, offered,
+        editor, use,
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _way(source: str) -> Iterator[None]:
+    """One of the ways to bring images, with its advice. The page shows it while that source is chosen (style.css): no
+    answer of the server can come between a visitor's choice and what is in sight."""
+    with gr.Column(elem_classes=["way", f"way-{source}"]):
+        gr.HTML(views.quiet(ADVICE[source]), js_on_load=None)
+        yield
 
 
 # ---- what is shown
@@ -194,12 +189,13 @@ def _check(workspace: Workspace, plan: Plan) -> str:
 
 # ---- events
 
-# Where the images come from is remembered by the tab of the browser, so that a reload finds it as it was.
-REMEMBER_SOURCE = "(source) => { try { sessionStorage.setItem('nearl-source', source); } catch {} return []; }"
-RECALL_SOURCE = """(key, held, group, source) => {
+# Where the images come from is remembered by the tab of the browser, so that a reload finds it as it was. Choosing
+# clears the message about another source.
+REMEMBER_SOURCE = "(source) => { try { sessionStorage.setItem('nearl-source', source); } catch {} return ''; }"
+RECALL_SOURCE = """(...given) => {  // the last of the inputs is the source
   let kept = null;
   try { kept = sessionStorage.getItem("nearl-source"); } catch {}
-  return [key, held, group, kept ?? source];
+  return [...given.slice(0, -1), kept ?? given.at(-1)];
 }"""
 ONCE = {**QUIET, "trigger_mode": "once"}
 LAST = {**QUIET, "trigger_mode": "always_last"}
@@ -237,16 +233,12 @@ def wire(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component]) -> None:
     _wire_sources(ctx, part, plan, changes)
     _wire_table(ctx, part, plan, changes)
     _wire_set(ctx, part, plan, changes)
-    _wire_ready(ctx, part)
+    ready.wire(ctx, part.set, part.editor, part.ready)
 
 
 def _wire_sources(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], changes: _Changes) -> None:
     """The example, and images class by class."""
     session, outputs = ctx.session, [ctx.session, *part.outputs]
-
-    @guarded(part.message)
-    def on_choice(source: str) -> dict:
-        return {**_source(part, source), part.message: ""}
 
     @guarded(part.message, changes.none)
     def on_kind(key: str, kind: str, *plan) -> dict:
@@ -262,8 +254,7 @@ def _wire_sources(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], 
         update = changes.make(key, value, Plan.of(*plan), lambda workspace: _bring(workspace, paths, name))
         return {**update, part.files: None, part.name: ""}
 
-    part.choice.input(on_choice, part.choice, outputs, **LAST)
-    part.choice.input(None, part.choice, None, js=REMEMBER_SOURCE, api_visibility="private")
+    part.choice.input(None, part.choice, part.message, js=REMEMBER_SOURCE, api_visibility="private")
     part.kind.input(on_kind, [session, part.kind, *plan], outputs, **LAST)
     by_class = [session, part.name, part.files, part.editor, *plan]
     gr.on([part.files.upload, part.name.submit, part.name.blur], on_files, by_class, outputs, **FILES_ONCE)
@@ -335,70 +326,29 @@ def _wire_set(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], chan
     gr.on([hold_out.release, group_by.blur], on_plan, [session, *plan], [part.check, part.message], **LAST)
 
 
-def _wire_ready(ctx: Context, part: ImagesPart) -> None:
-    """Offer ready prompts of the kind of the images, and put those that are chosen into the editor."""
-
-    def offered(workspace: Workspace, value: dict | None) -> dict:
-        names = gathering.ready_prompts(ctx.engine, workspace, value)
-        return {part.ready: image_views.ready_prompts([(name, set_title(name)) for name in names])}
-
-    @guarded(part.ready)
-    def on_shown(key: str, value: dict | None) -> dict:
-        return offered(ctx.workspace(key), value)
-
-    @guarded(part.ready)
-    def on_ready(key: str, value: dict | None, event: gr.EventData) -> dict:
-        workspace = ctx.workspace(key)
-        name = Press.of(event).one_of("pick", list(ctx.ready_prompts))
-        value = gathering.ready_value(workspace, name)
-        gathering.keep_prompts(workspace, value)
-        return {part.editor: value, **offered(workspace, value)}
-
-    inputs, device = [ctx.session, part.editor], {**DEVICE, "trigger_mode": "always_last"}
-    gr.on([part.set.change, part.editor.change], on_shown, inputs, [part.ready], **device)
-    part.ready.click(on_ready, inputs, [part.editor, part.ready], **device)
-
-
-def wire_return(
-    ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], tab_item: gr.Tab, opened: gr.events.Dependency
-) -> None:
-    """A page that is reloaded, or a second one, shows the images as they are and where they came from; the latter again
-    when the tab is opened, since Gradio loses it in a tab that is not built yet."""
+def wire_return(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], opened: gr.events.Dependency) -> None:
+    """A page that is reloaded, or a second one, shows the images as they are and where they came from."""
 
     @guarded(part.message)
     def on_open(key: str, *given) -> dict:
         workspace, (*plan, source) = ctx.workspace(key), given
         return {**_as_it_was(part, workspace, source), **show(part, workspace, Plan.of(*plan))}
 
-    @guarded(part.message)
-    def on_select(key: str, *given) -> dict:
-        workspace = ctx.workspace(key)
-        if workspace.support.data is None:  # then a visitor may be choosing just now
-            return {part.message: gr.skip()}
-        return _as_it_was(part, workspace, given[-1])
-
+    opened.then(None, part.choice, part.choice, js=RECALL_SOURCE, api_visibility="private")
     inputs = [ctx.session, *plan, part.choice]
     opened.then(on_open, inputs, [*part.outputs, part.choice], js=RECALL_SOURCE, **QUIET)
-    shown = [part.choice, *part.sources.values(), part.advice, part.kind, part.message]
-    tab_item.select(on_select, inputs, shown, js=RECALL_SOURCE, **LAST)
 
 
 def _as_it_was(part: ImagesPart, workspace: Workspace, source: str) -> dict:
-    """Where the images that are there came from. `source`: what the browser remembers of it."""
+    """Where the images that are there came from. `source`: what the browser remembers of it. Without images nothing is
+    set: a visitor may be choosing just now."""
     data = workspace.support.data
-    if data is not None:
-        source = EXAMPLE if data.synthetic else source if source != EXAMPLE else FILES
-    found = {**_source(part, source), part.choice: source}
-    if data is not None and data.synthetic:
-        kinds = {gathering.example_name(kind): kind for kind in KIND_NAMES}
-        found[part.kind] = kinds.get(data.name)
-    return found
-
-
-def _source(part: ImagesPart, source: str) -> dict:
-    """The ways to bring images, with the chosen one in sight."""
-    shown = {column: seen(name == source, WAYS) for name, column in part.sources.items()}
-    return {**shown, part.advice: views.quiet(ADVICE[source])}
+    if data is None:
+        return {}
+    if not data.synthetic:
+        return {part.choice: source if source != EXAMPLE else FILES}
+    kinds = {gathering.example_name(kind): kind for kind in KIND_NAMES}
+    return {part.choice: EXAMPLE, part.kind: kinds.get(data.name)}
 
 
 def _opened(pressed: Press) -> tuple[int | None, int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 from PIL import Image
 
-from app.context import DEVICE, QUIET, Context, asset_text, away, seen
+from app.context import DEVICE, QUIET, Context, away, calls, seen
 from app.events import Act, Components, Press, bump, guarded
 from app.html import views
 from app.teach.images.html import Thumb
@@ -102,7 +102,7 @@ def build_buttons() -> dict[str, gr.Component]:
 
 def build_result() -> dict[str, gr.Component]:
     """Components of RunPart for progress and results."""
-    act = asset_text("act.js")
+    act = calls("act.js")
     progress = gr.HTML(run_views.run_empty(), js_on_load=act, elem_id="progress")
     cell = gr.HTML("", js_on_load=act, elem_id="cell")
     details = gr.HTML("", js_on_load=act, elem_id="details")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from app.context import DEVICE, QUIET, Context, asset_text
+from app.context import DEVICE, QUIET, Context, calls
 from app.events import GONE, Act, Components, Press, bump, error_html, guarded
 from app.html import views
 from app.teach.shelf import actions as adapting
@@ -36,8 +36,8 @@ class ShelfPart(Components):
 def build() -> ShelfPart:
     gr.HTML(views.section("Your adapters") + views.quiet(ABOUT), js_on_load=None)
     message = gr.HTML("", js_on_load=None, elem_id="shelf-message")
-    items = gr.HTML(shelf_views.shelf([]), js_on_load=asset_text("act.js"), elem_id="shelf")
-    comparison = gr.HTML("", js_on_load=asset_text("act.js"), elem_id="comparison")
+    items = gr.HTML(shelf_views.shelf([]), js_on_load=calls("act.js"), elem_id="shelf")
+    comparison = gr.HTML("", js_on_load=calls("act.js"), elem_id="comparison")
     upload = gr.File(
         label="Put an adapter from a file on the shelf (zip)", file_count="single", height=96, elem_id="adapter-upload"
     )

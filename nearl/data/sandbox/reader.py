@@ -6,6 +6,7 @@ Everything is listed, recognised and counted before anything is decoded.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -48,8 +49,9 @@ class Done(NamedTuple):
 class _Watched(File):
     """A file that says so when it is worked on."""
 
-    def __init__(self, key: Key, name: str, read: Callable[[], bytes], head: bytes, begin: Begin):
-        self.key, self._begin = key, partial(begin, key, name)
+    def __init__(self, key: Key, name: str, folder: str, read: Callable[[], bytes], head: bytes, begin: Begin):
+        """`folder`: where it lies, if others in its folder or zip have its name; else ""."""
+        self.key, self.folder, self._begin = key, folder, partial(begin, key, name)
         super().__init__(key[0], name, partial(self._read, read), head, identify(head, name))
 
     @property
@@ -99,7 +101,9 @@ def read(
         begin(file.key, file.name)
         try:
             if group is None:
-                drafts = iter([file.format.read(file.read(), file.name, max_side)])
+                draft = file.format.read(file.read(), file.name, max_side)
+                draft.name += f" ({file.folder})" if file.folder else ""
+                drafts = iter([draft])
             else:
                 shown.append(group)
                 drafts = group.drafts(base_name(sources[file.source][0]))
@@ -124,16 +128,15 @@ def _expand(
     begin((number, -1), name)
     empty = True
     try:
-        for key, label, reader in _listed(number, name, content):
+        for key, label, folder, reader in _listed(number, name, content):
             empty = False
             if isinstance(reader, Problem):
                 yield Fault(number, *reader)
             elif key not in skip:
                 begin(key, label)
                 try:
-                    yield _Watched(
-                        key, label, partial(_content, reader, label), _content(reader, label, HEAD_BYTES), begin
-                    )
+                    head = _content(reader, label, HEAD_BYTES)
+                    yield _Watched(key, label, folder, partial(_content, reader, label), head, begin)
                 except NearlError as error:
                     yield Fault(number, label, str(error))
                     yield Done([key])
@@ -143,8 +146,11 @@ def _expand(
         yield Fault(number, name, str(error))
 
 
-def _listed(number: int, name: str, content: bytes | Path) -> Iterator[tuple[Key, str, archives.Reader | Problem]]:
-    """(key, name, reader) of each file of a source. NearlError where it cannot be opened."""
+def _listed(number: int, name: str, content: bytes | Path) -> Iterator[tuple[Key, str, str, archives.Reader | Problem]]:
+    """(key, name, folder that tells it from others of its name, reader) of each file of a source.
+
+    NearlError where it cannot be opened.
+    """
     if isinstance(content, Path) and content.is_dir():
         listed, problems = archives.folder_files(content, name)
     elif archives.is_zip(content):
@@ -153,12 +159,23 @@ def _listed(number: int, name: str, content: bytes | Path) -> Iterator[tuple[Key
         yield (
             (number, 0),
             name,
+            "",
             lambda size=None: content if size is None or isinstance(content, Path) else content[:size],
         )
         return
-    yield from (((number, -1), problem.name, problem) for problem in problems)
+    yield from (((number, -1), problem.name, "", problem) for problem in problems)
     found = sorted((item for item in listed if item[0][-1]), key=lambda item: item[0])
-    yield from (((number, place), base_name(parts[-1]), reader) for place, (parts, reader) in enumerate(found))
+    folders = _folders([parts for parts, _ in found])
+    for place, (parts, reader) in enumerate(found):
+        yield (number, place), base_name(parts[-1]), folders[place], reader
+
+
+def _folders(files: Sequence[Sequence[str]]) -> list[str]:
+    """The folder of each file whose name others have too, with those above where folders of one name hold such files;
+    "" for the rest. A file is the names of its folders and its own."""
+    names, near = Counter(parts[-1] for parts in files), Counter(tuple(parts[-2:]) for parts in files)
+    shown = [parts[:-1] if near[tuple(parts[-2:])] > 1 else parts[-2:-1] for parts in files]
+    return [", ".join(above) if names[parts[-1]] > 1 else "" for parts, above in zip(files, shown, strict=True)]
 
 
 def _content(reader: archives.Reader, name: str, size: int | None = None) -> bytes:

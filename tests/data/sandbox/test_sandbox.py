@@ -156,6 +156,16 @@ def test_more_open_jobs_than_a_worker_keeps_are_read_to_the_end(boxes):
     assert all(found[i] == (True, []) for i in range(len(threads))) and len(found) == len(threads)
 
 
+def test_files_of_one_name_are_told_apart_by_their_folders(boxes):
+    def names(*paths: str) -> list[str]:
+        records, _ = boxes().read([("all.zip", packed({path: png(i) for i, path in enumerate(paths)}))])
+        return [record.name for _, record in records]
+
+    assert names("clear/1.png", "clear/2.png", "lesion/1.png") == ["1.png (clear)", "2.png", "1.png (lesion)"]
+    assert names("1.png", "b/c/1.png") == ["1.png", "1.png (c)"]
+    assert names("a/x/1.png", "b/x/1.png") == ["1.png (a, x)", "1.png (b, x)"]
+
+
 # --- how much may be brought -----------------------------------------------------------------------------------------
 
 
