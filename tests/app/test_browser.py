@@ -16,12 +16,10 @@ from nearl.data.phantoms.kinds import phantom_set
 from tests.support.app_server import serve
 from tests.support.browser import (
     MAP_WORDS,
-    NOTICE,
     bring_by_class,
     bring_zip,
     choose,
     expect,
-    fits,
     missed,
     nameless,
     open_tab,
@@ -232,22 +230,6 @@ def test_examples_are_one_click_away_and_called_synthetic(page):
     expect(page.get_by_role("tab", name="Teach")).to_have_attribute("aria-selected", "true")
 
 
-@pytest.mark.parametrize("page", [(400, 850), (1400, 900)], indirect=True)
-def test_every_tab_fits_and_keeps_the_notice_in_sight(page):
-    page.locator("#examples button").first.click()
-    expect(page.locator("#viewer figure")).to_contain_text(MAP_WORDS)
-    for tab in ("Predict", "Teach", "Learn", "About"):
-        open_tab(page, tab)
-        if tab == "Teach":
-            page.get_by_text("My images, class by class").click()
-            expect(page.get_by_label("Name of the class")).to_be_visible()
-        assert fits(page), tab
-        page.mouse.wheel(0, 4000)
-        expect(page.locator("#header .notice")).to_have_text(NOTICE)
-        expect(page.locator("#header .notice")).to_be_in_viewport()
-        page.evaluate("window.scrollTo(0, 0)")
-
-
 def test_the_tab_is_in_the_address_and_answers_arrow_keys(page, server):
     assert len(httpx.get(server.url).content) < 400_000
     chosen = page.locator("#tabs [role=tab][aria-selected=true]")
@@ -289,20 +271,6 @@ def test_the_correction_on_the_learn_tab_can_be_turned(page):
     for angle, words in ((90, "100\u202f% is new and added"), (0, "100\u202f% repeats"), (135, "50\u202f% takes back")):
         page.get_by_label("Turn the correction").fill(str(angle))
         expect(page.locator("#turned")).to_contain_text(words)
-
-
-def test_every_control_has_a_name(page):
-    page.locator("#examples button").first.click()
-    expect(page.locator("#viewer figure")).to_contain_text(MAP_WORDS)
-    open_tab(page, "Teach")
-    assert nameless(page) == []
-    group = page.get_by_role("radiogroup", name="Where they come from")
-    group.get_by_role("radio").first.focus()
-    page.keyboard.press("ArrowDown")
-    expect(page.get_by_label("Name of the class")).to_be_visible()
-    open_tab(page, "Compare")
-    expect(page.locator("#method-cards input").first).to_be_visible()
-    assert nameless(page) == []
 
 
 def test_no_answer_is_lost_on_a_busy_page_or_one_that_is_not_left_and_none_comes_twice(browser):

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from PIL import Image
 
 from tests.support.browser import (
-    NOTICE,
     bring_by_class,
     choose,
     expect,
-    fits,
-    nameless,
     open_tab,
     taught,
     teach,
@@ -130,16 +126,3 @@ def test_a_new_look_asks_the_model_nothing(page, server):
     page.get_by_label("Smooth between patches").uncheck()
     expect(page.locator("#maps img.map")).not_to_have_attribute("src", green)
     expect(page.locator("#maps .tag")).to_have_text("Synthetic")
-
-
-@pytest.mark.parametrize("page", [(400, 850)], indirect=True)
-def test_the_tab_fits_a_phone_and_names_every_control(page):
-    page.locator("#examples button").first.click()
-    expect(page.locator("#reading .bar-line.before")).to_have_count(2)
-    open_tab(page, "Explain")
-    expect(page.locator("#maps figure")).to_have_count(1)
-    choose(page, "#explain-method", "Attention")
-    expect(_caption(page)).to_contain_text(re.compile("^.*Attention"))
-    assert fits(page)
-    expect(page.locator("#header .notice")).to_have_text(NOTICE)
-    assert nameless(page) == []

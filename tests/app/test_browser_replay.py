@@ -123,6 +123,7 @@ def _teach(page, archive) -> None:
     sources.first.focus()
     page.keyboard.press("ArrowDown")
     expect(page.get_by_label("Name of the class")).to_be_visible()
+    assert fits(page)
     page.keyboard.press("ArrowDown")
     upload(page, "#zip", [archive])
     expect(page.locator("#check")).to_contain_text("letter.png is not an image")
@@ -162,6 +163,7 @@ def _compare(page) -> None:
     open_tab(page, "Compare")
     cards, result = page.locator("#method-cards"), page.locator("#comparison-result")
     expect(cards.locator(":checked")).to_have_count(5)
+    _whole(page)
     for name in ("tip-adapter", "lora", "nearl"):
         cards.locator(f"[data-name='{name}']").uncheck()
     choose(page, "#compare-length", "Quick")
@@ -187,7 +189,7 @@ def _compare(page) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("page", [(1400, 900), (400, 850)], indirect=True)
+@pytest.mark.parametrize("page", [(1400, 900), (400, 850)], ids=["desktop", "phone"], indirect=True)
 def test_the_first_quarter_of_an_hour(page, server, own, archive):
     said = len(server.console())
     _predict(page, own)

@@ -64,6 +64,7 @@ def visit(page: Page, url: str) -> Page:
 
 def open_tab(page: Page, tab: str) -> None:
     page.get_by_role("tab", name=tab, exact=True).click()
+    idle(page)  # Gradio sets every control of a tab that was just built, also one that was changed meanwhile
 
 
 def upload(page: Page, where: str, files: list[Path]) -> None:
