@@ -53,7 +53,7 @@
   });
 
   // A group of radio buttons gets its label as its name, and one name for all of its buttons, so that arrow keys move
-  // within it. Gradio gives it neither.
+  // within it. Gradio gives it neither, and a button another name of its own whenever it is chosen or left.
   const group = (fieldset) => {
     const label = fieldset.querySelector("[data-testid=block-info]")?.textContent.trim();
     if (!label) return;
@@ -66,7 +66,7 @@
     follow();
     land();
     document.querySelectorAll("fieldset.block").forEach(group);
-  }).observe(document, { subtree: true, childList: true, attributeFilter: ["aria-selected"] });
+  }).observe(document, { subtree: true, childList: true, attributeFilter: ["aria-selected", "name"] });
 }
 
 // A downloaded map gets its name, which holds that of the image, in the page: the server writes no such name to disk.

@@ -125,6 +125,7 @@ def _teach(page, archive) -> None:
     expect(page.get_by_label("Name of the class")).to_be_visible()
     assert fits(page)
     page.keyboard.press("ArrowDown")
+    expect(sources.nth(2)).to_be_checked()
     upload(page, "#zip", [archive])
     expect(page.locator("#check")).to_contain_text("letter.png is not an image")
     teach(page, MANY_STEPS)
