@@ -26,10 +26,9 @@ from nearl.data.sets import labelled as sets
 from nearl.data.sets.columns import Columns, ColumnsError
 from nearl.data.sets.labelled import LabelledSet
 from nearl.errors import NearlError
-from nearl.prompts import PromptSet, class_key, default_prompts, ready_sets
+from nearl.prompts import PromptSet, class_key, default_prompts
 
 if TYPE_CHECKING:
-    from app.engine import Engine
     from nearl.data.checks import SetCheck
     from nearl.data.splits import Split
 
@@ -37,8 +36,6 @@ EXAMPLE_PER_CLASS = 16
 MAX_IMAGES = 600
 MAX_FILES = 1200
 MAX_LABEL = 100  # characters, as in a prompt set
-LOOKED_AT = 12  # images, at most, by which the fitting ready prompts are found
-MOST_READY = 2  # sets offered
 TABLES = (".csv", ".tsv")
 
 
@@ -380,35 +377,6 @@ def editor_value(workspace: Workspace) -> dict | None:
         return prompts_for(workspace).to_dict()
     except NearlError:
         return None
-
-
-def ready_prompts(engine: Engine, workspace: Workspace, value: dict | None) -> list[str]:
-    """Ready sets whose prompts are of the kind of the visitor's own images and not in the editor already, the closest
-    first; those that name all of the classes before others. Nothing where that cannot be told now."""
-    data = workspace.support.data
-    if data is None or data.synthetic or unusable(workspace) or engine.state != "ready":
-        return []
-    from nearl.backbones.familiar import fitting_sets
-    from nearl.methods import Frozen
-
-    sets, backbone = engine.ready_classes(), engine.backbone()
-    some = [data.records[i] for i in range(0, len(data), -(-len(data) // LOOKED_AT))]
-    with engine.device_lock:
-        frozen = Frozen(backbone)
-        images = frozen.embed(frozen.pooled(some))
-    keys = {class_key(name) for name in data.classes}
-    found = fitting_sets(images, sets, backbone.logit_scale)
-    whole = {name for name in found if keys <= set(map(class_key, PromptSet.load(ready_sets()[name]).classes))}
-    if backbone.familiar is not None and backbone.familiar.unlike(images).mean() > 0.5:
-        found = [name for name in found if name in whole]  # the kind alone is a guess
-    now = (value or {}).get("classes")
-    offered = [name for name in found if ready_value(workspace, name)["classes"] != now]
-    return sorted(offered, key=lambda name: name not in whole)[:MOST_READY]
-
-
-def ready_value(workspace: Workspace, name: str) -> dict:
-    """A ready set for the classes of the images, as the editor takes it."""
-    return PromptSet.load(ready_sets()[name]).fitted_to(workspace.support.needed().classes).to_dict()
 
 
 def unusable(workspace: Workspace) -> bool:

@@ -5,17 +5,51 @@ from __future__ import annotations
 import gradio as gr
 
 from app.context import DEVICE, Context, set_title
+from app.engine import Engine
 from app.events import Press, guarded
 from app.teach.images import actions as gathering
 from app.teach.images import html as image_views
 from app.visitor.workspace import Workspace
+from nearl.prompts import PromptSet, class_key, ready_sets
+
+LOOKED_AT = 12  # images, at most, by which the fitting sets are found
+MOST = 2  # sets offered
+
+
+def ready_prompts(engine: Engine, workspace: Workspace, value: dict | None) -> list[str]:
+    """Ready sets whose prompts are of the kind of the visitor's own images and not in the editor already, the closest
+    first; those that name all of the classes before others. Nothing where that cannot be told now."""
+    data = workspace.support.data
+    if data is None or data.synthetic or gathering.unusable(workspace) or engine.state != "ready":
+        return []
+    from nearl.backbones.familiar import fitting_sets
+    from nearl.methods import Frozen
+
+    sets, backbone = engine.ready_classes(), engine.backbone()
+    some = [data.records[i] for i in range(0, len(data), -(-len(data) // LOOKED_AT))]
+    with engine.device_lock:
+        frozen = Frozen(backbone)
+        images = frozen.embed(frozen.pooled(some))
+    keys = {class_key(name) for name in data.classes}
+    found = fitting_sets(images, sets, backbone.logit_scale)
+    whole = {name for name in found if keys <= set(map(class_key, PromptSet.load(ready_sets()[name]).classes))}
+    if backbone.familiar is not None and backbone.familiar.unlike(images).mean() > 0.5:
+        found = [name for name in found if name in whole]  # the kind alone is a guess
+    now = (value or {}).get("classes")
+    offered = [name for name in found if ready_value(workspace, name)["classes"] != now]
+    return sorted(offered, key=lambda name: name not in whole)[:MOST]
+
+
+def ready_value(workspace: Workspace, name: str) -> dict:
+    """A ready set for the classes of the images, as the editor takes it."""
+    return PromptSet.load(ready_sets()[name]).fitted_to(workspace.support.needed().classes).to_dict()
 
 
 def wire(ctx: Context, images: gr.HTML, editor: gr.HTML, ready: gr.HTML) -> None:
     """Show in `ready` what is offered for the `images`, and put what is chosen into the editor."""
 
     def offered(workspace: Workspace, value: dict | None) -> dict:
-        names = gathering.ready_prompts(ctx.engine, workspace, value)
+        names = ready_prompts(ctx.engine, workspace, value)
         return {ready: image_views.ready_prompts([(name, set_title(name)) for name in names])}
 
     @guarded(ready)
@@ -26,7 +60,7 @@ def wire(ctx: Context, images: gr.HTML, editor: gr.HTML, ready: gr.HTML) -> None
     def on_ready(key: str, value: dict | None, event: gr.EventData) -> dict:
         workspace = ctx.workspace(key)
         name = Press.of(event).one_of("pick", list(ctx.ready_prompts))
-        value = gathering.ready_value(workspace, name)
+        value = ready_value(workspace, name)
         gathering.keep_prompts(workspace, value)
         return {editor: value, **offered(workspace, value)}
 

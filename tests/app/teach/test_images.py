@@ -9,6 +9,7 @@ import pytest
 from app.events import Act, Press
 from app.teach.images import actions as gathering
 from app.teach.images import html as image_views
+from app.teach.images import ready
 from app.teach.run import actions as teaching
 from app.teach.run.actions import Choice
 from app.visitor.disk import Root
@@ -36,24 +37,24 @@ def test_what_cannot_be_taught_is_refused_before_it_is_queued(engine, workspace)
 
 def test_ready_prompts_of_the_kind_of_the_images_are_offered_until_they_are_taken(engine, workspace, monkeypatch):
     engine.backbone()
-    assert gathering.ready_prompts(engine, workspace, None) == []
+    assert ready.ready_prompts(engine, workspace, None) == []
     data = phantom_set("head_mri", 3, size=64)
     workspace.support.keep(data)  # synthetic ones come with their prompts
-    assert gathering.ready_prompts(engine, workspace, None) == []
+    assert ready.ready_prompts(engine, workspace, None) == []
     data = replace(data, synthetic=False, prompts=None, classes=["glioma", "meningioma"])
     workspace.support.keep(data)
     monkeypatch.setattr(
         "nearl.backbones.familiar.fitting_sets",
         lambda *given: ["knee_xray_oa", "chest_xray_pneumonia", "brain_mri_tumor"],
     )
-    names = gathering.ready_prompts(engine, workspace, gathering.editor_value(workspace))
+    names = ready.ready_prompts(engine, workspace, gathering.editor_value(workspace))
     assert names == ["brain_mri_tumor", "knee_xray_oa"]  # the one that names all classes first
-    value = gathering.ready_value(workspace, names[0])
+    value = ready.ready_value(workspace, names[0])
     gathering.keep_prompts(workspace, value)
     assert gathering.prompts_for(workspace).prompts[0][0] == "a brain MRI of a glioma"
     assert gathering.editor_value(workspace) == value
-    assert "brain_mri_tumor" not in gathering.ready_prompts(engine, workspace, value)
-    other = gathering.ready_value(workspace, "knee_xray_oa")
+    assert "brain_mri_tumor" not in ready.ready_prompts(engine, workspace, value)
+    other = ready.ready_value(workspace, "knee_xray_oa")
     assert other["classes"][0] == {"name": "glioma", "prompts": ["a knee X-ray of glioma"]}
     assert "Knee" in image_views.ready_prompts([("knee_xray_oa", "Knee X-ray OA")])
 
