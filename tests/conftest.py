@@ -16,13 +16,14 @@ from tests.support import forked
 from tests.support.families import FAMILIES
 
 WORKER = "PYTEST_XDIST_WORKER" in os.environ
-# The files that take longest, longest first, so that no worker has much left when the others have ended
+# The files that take longest, so that no worker has much left when the others have ended; of the first, which begin
+# together, two do not wait for a server
 FIRST = (
-    "app/test_browser_replay", "app/test_browser_teach", "app/test_browser", "app/visitor/test_isolation",
-    "app/test_browser_compare", "app/test_browser_explain", "app/test_browser_volumes", "app/test_api",
-    "runs/test_process", "test_real_data", "runs/test_perform", "cli/test_cli", "measure/test_compare",
-    "app/visitor/test_privacy", "app/work/test_jobs", "test_docs", "train/test_loop", "app/work/test_comparison",
-    "runs/test_plugin", "test_extending", "data/test_checks", "pretrain/test_pretrain", "explain/test_explain",
+    "app/test_browser_teach", "test_real_data", "runs/test_perform", "app/test_browser_replay", "app/test_browser",
+    "app/visitor/test_isolation", "app/test_browser_compare", "app/test_browser_explain", "app/test_browser_volumes",
+    "app/test_api", "runs/test_process", "cli/test_cli", "measure/test_compare", "app/visitor/test_privacy",
+    "app/work/test_jobs", "test_docs", "train/test_loop", "app/work/test_comparison", "runs/test_plugin",
+    "test_extending", "data/test_checks", "pretrain/test_pretrain", "explain/test_explain",
     "explain/test_faithfulness", "methods/test_methods",
 )  # fmt: skip
 
