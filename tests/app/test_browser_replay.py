@@ -167,6 +167,7 @@ def _compare(page) -> None:
     _whole(page)
     for name in ("tip-adapter", "lora", "nearl"):
         cards.locator(f"[data-name='{name}']").uncheck()
+    choose(page, "#compare-source", "Mine, from Teach")
     choose(page, "#compare-length", "Quick")
     page.locator("#compare-seeds").get_by_text("Three").click()
     choose(page, "#compare-shots", "4")
