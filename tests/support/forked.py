@@ -102,7 +102,9 @@ def command(*arguments: str, **options: object) -> subprocess.Popen | Program:
 def _fork(words: list[str], environment: dict[str, str], streams: tuple[int, int, int], *ends) -> Program:
     connection = _connect()
     nowhere = os.open(os.devnull, os.O_RDWR)
-    order = json.dumps({"words": words, "environment": environment}).encode()
+    mask = os.umask(0o077)
+    os.umask(mask)
+    order = json.dumps({"words": words, "environment": environment, "mask": mask}).encode()
     socket.send_fds(connection, [order], [nowhere if number == subprocess.DEVNULL else number for number in streams])
     os.close(nowhere)
     return Program(connection, *ends)
@@ -186,6 +188,7 @@ def _answer(listener: socket.socket, waiting: selectors.BaseSelector) -> list[st
         given = json.loads(order)
         os.environ.clear()
         os.environ.update(given["environment"])
+        os.umask(given["mask"])
         found = given["words"]
     for stream in streams:
         os.close(stream)
