@@ -162,7 +162,7 @@ def test_a_killed_server_resumes_and_loses_nothing(browser, engine, checkpoints,
     with serve(backbone, tmp_path / "second.log", port=port) as second:
         page = context.new_page()
         throttle = context.new_cdp_session(page)
-        throttle.send("Emulation.setCPUThrottlingRate", {"rate": 4})  # as on a phone
+        throttle.send("Emulation.setCPUThrottlingRate", {"rate": 2})  # as on a phone
         open_tab(visit(page, second.url), "Teach")
         expect(page.locator("#set h3").first).to_have_text("12 images in 2 classes")
         expect(page.locator("#progress .curve").first).to_be_visible(timeout=LONG)  # it goes on by itself

@@ -12,6 +12,7 @@ import json
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -143,6 +144,8 @@ def main(folder: Path) -> None:
     gc.freeze()  # what is imported stays shared
     if words := _serve(folder):
         _become(words)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _serve(folder: Path) -> list[str]:
