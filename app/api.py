@@ -30,6 +30,7 @@ from app.explain import actions as explaining
 from app.explain.choice import Choice as MapChoice
 from app.explain.choice import settle
 from app.predict import actions as reading
+from app.predict.html import doubt_of
 from app.teach.images import actions as gathering
 from app.teach.run import actions as teaching
 from app.teach.shelf import actions as adapting
@@ -83,7 +84,7 @@ def build(ctx: Context) -> None:
         "picture": gr.File(label="picture", visible=False),
         "item": gr.Textbox("", label="id of an adapter, as /shelf gives it; for /use empty takes none", visible=False),
         "name": gr.Textbox("", label="name", visible=False),
-        "kind": gr.Textbox("", label="kind of synthetic image to compare on, without a zip", visible=False),
+        "kind": gr.Textbox("", label="ready task to compare on, without a zip", visible=False),
         "methods": gr.Textbox(", ".join(comparing.USUAL), label="methods, separated by commas", visible=False),
         "shots": gr.Number(8, label="training images of each class; 0 takes all", precision=0, visible=False),
         "seeds": gr.Number(1, label="random draws of training images", precision=0, visible=False),
@@ -151,9 +152,11 @@ class Programs:
         viewing, answers = workspace.viewing, []
         if value is None and viewing.prompts is not None:
             value = viewing.prompts.to_dict()
+        p = None
         if viewing.records:
+            reading.recognise(self.engine, workspace, value)  # of a scan, the view
             reading.read(self.engine, workspace, value)
-            p = viewing.prediction
+            p = viewing.prediction  # another request of the same visitor may bring other images meanwhile
             for i, name in enumerate(map(_number, p.files, range(1, len(p.files) + 1))):
                 before = dict(zip(p.classes, map(float, p.frozen[i]), strict=True))
                 after = None if p.adapted is None else dict(zip(p.classes, map(float, p.adapted[i]), strict=True))
@@ -161,7 +164,10 @@ class Programs:
                 row: dict = {"file": name, "frozen": before, "adapted": after, "error": None}
                 row["notes"] = list(record.notes)
                 row |= {"slices": record.slices()} if record.slices() > 1 else {}
-                answers.append(row if p.unfamiliar is None else {**row, "unfamiliar": p.unfamiliar[i]})
+                row |= {} if p.unfamiliar is None else {"unfamiliar": p.unfamiliar[i]}
+                if p.claims is not None:
+                    row |= {"kind": p.claims[i].kind, "doubt": doubt_of(workspace, i)}
+                answers.append(row)
         for name, reason in (_unnamed(*problem) for problem in viewing.problems):
             answers.append({"file": name, "frozen": None, "adapted": None, "error": reason})
         asked = viewing.classifier
@@ -169,6 +175,7 @@ class Programs:
         if asked:
             facts = {"untaught": asked.untaught(), "unknown_words": asked.unknown_words()}
             facts["prompt_notes"] = asked.text_notes()
+            facts |= {"measured": p.measured} if p is not None and p.claims is not None else {}
         return {"predictions": answers, **facts, "notice": NOTICE}
 
     def explain(self, workspace: Workspace, name: str, kind: str) -> tuple[dict, str]:

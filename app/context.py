@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeVar
@@ -12,12 +12,13 @@ from typing import TypeVar
 import gradio as gr
 from gradio.context import LocalContext
 
-from app.engine import Engine
+from app.engine import FALLBACK, Engine
 from app.events import guarded
 from app.html import render
 from app.visitor.pages import Pages
 from app.visitor.workspace import Workspace
 from app.work import lanes
+from nearl.backbones.measured import FILE, Measured
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet, ready_sets
 from nearl.resources import ASSETS
@@ -71,6 +72,12 @@ class Context:
         return await self.engine.lanes.run(lane, whose(LocalContext.request.get(None)), work, *given)
 
     @property
+    def beside(self) -> dict[str, str]:
+        """What is said beside each ready set: how often it is right on test images. Nothing for a model that was not
+        measured, and before it is known which one is in use."""
+        return shipped_measures() if self.engine.name == FALLBACK else {}
+
+    @property
     def default_prompts(self) -> dict | None:
         return self.ready_prompts.get(FIRST_SET)
 
@@ -119,16 +126,19 @@ def mark_prompts(ctx: Context, editor: gr.HTML) -> None:
     def on_edit(value: dict | None) -> dict:
         if ctx.engine.state != "ready":
             return {}
+        from nearl.reading.claims import Claims
         from nearl.reading.words import text_notes, unread
 
         try:
             prompts = PromptSet.from_dict(value or {})
         except NearlError:  # an empty line, a name that is being typed: pressing the button says it
-            return {marks: render("cut.html", cut=[], notes=[])}
+            return {marks: render("cut.html", cut=[], notes=[], measured="")}
         backbone = ctx.engine.backbone()
+        claims = Claims(backbone, prompts)
+        measured = claims.words() if claims.figures is not None else ""
         long = {found.class_name for found in unread(backbone, prompts)}
         cut = [place for place, name in enumerate(prompts.classes) if name in long]
-        return {marks: render("cut.html", cut=cut, notes=text_notes(backbone, prompts))}
+        return {marks: render("cut.html", cut=cut, notes=text_notes(backbone, prompts), measured=measured)}
 
     event = gr.on(
         [editor.input, editor.change],
@@ -176,6 +186,13 @@ def load_ready_prompts() -> dict[str, dict]:
     return {s.name: s.for_classes(shown_name(c) for c in s.classes).to_dict() for s in found}
 
 
+@lru_cache(maxsize=1)
+def shipped_measures() -> dict[str, str]:
+    """What to say beside the ready sets for the embedded model; the file is that of the weights beside it."""
+    path = ASSETS / "backbone" / FILE
+    return Measured.model_validate_json(path.read_bytes()).beside if path.is_file() else {}
+
+
 def shown_name(name: str) -> str:
     """The name of a class or set as the page spells it: "pituitary_tumor" -> "pituitary tumour"."""
     return re.sub(r"tumor(?!\w)", "tumour", name.replace("_", " "))
@@ -188,12 +205,16 @@ def set_title(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def prompt_editor(uid: str, value: dict | None, sets: dict[str, dict], fixed: bool = False) -> gr.HTML:
+def prompt_editor(
+    uid: str, value: dict | None, sets: dict[str, dict], fixed: bool = False, beside: Mapping[str, str] | None = None
+) -> gr.HTML:
     """The editable table of classes and prompts. Its value is a prompt set in the layout of the JSON file.
 
-    `sets`: ready ones to start from. `fixed`: the classes are given, only their prompts can be edited.
+    `sets`: ready ones to start from. `fixed`: the classes are given, only their prompts can be edited. `beside`: what
+    to say beside the names of the ready ones.
     """
-    titles = {name: set_title(name) for name in sets}
+    beside = beside or {}
+    titles = {name: ": ".join(filter(None, (set_title(name), beside.get(name)))) for name in sets}
     config = json.dumps({"uid": uid, "sets": sets, "titles": titles, "fixed": fixed})
     return gr.HTML(
         value,

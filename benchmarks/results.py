@@ -1,9 +1,8 @@
 """RESULTS.md and its figures from the rows of `nearl compare`: NEARL among its peers, and without its parts, on the
 real sets.
 
-The rows: ``python -m nearl compare SET ... --methods all --shots 1,2,4,8,16 --seeds 5 --out benchmarks/runs``, with
-the folders of the fourteen sets for SET. It passes over what is there already and can be stopped at any time.
-The tables and figures: ``PYTHONPATH=. python benchmarks/results.py``
+The rows: ``PYTHONPATH=. python benchmarks/comparison.py``, which passes over what is there already and can be stopped
+at any time. The tables and figures: ``PYTHONPATH=. python benchmarks/results.py``
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from backbone import KEPT_OUT, LEARNED
+from comparison import KEPT_OUT, LEARNED
 
 from nearl.measure.compare_report import curves, markdown, ranks
 from nearl.measure.intervals import student
@@ -25,7 +24,7 @@ FIGURES = {"few_shot.png": curves, "ranks.png": ranks}
 OURS = "nearl"
 GROUPS = {
     "all sets": (*LEARNED, *KEPT_OUT),
-    "sets the backbone was pretrained on": LEARNED,
+    "six sets the backbone was pretrained on": LEARNED,
     "sets it has never seen": KEPT_OUT,
 }
 

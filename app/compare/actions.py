@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.engine import Engine
-from app.examples import KIND_NAMES
+from app.examples import tasks
 from app.html.views import plural
 from app.teach.images import actions as gathering
 from app.teach.run.actions import digests, numbered
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nearl.methods import Card
     from nearl.runs import Job
 
-OWN = "own"  # the images in Teach; other sources are kinds of synthetic image
+OWN = "own"  # the images in Teach; other sources are ready tasks
 LEARN, CHECK = 16, 32  # synthetic images of each class
 MOST_RUNS = 24  # methods times draws
 
@@ -44,6 +44,7 @@ QUESTIONS = {
     "nearl:text-only": "Does the image side help here?",
     "nearl:vision-only": "Does the text side help here?",
     "nearl:no-anchor": "Does staying close to the frozen model help here?",
+    "nearl:no-partner": "Does the closed-form classifier help here?",
 }
 PARTS = {
     "nearl:no-orthogonality": "orthogonality",
@@ -51,6 +52,7 @@ PARTS = {
     "nearl:text-only": "the image side",
     "nearl:vision-only": "the text side",
     "nearl:no-anchor": "staying close to the frozen model",
+    "nearl:no-partner": "the closed-form classifier",
 }
 
 
@@ -58,8 +60,8 @@ PARTS = {
 class Choice:
     """What a visitor may choose."""
 
-    source: str = "ct_slice"
-    """OWN or a kind of synthetic image."""
+    source: str = field(default_factory=lambda: next(iter(tasks())))
+    """OWN or the key of a ready task."""
     methods: Sequence[str] = tuple(USUAL)
     """Names of methods."""
     shots: int = 8
@@ -95,13 +97,11 @@ def sets(workspace: Workspace, source: str) -> tuple[LabelledSet, LabelledSet | 
     from nearl.data import splits
 
     if source != OWN:
-        if source not in KIND_NAMES:
-            raise NearlError("There is no such kind of synthetic image; choose one of those offered.")
-        data, test = gathering.synthetic_task(source, LEARN, CHECK)
+        data, test = gathering.ready_task(workspace, source, LEARN, CHECK)
         return data, test, splits.plan(data.labels, given=len(test))
     data = workspace.support.data
     if data is None:
-        raise NearlError("There are no images of yours yet; bring some in Teach, or choose synthetic images here.")
+        raise NearlError("There are no images of yours yet; bring some in Teach, or choose a ready task here.")
     if blocking := gathering.check(workspace).blocking:
         raise NearlError(blocking)
     split = gathering.plan(workspace)
@@ -116,7 +116,7 @@ def sets(workspace: Workspace, source: str) -> tuple[LabelledSet, LabelledSet | 
 def plan(workspace: Workspace, source: str) -> str:
     """Which images teach and which measure. NearlError where it cannot be done."""
     if source != OWN:
-        return f"Synthetic: {LEARN} images of each class to learn from, {CHECK} others to measure on."
+        return tasks()[source].about(LEARN, CHECK)
     return sets(workspace, source)[-1].words
 
 

@@ -16,7 +16,7 @@ from app.compare import html as compare_views
 from app.compare.actions import OWN, QUESTIONS, USUAL, WHOLE, Choice
 from app.context import DEVICE, QUIET, Context, asset_text, away, calls, seen
 from app.events import INPUT, Act, Components, Press, bump, guarded
-from app.examples import KIND_NAMES
+from app.examples import task_choices
 from app.html import views
 from app.visitor.workspace import Workspace
 from app.work import lanes
@@ -33,7 +33,7 @@ DOWNLOAD = """() => {  // press the hidden button after a file was put into it
 SHOTS = [("4", 4), ("8", 8), ("16", 16), ("All", 0)]
 SEEDS = [("One", 1), ("Three, for an average", 3)]
 LENGTHS = [("Quick", "quick"), ("Full recipe", "balanced")]
-SYNTHETIC = [(f"{label}, synthetic", kind) for kind, label in KIND_NAMES.items()]
+READY = task_choices()
 INTRO = (
     "Every method gets the same images to learn from and the same prompts, and is measured on the same images that "
     "none of them learned from."
@@ -81,7 +81,7 @@ def build(ctx: Context, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
 
 def _components() -> CompareTab:
     gr.HTML(views.section("The same images, taught in different ways") + views.quiet(INTRO), js_on_load=None)
-    source = gr.Radio(SYNTHETIC, value=SYNTHETIC[0][1], label="Images", elem_id="compare-source")
+    source = gr.Radio(READY, value=READY[0][1], label="Images", elem_id="compare-source")
     plan = gr.HTML("", js_on_load=None, elem_id="compare-plan")
     with gr.Row(elem_classes="compare-row"):
         shots = gr.Radio(SHOTS, value=Choice.shots, label="Images of each class to learn from", elem_id="compare-shots")
@@ -168,10 +168,10 @@ def _sources(tab: CompareTab, workspace: Workspace, chosen: str | None = None) -
 
     A choice that still stands is left alone: a visitor may be about to change it.
     """
-    data, choices = workspace.support.data, SYNTHETIC
+    data, choices = workspace.support.data, READY
     if data is not None:
-        own = f"{data.name.split(', ')[-1]}, as in Teach" if data.synthetic else "Mine, from Teach"
-        choices = [(own, OWN), *SYNTHETIC]
+        own = f"{data.name.split(', ')[-1]}, as in Teach" if data.ours else "Mine, from Teach"
+        choices = [(own, OWN), *READY]
     if chosen in [kind for _, kind in choices]:
         return {tab.source: gr.update(choices=choices), tab.plan: _plan(workspace, chosen)}
     first = choices[0][1]
@@ -338,7 +338,7 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.eve
         view = comparing.current(workspace)
         ticked = view.folder.about.methods if view is not None else USUAL
         cards = {tab.methods: _methods(ticked), tab.folded: gr.update(open=view is None)}
-        asked = comparing.asked(view) or Choice(OWN if workspace.support.data is not None else SYNTHETIC[0][1])
+        asked = comparing.asked(view) or Choice(OWN if workspace.support.data is not None else READY[0][1])
         sources = _sources(tab, workspace, asked.source)
         source = sources[tab.source].setdefault("value", asked.source)
         values = [_offered(SHOTS, asked.shots), _offered(SEEDS, asked.seeds), _offered(LENGTHS, asked.preset)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nearl.explain import Heatmap
+    from nearl.reading.classifier import Prediction
 
 MAX_IMAGES = 64
 MAX_FILES = 1200  # the slices of a series are one image
 VIEW_PIXELS = 1024  # longer side that is kept of an image to be read
+RECOGNISED = 4  # images, at most, by which it is told whether the prompts fit
+OFFERED = 3  # ready sets
 BEFORE, AFTER, OFF = "before", "after", "off"
 
 
@@ -39,8 +42,10 @@ class MapChoice:
     class_name: str | None = None
 
 
-def bring(workspace: Workspace, paths: Sequence[str | Path | tuple[str, Path]], synthetic: bool = False) -> None:
-    """Decode the files into the workspace; unreadable ones are kept as problems.
+def bring(
+    workspace: Workspace, paths: Sequence[str | Path | tuple[str, Path]], synthetic: bool = False, credit: str = ""
+) -> None:
+    """Decode the files into the workspace; unreadable ones are kept as problems. `credit`: whose an example is.
 
     NearlError, before any is decoded, if these are too many.
     """
@@ -50,7 +55,7 @@ def bring(workspace: Workspace, paths: Sequence[str | Path | tuple[str, Path]], 
     with asked_by(workspace.id or "", memory=limits.EACH_MEMORY - others):
         records, problems = decode_many(paths, max_side=VIEW_PIXELS, images=MAX_IMAGES)
     workspace.check_memory(sum(map(memory_of, records)) - workspace.viewing.memory)  # instead of those there now
-    workspace.viewing.bring(records, problems, synthetic)
+    workspace.viewing.bring(records, problems, synthetic, credit)
 
 
 def prompt_set_from(value: dict | None) -> PromptSet:
@@ -81,7 +86,51 @@ def read(engine: Engine, workspace: Workspace, value: dict | None) -> None:
             found = classifier.predict(viewing.records)
             if found.adapted is not None and not np.isfinite(found.adapted).all():
                 raise NearlError("The adapter in use gives no usable numbers for these images; stop using it in Teach.")
-            viewing.keep(found, _closer(workspace, ready))
+            viewing.keep(found, _closer(workspace, ready, found))
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What the model makes of images before they are read with any prompts."""
+
+    title: str
+    """The kind of the image on show; "" where the model does not know it."""
+    fits: bool
+    """Whether the prompts are for images of the kinds that were brought."""
+    sets: list[str]
+    """Ready sets for the image on show; none where the prompts fit."""
+    beside: Mapping[str, str] = field(default_factory=dict)
+    """What to say beside the name of a ready set."""
+
+
+def recognise(engine: Engine, workspace: Workspace, value: dict | None) -> Recognised | None:
+    """Draw the scans in the view in which the model recognises their kind, and say which kind that is. None where that
+    cannot be told: without images, with an adapter, for a model that was not measured or is still loading."""
+    viewing = workspace.viewing
+    if not viewing.records or workspace.shelf.adapter is not None or engine.state != "ready":
+        return None
+    backbone = engine.backbone()
+    if backbone.measured is None or backbone.familiar is None:
+        return None
+    from nearl.methods import Frozen
+    from nearl.reading.claims import Claims, placed, recognised
+
+    frozen = Frozen(backbone)
+    with workspace.lock, engine.device_lock:
+        viewing.redraw_all([recognised(frozen, record) for record in viewing.records])
+        some = viewing.records[:RECOGNISED]
+        images = frozen.embed(frozen.pooled(some))
+        (kind, _), *_ = placed(backbone.measured, backbone.familiar, images, some)
+    try:
+        claims = Claims(backbone, prompt_set_from(value))
+        own = claims.figures is None  # of words that name no kind, only those images tell that they were asked about
+        each = claims.of(images, some) or ()
+        stale = [own and c.doubt and viewing.kinds and c.kind not in viewing.kinds for c in each]
+        fits = all(c.fits and not old for c, old in zip(each, stale, strict=True))
+    except NearlError:  # an editor that is not filled in
+        fits = False
+    sets = [] if fits else backbone.measured.fitting(kind)[:OFFERED]
+    return Recognised(backbone.measured.title(kind), fits, sets, backbone.measured.beside)
 
 
 def fitting(engine: Engine, workspace: Workspace, value: dict | None) -> list[str]:
@@ -102,14 +151,24 @@ def fitting(engine: Engine, workspace: Workspace, value: dict | None) -> list[st
     return closer_sets(image, classes, ready, classifier.backbone.logit_scale)[0]
 
 
-def _closer(workspace: Workspace, ready: dict[str, Tensor]) -> list[list[str]]:
-    """For each image the ready sets whose words are clearly closer to it; what was taught is not questioned."""
+def _closer(workspace: Workspace, ready: dict[str, Tensor], found: Prediction) -> list[list[str]]:
+    """For each image the ready sets that fit it where these prompts do not: by its kind where the model knows that,
+    else those whose words are clearly closer to it. What was taught is not questioned."""
     from nearl.backbones.familiar import closer_sets
+    from nearl.reading.claims import Claims
 
-    classifier = workspace.viewing.classifier
+    classifier, claims = workspace.viewing.classifier, found.claims
     images = classifier.image_features(workspace.viewing.records)
     sets = {} if workspace.shelf.adapter is not None else ready
-    return closer_sets(images, classifier.class_embeddings(), sets, classifier.backbone.logit_scale)
+    closer = closer_sets(images, classifier.class_embeddings(), sets, classifier.backbone.logit_scale)
+    if claims is None or not sets:
+        return closer
+    measured, asked = classifier.backbone.measured, Claims(classifier.backbone, classifier.prompt_set)
+    fine = [claim.fits and not (claim.doubt and asked.figures is None) for claim in claims]
+    return [
+        lead if not claim.kind else [] if good else measured.fitting(claim.kind)[:OFFERED]
+        for lead, claim, good in zip(closer, claims, fine, strict=True)
+    ]
 
 
 def closest(workspace: Workspace) -> str:

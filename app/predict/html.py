@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ from app.predict.scan import html as scan_views
 from app.visitor.workspace import Workspace
 
 if TYPE_CHECKING:
+    from app.predict.actions import Recognised
     from nearl.reading.classifier import Prediction
 
 MOST_WORDS = 6  # unknown words named in one note
@@ -21,6 +22,9 @@ UNLIKE_SHORT = "unlike those taught on"
 UNFAMILIAR = (
     "This image is unlike those the model has learned from, so until you teach it, its answer is little more than a "
     "guess."
+)
+STALE = (
+    "The classes below are for other images, so it was not read with them: choose others, then press “Read the image”."
 )
 UNFAMILIAR_SHORT = "unlike what the model knows"
 
@@ -39,6 +43,10 @@ class Reading:
     unknown: Sequence[str] = ()  # words of the prompts that the model was never trained on
     trusted: str = ""  # of `trust`
     closer: Sequence[tuple[str, str]] = ()  # (name, title) of ready sets whose prompts are closer to the image
+    doubt: str = ""  # why the answer before teaching is no more than a guess, in a sentence
+    measured: str = ""  # how often the prompts are right on test images, in a sentence
+    kind: str = ""  # of the image, where the model knows it
+    beside: Mapping[str, str] = field(default_factory=dict)  # what to say beside the name of a ready set
     unfamiliar: str = ""  # that the image is unlike those that the model has learned from, in sentences
     adapter: str = ""  # the name of the adapter in use
 
@@ -56,6 +64,10 @@ def reading(r: Reading) -> str:
         trusted=r.trusted,
         closer=r.closer,
         unfamiliar=r.unfamiliar if not taught else "",
+        doubt=r.doubt if not taught else "",
+        measured=r.measured if not taught else "",
+        kind=r.kind,
+        beside=r.beside,
         adapter=r.adapter if taught else "",
     )
 
@@ -72,19 +84,26 @@ def _unknown(words: Sequence[str]) -> str:
     return f"The model ignores the unknown {noun} {listed}; use other words or a larger model."
 
 
-def reading_empty(has_image: bool, closer: Sequence[tuple[str, str]] = (), adapter: str = "") -> str:
-    """What to do before there is a reading. `closer`: (name, title) of ready sets that fit the image better."""
-    words = (
-        "Check that the classes below fit this image, then press “Read the image”."
-        if has_image
-        else "The reading appears here once there is an image."
-    )
-    return render("predict/waiting.html", words=words, busy=False, closer=closer, adapter=adapter)
+def reading_empty(
+    has_image: bool, closer: Sequence[tuple[str, str]] = (), adapter: str = "", found: Recognised | None = None
+) -> str:
+    """What to do before there is a reading. `closer`: (name, title) of ready sets that fit the image better; `found`:
+    what the model makes of the image, where it can tell."""
+    words = "The reading appears here once there is an image."
+    if has_image:
+        words = "Check that the classes below fit this image, then press “Read the image”."
+    if has_image and found is not None:
+        begin = f"To the model, this image is of the kind “{found.title}”." if found.title else UNFAMILIAR
+        words = f"{begin} {words if found.fits or not found.title else STALE}"
+    kind, beside = (found.title, found.beside) if found is not None else ("", {})
+    return render(
+        "predict/waiting.html", words=words, busy=False, closer=closer, adapter=adapter, kind=kind, beside=beside
+    )  # fmt: skip
 
 
 def reading_busy(loading: bool) -> str:
     words = "The model is still loading; the reading follows." if loading else "Reading the image."
-    return render("predict/waiting.html", words=words, busy=True, closer=(), adapter="")
+    return render("predict/waiting.html", words=words, busy=True, closer=(), adapter="", kind="", beside={})
 
 
 def trust(
@@ -114,25 +133,18 @@ def table(
     before: np.ndarray,
     after: np.ndarray | None,
     unlike: Sequence[bool] | None = None,
-    closer: Sequence[Sequence[str]] = (),
-    unfamiliar: Sequence[bool] | None = None,
+    doubts: Sequence[str] = (),
 ) -> str:
     """All images at a glance: the closest class of each, before and after teaching.
 
-    `before`, `after`: probabilities (B, C); `unlike`: which images are unlike those taught with; `closer`: for each
-    the ready sets that fit it better; `unfamiliar`: which are unlike those that the model has learned from.
+    `before`, `after`: probabilities (B, C); `unlike`: which images are unlike those taught with; `doubts`: for each
+    what to say beside the answer before teaching.
     """
-
-    def doubt(i: int) -> str:
-        if unfamiliar and unfamiliar[i] and after is None:
-            return UNFAMILIAR_SHORT
-        return "other prompts fit better" if closer and closer[i] else ""
-
     rows = [
         (
             name,
             _shares(before[i]),
-            doubt(i),
+            doubts[i] if doubts else "",
             None if after is None else _shares(after[i]),
             UNLIKE_SHORT if unlike and unlike[i] else "",
         )
@@ -153,7 +165,7 @@ def viewer_html(workspace: Workspace, layer: tuple[str | None, str] = (None, "")
         from nearl.explain.heatmap import seen_box
 
         box = seen_box(workspace.viewing.classifier.backbone, record.size)
-    notes = [*record.notes, scan_views.caution(record)]
+    notes = [workspace.viewing.credit, *record.notes, scan_views.caution(record)]
     return views.viewer(
         record, workspace.viewing.synthetic, layer, notes, scan_views.marks(record, box), scan_views.facts(record)
     )
@@ -172,12 +184,21 @@ def in_use(workspace: Workspace) -> str:
     return "" if entry is None else entry.name
 
 
-def reading_html(workspace: Workspace, fitting: Sequence[str] = ()) -> str:
-    """The reading of the image on show. `fitting`: ready sets that fit it better, while it is not read."""
+def doubt_of(workspace: Workspace, i: int) -> str:
+    """Why the answer for image `i` before teaching is no more than a guess, in a sentence; "" where nothing says so."""
+    claims, closer = workspace.viewing.prediction.claims, workspace.viewing.closer[i]
+    if claims is None or (workspace.viewing.synthetic and not claims[i].kind):
+        return ""
+    return claims[i].doubt or ("A guess: the prompts of another ready set fit this image far better." if closer else "")
+
+
+def reading_html(workspace: Workspace, fitting: Sequence[str] = (), found: Recognised | None = None) -> str:
+    """The reading of the image on show. While it is not read, `fitting`: ready sets that fit it better, and `found`:
+    what the model makes of it."""
     prediction = workspace.viewing.prediction
     if prediction is None:
         offered = [(name, set_title(name)) for name in fitting]
-        return reading_empty(bool(workspace.viewing.records), offered, in_use(workspace))
+        return reading_empty(bool(workspace.viewing.records), offered, in_use(workspace), found)
     i = workspace.viewing.selected
     after = None if prediction.adapted is None else prediction.adapted[i]
     untaught = workspace.viewing.classifier.untaught() if after is not None else []
@@ -185,7 +206,11 @@ def reading_html(workspace: Workspace, fitting: Sequence[str] = ()) -> str:
     closer = [(name, set_title(name)) for name in workspace.viewing.closer[i]]
     odd = prediction.unfamiliar is not None and prediction.unfamiliar[i] and not workspace.viewing.synthetic
     trusted = trust_html(prediction, i)
-    unlike = f"{UNFAMILIAR} {workspace.viewing.classifier.backbone.familiar.caution()}" if odd else ""
+    backbone, claims = workspace.viewing.classifier.backbone, prediction.claims
+    unlike = ""
+    if odd:  # a doubt says the first part already
+        unlike = f"{'' if claims else UNFAMILIAR} {backbone.familiar.caution()}".strip()
+    kind = backbone.measured.title(claims[i].kind) if claims else ""
     return reading(
         Reading(
             prediction.classes,
@@ -195,6 +220,10 @@ def reading_html(workspace: Workspace, fitting: Sequence[str] = ()) -> str:
             unknown,
             trusted,
             closer,
+            doubt_of(workspace, i),
+            prediction.measured,
+            kind,
+            backbone.measured.beside if claims else {},
             unlike,
             in_use(workspace),
         )
@@ -219,7 +248,16 @@ def table_html(workspace: Workspace) -> str:
         return ""
     names = [r.name for r in workspace.viewing.records]
     unlike = prediction.trust["unlike"] if prediction.trust else None
-    odd = None if workspace.viewing.synthetic else prediction.unfamiliar
-    return table(
-        names, prediction.classes, prediction.frozen, prediction.adapted, unlike, workspace.viewing.closer, odd
-    )
+    doubts = [_short_doubt(workspace, i) for i in range(len(names))]
+    return table(names, prediction.classes, prediction.frozen, prediction.adapted, unlike, doubts)
+
+
+def _short_doubt(workspace: Workspace, i: int) -> str:
+    """What to say beside the answer for image `i` before teaching, in a few words."""
+    viewing, prediction = workspace.viewing, workspace.viewing.prediction
+    taught = prediction.adapted is not None
+    if prediction.unfamiliar is not None and prediction.unfamiliar[i] and not viewing.synthetic and not taught:
+        return UNFAMILIAR_SHORT
+    if viewing.closer[i]:
+        return "other prompts fit better"
+    return "a guess" if doubt_of(workspace, i) and not taught else ""

@@ -96,10 +96,10 @@ def build(ctx: Context, opened: gr.events.Dependency) -> None:
                 upload = gr.File(label=ACCEPTED, file_count="multiple", elem_id="upload", height=120)
                 problems = gr.HTML("", js_on_load=None, elem_id="predict-problems")
                 gr.HTML(render("predict/check_list.html"), js_on_load=None)
-                thumbs = [(e.thumb, e.label) for e in examples]
-                gr.HTML(views.section("Examples", "Synthetic"), js_on_load=None, elem_id="examples-head")
+                thumbs = [(e.thumb, f"{e.label}, synthetic" if e.synthetic else e.label) for e in examples]
+                gr.HTML(views.section("Examples", "Real and synthetic"), js_on_load=None, elem_id="examples-head")
                 shelf = gr.HTML(
-                    views.strip(thumbs, -1, "Synthetic examples"),
+                    views.strip(thumbs, -1, "Examples, real ones first"),
                     js_on_load=calls("pick.js"), elem_id="examples",
                 )  # fmt: skip
         with gr.Column(elem_classes="right", min_width=280, scale=9):
@@ -107,7 +107,7 @@ def build(ctx: Context, opened: gr.events.Dependency) -> None:
             table = gr.HTML("", js_on_load=None, elem_id="reading-table")
             gr.HTML(views.section("Classes and prompts"), js_on_load=None)
             with gr.Column():
-                editor = prompt_editor("predict", ctx.default_prompts, ctx.ready_prompts)
+                editor = prompt_editor("predict", ctx.default_prompts, ctx.ready_prompts, beside=ctx.beside)
                 mark_prompts(ctx, editor)
             with gr.Column(elem_classes="action"):
                 message = gr.HTML("", js_on_load=None, elem_id="predict-message")
@@ -173,6 +173,22 @@ def _read(ctx: Context, tab: PredictTab, workspace: Workspace, value: dict | Non
         yield _map(ctx, tab, workspace, choice)
 
 
+def _read_new(
+    ctx: Context, tab: PredictTab, workspace: Workspace, value: dict | None, choice: MapChoice
+) -> Iterator[dict]:
+    """What is shown of images that were just brought: their reading where the classes fit, else what kind they are of.
+    Classes of other images are never asked about without a word."""
+    found, asked = reading.recognise(ctx.engine, workspace, value), workspace.viewing.prompts is not None
+    if found is not None and workspace.viewing.record.scan is not None:
+        yield _show(tab, workspace)  # in another window, maybe
+    if workspace.viewing.records and asked and (found is None or found.fits):
+        yield from _read(ctx, tab, workspace, value, choice)
+    elif found is not None:
+        yield {**_show(tab, workspace), tab.reading: predict_views.reading_html(workspace, found.sets, found)}
+    elif fitting := reading.fitting(ctx.engine, workspace, value):
+        yield {tab.reading: predict_views.reading_html(workspace, fitting)}
+
+
 # ---- events
 
 
@@ -198,10 +214,7 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
         finally:
             uploads.forget(paths or [])
         yield {session: workspace.id, tab.upload: None, **_show(tab, workspace)}
-        if workspace.viewing.records and workspace.viewing.prompts is not None:
-            yield from _read(ctx, tab, workspace, value, MapChoice(when))
-        elif fitting := reading.fitting(ctx.engine, workspace, value):
-            yield {tab.reading: predict_views.reading_html(workspace, fitting)}
+        yield from _read_new(ctx, tab, workspace, value, MapChoice(when))
 
     @guarded(tab.problems, without_message)
     def on_example(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
@@ -210,7 +223,8 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
         prompts = workspace.viewing.prompts if workspace.shelf.adapter is not None else None
         value = example.prompts if prompts is None else prompts.to_dict()
         yield {tab.editor: value, tab.upload: None}  # once, so that an edit made while it is read stays
-        reading.bring(workspace, [example.path], synthetic=True)
+        reading.bring(workspace, [example.path], example.synthetic, example.credit)
+        reading.recognise(ctx.engine, workspace, value)  # of a scan, the view
         yield {session: workspace.id, **_show(tab, workspace)}
         yield from _read(ctx, tab, workspace, value, MapChoice(BEFORE if when == OFF else when))
 

@@ -47,6 +47,7 @@ class Part(BaseModel):
     groups: list[str] | None = None  # of each image, a number or "" for a group of its own
     name: Name = UNNAMED
     synthetic: bool | None = None  # sets of earlier versions tell by their name alone
+    ours: bool | None = None  # likewise
     prompts: dict[str, Any] | None = None  # as the editor left them, unchecked
     notes: Any = None  # by digest, what decoding noted of an image; what is no such list is ignored
 
@@ -58,6 +59,8 @@ class Part(BaseModel):
             self.groups = None
         if self.synthetic is None:
             self.synthetic = self.name != UNNAMED
+        if self.ours is None:
+            self.ours = self.synthetic
         return self
 
 
@@ -160,7 +163,7 @@ class Support:
     def needed(self) -> LabelledSet:
         """The images to teach with. NearlError if there are none."""
         if self.data is None:
-            raise NearlError("There is nothing to learn from yet; bring images or take the synthetic example.")
+            raise NearlError("There is nothing to learn from yet; bring images or take a ready task.")
         return self.data
 
     def check(self) -> SetCheck:
@@ -266,7 +269,8 @@ def _part_read(part: Part) -> LabelledSet:
         else:
             problems.append(Problem(name, f"What was noted of {name} is damaged, so it was left out; bring it again."))
     groups = [part.groups[i] for i in kept] if part.groups else None
-    return LabelledSet(part.classes, records, labels, problems, part.name, part.prompts, groups, bool(part.synthetic))
+    flags = bool(part.synthetic), bool(part.ours)
+    return LabelledSet(part.classes, records, labels, problems, part.name, part.prompts, groups, *flags)
 
 
 def _notes(content: Any, digest: str) -> tuple[str, ...]:
@@ -282,8 +286,9 @@ def _part(data: LabelledSet) -> Part:
         images=[record.digest for record in data.records],
         labels=data.labels,
         groups=[numbers[group] for group in groups] if groups else None,
-        name=data.name if data.synthetic else UNNAMED,
+        name=data.name if data.ours else UNNAMED,
         synthetic=data.synthetic,
+        ours=data.ours,
         prompts=data.prompts,
         notes={record.digest: list(record.notes) for record in data.records if record.notes},
     )

@@ -28,11 +28,13 @@ class Viewing:
         self._lock, self._maps, self._shelf, self._hold = lock, maps, shelf, hold
         self.records: list[ImageRecord] = []
         self.problems: list[Problem] = []  # files that could not be read
-        self.synthetic = False  # the images are examples
+        self.synthetic = False  # the images are synthetic examples
+        self.credit = ""  # whose the example on show is
         self.selected = 0  # the place of the image on show
         self._classifier: Classifier | None = None
         self._make: Callable[[PromptSet], Classifier] | None = None
         self.prediction: Prediction | None = None  # of all images; None until they are read
+        self.kinds: set[str] = set()  # of the images last read, as the model knows them
         self.closer: list[list[str]] = []  # for each image, ready sets whose prompts are closer to it
         self.together = "top-k"  # how the slices of a scan are put together
         self._volume: tuple[tuple, VolumeReading] | None = None
@@ -69,10 +71,13 @@ class Viewing:
 
     # ---- images
 
-    def bring(self, records: list[ImageRecord], problems: list[Problem], synthetic: bool = False) -> None:
+    def bring(
+        self, records: list[ImageRecord], problems: list[Problem], synthetic: bool = False, credit: str = ""
+    ) -> None:
         """Replace the images and forget what was read from the earlier ones."""
         with self._lock:
-            self.records, self.problems, self.synthetic, self.selected = records, problems, synthetic, 0
+            self.records, self.problems, self.selected = records, problems, 0
+            self.synthetic, self.credit = synthetic, credit
             self._returning = False
             self.prediction = self._volume = None
             self._maps.clear()
@@ -89,10 +94,10 @@ class Viewing:
     def take(self, other: Viewing) -> None:
         """Begin with the images and prompts that another page shows."""
         with other._lock:
-            records, problems, synthetic = list(other.records), other.problems, other.synthetic
+            records, problems, whose = list(other.records), other.problems, (other.synthetic, other.credit)
             prompts, selected = other._prompts, other.selected
         if records or problems:
-            self.bring(records, problems, synthetic)
+            self.bring(records, problems, *whose)
             self._prompts, self.selected = prompts, selected
             self.page_opened()
 
@@ -107,6 +112,11 @@ class Viewing:
         """Put another drawing of the same scan in the place of the image on show."""
         with self._lock:
             self.records[self.selected] = record
+
+    def redraw_all(self, records: list[ImageRecord]) -> None:
+        """Put other drawings of the same scans in the place of all images, before they are read."""
+        with self._lock:
+            self.records = records
 
     # ---- reading
 
@@ -140,6 +150,7 @@ class Viewing:
         """Keep what was read from all images."""
         with self._lock:
             self.prediction, self.closer = prediction, closer
+            self.kinds = {claim.kind for claim in prediction.claims or ()}
 
     def forget_reading(self, prompts: PromptSet | None) -> None:
         """The adapter has changed: forget what was read with the earlier one. `prompts`: those of the new one."""

@@ -24,7 +24,7 @@ REGISTRY = {
             "embedded",
             f"local-dir:{ASSETS / 'backbone'}",
             "small medical CLIP of our own, in this repository; works with no network",
-            "see assets/backbone/README.md",
+            "CC BY-SA 4.0, see assets/backbone/README.md",
             offline=True,
         ),
         Entry("ViT-B-32/openai", "ViT-B-32/openai", "CLIP ViT-B/32, natural images; the fastest of CLIP's own", "MIT"),

@@ -91,7 +91,11 @@ class Familiar:
 
     def distances(self, images: Tensor) -> Tensor:
         """Unit image embeddings [N, E] -> float32 [N]."""
-        return torch.cdist(images.float().cpu() @ self.whiten, self.means @ self.whiten).amin(1)
+        return self.apart(images).amin(1)
+
+    def apart(self, images: Tensor) -> Tensor:
+        """Unit image embeddings [N, E] -> their distances from each set, float32 [N, S]."""
+        return torch.cdist(images.float().cpu() @ self.whiten, self.means @ self.whiten)
 
     def unlike(self, images: Tensor) -> np.ndarray:
         """Unit image embeddings [N, E] -> bool [N]: farther from every set than ``far``."""

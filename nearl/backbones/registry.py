@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +22,14 @@ import torch
 from open_clip.factory import get_model_config, parse_model_name
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-import nearl.backbones.embedded  # noqa: F401  registers the embedded vision tower with timm
 from nearl.backbones.catalogue import ARCHITECTURES, REGISTRY
+from nearl.backbones.embedded import ROWS, unpack_table
 from nearl.backbones.familiar import Familiar
+from nearl.backbones.measured import Measured
 from nearl.backbones.towers import TextTower, VisionTower, is_dual_encoder, text_tower, vision_tower
 from nearl.errors import NearlError
 
@@ -140,6 +145,13 @@ class Backbone:
         schema, folder = parse_model_name(self.tokenizer_source)
         return Familiar.load(folder, self.identity["weights"], self.embed_dim) if schema == "local-dir" else None
 
+    @cached_property
+    def measured(self) -> Measured | None:
+        """What its untaught answers are worth, where its folder says so; else None. Raises NearlError for a broken
+        file."""
+        schema, folder = parse_model_name(self.tokenizer_source)
+        return Measured.load(folder, self.identity["weights"]) if schema == "local-dir" else None
+
     @property
     def logit_scale(self) -> Tensor:
         """exp(s) of the softmax over cosine similarities, a float32 scalar."""
@@ -239,16 +251,42 @@ def _create(name: str, source: str, options: dict, random: bool) -> tuple[nn.Mod
         _go_offline_if_unreachable()
     try:
         cfg = get_model_config(architecture)
-        model = open_clip.create_model(
-            architecture, pretrained=None if schema or random else tag, load_weights=not random,
-            require_pretrained=not random, pretrained_text=False, **options,
-        )  # fmt: skip
+        packed = schema == "local-dir" and not random and _packed_weights(Path(source[len("local-dir:") :]))
+        empty = bool(random or packed)
+        with _without_weights_by_intent(empty):
+            model = open_clip.create_model(
+                architecture, pretrained=None if schema or random else tag, load_weights=not empty,
+                require_pretrained=not empty, pretrained_text=False, **options,
+            )  # fmt: skip
+        if packed:
+            model.load_state_dict(unpack_table(load_file(packed), cfg["text_cfg"]["vocab_size"]))
     except Exception as error:
         if schema == "local-dir":
             detail = re.split(r"[\n:]", str(error).strip())[0][:160]
             raise NearlError(f"The model in '{source[10:]}' could not be loaded: {detail}.") from error
         raise NearlError(_unreachable(name)) from error
     return model, cfg
+
+
+@contextmanager
+def _without_weights_by_intent(intended: bool) -> Iterator[None]:
+    """Within it, if ``intended``, open_clip does not warn that a model has no pretrained weights."""
+    root = logging.getLogger()  # open_clip's own
+    known = lambda record: not (intended and "No pretrained weights" in record.getMessage())  # noqa: E731
+    root.addFilter(known)
+    try:
+        yield
+    finally:
+        root.removeFilter(known)
+
+
+def _packed_weights(folder: Path) -> Path | None:
+    """The weights file in the folder if its token table is packed, which open_clip itself cannot read."""
+    path = folder / "open_clip_model.safetensors"
+    if not path.is_file():
+        return None
+    with safe_open(path, framework="pt") as content:
+        return path if ROWS in content.keys() else None  # noqa: SIM118  not a dict
 
 
 def _go_offline_if_unreachable() -> None:

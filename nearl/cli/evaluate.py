@@ -9,7 +9,9 @@ from nearl.cli.options import (
     Command,
     Result,
     adapter_options,
+    backbone_of,
     classifier_of,
+    log,
     metric_lines,
     prompt_options,
     say,
@@ -17,9 +19,13 @@ from nearl.cli.options import (
     set_of,
     set_options,
 )
+from nearl.errors import NearlError
 
 
 def run(args: argparse.Namespace) -> Result:
+    if args.ready:
+        return _ready(args)
+
     from nearl.measure.evaluate import measure
 
     train, test = set_of(args)
@@ -30,6 +36,27 @@ def run(args: argparse.Namespace) -> Result:
     where = "test images" if test else "images"
     lines = [*seen_lines(result), *metric_lines(result, where), NOTICE]
     return {**result, **set_facts(train, test), "notice": NOTICE}, lines
+
+
+def _ready(args: argparse.Namespace) -> Result:
+    """Every ready prompt set on the test images of its own folder in DATA: how often it is right, how many answers are
+    shown without a doubt, and the calibration error without and with the temperatures."""
+    from pathlib import Path
+
+    from nearl.measure.ready import table
+    from nearl.prompts import ready_sets
+
+    sets = [name for name in ready_sets() if (Path(args.data) / name / "test").is_dir()]
+    if not sets:
+        raise NearlError(f"'{args.data}' has no folder called like a ready set, with a test folder inside.")
+    rows = table(backbone_of(args), Path(args.data), sets, log)
+    lines = [f"{'ready set':24} {'n':>5} {'right':>6} {'chance':>6} {'shown':>6} {'withheld':>8}  ECE before / after"]
+    for row in rows:
+        lines.append(
+            f"{row['set']:24} {row['n']:5} {row['balanced_accuracy']:6.0%} {row['chance']:6.0%} {row['shown']:6} "
+            f"{row['withheld']:8}  {row['ece'][0]:.2f} / {row['ece'][1]:.2f}"
+        )
+    return {"sets": rows, "notice": NOTICE}, [*lines, NOTICE]
 
 
 def seen_lines(result: dict) -> list[str]:
@@ -49,6 +76,9 @@ def _images(count: int) -> str:
 
 def add(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("data", metavar="DATA")
+    sub.add_argument(
+        "--ready", action="store_true", help="every ready prompt set on DATA/<its name>/test, before any teaching"
+    )
     set_options(sub)
     prompt_options(sub)
     adapter_options(sub)

@@ -175,7 +175,10 @@ class _Reader:
 
     def _reading(self, file: File, record: ImageRecord) -> dict:
         try:
-            row = _read(self.classifier, view_of(record, self.args), self.args)
+            record = view_of(record, self.args)
+            if self.args.window is None and self.args.plane is None and self.args.slice is None:
+                record = self.classifier.recognised(record)
+            row = _read(self.classifier, record, self.args)
         except NearlError as error:
             return _error(file.argument, str(error))
         return {"file": file.argument, **row, "notes": list(record.notes), "error": None}
@@ -223,6 +226,9 @@ def _read(classifier: Classifier, record: ImageRecord, args: argparse.Namespace)
         if prediction.unfamiliar is not None:
             row["unfamiliar"] = prediction.unfamiliar[0]
             row |= {"unfamiliar_caution": classifier.backbone.familiar.caution()} if row["unfamiliar"] else {}
+        if prediction.claims is not None:
+            (claim,) = prediction.claims
+            row |= {"kind": claim.kind, "doubt": claim.doubt, "measured": prediction.measured}
         if prediction.trust is not None and prediction.trust["unlike"] is not None:
             row["unlike_taught"] = bool(prediction.trust["unlike"][0])
         place = {"slice": record.slice_number + 1, "of": record.slices()} if record.slices() > 1 else {}
@@ -255,8 +261,11 @@ def _lines(row: dict) -> list[str]:
     for name, share in row["frozen"].items():
         after = "" if row["adapted"] is None else f"   after teaching {row['adapted'][name]:4.0%}"
         lines.append(f"  {name:32} before teaching {share:4.0%}{after}")
+    if row["adapted"] is None and row.get("measured"):
+        lines += [f"  {words}" for words in (row["doubt"], row["measured"]) if words]
     if row.get("unfamiliar") and row["adapted"] is None:
-        lines.append("  unlike the model's training images: little more than a guess until you teach it")
+        if not row.get("doubt"):
+            lines.append("  unlike the model's training images: little more than a guess until you teach it")
         lines.append(f"  {row['unfamiliar_caution']}")
     if row.get("unlike_taught"):
         lines.append("  unlike the images that the adapter was taught with")

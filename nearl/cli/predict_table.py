@@ -94,6 +94,7 @@ class Table:
 def flags(row: dict) -> list[str]:
     """What to be careful about in a row, in sentences."""
     found = ["Unlike the images that the model was trained on."] if row.get("unfamiliar") else []
+    found += [row["doubt"]] if row.get("doubt") and row["adapted"] is None else []
     return found + (["Unlike the images that the adapter was taught with."] if row.get("unlike_taught") else [])
 
 

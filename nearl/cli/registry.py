@@ -12,6 +12,7 @@ from nearl.cli import (
     finetune,
     gap,
     info,
+    measure,
     phantoms,
     predict,
     pretrain,
@@ -38,6 +39,7 @@ for _command in (
     evaluate.COMMAND,
     pretrain.COMMAND,
     familiar.COMMAND,
+    measure.COMMAND,
     phantoms.COMMAND,
 ):
     COMMANDS.register(_command.name, _command)

@@ -81,6 +81,11 @@ def evaluate(
     }
 
 
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The "ece" of `evaluate` alone."""
+    return _ece(probabilities.max(1), probabilities.argmax(1) == labels)
+
+
 def _around(estimate: float, low: float, high: float) -> list[float]:
     """An interval that holds the estimate."""
     return [float(min(low, estimate)), float(max(high, estimate))]
@@ -163,7 +168,7 @@ def study(
     after = None if adapted is None else _said(evaluate(adapted, labels, classes=classes))
     if any(figures and figures["balanced_accuracy"] is None for figures in (before, after)):
         result["too_few"] = f"{_images(len(labels))} are too few to say how well it does on new images."
-    gain = None if adapted is None else _gain(np.argmax(frozen, 1), np.argmax(adapted, 1), labels)
+    gain = None if adapted is None else gain_of(frozen, adapted, labels)
     return {**result, "frozen": before, "adapted": after, "gain": gain}
 
 
@@ -194,9 +199,10 @@ def _images(n: int) -> str:
     return "1 image" if n == 1 else f"{n} images"
 
 
-def _gain(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> dict:
-    """The mean over classes of the recall after minus the recall before, and its interval."""
-    values, ranges = [], []
+def gain_of(frozen: np.ndarray, adapted: np.ndarray, labels: np.ndarray) -> dict:
+    """{"value", "interval"} of the balanced accuracy after minus before on the same images, probabilities [N, C]; the
+    value is None where the interval is too wide."""
+    before, after, values, ranges = frozen.argmax(1), adapted.argmax(1), [], []
     for c in np.unique(labels):
         was, now = before[labels == c] == c, after[labels == c] == c
         values.append(float(now.mean() - was.mean()))

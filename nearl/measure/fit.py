@@ -11,7 +11,7 @@ import numpy as np
 
 from nearl.data.sets.labelled import LabelledSet
 from nearl.measure.cost import PeakMemory
-from nearl.measure.evaluate import evaluate
+from nearl.measure.evaluate import evaluate, gain_of
 from nearl.methods import Task, make
 from nearl.train.loop import Training
 from nearl.train.recipe import Progress, Recipe, Snapshot
@@ -92,9 +92,11 @@ def metrics(probabilities: np.ndarray, labels: list[int]) -> dict:
 def measure(
     task: Task, test: LabelledSet, name: str, recipe: Recipe, watch: Callable[[Progress], None] = lambda progress: None
 ) -> dict:
-    """Fits one method on a task and measures it on ``test``: returns its metrics and costs."""
+    """Fits one method on a task and measures it on ``test``: returns its metrics, its costs and its gain over the
+    untaught model."""
     fit = Fit(name, task, recipe)
     for progress in fit:
         watch(progress)
-    figures = metrics(fit.method.predict(test.records), test.labels)
-    return {"metrics": figures, **fit.cost(), "predict_ms": fit.predict_ms(test)}
+    after, labels = fit.method.predict(test.records), np.array(test.labels)
+    row = {"metrics": metrics(after, test.labels), **fit.cost(), "predict_ms": fit.predict_ms(test)}
+    return row | {"gain": gain_of(make("zero-shot", task).predict(test.records), after, labels)}

@@ -246,8 +246,8 @@ class Method(nn.Module):
     def embeddings(self, records: Sequence[ImageRecord]) -> tuple[Tensor, Tensor]:
         """Unit float32 embeddings of images [B, E] and classes [C, E] in the method's own joint space.
 
-        A probe's or cache's logits are not scale x their cosine. Raises NearlError where a class has another embedding
-        for every image (``nearl:image-context``).
+        The logits of probes, caches and NEARL, which has a probe beside it, are not scale x their cosine. Raises
+        NearlError where a class has another embedding for every image (``nearl:image-context``).
         """
         with self.backbone.lock:
             return self.images(records).float(), self.classes().float()

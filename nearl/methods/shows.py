@@ -14,7 +14,7 @@ class Shows(Enum):
     TOKENS = "No map can be drawn of {title}, which adds tokens of its own to the image's; see the map before teaching."
     """The image tower's tokens are the patches of the image, in their places."""
     LINEAR = "“{name}” needs a score that is a sum over the patches, which that of {title} is not; choose another map."
-    """A logit is the scale x the cosine of a class embedding and the tower's pooled tokens."""
+    """A logit is a linear function of the tower's pooled tokens, scaled to unit length, and a constant."""
     UPDATES = "“{name}” shows what adapters between the blocks add, and {title} has none; choose another map."
     """``Method.updates("vision")`` is not empty."""
     WORDS = "The words' shares cannot be told apart with {title}."

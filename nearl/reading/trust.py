@@ -71,7 +71,7 @@ class Trust:
         """Probabilities [B, C] after temperature scaling (Guo et al. 2017), float32; unchanged if there is none."""
         if self.temperature is None:
             return probabilities
-        return _softened(_logits(probabilities), self.temperature).astype(np.float32)
+        return softened(probabilities, self.temperature)
 
     def sets(self, probabilities: np.ndarray, coverage: str) -> list[list[int]]:
         """The classes in the set of each row of uncalibrated probabilities [B, C], likeliest first.
@@ -221,25 +221,42 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     Targets are 1 - e for the label and e / (C - 1) for the others, e = 1 / (M + 2), as Platt (1999) does for two
     classes; otherwise a few images that are all correct would call for probabilities of 100 %.
     """
-    logits, (count, classes) = _logits(probabilities), probabilities.shape
-    if classes < 2:
+    return pooled_temperature([(probabilities, labels)])
+
+
+def pooled_temperature(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    """The same for several parts, (probabilities [M, C], labels [M]), that may have classes of their own."""
+    kept = []
+    for probabilities, labels in parts:
+        count, classes = probabilities.shape
+        if count and classes > 1:
+            miss = 1 / (count + 2)
+            targets = np.full((count, classes), miss / (classes - 1))
+            targets[np.arange(count), labels] = 1 - miss
+            kept.append((_logits(probabilities), targets))
+    if not kept:
         return 1.0
-    miss = 1 / (count + 2)
-    targets = np.full((count, classes), miss / (classes - 1))
-    targets[np.arange(count), labels] = 1 - miss
 
     def loss(inverse: float) -> float:
-        return -float((targets * np.log(np.maximum(_softened(logits, 1 / inverse), FLOOR))).sum(1).mean())
+        return -sum(
+            float((targets * np.log(np.maximum(_softened(logits, 1 / inverse), FLOOR))).sum())
+            for logits, targets in kept
+        )
 
     found = minimize_scalar(loss, bounds=(1 / HOTTEST, 1 / COOLEST), method="bounded", options={"xatol": 1e-4})
     return float(1 / found.x)
+
+
+def softened(probabilities: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
+    """softmax(log(p) / temperature), float32 [B, C]; ``temperature``: one for all, or [B, 1]."""
+    return _softened(_logits(probabilities), temperature).astype(np.float32)
 
 
 def _logits(probabilities: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), FLOOR))
 
 
-def _softened(logits: np.ndarray, temperature: float) -> np.ndarray:
+def _softened(logits: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
     scaled = logits / temperature
     shares = np.exp(scaled - scaled.max(1, keepdims=True))
     return shares / shares.sum(1, keepdims=True)

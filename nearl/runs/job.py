@@ -109,7 +109,8 @@ def _current(plain: dict) -> dict:
     if "config" not in plain:
         return plain
     plain = dict(plain)
-    method, options, changes = plain.pop("method"), plain.pop("config") or {}, dict(plain.pop("recipe"))
+    method, options = plain.pop("method"), plain.pop("config") or {}
+    changes = {"partner": False, **plain.pop("recipe")}  # which version 0.1 did not have
     if "methods" in plain:
         steps = {Recipe.preset(name).steps: name for name in ("quick", "thorough")}
         preset = steps.get(changes.get("steps"), "balanced")

@@ -180,7 +180,8 @@ class Training:
             part, _, name = key.partition(".")
             parts.get(part, {})[name] = value
         about = saved.about
-        if about["of"] != self._identity():
+        of = about["of"] | {"recipe": asdict(Recipe(**about["of"]["recipe"]))}  # one of before may lack some fields
+        if of != self._identity():
             raise NearlError("The saved state belongs to another run; start this one from the beginning.")
         self.learner.learned.load_state_dict(parts["model"])
         state: dict[int, dict[str, Tensor]] = {}

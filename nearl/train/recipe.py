@@ -38,6 +38,8 @@ class Recipe:
     """Probability mass of the target that is spread evenly over all classes."""
     pull: float = 1.0
     """Strength of NEARL's pull towards the frozen model (`nearl.methods.nearl.anchor.Anchor`); 0 for none."""
+    partner: bool = False
+    """Whether NEARL has a closed-form classifier beside it (`nearl.methods.nearl.partner`)."""
     augment: str = "gentle"
     """"none", "gentle" or "strong": how much crop, rotation, brightness and contrast vary."""
     flip: bool = False

@@ -27,10 +27,11 @@ from nearl.errors import NearlError
 IDENTITY = {"name": "somemodel", "config_sha256": "c" * 64, "weights": "w" * 64}
 
 
-# of the first embedded backbone, which is no longer shipped
+# of embedded backbones that are no longer shipped
 EARLIER_EMBEDDED = {
     "first": "bf1f8c9c56e5d495c0d3b37af2787035961a041fd64c2685a6584181ec17904a",
     "second": "2f8ab26a7dff325183d91ee28949e4c45a26df9537f6234ae04a03679f323ba5",
+    "third": "a3e6f0cc91bb69633e1785871ea840fce87718088f9d009c811f914899f84630",
 }
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from tests.support.browser import (
     bring_by_class,
     choose,
+    example,
     expect,
     open_tab,
     taught,
@@ -114,7 +115,7 @@ def test_maps_from_the_first_look_to_before_and_after(page, task, tmp_path):
 
 
 def test_a_new_look_asks_the_model_nothing(page, server):
-    page.locator("#examples button").first.click()
+    example(page).click()
     expect(page.locator("#reading .bar-line.before")).to_have_count(2)
     open_tab(page, "Explain")
     choose(page, "#explain-method", "Relevance")

@@ -15,7 +15,7 @@ from nearl.runs.status import INTERRUPTED
 from nearl.train.loop import FEWEST_STEPS
 from tests.support import app_work
 from tests.support.app_server import free_port, open_page, serve
-from tests.support.browser import LONG, bring_zip, expect, open_tab, shares, taught, teach, upload, visit
+from tests.support.browser import LONG, bring_zip, example, expect, open_tab, shares, taught, teach, upload, visit
 from tests.support.hostile import packed, png
 from tests.support.runs import processes
 
@@ -76,7 +76,7 @@ def test_from_a_zip_to_an_adapter_that_another_visitor_uses(visitor, archive, tm
     upload(other, "#adapter-upload", [tmp_path / "adapter.zip"])
     expect(other.locator("#shelf .in-use")).to_have_count(1)
     open_tab(other, "Predict")
-    other.locator("#examples button").first.click()
+    example(other).click()
     expect(other.locator("#reading .bar-line.after")).to_have_count(2)
     expect(other.locator("#reading .trust")).to_be_visible()
     assert len(shares(other, "after")) == 2
@@ -172,7 +172,7 @@ def test_a_killed_server_resumes_and_loses_nothing(browser, engine, checkpoints,
         expect(page.locator("#progress")).to_contain_text("cancelled", timeout=LONG)
         expect(page.locator("#shelf .card")).to_have_count(2)
         open_tab(page, "Predict")
-        page.locator("#examples button").first.click()
+        example(page).click()
         expect(page.locator("#reading .bar-line.after")).to_have_count(2)  # with the adapter of before
         stranger = Client(second.url, verbose=False)
         assert open_page(second, stranger.session_hash) != key

@@ -121,11 +121,11 @@ def test_a_folder_is_a_labelled_set_marked_as_synthetic(tmp_path):
 
 
 def check_examples(folder: Path) -> None:
-    entries = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
+    entries = json.loads((folder / "synthetic.json").read_text(encoding="utf-8"))
     assert {entry["kind"] for entry in entries} == set(KINDS)
     assert {entry["file"] for entry in entries} == {path.name for path in folder.glob("*.png")}
     for entry in entries:
-        assert entry["synthetic"] is True and entry["title"] and entry["prompts"] in ready_sets()
+        assert entry["title"] and entry["prompts"] in ready_sets()
         path = folder / entry["file"]
         assert decode_picture(path).size == (224, 224) and path.stat().st_size < 60_000
         assert "SYNTHETIC" in Image.open(path).text["Comment"]

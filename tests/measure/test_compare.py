@@ -107,6 +107,11 @@ def test_measuring_says_what_a_method_alone_would_cost(tiny):
     row = measure(task, test, "prolip", recipe, seen.append)
     assert [p.step for p in seen] == [1, 2]
     assert row["metrics"]["n"] == 6 and row["settings"]["options"] == {}
+    before = measure(task, test, "zero-shot", make("zero-shot", task).recipe())
+    assert before["gain"]["value"] in (0.0, None)  # None where the images are few
+    gained = row["metrics"]["balanced_accuracy"] - before["metrics"]["balanced_accuracy"]
+    low, high = row["gain"]["interval"]
+    assert low <= gained <= high and row["gain"]["value"] in (pytest.approx(gained), None)
     again = measure(task, test, "prolip", recipe)
     assert again["metrics"] == row["metrics"] and again["fit_seconds"] > 0
     if row["peak_mb"] is not None:

@@ -37,7 +37,7 @@ def test_embeddings_are_unit_and_give_the_logits_where_those_are_cosines(methods
         assert x.dtype == torch.float32 and not x.requires_grad
         torch.testing.assert_close(x.norm(dim=-1), torch.ones(len(x)), atol=1e-5, rtol=0)
     scale, task = method.task.backbone.logit_scale, method.task
-    if name not in ("linear-probe", "text-probe", "tip-adapter", "tip-adapter-f"):
+    if name not in ("linear-probe", "text-probe", "tip-adapter", "tip-adapter-f", "nearl"):  # nearl has a partner
         with torch.no_grad():
             torch.testing.assert_close(scale * images @ classes.T, method.logits(HELD.records), atol=1e-4, rtol=1e-4)
     moved = {

@@ -54,6 +54,11 @@ def is_local(url: str) -> bool:
     return parts.scheme in ("data", "blob") or parts.hostname in ("127.0.0.1", "localhost")
 
 
+def example(page: Page, number: int = 0) -> Locator:
+    """The button of a synthetic example."""
+    return page.locator("#examples button", has_text="synthetic").nth(number)
+
+
 def visit(page: Page, url: str) -> Page:
     """Open the app and wait until the model is there."""
     page.set_default_timeout(60_000)
@@ -121,7 +126,7 @@ def taught(page: Page) -> Locator:
     expect(outcome).to_contain_text("use", timeout=LONG)
     if (offer := outcome.get_by_role("button")).count():
         offer.click()
-    expect(outcome).to_contain_text("now in use in Predict")
+    expect(outcome).to_contain_text("now in use in Predict", timeout=LONG)
     return page.locator("#progress .headline")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from app.events import GONE, Act, Press
-from app.examples import KIND_NAMES
+from app.examples import tasks
 from app.html import views
 from app.visitor import uploads
 from app.visitor.workspace import Workspace
@@ -42,28 +42,21 @@ TABLES = (".csv", ".tsv")
 # ---- bringing images
 
 
-def gather_example(workspace: Workspace, kind: str) -> None:
-    """Replace the labelled images by the synthetic task of that kind, with separate images to check on."""
+def gather_example(workspace: Workspace, key: str) -> None:
+    """Replace the labelled images by that ready task, with separate images to check on."""
     data = workspace.support.data
-    if data is not None and not data.synthetic:
+    if data is not None and not data.ours:
         raise NearlError("Your own images are here; press “Forget these images” first.")
-    if kind not in KIND_NAMES:
-        raise NearlError("There is no such synthetic example; choose one of those offered.")
-    _keep(workspace, *synthetic_task(kind, EXAMPLE_PER_CLASS, EXAMPLE_PER_CLASS), [])
+    _keep(workspace, *ready_task(workspace, key, EXAMPLE_PER_CLASS, EXAMPLE_PER_CLASS), [])
 
 
-def synthetic_task(kind: str, learn: int, check: int) -> tuple[LabelledSet, LabelledSet]:
-    """A synthetic task: `learn` images of each class to teach with, and `check` others to check on."""
-    from nearl.data.phantoms.kinds import phantom_set
-
-    data, test = phantom_set(kind, learn, seed=1), phantom_set(kind, check, seed=2)
-    data.name = example_name(kind)
-    return data, test
-
-
-def example_name(kind: str) -> str:
-    """The name of a set of synthetic images."""
-    return f"Synthetic example, {KIND_NAMES[kind]}"
+def ready_task(workspace: Workspace, key: str, learn: int, check: int) -> tuple[LabelledSet, LabelledSet]:
+    """The images of a ready task to teach with and to measure on; of a synthetic one `learn` and `check` of each
+    class."""
+    if key not in tasks():
+        raise NearlError("There is no such ready task; choose one of those offered.")
+    with asked_by(workspace.id or "", images=MAX_IMAGES):
+        return tasks()[key].images(learn, check)
 
 
 def bring(

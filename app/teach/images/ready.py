@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import gradio as gr
 
 from app.context import DEVICE, Context, set_title
@@ -24,6 +26,7 @@ def ready_prompts(engine: Engine, workspace: Workspace, value: dict | None) -> l
         return []
     from nearl.backbones.familiar import fitting_sets
     from nearl.methods import Frozen
+    from nearl.reading.claims import placed
 
     sets, backbone = engine.ready_classes(), engine.backbone()
     some = [data.records[i] for i in range(0, len(data), -(-len(data) // LOOKED_AT))]
@@ -32,6 +35,9 @@ def ready_prompts(engine: Engine, workspace: Workspace, value: dict | None) -> l
         images = frozen.embed(frozen.pooled(some))
     keys = {class_key(name) for name in data.classes}
     found = fitting_sets(images, sets, backbone.logit_scale)
+    if backbone.measured is not None and backbone.familiar is not None:
+        kinds = Counter(kind for kind, _ in placed(backbone.measured, backbone.familiar, images, some))
+        found = [name for name in backbone.measured.fitting(kinds.most_common(1)[0][0]) if name in sets] or found
     whole = {name for name in found if keys <= set(map(class_key, PromptSet.load(ready_sets()[name]).classes))}
     if backbone.familiar is not None and backbone.familiar.unlike(images).mean() > 0.5:
         found = [name for name in found if name in whole]  # the kind alone is a guess

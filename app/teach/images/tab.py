@@ -10,7 +10,7 @@ import gradio as gr
 
 from app.context import DECODE, QUIET, Context, away, calls, mark_prompts, prompt_editor, seen
 from app.events import INPUT, Act, Components, Press, error_html, guarded
-from app.examples import KIND_NAMES
+from app.examples import task_choices, tasks
 from app.html import views
 from app.teach.images import actions as gathering
 from app.teach.images import html as image_views
@@ -22,7 +22,7 @@ from nearl.errors import NearlError
 
 EXAMPLE, FILES, ZIP = "example", "files", "zip"
 ADVICE = {
-    EXAMPLE: "Choose a kind of image; half of the images show a lesion.",
+    EXAMPLE: "Choose a task: real, public images with their labels, or synthetic ones, half of which show a lesion.",
     FILES: "Name a class and add its images; then the next class. You need at least two classes.",
     ZIP: "A zip with one folder per class, named after it; train and test folders are kept apart. Or a table (CSV with "
     "a column of files and one of labels, and patient if you have it) together with its images or a zip of them.",
@@ -55,14 +55,14 @@ def build(ctx: Context) -> ImagesPart:
     with the editor of their prompts."""
     gr.HTML(views.section("1. Images to teach with"), js_on_load=None)
     choice = gr.Radio(
-        [("Synthetic example", EXAMPLE), ("My images, class by class", FILES), ("A zip, or a table of labels", ZIP)],
+        [("A ready task", EXAMPLE), ("My images, class by class", FILES), ("A zip, or a table of labels", ZIP)],
         value=EXAMPLE, label="Where they come from", elem_id="source",
     )  # fmt: skip
     with _way(EXAMPLE):
         kind = gr.Radio(
-            [(label, kind) for kind, label in KIND_NAMES.items()],
-            label="Kind of image (synthetic, made by a program)",
-            info="The embedded model has seen such images; chest CT, blood and head MRI leave most to learn.",
+            task_choices(),
+            label="Task",
+            info="The embedded model has never seen photographs of skin or grey blood cells: they leave most to learn.",
             elem_id="kind",
         )
     with _way(FILES), gr.Row(elem_classes="class-row"):
@@ -242,7 +242,8 @@ def _wire_sources(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], 
 
     @guarded(part.message, changes.none)
     def on_kind(key: str, kind: str, *plan) -> dict:
-        return changes.make(key, None, Plan.of(*plan), lambda workspace: gathering.gather_example(workspace, kind))
+        update = changes.make(key, None, Plan.of(*plan), lambda workspace: gathering.gather_example(workspace, kind))
+        return {**update, part.message: views.quiet(tasks()[kind].credit)}
 
     @guarded(part.message, lambda *given: {**changes.none(*given), part.files: None, part.name: ""})
     def on_files(key: str, name: str, paths: list[str] | None, value: dict, *plan) -> dict:
@@ -345,10 +346,10 @@ def _as_it_was(part: ImagesPart, workspace: Workspace, source: str) -> dict:
     data = workspace.support.data
     if data is None:
         return {}
-    if not data.synthetic:
+    if not data.ours:
         return {part.choice: source if source != EXAMPLE else FILES}
-    kinds = {gathering.example_name(kind): kind for kind in KIND_NAMES}
-    return {part.choice: EXAMPLE, part.kind: kinds.get(data.name)}
+    names = {task.name: key for key, task in tasks().items()}
+    return {part.choice: EXAMPLE, part.kind: names.get(data.name)}
 
 
 def _opened(pressed: Press) -> tuple[int | None, int]:
@@ -364,11 +365,11 @@ def _opened(pressed: Press) -> tuple[int | None, int]:
 
 
 def _bring(workspace: Workspace, paths: list[str], name: str = "", columns: Columns | None = None) -> str:
-    """Add the images, or put them in the place of a synthetic example or, where they come with their classes, of a set
+    """Add the images, or put them in the place of a ready task or, where they come with their classes, of a set
     whose classes cannot be taught; says what was done."""
     data = workspace.support.data
     unusable = not name and gathering.unusable(workspace)
-    add = data is not None and not data.synthetic and not unusable
+    add = data is not None and not data.ours and not unusable
     before = len(data) if add else 0
     gathering.bring(workspace, paths, name, add, columns)
     more = views.plural(len(workspace.support.needed()) - before, "image")

@@ -104,7 +104,7 @@ def numbered(data: LabelledSet | None, word: str) -> LabelledSet | None:
     if data is None:
         return None
     records = [replace(record, name=f"{word} {number}") for number, record in enumerate(data.records, start=1)]
-    return replace(data, records=records, problems=[], name=data.name if data.synthetic else "your images from Teach")
+    return replace(data, records=records, problems=[], name=data.name if data.ours else "your images from Teach")
 
 
 def digests(data: LabelledSet | None) -> list[str]:

@@ -126,9 +126,9 @@ def write_phantom_folder(
 
 
 def write_examples(folder: Path | str) -> None:
-    """Write the example images of the app, 224 x 224 PNG, and examples.json, which lists them.
+    """Write the example images of the app, 224 x 224 PNG, and synthetic.json, which lists them.
 
-    Each entry: "file", "kind", "title" in plain words, "lesion", "prompts" (name of the ready prompt set), "synthetic".
+    Each entry: "file", "kind", "title" in plain words, "lesion", "prompts" (name of the ready prompt set).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,11 +145,10 @@ def write_examples(folder: Path | str) -> None:
                 "title": title[0].upper() + title[1:],
                 "lesion": lesion,
                 "prompts": f"phantom_{kind}",
-                "synthetic": True,
             }
         )
     text = json.dumps(entries, ensure_ascii=False, indent=2) + "\n"
-    (folder / "examples.json").write_text(text, encoding="utf-8")
+    (folder / "synthetic.json").write_text(text, encoding="utf-8")
 
 
 def _labelled(kind: str, first: int, per_class: int, seed: int, size: int) -> LabelledSet:
@@ -163,7 +162,8 @@ def _labelled(kind: str, first: int, per_class: int, seed: int, size: int) -> La
             records.append(ImageRecord.from_pixels(f"{kind}_{word}_{index:04d}.png", phantom.pixels, (SYNTHETIC,)))
             labels.append(label)
     prompts = _prompts(kind).to_dict()
-    return LabelledSet(list(CLASSES), records, labels, name=f"phantom_{kind}", prompts=prompts, synthetic=True)
+    name = f"phantom_{kind}"
+    return LabelledSet(list(CLASSES), records, labels, name=name, prompts=prompts, synthetic=True, ours=True)
 
 
 def _prompts(kind: str) -> PromptSet:

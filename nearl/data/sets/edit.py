@@ -38,6 +38,7 @@ def join(a: LabelledSet, b: LabelledSet) -> LabelledSet:
         prompts=a.prompts or b.prompts,
         groups=groups,
         synthetic=a.synthetic and b.synthetic,
+        ours=a.ours and b.ours,
     )
 
 

@@ -40,7 +40,8 @@ class LabelledSet:
     name: str = "images"
     prompts: dict | None = None  # the content of the prompts.json that came with the images, unchecked
     groups: list[str] | None = None  # the patient or series of each image, "" for a group of its own; None: unknown
-    synthetic: bool = False  # made by this project: shows no patient, and its name may be written anywhere
+    synthetic: bool = False  # drawn by this project: shows no patient
+    ours: bool = False  # comes with this project: its name may be written anywhere, and another set may replace it
     notes: list[str] = field(default_factory=list)  # how the files were understood, in sentences
 
     def __len__(self) -> int:

@@ -1,8 +1,9 @@
 """Patch evidence: an exact split of the score over the patches, for towers that average them.
 
 Where the image embedding is the mean over patches of something that each patch has by itself, u = (1/N) sum_i u_i, the
-cosine logit is a sum too: scale <u, t> / |u| = sum_i scale <u_i, t> / (N |u|). Nothing is approximated, so the patches
-of a map add up to the score. What a patch took in from others on the way is counted where it ended up.
+cosine logit is a sum too: scale <u, t> / |u| = sum_i scale <u_i, t> / (N |u|). A constant in a logit is split evenly.
+Nothing is approximated, so the patches of a map add up to the score. What a patch took in from others on the way is
+counted where it ended up.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def evidence(trace: Trace, score: Score, layer: int | None, head: int | None) ->
     with trace.backbone.lock:
         each = _each(trace.tower, trace.tokens.detach()).float()
     length = torch.linalg.vector_norm(each.mean(1), dim=-1)[:, None, None]
-    logits = trace.scorer.scores(each / (length * each.shape[1]))  # [B, patches, C]
+    count, constant = each.shape[1], trace.scorer.scores(torch.zeros_like(each[:1, :1]))
+    logits = trace.scorer.scores(each / (length * count)) - constant * (1 - 1 / count)  # [B, patches, C]
     return score.of(logits).unflatten(1, trace.tower.grid).float().cpu().numpy()
 
 

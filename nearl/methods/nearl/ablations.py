@@ -10,8 +10,8 @@ from nearl.methods.nearl.method import Nearl
 def ablation(name: str, title: str, idea: str, changes: dict, recipe: dict | None = None) -> type[Nearl]:
     """NEARL with ``changes`` to its ``NearlConfig`` and its recipe, as the method ``nearl:<name>``."""
     card = replace(
-        Nearl.card, name=f"{Nearl.card.name}:{name}", title=title, idea=idea, recipe=recipe or {},
-        ablates=Nearl.card.name,
+        Nearl.card, name=f"{Nearl.card.name}:{name}", title=title, idea=idea,
+        recipe=Nearl.card.recipe | (recipe or {}), ablates=Nearl.card.name,
     )  # fmt: skip
     return type(f"Nearl_{name}", (Nearl,), {"__doc__": idea, "card": card, "changes": changes})
 
@@ -49,6 +49,14 @@ ABLATIONS: tuple[type[Nearl], ...] = (
         "effect of that pull.",
         {},
         {"pull": 0.0},
+    ),
+    ablation(
+        "no-partner",
+        "NEARL, no partner",
+        "Nothing is added to the logits of the adapted towers. The difference to NEARL is the effect of the "
+        "closed-form classifier beside it.",
+        {},
+        {"partner": False},
     ),
     ablation(
         "image-context",

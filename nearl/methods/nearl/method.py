@@ -15,11 +15,12 @@ from nearl.adapters.store import Adapter
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
 from nearl.methods.base import Card, InsideTower
-from nearl.methods.frozen import BATCH, Task
+from nearl.methods.frozen import BATCH, Frozen, Task
 from nearl.methods.nearl.anchor import Anchor
 from nearl.methods.nearl.network import ClassFeatures, NearlCLIP, NearlConfig
+from nearl.methods.nearl.partner import Lesson, Partner
 from nearl.methods.shows import Queries, Shows
-from nearl.prompts import PromptSet
+from nearl.prompts import PromptSet, class_key
 from nearl.train.batches import PromptTokens, balanced_batch, draw_prompts
 from nearl.train.learner import Phase
 from nearl.train.loop import autocast
@@ -41,10 +42,12 @@ class Nearl(InsideTower):
         "nearl",
         "NEARL",
         "A few learned queries pass through both towers and gather what image and prompts have to say to each other. "
-        "After every block, adapters add to each token only the part of their update that is orthogonal to it.",
+        "After every block, adapters add to each token only the part of their update that is orthogonal to it. A "
+        "closed-form classifier helps where the frozen model reads the support images poorly.",
         "Peng et al., NEARL-CLIP, arXiv 2508.04101",
         "an adapter after every block of both towers, and the queries' own small transformer",
         features=False,
+        recipe={"partner": True},
     )
     changes: ClassVar[dict] = {}
 
@@ -63,20 +66,24 @@ class Nearl(InsideTower):
     # ---- teaching ----------------------------------------------------------------------------------------------------
 
     def start(self, recipe: Recipe) -> None:
+        self.network.partner = None
         self.network.load_state_dict(NearlCLIP(self.backbone, self.network.config).state_dict())
 
     def phases(self, recipe: Recipe) -> list[Phase]:
         views = self.task.views(recipe)
         texts = [self.backbone.tokenize(group) for group in self.task.prompt_set.texts()]
         anchor = self._anchor(recipe, views, texts) if recipe.pull else None
+        lesson = self._lesson() if recipe.partner else None
 
         def forward(index: np.ndarray, rng: np.random.Generator, warm: bool = False) -> tuple[Tensor, Tensor | float]:
             prompts, picked = draw_prompts(texts, recipe.prompts_per_class, rng), views.pick(index, rng)
             frozen = views.embeddings(picked) if warm or anchor is not None else None
             if warm:
+                image = frozen
                 logits = self.backbone.logit_scale * frozen @ self.network.encode_text(prompts).embeddings.T
             else:
-                logits = self.network.forward_tokens(views.tokens(picked, rng), prompts).float()
+                logits, image = self.network.read(views.tokens(picked, rng), prompts)
+            logits = logits.float() if lesson is None else lesson.join(logits, image, torch.as_tensor(index))
             return logits, 0.0 if anchor is None else anchor.loss(frozen, logits)
 
         warm = round(recipe.warm_start * recipe.steps)
@@ -94,6 +101,16 @@ class Nearl(InsideTower):
             embeddings = views.embeddings(views.pick(index, rng))
             anchor = Anchor(self.backbone, texts, embeddings, self.task.labels[index], recipe.pull)
         return anchor if anchor.weight > 0 else None
+
+    def _lesson(self) -> Lesson:
+        """The partner's, which is put into the network."""
+        task, projection = self.task, self.backbone.vision.projection
+        images = task.features()
+        frozen = self.backbone.logit_scale * images @ task.classes().T
+        lesson = Lesson(images, task.labels, frozen, None if projection is None else projection[0])
+        self.network.partner = lesson.partner
+        self.chosen = {"share": lesson.share, "partner": lesson.weight}
+        return lesson
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
@@ -136,9 +153,21 @@ class Nearl(InsideTower):
     def encode_prompts(self, tokens: Tensor) -> Tensor:
         return self.network.encode_text(PromptTokens(tokens, [1] * len(tokens))).embeddings
 
+    def ask(self, prompt_set: PromptSet, frozen: Frozen | None = None) -> None:
+        super().ask(prompt_set, frozen)
+        taught = [class_key(name) for name in self.taught.classes]
+        self.rows = [taught.index(key) if key in taught else -1 for key in map(class_key, prompt_set.classes)]
+
+    def scores(self, images: Tensor) -> Tensor:
+        return self._join(super().scores(images), images)
+
+    def _join(self, logits: Tensor, images: Tensor) -> Tensor:
+        partner = self.network.partner
+        return logits if partner is None else partner.join(logits, images, self.rows)
+
     def judge(self, prepared: Tensor) -> Tensor:
         if self.per_image:
-            return self.network.forward_tokens(prepared, self.task.tokens())
+            return self._join(*self.network.read(prepared, self.task.tokens()))
         return super().judge(prepared)
 
     def see(self, pixels: Tensor, turn: Tensor | None = None) -> Tensor:
@@ -172,6 +201,11 @@ class Nearl(InsideTower):
         return Queries(network.useformer.blocks[0].cross, steps, network.config.heads, sources)
 
     # ---- saving and restoring ----------------------------------------------------------------------------------------
+
+    def make_room(self, state: dict[str, Tensor]) -> None:
+        if any(name.startswith("partner.") for name in state):  # taught with one
+            partner = Partner(len(self.taught.classes), self.backbone.embed_dim)
+            self.network.partner = partner.to(self.backbone.device)
 
     def config(self) -> dict:
         return self.network.config.to_dict()

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from nearl.backbones import Backbone
 from nearl.errors import NearlError
 from nearl.methods.nearl.oca import OCA, token_norm
+from nearl.methods.nearl.partner import Partner
 from nearl.methods.nearl.useformer import StaticQueries, USEformer
 from nearl.train.batches import PromptTokens
 
@@ -116,6 +117,7 @@ class NearlCLIP(nn.Module):
         self.support = None
         if config.text_context == "support" and config.synergy == "useformer":
             self.support = nn.Parameter(torch.randn(text.depth, config.support_tokens, config.width))
+        self.partner: Partner | None = None  # fitted in teaching
         self._freeze_unread()
         self.to(backbone.device)
 
@@ -141,11 +143,15 @@ class NearlCLIP(nn.Module):
 
     def forward_tokens(self, tokens: Tensor, prompts: PromptTokens, taught: ClassFeatures | None = None) -> Tensor:
         """Logits [B, C] of embedded patches [B, N, D_v], which no adapter changes, so that they can be cached."""
+        return self.read(tokens, prompts, taught)[0]
+
+    def read(self, tokens: Tensor, prompts: PromptTokens, taught: ClassFeatures | None = None) -> tuple[Tensor, Tensor]:
+        """Logits [B, C] and unit image embeddings [B, E] of embedded patches [B, N, D_v]."""
         if self.config.text_context == "image":
-            return self._forward_per_image(tokens, prompts)
+            return self._read_per_image(tokens, prompts)
         classes = self.encode_text(prompts)
         image = self.encode_tokens(tokens, (taught or classes).summaries)
-        return self.backbone.logit_scale * image @ classes.embeddings.T
+        return self.backbone.logit_scale * image @ classes.embeddings.T, image
 
     def encode_text(self, prompts: PromptTokens) -> ClassFeatures:
         """Features of the classes: one pass of each prompt, independent of images and other prompts. Needs the support
@@ -187,8 +193,8 @@ class NearlCLIP(nn.Module):
                 x = self.oca_vision[str(k)](x, use.to_vision(s), normed)
         return F.normalize(vision.pool(x).float(), dim=-1)
 
-    def _forward_per_image(self, v: Tensor, prompts: PromptTokens) -> Tensor:
-        """Logits [B, C] with one stream of queries per image, at B x P text passes."""
+    def _read_per_image(self, v: Tensor, prompts: PromptTokens) -> tuple[Tensor, Tensor]:
+        """``read`` with one stream of queries per image, at B x P text passes."""
         vision, text, use = self.backbone.vision, self.backbone.text, self.useformer
         batch, count = len(v), len(prompts.tokens)
         s = use.start(batch)
@@ -211,7 +217,7 @@ class NearlCLIP(nn.Module):
         image = F.normalize(vision.pool(v).float(), dim=-1)
         embeddings = F.normalize(text.pool(t, state).float(), dim=-1).unflatten(0, (batch, count))
         classes = F.normalize(torch.stack([e.mean(1) for e in embeddings.split(prompts.counts, 1)], 1), dim=-1)
-        return self.backbone.logit_scale * torch.einsum("be,bce->bc", image, classes)
+        return self.backbone.logit_scale * torch.einsum("be,bce->bc", image, classes), image
 
     def parameters_by_part(self) -> dict[str, int]:
         """Numbers of trainable parameters by part, without parts that the configuration leaves out."""

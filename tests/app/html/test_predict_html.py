@@ -14,6 +14,7 @@ from app.about import tab as about
 from app.context import load_ready_prompts
 from app.html import render, views
 from app.predict import html as predict_views
+from app.predict.actions import Recognised
 from app.predict.html import Reading, reading, table
 from app.predict.scan import html as scan_views
 from nearl.data.images import Problem
@@ -78,17 +79,33 @@ def test_reading_without_an_adapter_points_to_teach():
 
 
 def test_an_image_unlike_those_learned_from_is_said_until_something_is_taught():
-    before, after = np.array([[0.5, 0.5]] * 2), np.array([[0.4, 0.6]] * 2)
+    before, after = [[0.5, 0.5]], [[0.4, 0.6]]
     assert predict_views.UNFAMILIAR in reading(Reading(["a", "b"], before[0], unfamiliar=predict_views.UNFAMILIAR))
     assert predict_views.UNFAMILIAR not in reading(
         Reading(["a", "b"], before[0], after[0], unfamiliar=predict_views.UNFAMILIAR)
     )
 
-    def mark(*given) -> int:
-        return table(["x", "y"], ["a", "b"], *given).count(predict_views.UNFAMILIAR_SHORT)
 
-    assert mark(before, None, None, (), [True, False]) == 1 and mark(before, after, None, (), [True, False]) == 0
-    assert mark(before, None, None, [["z"], []], [True, False]) == 1
+def test_a_doubted_answer_is_small_and_the_doubt_is_the_headline():
+    html = reading(Reading(["a", "b"], [0.03, 0.97], doubt="A guess: so it is.", measured="On 9 test images."))
+    assert '<p class="headline doubt">A guess: so it is.</p><p class="quiet">Closest to' in html
+    assert "On 9 test images" in html
+    assert '<p class="headline">Closest to' in reading(Reading(["a", "b"], [0.03, 0.97]))
+    taught = reading(Reading(["a", "b"], [0.5, 0.5], [0.4, 0.6], doubt="A guess.", measured="On 9 test images."))
+    assert "A guess" not in taught and "9 test images" not in taught
+    offered = reading(Reading(["a", "b"], [0.5, 0.5], closer=[("x", "X")], kind="chest CT", beside={"x": "a guess"}))
+    assert "“chest CT”" in offered and "Use “X”, a guess" in offered
+    marks = table(["x", "y"], ["a", "b"], np.eye(2), None, None, ["a guess", ""])
+    assert marks.count("a guess") == 1
+
+
+def test_an_image_that_is_not_read_yet_says_its_kind_and_whether_the_classes_fit():
+    fits, stale = (predict_views.reading_empty(True, found=Recognised("chest CT", yes, [])) for yes in (True, False))
+    assert "“chest CT”" in fits and "for other images" not in fits
+    assert "for other images" in stale
+    assert "unlike those the model has learned from" in predict_views.reading_empty(
+        True, found=Recognised("", False, [])
+    )
 
 
 def test_classes_that_were_never_taught_are_named_in_words():

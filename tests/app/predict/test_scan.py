@@ -46,13 +46,13 @@ def test_a_scan_and_its_slice_that_differ_are_explained(workspace):
     numbers = list(range(record().slices()))
     slices = np.tile(np.float32([0.2, 0.8]), (len(numbers), 1))
     slices[0] = 0.9, 0.1
-    alone = SimpleNamespace(classes=["a", "b"], frozen=slices[:1], adapted=None)
+    alone = SimpleNamespace(classes=["a", "b"], frozen=slices[:1], adapted=None, claims=None)
     workspace.viewing.keep(alone, [[]])
     whole = VolumeReading(["a", "b"], numbers, len(numbers), slices, None)
     workspace.viewing.keep_volume(scanning.volume_key(workspace), whole)
     words = scan_views.curve(workspace, "a")
     assert "closest to “a”, all slices together to “b”" in words and "five slices" in words
-    workspace.viewing.keep(SimpleNamespace(classes=["a", "b"], frozen=slices[1:2], adapted=None), [[]])
+    workspace.viewing.keep(SimpleNamespace(classes=["a", "b"], frozen=slices[1:2], adapted=None, claims=None), [[]])
     assert "all slices together to" not in scan_views.curve(workspace, "a")
 
 

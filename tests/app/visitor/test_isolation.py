@@ -103,6 +103,7 @@ def test_two_visitors_at_once_and_with_each_others_identifiers(server, kept, tas
     # the same file at the same time: neither takes it away from the other
     asked = [v.client.submit([picture] * 2, PROMPTS, api_name="/predict") for v in (one, two) * 3]
     for answer in asked:
+        assert "predictions" in answer.result(PATIENCE), answer.result(PATIENCE)
         assert [row["error"] for row in answer.result(PATIENCE)["predictions"]] == [None, None]
 
     # one teaches, two waits behind it, sees no progress but its own, and cancels nothing but its own
@@ -197,7 +198,7 @@ def test_what_is_kept_has_no_names_and_is_for_the_server_alone(registry):
     for part in (data, test):
         part.records = [replace(record, name=f"{MARK}.png") for record in part.records]
     data.groups, data.name = [f"{MARK} {i % 2}" if i else "" for i in range(len(data))], f"{MARK}.zip"
-    data.synthetic = test.synthetic = False  # as if a visitor had brought them
+    data.ours = test.ours = data.synthetic = test.synthetic = False  # as if a visitor had brought them
     mine = registry.get(None)
     mine.support.keep(data, test)
     for path in registry.root.path.rglob("*"):

@@ -106,7 +106,7 @@ def test_labelled_images_leave_memory_and_are_read_from_disk_again_as_they_were(
     mine = registry.get(None)
     data, test = labelled(), labelled(1)
     data.records = [replace(record, name=f"Anna {i}.png") for i, record in enumerate(data.records)]
-    data.groups, data.name, data.synthetic = [f"patient {i % 2}" for i in range(len(data))], "anna.zip", False
+    data.groups, data.name, data.ours = [f"patient {i % 2}" for i in range(len(data))], "anna.zip", False
     mine.support.keep(data, test)
     held = mine.memory
     assert held >= sum(record.pixels.nbytes for record in data.records)

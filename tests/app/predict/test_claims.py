@@ -1,0 +1,113 @@
+"""Classes of other images are never asked about without a word, and a guess is called one."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+
+from app.context import load_ready_prompts
+from app.engine import Engine
+from app.predict import actions as reading
+from app.predict import html as predict_views
+from app.predict import tab
+from app.teach.images import ready
+from nearl.data.sets.labelled import LabelledSet
+from nearl.prompts import PromptSet, default_prompts, ready_sets
+from tests.support.measured import BLUE, RED, measured_folder, picture, strange
+
+
+@pytest.fixture(scope="module")
+def measured(checkpoints, tmp_path_factory):
+    """A model that knows red images as brain MRI and blue ones as chest X-rays."""
+    folder = measured_folder(checkpoints("clip"), tmp_path_factory.mktemp("measured") / "model")
+    engine = Engine(f"local-dir:{folder}", "cpu")
+    engine.start()
+    engine.backbone()
+    return engine
+
+
+def show(workspace, *images):
+    workspace.viewing.bring(list(images), [])
+
+
+BRAIN, CHEST = (PromptSet.load(ready_sets()[name]).to_dict() for name in ("brain_mri_tumor", "chest_xray_pneumonia"))
+
+
+def test_the_kind_is_recognised_before_any_class_is_asked_about(measured, engine, workspace):
+    assert reading.recognise(measured, workspace, BRAIN) is None  # no image
+    show(workspace, picture(BLUE, 900))
+    stale, fitting = (reading.recognise(measured, workspace, value) for value in (BRAIN, CHEST))
+    assert (stale.title, stale.fits, stale.sets) == ("chest X-ray", False, ["chest_xray_pneumonia"])
+    assert (fitting.title, fitting.fits, fitting.sets) == ("chest X-ray", True, [])
+    assert not reading.recognise(measured, workspace, {"classes": []}).fits
+    show(workspace, picture(BLUE, 900), picture(RED, 900))
+    assert not reading.recognise(measured, workspace, CHEST).fits  # not all of them
+    show(workspace, strange())
+    unknown = reading.recognise(measured, workspace, CHEST)
+    assert (unknown.title, unknown.fits, unknown.sets) == ("", False, [])
+    assert reading.recognise(engine, workspace, CHEST) is None  # a model that was not measured
+
+
+def test_a_guess_is_called_one_and_ready_sets_of_the_kind_are_offered(measured, workspace):
+    show(workspace, picture(BLUE, 901))
+    reading.read(measured, workspace, CHEST)
+    page = predict_views.reading_html(workspace)
+    assert "headline doubt" in page and "On 200 test images" in page and "data-pick" not in page
+    reading.read(measured, workspace, BRAIN)
+    page = predict_views.reading_html(workspace)
+    assert "do not fit" in page and 'data-pick="chest_xray_pneumonia"' in page and "a guess" in page
+    reading.read(measured, workspace, default_prompts(["pneumothorax", "pneumonia"]).to_dict())
+    assert "“pneumothorax”" in predict_views.reading_html(workspace)
+    show(workspace, picture(RED, 901), picture(BLUE, 901), strange())
+    reading.read(measured, workspace, BRAIN)
+    assert predict_views.UNFAMILIAR_SHORT in predict_views.table_html(workspace)
+    assert "headline doubt" not in predict_views.reading_html(workspace)
+    assert "other prompts fit better" in predict_views.table_html(workspace)
+
+
+def test_teach_offers_the_ready_prompts_of_the_kind_of_its_images(measured, workspace):
+    records = [picture(BLUE, 920 + i) for i in range(4)]
+    workspace.support.keep(LabelledSet(["sick", "well"], records, [0, 0, 1, 1]))
+    measured.ready_classes()
+    assert ready.ready_prompts(measured, workspace, None) == ["chest_xray_pneumonia"]
+    value = ready.ready_value(workspace, "chest_xray_pneumonia")
+    assert value["classes"][0] == {"name": "sick", "prompts": ["a chest X-ray of sick"]}
+
+
+def test_classes_of_other_images_are_not_asked_about_without_a_word(measured, workspace, tmp_path):
+    ctx = SimpleNamespace(
+        engine=measured,
+        workspace=lambda key: workspace,
+        ready_prompts=load_ready_prompts(),
+        default_prompts=BRAIN,
+        beside={},
+    )
+    with gr.Blocks() as page:
+        ctx.session, ctx.changed = gr.State(None), gr.State(0)
+        tab.build(ctx, page.load(None))
+    on_upload = next(f.fn for f in page.fns.values() if f.name == "on_upload")
+
+    def brought(image, value) -> str:
+        """What the reading says in the end."""
+        path = tmp_path / f"{image.name}.png"
+        image.image().save(path)
+        said = ""
+        for answer in on_upload("w", [str(path)], True, value, "off"):
+            said = next((html for part, html in answer.items() if getattr(part, "elem_id", "") == "reading"), said)
+        return said
+
+    first = brought(picture(RED, 910), BRAIN)
+    assert "“brain MRI”" in first and workspace.viewing.prediction is None  # nothing was asked yet
+    reading.read(measured, workspace, BRAIN)
+    assert "bars" in brought(picture(RED, 911), BRAIN) and workspace.viewing.prediction is not None
+    stale = brought(picture(BLUE, 912), BRAIN)
+    assert "for other images" in stale and 'data-pick="chest_xray_pneumonia"' in stale
+    assert workspace.viewing.prediction is None
+    own = default_prompts(["pneumothorax", "air"]).to_dict()
+    assert "for other images" in brought(picture(BLUE, 913), own)
+    reading.read(measured, workspace, own)
+    assert "bars" in brought(picture(BLUE, 914), own)  # the same kind as before
+    assert "for other images" in brought(picture(RED, 915), own)
+    assert "unlike" in brought(strange(), BRAIN) and workspace.viewing.prediction is None

@@ -1,0 +1,39 @@
+"""The real examples: whose they are, and that those which the embedded model misreads are said to be so."""
+
+import json
+
+from app.examples import MISREAD, example_list
+from nearl.backbones import load_backbone
+from nearl.data.images import decode_picture
+from nearl.explain import MapRequest, Scorer, Trace, draw
+from nearl.prompts import PromptSet, class_key
+from nearl.reading.classifier import Classifier
+from nearl.resources import ASSETS
+
+
+def test_every_real_example_is_credited_and_right_before_teaching_or_marked_as_one_to_teach():
+    shown = [example for example in example_list() if not example.synthetic]
+    entries = json.loads((ASSETS / "examples" / "examples.json").read_text(encoding="utf-8"))
+    assert 16 <= len(shown) == len(entries) <= 20
+    backbone = load_backbone("embedded")
+    for example, entry in zip(shown, entries, strict=True):
+        assert entry["credit"] in example.credit
+        assert (MISREAD in example.credit) == ("read" in entry)
+        if entry["class"] is None:  # a volume
+            continue
+        prompts = PromptSet.from_dict(example.prompts)
+        shares = Classifier(backbone, prompts).predict([decode_picture(example.path)]).frozen[0]
+        said = prompts.classes[int(shares.argmax())]
+        assert said == entry.get("read", said)
+        assert (class_key(said) == class_key(entry["class"])) == ("read" not in entry), example.label
+
+
+def test_the_first_example_is_right_and_its_map_lies_on_the_finding():
+    first, entry = example_list()[0], json.loads((ASSETS / "examples" / "examples.json").read_text())[0]
+    prompts, record = PromptSet.from_dict(first.prompts), decode_picture(first.path)
+    classifier = Classifier(load_backbone("embedded"), prompts)
+    assert not first.synthetic and "read" not in entry
+    index = [class_key(name) for name in prompts.classes].index(class_key(entry["class"]))
+    x, y = draw(Trace(Scorer(classifier, False), [record]), MapRequest("gradcam", index))[0].peak_pixel
+    left, top, right, bottom = entry["finding"]
+    assert left <= x / record.size[0] <= right and top <= y / record.size[1] <= bottom
