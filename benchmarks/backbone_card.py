@@ -69,12 +69,10 @@ def kind(result: dict) -> str:
 def offered(result: dict) -> str:
     found = result["offered"]
     trained = sum(found[name]["n"] for name in LEARNED)
-    disturbed = sum(found[name].get("disturbed", 0) for name in LEARNED) / trained
     return (
-        f"While the editor asks about another kind, a set of the right kind is offered first for "
+        f"While the editor asks about another kind, ready sets of the right kind are offered for "
         f"{found['all']['right_of_trained']:.1%} of the {trained:,} test images of trained kinds; for photos of the "
-        f"retina, of which it knows nothing, nothing is offered for {found['all']['silent_of_unknown']:.0%}. While it "
-        f"asks about the image's own classes, a set of another kind is offered for {disturbed:.1%}."
+        f"retina, of which it knows nothing, nothing is offered for {found['all']['silent_of_unknown']:.0%}."
     )
 
 

@@ -152,10 +152,11 @@ def fitting(engine: Engine, workspace: Workspace, value: dict | None) -> list[st
 
 
 def _closer(workspace: Workspace, ready: dict[str, Tensor], found: Prediction) -> list[list[str]]:
-    """For each image the ready sets that fit it where these prompts do not: by its kind where the model knows that,
-    else those whose words are clearly closer to it. What was taught is not questioned."""
+    """For each image the ready sets that fit it where these prompts do not: by its kind, none where the model does not
+    know that; by the words that are clearly closer to it with a backbone that was not measured. What was taught is not
+    questioned."""
     from nearl.backbones.familiar import closer_sets
-    from nearl.reading.claims import Claims
+    from nearl.reading.claims import Claims, likely
 
     classifier, claims = workspace.viewing.classifier, found.claims
     images = classifier.image_features(workspace.viewing.records)
@@ -164,10 +165,11 @@ def _closer(workspace: Workspace, ready: dict[str, Tensor], found: Prediction) -
     if claims is None or not sets:
         return closer
     measured, asked = classifier.backbone.measured, Claims(classifier.backbone, classifier.prompt_set)
+    kinds = likely(measured, classifier.backbone.familiar, images, closer)
     fine = [claim.fits and not (claim.doubt and asked.figures is None) for claim in claims]
     return [
-        lead if not claim.kind else [] if good else measured.fitting(claim.kind)[:OFFERED]
-        for lead, claim, good in zip(closer, claims, fine, strict=True)
+        [] if good else measured.fitting(claim.kind or kind)[:OFFERED]
+        for kind, claim, good in zip(kinds, claims, fine, strict=True)
     ]
 
 

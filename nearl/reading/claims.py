@@ -24,6 +24,7 @@ from nearl.reading.trust import softened
 MOST = 3  # classes named in a sentence
 WINDOWS = {"chest CT": "Lung", "abdominal CT": "Abdomen"}  # in which a kind is usually shown (our choice)
 UNKNOWN = ""  # the kind of an image that is unlike the training images
+NOT_FAR = 1.2  # of the distance from which an image counts as unlike: as far as nearly all held-out images (our choice)
 MODALITIES = {  # of DICOM, to a pattern for the titles of its kinds of image
     "CT": r"\bCT\b", "MR": r"\bMRI\b", "US": "ultrasound", "CR": "X-ray", "DX": "X-ray", "MG": "mammogram",
 }  # fmt: skip
@@ -104,6 +105,19 @@ def placed(
         place = min(allowed or range(len(kinds)), key=lambda i: float(apart[i]))
         distance = float(apart[place])
         found.append((UNKNOWN if distance > familiar.far else kinds[place], distance))
+    return found
+
+
+def likely(measured: Measured, familiar: Familiar, images: Tensor, leads: Sequence[Sequence[str]]) -> list[str]:
+    """The kind of each image, also of one that is unlike the training images, if it is not far from them and the words
+    closest to it agree; else UNKNOWN. ``leads``: ready sets with the closest words, as `closer_sets` gives them."""
+    found = []
+    for apart, lead in zip(familiar.apart(images), leads, strict=True):
+        kind = measured.kind_of(familiar.names[int(apart.argmin())])
+        agreed = bool(lead) and lead[0] in measured.sets and kind in measured.sets[lead[0]].kinds
+        near = float(apart.min())
+        known = near <= familiar.far or (agreed and near <= NOT_FAR * familiar.far)
+        found.append(kind if known else UNKNOWN)
     return found
 
 
