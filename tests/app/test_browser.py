@@ -226,6 +226,7 @@ def test_errors_stand_where_their_cause_is_and_vanish_with_it(page, tmp_path):
 def test_examples_are_one_click_away_credited_or_called_synthetic(page):
     page.locator("#examples button").first.click()
     expect(page.locator("#viewer")).to_contain_text("CC BY")
+    expect(page.locator("#reading .bars")).to_be_visible(timeout=60_000)
     expect(page.locator("#viewer .tag")).to_have_count(0)
     example(page).click()
     expect(page.locator("#viewer .tag")).to_have_text("Synthetic")
