@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import anyio
 import gradio as gr
+from gradio.utils import LRUCache
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -79,6 +80,14 @@ class Settings:
     """The folder for visitors' images and adapters; None for the usual one."""
 
 
+class _Messages(LRUCache):
+    """What is still to be sent, by session. Each of two streams of a page that closes deletes it; Gradio's way fails at
+    the second."""
+
+    def __delitem__(self, key) -> None:
+        self.pop(key, None)
+
+
 class Page(gr.Blocks):
     """Blocks in which visitors take turns, and whose answers reach the page whole, each once.
 
@@ -102,6 +111,7 @@ class Page(gr.Blocks):
         """As Gradio's, which would look for work a thousand times a second; every 20 ms leaves the processor idle."""
         super().queue(*given, **named)
         self._queue.sleep_when_free = 0.02
+        self._queue.pending_messages_per_session = _Messages(MAX_SESSIONS)
         return self
 
     async def process_api(self, *given, **named):

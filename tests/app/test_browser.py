@@ -226,10 +226,11 @@ def test_errors_stand_where_their_cause_is_and_vanish_with_it(page, tmp_path):
 def test_examples_are_one_click_away_credited_or_called_synthetic(page):
     page.locator("#examples button").first.click()
     expect(page.locator("#viewer")).to_contain_text("CC BY")
-    expect(page.locator("#reading .bars")).to_be_visible(timeout=60_000)
     expect(page.locator("#viewer .tag")).to_have_count(0)
-    example(page).click()
+    for number in range(3):  # while the first is being read; the last press counts
+        example(page, number).click()
     expect(page.locator("#viewer .tag")).to_have_text("Synthetic")
+    expect(page.locator("#viewer")).to_contain_text("chest_xray_lesion")
     expect(page.locator("#reading .bar-line.before")).to_have_count(2)
     page.get_by_role("link", name="Teach it from a few images").click()
     expect(page.get_by_role("tab", name="Teach")).to_have_attribute("aria-selected", "true")

@@ -24,7 +24,7 @@ def backbone(tiny):
 
 
 def test_a_worker_teaches_crashes_alone_and_another_goes_on(backbone, tmp_path, quick_hosts):
-    run = RunFolder(tmp_path / "run").create(made(backbone, steps=400))
+    run = RunFolder(tmp_path / "run").create(made(backbone, steps=4000))  # more than it ever takes
     worker = start(run, every=0)
     until(lambda: (run.path / "snapshot.safetensors").exists() and run.look().step > 5)
     assert worker.wait(0) and run.alive and run.look().state == "teaching"

@@ -192,16 +192,17 @@ async def _follow(ctx: Context, part: RunPart, workspace: Workspace) -> AsyncIte
         return teaching.current(workspace), workspace.shelf.in_use
 
     run, in_use = await ctx.run(lanes.LIGHT, state)
-    first, badge = True, ctx.badges[TEACH.name]
+    first, news, badge = True, {}, ctx.badges[TEACH.name]
     if run is not None:
         async for now in run.follow():
             if not now.finished:
                 shown = {part.progress: _progress(now), badge: run_views.badge(now)}
                 yield {**shown, **(_buttons(part, True) if first else {})}
             elif not first and (now.adapter_key or (await ctx.run(lanes.LIGHT, state))[1] != in_use):
-                yield {ctx.changed: bump()}
+                news = {ctx.changed: bump()}
             first = False
-    yield {**await ctx.run(lanes.LIGHT, show, part, workspace), badge: ""}
+    # The news at once with the result: what they let other events draw of it is drawn later, and stays.
+    yield {**await ctx.run(lanes.LIGHT, show, part, workspace), badge: "", **news}
 
 
 def _cell(ctx: Context, workspace: Workspace, pressed: Press) -> str:
