@@ -75,9 +75,9 @@ def push(
     files = adapter_files(adapter, _base_model(adapter))
     if any(len(files[name]) > limit for name, limit in LIMITS.items()):
         raise NearlError("This adapter is too large to be shared; nobody could load it.")
-    with _sentences(repo_id, token):
+    with sentences(repo_id, token):
         get_session().timeout = TIMEOUT_S  # the client itself would wait for ever
-        api = _api(token, endpoint)
+        api = client(token, endpoint)
         info = _look(api, repo_id)
         names = _sizes(info).keys() if info else EMPTY
         if META not in names and not names <= EMPTY:
@@ -108,9 +108,9 @@ def pull(
     Nothing stays on this machine: a shared cache would hand one visitor's private adapter to the next. NearlError.
     """
     repo_id = check_repo_id(repo_id)
-    with _sentences(repo_id, token), tempfile.TemporaryDirectory() as folder:
+    with sentences(repo_id, token), tempfile.TemporaryDirectory() as folder:
         get_session().timeout = TIMEOUT_S
-        api = _api(token, endpoint)
+        api = client(token, endpoint)
         info = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=LOOK_TIMEOUT_S)
         sizes = _sizes(info)
         for name, limit in LIMITS.items():
@@ -123,7 +123,8 @@ def pull(
         return load_adapter(folder, identity)
 
 
-def _api(token: str | None, endpoint: str | None) -> HfApi:
+def client(token: str | None, endpoint: str | None = None) -> HfApi:
+    """The Hub's client, which uses this token alone. NearlError for what cannot be a token."""
     if token and not re.fullmatch("[!-~]+", token):  # the client would put it into its error
         raise NearlError("This is not a Hub token: it holds spaces or unusual characters; sign in again.")
     return HfApi(endpoint=endpoint, token=token or False, library_name="nearl")  # False: not the machine's own either
@@ -154,15 +155,15 @@ def _base_model(adapter: Adapter) -> str | None:
 
 
 @contextmanager
-def _sentences(repo_id: str, token: str | None) -> Iterator[None]:
+def sentences(repo_id: str, token: str | None, kind: str = "model") -> Iterator[None]:
     """Whatever goes wrong inside leaves as a NearlError of one sentence, without the client's own text and traceback,
-    which may repeat what the server said about the request."""
+    which may repeat what the server said about the request. ``kind``: of repository, "model" or "Space"."""
     try:
         yield
     except NearlError:
         raise
     except Exception as error:
-        raise NearlError(_sentence(_root(error), f"'{repo_id}'", token)) from None
+        raise NearlError(_sentence(_root(error), f"'{repo_id}'", token, kind)) from None
 
 
 def _root(error: BaseException) -> BaseException:
@@ -175,7 +176,7 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def _sentence(error: BaseException, repo: str, token: str | None) -> str:
+def _sentence(error: BaseException, repo: str, token: str | None, kind: str) -> str:
     if isinstance(error, OfflineModeIsEnabled):
         return (
             "The Hub is switched off here (HF_HUB_OFFLINE is set, or there was no network when it was last tried); "
@@ -188,15 +189,15 @@ def _sentence(error: BaseException, repo: str, token: str | None) -> str:
     if isinstance(error, RevisionNotFoundError):
         return f"{repo} on the Hub has no such version; leave the version out to take the newest."
     if isinstance(error, RepositoryNotFoundError):
-        return f"There is no model {repo} on the Hub, or only its owner may see it; check the name and sign in."
+        return f"There is no {kind} {repo} on the Hub, or only its owner may see it; check the name and sign in."
     if isinstance(error, EntryNotFoundError) and not isinstance(error, FileNotFoundError):
         return f"{repo} on the Hub is not an adapter: a file of it is missing."
     if isinstance(error, HfHubHTTPError):
-        return _refusal(error.response.status_code, error.server_message, repo, token)
+        return _refusal(error.response.status_code, error.server_message, repo, token, kind)
     if status := re.search(
         r"HTTP status (?:client|server) error \((\d{3})", str(error)
     ):  # hf_xet tells it in words only
-        return _refusal(int(status[1]), None, repo, token)
+        return _refusal(int(status[1]), None, repo, token, kind)
     if "Timeout" in type(error).__name__:
         return "The Hub did not answer in time; look at the repository's page there before you try again."
     if isinstance(error, OSError) or "Connect" in type(error).__name__:
@@ -204,15 +205,15 @@ def _sentence(error: BaseException, repo: str, token: str | None) -> str:
     return f"The Hub's answer about {repo} could not be used ({type(error).__name__}); try again later."
 
 
-def _refusal(status: int, said: str | None, repo: str, token: str | None) -> str:
+def _refusal(status: int, said: str | None, repo: str, token: str | None, kind: str) -> str:
     known = {
         401: "The Hub does not accept this token, or wants one; sign in again.",
         402: f"The Hub wants a paid plan for {repo}; choose a public repository or another owner.",
         403: f"This token may not do that with {repo}; it needs write access to publish and read access to download.",
-        404: f"There is no model {repo} on the Hub, or only its owner may see it; check the name and sign in.",
+        404: f"There is no {kind} {repo} on the Hub, or only its owner may see it; check the name and sign in.",
         409: f"{repo} has just been made or changed by someone else; look at its page on the Hub and try again.",
         412: f"{repo} has just been made or changed by someone else; look at its page on the Hub and try again.",
-        413: "The adapter is too large for the Hub.",
+        413: f"{repo} is too large for the Hub.",
         429: "The Hub has had too many requests from here; wait some minutes and try again.",
     }
     if status in known:

@@ -13,8 +13,8 @@ from nearl.errors import NearlError
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one command and exit: 0 if it succeeded, 1 if some of the files could not be read, 2 with one sentence on bad
-    input, 130 if interrupted."""
+    """Run one command and exit: 0 if it succeeded, 1 if some of the files could not be read or a dry run found
+    problems, 2 with one sentence on bad input, 130 if interrupted."""
     args = parser().parse_args(argv)
     import logging
     import warnings
@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> None:
         print(_json(result) if args.json else "\n".join(lines), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if problems := result.get("problems"):
+        sys.exit(_fail(" ".join(problems), status=1))
     rows = result.get("predictions", [])
     failed = sum(row["error"] is not None for row in rows)
     if failed:

@@ -19,6 +19,7 @@ from nearl.cli import (
     pull,
     push,
     report,
+    space,
 )
 from nearl.cli.options import Command
 from nearl.registry import Registry
@@ -34,6 +35,7 @@ for _command in (
     report.COMMAND,
     push.COMMAND,
     pull.COMMAND,
+    space.COMMAND,
     compare.COMMAND,
     gap.COMMAND,
     evaluate.COMMAND,

@@ -1,4 +1,4 @@
-"""A local stand-in for the part of the Hub's HTTP API that sharing an adapter uses, for huggingface_hub's real client.
+"""A local stand-in for the part of the Hub's HTTP API that sharing an adapter or a Space uses, for the real client.
 
 Two servers on two ports: the Hub, and the storage that it redirects to, which must never see a token. What the client
 sent is kept in ``requests``; ``fail`` makes a call answer with an error. Large files go by Git LFS or, with ``xet``, by
@@ -141,12 +141,13 @@ class _Hub(_Handler):
         for pattern, method in (
             (r"/api/repos/create", self.create),
             (r"/api/validate-yaml", self.validate),
-            (r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", self.info),
-            (r"/api/models/([^/]+/[^/]+)/preupload/(.+)", self.preupload),
-            (r"/api/models/([^/]+/[^/]+)/commit/(.+)", self.commit),
-            (r"/api/models/([^/]+/[^/]+)/xet-(write|read)-token/(.+)", self.xet_token),
-            (r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", self.lfs_batch),
-            (r"/([^/]+/[^/]+)\.git/info/lfs/verify", self.lfs_verify),
+            (r"/api/(?:models|spaces)/([^/]+/[^/]+)(?:/revision/(.+))?", self.info),
+            (r"/api/(?:models|spaces)/([^/]+/[^/]+)/tree/(.+)", self.tree),
+            (r"/api/(?:models|spaces)/([^/]+/[^/]+)/preupload/(.+)", self.preupload),
+            (r"/api/(?:models|spaces)/([^/]+/[^/]+)/commit/(.+)", self.commit),
+            (r"/api/(?:models|spaces)/([^/]+/[^/]+)/xet-(write|read)-token/(.+)", self.xet_token),
+            (r"(?:/spaces)?/([^/]+/[^/]+)\.git/info/lfs/objects/batch", self.lfs_batch),
+            (r"(?:/spaces)?/([^/]+/[^/]+)\.git/info/lfs/verify", self.lfs_verify),
             (r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.resolve),
         ):
             if match := re.fullmatch(pattern, path):
@@ -188,6 +189,11 @@ class _Hub(_Handler):
              "gated": "auto" if repo.gated else False, "disabled": False, "tags": [], "downloads": 0, "likes": 0,
              "siblings": siblings},
         )  # fmt: skip
+
+    def tree(self, _: bytes, repo_id: str, revision: str) -> None:
+        if (repo := self.repo(repo_id)) is not None:
+            files = ((name, len(data)) for name, (data, _) in repo.files.items())
+            self.reply(200, [{"type": "file", "path": name, "size": size, "oid": "0"} for name, size in files])
 
     def preupload(self, body: bytes, repo_id: str, revision: str) -> None:
         if (repo := self.repo(repo_id)) is None:
@@ -245,6 +251,8 @@ class _Hub(_Handler):
             value = line["value"]
             if line["key"] == "file":
                 repo.files[value["path"]] = (base64.b64decode(value["content"]), None)
+            elif line["key"] == "deletedFile":
+                repo.files.pop(value["path"])
             elif line["key"] == "lfsFile":
                 repo.files[value["path"]] = (self.hub.storage.get(value["oid"], b"?" * value["size"]), value["oid"])
         repo.commits.append(hashlib.sha1(body).hexdigest())
