@@ -46,6 +46,8 @@ class Context:
     """
     ready_prompts: dict[str, dict] = field(default_factory=dict)
     """Ready prompt sets by name, as the editor takes them."""
+    lasts: bool = True
+    """Whether what visitors keep outlives a restart of the server."""
     badges: dict[str, gr.HTML] = field(default_factory=dict)
     """By kind of run, what the head of the page says of one that is going on; its own tab writes it."""
 

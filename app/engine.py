@@ -116,13 +116,11 @@ class Engine:
     def _load_one(self, name: str) -> Backbone:
         """The model of that name. Any failure is a NearlError; an unexpected one is logged in full."""
         try:
-            import torch
-
             from nearl.backbones import load_backbone
 
             device = self.device
-            if device == "auto":  # on ZeroGPU there is a GPU only within calls that ask for it, as teaching does
-                device = "cuda" if torch.cuda.is_available() and ZERO_GPU not in os.environ else "cpu"
+            if device == "auto" and ZERO_GPU in os.environ:
+                device = "cpu"  # there is a GPU only within calls that ask for it, as teaching does
             return load_backbone(name, device=device, weights=self.weights)
         except NearlError:
             raise

@@ -220,7 +220,7 @@ def build_app(settings: Settings) -> gr.Blocks:
         app.lanes = engine.lanes
         session = gr.State(None)
         app.open_pages = Pages(registry, patience=0.0)  # `Page` has waited
-        ctx = Context(engine, app.open_pages, session, gr.State(0), load_ready_prompts())
+        ctx = Context(engine, app.open_pages, session, gr.State(0), load_ready_prompts(), root.lasts)
         with gr.Column(elem_id="top"):
             header = gr.HTML(_header(engine), js_on_load=None, elem_id="header")
             with gr.Row(elem_id="badges"):
@@ -238,7 +238,7 @@ def build_app(settings: Settings) -> gr.Blocks:
             with gr.Tab("Learn", id="learn"):
                 learn.build()
             with gr.Tab("About", id="about"):
-                about.build()
+                about.build(ctx.lasts)
         api.build(ctx)
     return app
 

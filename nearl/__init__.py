@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Read when torch loads. By default its waiting threads spin, and on a busy machine with few cores that makes one image
 # take seconds instead of milliseconds.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # what a Mac's GPU cannot do yet, its CPU does
 
 __version__ = "0.1.0"
 NOTICE = "For teaching and research. Not for diagnosis."

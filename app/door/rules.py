@@ -77,14 +77,14 @@ class Rules:
 
 
 def rules(host: str, names: Iterable[str], *, login: bool, share: bool) -> Rules:
-    """The rules for a page that is served on `host`. `names`: further names that it answers to.
+    """The rules for a page that is served on `host`. `names`: further names that it answers to, or whole addresses.
 
     On a Space the names and TLS are the proxy's, and the Hub shows the page in a frame.
     """
     if os.environ.get("SPACE_ID"):
         return Rules(None, SPACE_PARENTS, login)
-    known = {*names, *os.environ.get(HOSTS, "").split(","), host}
-    known.add(_name(urlsplit(os.environ.get("GRADIO_ROOT_PATH", "")).netloc))
+    known = {*names, *os.environ.get(HOSTS, "").split(","), host, os.environ.get("GRADIO_ROOT_PATH", "")}
+    known = {_name(urlsplit(name).netloc) if "/" in name else name for name in known}
     if host not in LOOPBACK:
         known |= {socket.gethostname(), f"{socket.gethostname()}.local"}
     known = {name.strip().lower() for name in known} - {""}

@@ -32,7 +32,7 @@ def build(ctx: Context, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
         with gr.Column(elem_classes="right", min_width=280, scale=1):
             result = run.build_result()
             with gr.Column(elem_classes="own-adapters"):
-                shelf_part = shelf.build()
+                shelf_part = shelf.build(ctx.lasts)
                 publish_part = publish.build() if publish.offered() else None
             slot = gr.DownloadButton("Download", elem_id="slot", elem_classes="slot")
     run_part, plan = RunPart(**buttons, **result), (controls.hold_out, controls.group_by)

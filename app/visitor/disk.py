@@ -118,6 +118,17 @@ class Root:
         return all({*path.iterdir()} == {*made_here(path), *_loose(path)} for path in folders)
 
     @property
+    def lasts(self) -> bool:
+        """Whether what is kept here outlives a restart of the server. A Space's own disk does not, only storage that is
+        mounted into it."""
+        if self._temporary is not None:
+            return False
+        mount = self.path.resolve()
+        while not os.path.ismount(mount):
+            mount = mount.parent
+        return not os.environ.get("SPACE_ID") or mount != Path(mount.anchor)
+
+    @property
     def workspaces(self) -> Path:
         return self.path / WORKSPACES
 

@@ -175,6 +175,13 @@ class Backbone:
         return nn.functional.normalize(self.text.pool(x, state), dim=-1)
 
 
+def best_device() -> str:
+    """The device that "auto" means: a GPU of NVIDIA or AMD, or of a Mac, where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def load_backbone(
     name: str = "embedded", device: str | torch.device = "cpu", weights: str = "pretrained", seed: int = 0
 ) -> Backbone:
@@ -183,13 +190,13 @@ def load_backbone(
     ``name``, in this order: a name of ``REGISTRY``; ``hf-hub:owner/model``; ``local-dir:FOLDER`` in open_clip's format
     (``open_clip_config.json`` + safetensors); an architecture that open_clip knows, with ``/tag`` for its weights
     (``ViT-B-16/openai``). ``weights="random"`` builds the architecture alone, which needs no download;
-    ``seed`` fixes these weights on one machine.
+    ``seed`` fixes these weights on one machine. ``device``: "cpu", "cuda", "cuda:1", "mps", ...; "auto": `best_device`.
     Raises NearlError for unknown names, models without a ViT, and weights that cannot be reached.
     """
     if weights not in ("pretrained", "random"):
         raise NearlError(f"weights must be 'pretrained' or 'random', not '{weights}'.")
     try:
-        device = torch.device(device)
+        device = torch.device(best_device() if device == "auto" else device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise NearlError(f"The device '{device}' is not available here; use 'cpu'.") from error

@@ -46,7 +46,7 @@ def model_options(sub: argparse.ArgumentParser) -> None:
     """--backbone, --weights and --device."""
     sub.add_argument("--backbone", default="embedded", help="a name from `nearl backbones` (default: embedded)")
     sub.add_argument("--weights", default="pretrained", choices=["pretrained", "random"])
-    sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps, auto (default: cpu)")
 
 
 def prompt_options(sub: argparse.ArgumentParser) -> None:

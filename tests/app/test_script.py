@@ -6,6 +6,8 @@ import importlib.util
 
 import pytest
 
+from app.door.rules import rules
+from app.visitor.disk import default_root
 from tests.support.pages import ROOT
 
 
@@ -44,3 +46,59 @@ def test_other_hosts_are_warned_about(script, capsys, monkeypatch):
     assert "everyone on the network" in capsys.readouterr().err
     monkeypatch.setenv("SPACE_ID", "somebody/nearl")
     assert script.parse([]).host == "0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "read"),
+    [
+        ("--host", "localhost", "localhost"),
+        ("--port", "8000", 8000),
+        ("--root-path", "demo/", "/demo"),
+        ("--proxy", "10.0.0.2", "10.0.0.2"),
+        ("--backbone", "biomedclip", "biomedclip"),
+        ("--device", "cuda:1", "cuda:1"),
+        ("--share", "1", True),
+        ("--auth", None, None),
+        ("--allow-host", "demo.example.org", None),
+        ("--workspaces", "somewhere", None),
+    ],
+)
+def test_every_option_has_a_variable(script, monkeypatch, tmp_path, option, value, read):
+    for name in [*script.VARIABLES.values(), *script.GRADIO.values()]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NEARL_AUTH", "anna:secret")
+    if option == "--auth":
+        (tmp_path / "people").write_text("bert:other")
+        monkeypatch.setenv(script.VARIABLES[option], str(tmp_path / "people"))
+        assert script.parse([]).auth("bert", "other") and not script.parse([]).auth("anna", "secret")
+        return
+    monkeypatch.setenv(script.VARIABLES[option], value)
+    if option == "--workspaces":
+        assert str(default_root()) == value
+    elif option == "--allow-host":
+        assert rules("127.0.0.1", script.parse([]).allow_host, login=False, share=False).answers_to(value)
+    else:
+        name = option[2:].replace("-", "_")
+        assert getattr(script.parse([]), name) == read
+        if option != "--share":
+            assert getattr(script.parse([option, "9"]), name) in ("9", 9, "/9")
+        monkeypatch.setenv(script.VARIABLES[option], "")
+        assert getattr(script.parse([]), name) == getattr(script.parse([]), name) != read
+
+
+def test_gradios_own_variables_count_after_these(script, monkeypatch):
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "7000")
+    monkeypatch.setenv("GRADIO_ROOT_PATH", "https://example.org/demo")
+    options = script.parse([])
+    assert (options.port, options.root_path) == (7000, "https://example.org/demo")
+    assert rules("127.0.0.1", [options.root_path], login=False, share=False).answers_to("example.org")
+    monkeypatch.setenv("NEARL_PORT", "7001")
+    assert script.parse([]).port == 7001
+
+
+def test_the_documented_variables_are_all_that_there_are(script):
+    table = (ROOT / "docs" / "deploying.md").read_text(encoding="utf-8")
+    for option, name in script.VARIABLES.items():
+        assert f"| `{option}" in table and f"`{name}`" in table, option
+    options = {word for action in script.parser()._actions for word in action.option_strings if word.startswith("--")}
+    assert options == {*script.VARIABLES, "--help"}

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from nearl.backbones import REGISTRY, load_backbone
+from nearl.backbones.registry import best_device
 from nearl.backbones.towers import VISION_TOWERS, vision_tower
 from nearl.backbones.towers.timm_vit import TimmVision
 from nearl.errors import NearlError
@@ -129,6 +130,15 @@ def test_damaged_weights_and_config_are_refused(tmp_path, checkpoints):
     (folder / "open_clip_config.json").write_text("{")
     with pytest.raises(NearlError, match="not a model configuration"):
         load_backbone(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "best"), [(True, False, "cuda"), (True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_auto_takes_the_gpu_that_there_is(monkeypatch, cuda, mps, best):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
+    assert best_device() == best
 
 
 def test_unknown_device_is_refused():

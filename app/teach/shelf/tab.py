@@ -22,6 +22,8 @@ SHOW = """() => {
 }"""
 ABOUT = "An adapter is what the model learned from your images, in one small file; it holds no image."
 
+LOST = "This server keeps nothing when it restarts or sleeps: download the adapters that you want to keep."
+
 
 @dataclass
 class ShelfPart(Components):
@@ -33,8 +35,9 @@ class ShelfPart(Components):
     upload: gr.File
 
 
-def build() -> ShelfPart:
-    gr.HTML(views.section("Your adapters") + views.quiet(ABOUT), js_on_load=None)
+def build(lasts: bool) -> ShelfPart:
+    """The part. `lasts`: whether the shelf outlives a restart of the server."""
+    gr.HTML(views.section("Your adapters") + views.quiet(ABOUT) + views.message("" if lasts else LOST), js_on_load=None)
     message = gr.HTML("", js_on_load=None, elem_id="shelf-message")
     items = gr.HTML(shelf_views.shelf([]), js_on_load=calls("act.js"), elem_id="shelf")
     comparison = gr.HTML("", js_on_load=calls("act.js"), elem_id="comparison")

@@ -58,17 +58,19 @@ class Lesson:
 
     @torch.no_grad()
     def __init__(self, embeddings: Tensor, labels: Tensor, frozen: Tensor, projection: Tensor | None):
-        classes, x = frozen.shape[1], embeddings.double()
-        back = torch.eye(x.shape[1], device=x.device).to(x)
+        device = embeddings.device
+        labels, frozen = labels.cpu(), frozen.cpu()  # here, since not every GPU has float64
+        classes, x = frozen.shape[1], embeddings.cpu().double()
+        back = torch.eye(x.shape[1]).to(x)
         if projection is not None:
-            back = torch.linalg.pinv(projection.double(), rtol=RANK).T
+            back = torch.linalg.pinv(projection.cpu().double(), rtol=RANK).T
         counts = torch.bincount(labels, minlength=classes).to(x)
         centre = torch.stack([(x[labels == c] @ back).mean(0) for c in range(classes)]).mean(0)
         z = x @ back - centre
         size = z.square().sum(1).mean().sqrt()
         z, each = z / size, (len(labels) / classes / counts)[labels][:, None]
         truth = F.one_hot(labels, classes).to(x) - 1 / classes
-        inverse = torch.linalg.inv(z.T @ (each * z) + RIDGE * torch.eye(z.shape[1], device=x.device).to(x))
+        inverse = torch.linalg.inv(z.T @ (each * z) + RIDGE * torch.eye(z.shape[1]).to(x))
         coefficients = inverse @ z.T @ (each * truth)
         influence = z @ inverse
         lever = each * (influence * z).sum(1, keepdim=True)
@@ -81,14 +83,14 @@ class Lesson:
             held = truth - left_out
             losses = {(g, a): loss(g * frozen + a * held) for g, a in product(SHARES, WEIGHTS)}
         self.share, self.weight = _mean(losses, len(labels))
-        self.partner = Partner(classes, x.shape[1]).to(x.device)
+        self.partner = Partner(classes, x.shape[1]).to(device)
         self.partner.share.fill_(max(self.share, LEAST))
         to_logits = self.weight * coefficients / size
         self.partner.weight.copy_((back @ to_logits).T)
         self.partner.bias.copy_(-centre @ to_logits)
-        self._toward = (influence @ back.T / size).float()
-        self._offset = (influence @ centre / size).float()
-        self._change = (self.weight * each * left_out).float()
+        self._toward = (influence @ back.T / size).float().to(device)
+        self._offset = (influence @ centre / size).float().to(device)
+        self._change = (self.weight * each * left_out).float().to(device)
 
     def join(self, logits: Tensor, images: Tensor, index: Tensor) -> Tensor:
         """The joint logits [B, C] in training: each image, number ``index`` int64 [B] of the support set, is read by

@@ -124,6 +124,7 @@ def test_the_adapter_in_use_is_named_with_and_without_a_reading():
 def test_how_long_images_are_kept_is_said_once_and_is_what_the_code_does(monkeypatch):
     monkeypatch.setattr(about, "KEEP_SECONDS", 3 * 3600)
     assert "deleted 3 hours after" in about.about() and "forgotten 1 hour after" in about.about()
+    assert "restart" in about.about(lasts=False) and "restart" not in about.about()
     elsewhere = [path.read_text() for path in TEMPLATES.rglob("*.html") if path.name != "about.html"]
     assert not re.findall(
         r"delete[sd] (?:after|within|from the server)|forgotten|stays? in this session", "".join(elsewhere)

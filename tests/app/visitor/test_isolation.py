@@ -254,6 +254,16 @@ def test_the_sweeper_also_clears_up_after_an_earlier_server(registry, now):
     assert [each.path.exists() for each in (old, young, busy)] == [False, False, True]
 
 
+def test_what_outlives_a_restart_is_known(tmp_path, monkeypatch):
+    root, mounted = Root(tmp_path / "root"), {"/"}
+    assert root.lasts and not Root().lasts  # a temporary folder never does
+    monkeypatch.setattr("os.path.ismount", lambda path: str(path) in mounted)
+    monkeypatch.setenv("SPACE_ID", "somebody/nearl")
+    assert not root.lasts
+    mounted.add(str(tmp_path))
+    assert root.lasts
+
+
 def test_there_are_never_more_workspaces_on_disk_than_allowed(registry, now, monkeypatch):
     monkeypatch.setattr(registries, "MAX_ON_DISK", 2)
     made = []
