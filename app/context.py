@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from nearl.backbones.measured import FILE, Measured
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet, ready_sets
 from nearl.resources import ASSETS
+from nearl.runs import ZERO_GPU
 
 T = TypeVar("T")
 
@@ -56,15 +58,19 @@ class Context:
 
         Waits, while the server starts, until the engine has imported what the tabs use.
         """
-        self.engine.imported.wait()
-        request = LocalContext.request.get(None)
-        return self.pages.workspace(getattr(request, "session_hash", None), key)
+        return self._found(self.pages.workspace, key)
 
     def programs(self, key: str | None) -> Workspace:
         """The same for a program, which opens no page: its first call begins a workspace."""
+        return self._found(self.pages.program, key)
+
+    def _found(self, find: Callable[[str | None, str | None], Workspace], key: str | None) -> Workspace:
         self.engine.imported.wait()
         request = LocalContext.request.get(None)
-        return self.pages.program(getattr(request, "session_hash", None), key)
+        workspace = find(getattr(request, "session_hash", None), key)
+        if request is not None and ZERO_GPU in os.environ:
+            workspace.runs.request = request
+        return workspace
 
     async def run(self, lane: str, work: Callable[..., T], *given: object) -> T:
         """What `work` returns, called in a thread when it is the visitor's turn in a lane of `app.work.lanes`.

@@ -12,6 +12,7 @@ from app.work.lanes import Lanes
 from app.work.queue import Queue
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet, ready_sets
+from nearl.runs import ZERO_GPU
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +54,6 @@ class DeviceLock:
 
 
 FALLBACK = "embedded"  # always on disk
-ZERO_GPU = "SPACES_ZERO_GPU"  # set in the environment of such a Space
 
 
 class Engine:

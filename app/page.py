@@ -27,7 +27,7 @@ from app.compare import tab as compare
 from app.context import PAGE, QUIET, Context, asset_text, load_ready_prompts, shared_scripts, whose
 from app.door import middleware as door
 from app.door.rules import Rules, names_an_address
-from app.engine import ZERO_GPU, Engine
+from app.engine import Engine
 from app.events import guarded, sentence, unseen
 from app.explain import tab as explain
 from app.html import views
@@ -42,6 +42,7 @@ from app.visitor.registry import Registry
 from app.work import lanes
 from app.work.run import KINDS
 from nearl.errors import NearlError
+from nearl.runs import ZERO_GPU
 
 log = logging.getLogger("nearl.app")
 
@@ -209,7 +210,7 @@ def build_app(settings: Settings) -> gr.Blocks:
     guard.keep_uploads_apart()
     guard.forget_what_was_shown()
     if ZERO_GPU in os.environ:
-        import nearl.runs.process  # noqa: F401  the Space wants to see while it starts what needs the GPU
+        import nearl.runs.zero_gpu  # noqa: F401  the Space wants to see while it starts what needs the GPU
     root = _root(settings)
     engine = Engine(settings.backbone, settings.device, settings.weights)
     engine.start()

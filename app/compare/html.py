@@ -115,12 +115,13 @@ def _notes(done: Sequence[Mapping], going_on: bool) -> str:
     return words
 
 
-def going_on(place: int, done: int, total: int, title: str, left: float | None) -> str:
-    """Where a comparison stands. `place`: in the queue, 0 when it is at work; `title`: of the method being taught."""
+def going_on(place: int, done: int, total: int, title: str, left: float | None, note: str = "") -> str:
+    """Where a comparison stands. `place`: in the queue, 0 when it is at work; `title`: of the method being taught;
+    `note`: a sentence on how it is done."""
     if place:
         words, more = "Waiting for its turn", "Another run is in progress; what is finished stays."
         more = more if place == 1 else f"{place} runs are before it; what is finished stays."
     else:
         words = f"Teaching {title}" if title else "Preparing the model and the images"
         more = f"{done} of {total} done" + (f"; this one: {duration(left)}" if left is not None else "")
-    return render("compare/going_on.html", words=words, more=more, done=done, total=total)
+    return render("compare/going_on.html", words=words, more=more, done=done, total=total, note=note)

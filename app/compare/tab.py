@@ -198,7 +198,7 @@ def _result(view: RunView, now: Shown) -> str:
     done = sum(line["done"] for line in lines)
     title = next((line["title"] for line in lines if line["method"] == now.method), "")
     step = f"step {now.step} of {now.steps}" if now.steps else "in progress"
-    head = compare_views.going_on(now.place, done, len(about.pairs), title, now.seconds_left)
+    head = compare_views.going_on(now.place, done, len(about.pairs), title, now.seconds_left, now.note)
     head = head if busy else _ended(view, now, done)
     return compare_views.comparison(
         lines,

@@ -24,6 +24,8 @@ class Runs:
     def __init__(self, lock: threading.RLock, state: StateFile, hold: Callable[[], None]):
         self._lock, self._state, self._hold = lock, state, hold
         self._latest: dict[Kind, Work] = {}
+        self.request: object = None
+        """On a ZeroGPU Space the visitor's latest request, which says whose GPU time a run uses; in memory alone."""
 
     def latest(self, kind: Kind) -> Work | None:
         return self._latest.get(kind)

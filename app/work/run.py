@@ -8,6 +8,7 @@ from dataclasses import dataclass as plain_dataclass
 from dataclasses import fields
 from typing import Protocol
 
+from gradio.context import LocalContext
 from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic.dataclasses import dataclass
 
@@ -215,11 +216,21 @@ class RunView:
         queued again. NearlError where it cannot be done."""
         if self.folder.look().state not in (DONE, CANCELLED):
             self._count_start()
-            if runs.work(self.folder, lambda: self.queue.others_wait):
+            if self._teach():
                 return True
         if self.kind.shelves and self.folder.look().state in (DONE, CANCELLED):
             self._shelve()
         return False
+
+    def _teach(self) -> bool:
+        """Teach what is left. On a ZeroGPU Space with the visitor's GPU time, for which the visitor's request has to be
+        in the context of this thread; without a request, after a restart for example, on the CPU."""
+        request = self.workspace.runs.request
+        token = LocalContext.request.set(request)
+        try:
+            return runs.work(self.folder, lambda: self.queue.others_wait, gpu=request is not None)
+        finally:
+            LocalContext.request.reset(token)
 
     def _count_start(self) -> None:
         """NearlError for a run that takes the server down with it each time it is started."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from nearl.runs.table import difference, scores
     from nearl.runs.teaching import Finished, Step, perform
 
+ZERO_GPU = "SPACES_ZERO_GPU"  # set in the environment of such a Space
+
 _MODULES = {
     "folder": ("Outcome", "RunFolder"),
     "job": ("Job", "make_job"),

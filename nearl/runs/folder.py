@@ -32,7 +32,7 @@ from nearl.adapters.store import Adapter, load_adapter, save_adapter
 from nearl.errors import NearlError
 from nearl.runs.job import Job, Pair
 from nearl.runs.status import CANCELLED, CHECKING, DONE, FAILED, INTERRUPTED, STARTING, TEACHING, WAITING, Status, after
-from nearl.runs.teaching import Event, Finished, why
+from nearl.runs.teaching import Event, Finished, LeftOff, why
 from nearl.train.recipe import Snapshot
 
 STATUS_SECONDS = 0.1  # at least, between two writings of status.json within a phase
@@ -186,9 +186,9 @@ class RunFolder:
 
     # ---- steering ---------------------------------------------------------------------------------------------------
 
-    def wait(self, phase: str = "") -> None:
-        """Mark a run that is to be started or resumed as waiting for its turn."""
-        self._write(replace(self._saved(), state=WAITING, phase=phase, error="", stopped=""))
+    def wait(self, phase: str = "", **more: str) -> None:
+        """Mark a run that is to be started or resumed as waiting for its turn. ``more``: of its status."""
+        self._write(replace(self._saved(), state=WAITING, phase=phase, error="", stopped="", **more))
 
     def request_cancel(self) -> None:
         """Ask the run to stop at its next step. One that nobody works on, or is about to, is cancelled at once."""
@@ -251,8 +251,8 @@ class RunFolder:
         """Write the events of `nearl.runs.teaching.perform` as they come, and yield them.
 
         The run is done when every method and seed has a row; it waits if some have none. If an exception ends the
-        events, the run has failed with one sentence, and NearlError is raised with it. If this generator is closed the
-        run is left as it is, to be resumed.
+        events, the run has failed with one sentence, and NearlError is raised with it. If that is LeftOff, or this
+        generator is closed, the run is left as it is, to be resumed.
         """
         with self._hold():
             status = replace(self._saved(), state=TEACHING, phase=STARTING, error="", stopped="")
@@ -274,6 +274,8 @@ class RunFolder:
                         written = time.monotonic()
                     self._write(status)
                     yield event
+            except LeftOff:
+                raise
             except Exception as error:
                 sentence = why(error)
                 with contextlib.suppress(OSError):  # such as a full disk

@@ -1,5 +1,5 @@
 """A run in a process of its own, seen from the process that started it: a crash there, or a lack of memory, ends one
-method and nothing else. On a ZeroGPU Space, which forks a process for every call that needs the GPU, such calls."""
+method and nothing else."""
 
 from __future__ import annotations
 
@@ -11,36 +11,34 @@ import sys
 import time
 from collections.abc import Callable
 
-import torch
-
 from nearl.errors import NearlError
-from nearl.runs import host
+from nearl.runs import ZERO_GPU, host
 from nearl.runs.folder import RunFolder
 from nearl.runs.status import CANCELLED, DONE, STARTING
-from nearl.runs.teaching import NO_MEMORY, SNAPSHOT_SECONDS, perform
+from nearl.runs.teaching import NO_MEMORY, SNAPSHOT_SECONDS
 
 FORKS = sys.platform == "linux"  # other systems have no fork, or libraries that do not survive it
 POLL_SECONDS = 0.25
 PATIENCE = 4.0  # seconds in which a cancelled comparison may stop by itself
 LONG_PATIENCE = 120.0  # where the best weights are still to be kept
-ON_ZERO_GPU = "SPACES_ZERO_GPU" in os.environ  # set on such Spaces
-GPU_SECONDS = 120  # to ask for; a call that needs more is ended by the Space (our choice)
-
-if ON_ZERO_GPU:  # a Space expects decorated functions while it starts, so the app imports this module early
-    import spaces
-
-    perform_on_gpu = spaces.GPU(duration=GPU_SECONDS)(perform)
 
 
-def work(run: RunFolder, give_way: Callable[[], bool] = lambda: False) -> bool:
+def work(run: RunFolder, give_way: Callable[[], bool] = lambda: False, gpu: bool = True) -> bool:
     """Do what is left of a run until it has ended; its status says how.
 
     ``give_way`` is asked when a method is finished: where it says so, the rest is left for another call, and True
-    returned. NearlError if no process can be started.
+    returned. ``gpu``: whether to ask for the GPU of a ZeroGPU Space (`nearl.runs.zero_gpu`); where that is refused, the
+    run goes on on the CPU. NearlError if no process can be started.
     """
     if run.look().state in (DONE, CANCELLED):
         return False
-    return (_on_zero_gpu if ON_ZERO_GPU else _in_processes)(run, give_way)
+    if gpu and ZERO_GPU in os.environ:
+        from nearl.runs import zero_gpu
+
+        left = zero_gpu.work(run, give_way)
+        if left is not None:
+            return left
+    return _in_processes(run, give_way)
 
 
 class Worker:
@@ -125,21 +123,6 @@ def _watch(worker: Worker, give_way: Callable[[], bool]) -> bool:
                 return False
         elif give_way() and len(run.rows) > rows:
             return True
-    return False
-
-
-def _on_zero_gpu(run: RunFolder, give_way: Callable[[], bool]) -> bool:
-    """Every method in a call of its own for the GPU."""
-    run.wait(STARTING)
-    with contextlib.suppress(NearlError):  # the sentence is in the status
-        job = run.job()
-        if torch.cuda.is_available():  # the job was made by a process that has none
-            job.backbone["device"] = "cuda"
-        while not run.look().finished:
-            for _ in run.record(perform_on_gpu(job, run.todo()[:1], run.snapshot(), run.cancel_requested)):
-                pass
-            if not run.look().finished and give_way():
-                return True
     return False
 
 

@@ -39,6 +39,8 @@ class Status:
     """Estimate for this method and seed."""
     error: str = ""
     """The sentence that says why the run failed, or ""."""
+    note: str = ""
+    """What is worth knowing of how it is done, a sentence, or ""."""
     stopped: str = ""
     """How it ended: "", "early" (the training loss no longer fell) or "cancelled"."""
     done: int = 0

@@ -119,6 +119,10 @@ def perform(
             yield Finished({"method": pair[0], "seed": pair[1], "error": why(error)})
 
 
+class LeftOff(Exception):
+    """Ends the events of a run that is to be resumed elsewhere; says why in a sentence."""
+
+
 class _Cancelled(Exception):
     """The run was asked to stop."""
 

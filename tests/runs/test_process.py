@@ -1,21 +1,18 @@
 """Runs in processes of their own, whose end ends nothing else; and in the calls of a ZeroGPU Space."""
 
 import contextlib
-import importlib
 import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import time
-import types
 from pathlib import Path
 
 import pytest
 
-from nearl.runs import RunFolder, perform, process, start
+from nearl.runs import RunFolder, process, start
 from nearl.runs.teaching import NO_MEMORY
-from tests.support.runs import PATIENCE, finish, made, processes, until
+from tests.support.runs import PATIENCE, made, processes, until
 
 
 @pytest.fixture(scope="module")
@@ -129,55 +126,3 @@ def test_a_worker_that_is_not_forked_ends_with_a_parent_that_is_killed(backbone,
     until(lambda: not run.alive)
     assert run.look().state == "interrupted" and run.snapshot() is not None
     until(lambda: not os.path.exists(f"/proc/{worker.value}"))
-
-
-# ------------------------------------------------------------------------------------------------------------ ZeroGPU
-
-
-def _forked(function, given, queue, received):
-    for event in function(*given.get(timeout=PATIENCE)):
-        queue.put(event)
-    queue.put(None)
-    received.wait(PATIENCE)  # tensors are shared with whoever takes them, as long as this process lives
-
-
-def test_on_zero_gpu_the_same_events_come_from_a_process_per_call(backbone, tmp_path, monkeypatch):
-    """`spaces.GPU` stands in as a decorator that runs every call in a process that shares nothing with this one."""
-
-    def gpu(duration):
-        def decorate(function):
-            def call(*arguments):
-                context = multiprocessing.get_context("fork")  # as a Space does
-                given, queue, received = context.Queue(), context.Queue(), context.Event()
-                child = context.Process(target=_forked, args=(function, given, queue, received))
-                child.start()
-                given.put(arguments)  # sent, not shared: nothing that cannot be sent may be among them
-                while (event := queue.get(timeout=PATIENCE)) is not None:
-                    yield event
-                received.set()
-                child.join()
-
-            return call
-
-        return decorate
-
-    monkeypatch.setitem(sys.modules, "spaces", types.SimpleNamespace(GPU=gpu))
-    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    try:
-        importlib.reload(process)
-        monkeypatch.delenv("SPACES_ZERO_GPU")  # the calls' processes know nothing of this stand-in
-        run = RunFolder(tmp_path / "run").create(made(backbone, steps=6))
-        assert not process.work(run)
-        monkeypatch.setattr(process, "perform_on_gpu", perform)
-        job = made(backbone, methods=["zero-shot", "linear-probe"], compared=True)
-        several = RunFolder(tmp_path / "several").create(job)
-        assert process.work(several, lambda: True) and len(several.rows) == 1
-        assert not process.work(several) and several.look().state == "done"
-    finally:
-        monkeypatch.undo()
-        importlib.reload(process)
-    assert not process.ON_ZERO_GPU
-    assert run.look().state == "done", run.look().error
-    steps, end = finish(perform(made(backbone, steps=6), backbone=backbone))
-    assert [step for step, _ in run.look().losses] == [s.step for s in steps if s.phase == "teaching"]
-    assert run.outcome().adapter.version == end.adapter.version

@@ -56,8 +56,9 @@ def progress(
     seconds: float | None,
     losses: Sequence[tuple[int, float]],
     held: Sequence[tuple[int, float]],
+    note: str = "",
 ) -> str:
-    """What is being done, how far it is, the seconds left, and the curves so far."""
+    """What is being done, how far it is, the seconds left, the curves so far, and a sentence on how it is done."""
     unit = "Image" if phase == "checking" else "Step"
     return render(
         "teach/progress.html",
@@ -67,6 +68,7 @@ def progress(
         done=f"{unit} {step} of {steps}" if steps else "Loading the model and the images",
         left=duration(seconds),
         curves=geometry.curves(losses, held, steps),
+        note=note,
     )
 
 

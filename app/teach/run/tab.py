@@ -164,7 +164,7 @@ def _buttons(part: RunPart, busy: bool) -> dict:
 def _progress(now: Shown) -> str:
     if now.place > 0:
         return run_views.waiting(now.place)
-    return run_views.progress(now.phase, now.step, now.steps, now.seconds_left, now.losses, now.held)
+    return run_views.progress(now.phase, now.step, now.steps, now.seconds_left, now.losses, now.held, now.note)
 
 
 def _thumb(workspace: Workspace, row: dict, marks: list[str]) -> Thumb:

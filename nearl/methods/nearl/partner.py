@@ -59,18 +59,19 @@ class Lesson:
     @torch.no_grad()
     def __init__(self, embeddings: Tensor, labels: Tensor, frozen: Tensor, projection: Tensor | None):
         device = embeddings.device
-        labels, frozen = labels.cpu(), frozen.cpu()  # here, since not every GPU has float64
-        classes, x = frozen.shape[1], embeddings.cpu().double()
-        back = torch.eye(x.shape[1]).to(x)
+        home = torch.device("cpu") if device.type == "mps" else device  # which has no float64
+        labels, frozen = labels.to(home), frozen.to(home)
+        classes, x = frozen.shape[1], embeddings.to(home).double()
+        back = torch.eye(x.shape[1], device=home).to(x)
         if projection is not None:
-            back = torch.linalg.pinv(projection.cpu().double(), rtol=RANK).T
+            back = torch.linalg.pinv(projection.to(home).double(), rtol=RANK).T
         counts = torch.bincount(labels, minlength=classes).to(x)
         centre = torch.stack([(x[labels == c] @ back).mean(0) for c in range(classes)]).mean(0)
         z = x @ back - centre
         size = z.square().sum(1).mean().sqrt()
         z, each = z / size, (len(labels) / classes / counts)[labels][:, None]
         truth = F.one_hot(labels, classes).to(x) - 1 / classes
-        inverse = torch.linalg.inv(z.T @ (each * z) + RIDGE * torch.eye(z.shape[1]).to(x))
+        inverse = torch.linalg.inv(z.T @ (each * z) + RIDGE * torch.eye(z.shape[1], device=home).to(x))
         coefficients = inverse @ z.T @ (each * truth)
         influence = z @ inverse
         lever = each * (influence * z).sum(1, keepdim=True)

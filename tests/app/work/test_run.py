@@ -6,13 +6,23 @@ import asyncio
 import errno
 import json
 import threading
+import time
 from pathlib import Path
 
 import pytest
+from gradio.context import LocalContext
 
+from app.compare.html import going_on
+from app.context import Context
+from app.teach.run.html import progress
+from app.visitor.pages import Pages
+from app.visitor.registry import Registry
 from app.work.queue import Queue
 from app.work.run import COMPARE, TEACH, RunView, Shown
+from nearl.errors import NearlError
+from nearl.runs import ZERO_GPU
 from nearl.runs.status import CANCELLED, CHECKING, DONE, FAILED, TEACHING, WAITING
+from tests.support.zero_gpu import request
 
 KEY = "0123456789abcdef"
 DONE_ONE = {"state": "done", "total": 1}
@@ -143,3 +153,34 @@ def test_the_queue_goes_on_after_a_run_whose_failure_cannot_even_be_noted(failur
     for fails in (True, False):
         queue.put(Work(fails))
     assert done.wait(60)
+
+
+def test_on_a_zero_gpu_space_a_run_is_done_with_its_visitors_request(workspace, engine, monkeypatch):
+    """The request is in the context of the thread that does the run, which is the queue's."""
+    monkeypatch.setenv(ZERO_GPU, "true")
+    ctx, asked, seen = Context(engine, Pages(Registry()), None, None), request("anna"), []
+    token = LocalContext.request.set(asked)
+    try:
+        assert ctx.programs(None).runs.request is asked  # of any event of the visitor's
+    finally:
+        LocalContext.request.reset(token)
+
+    def work(folder, give_way, gpu):
+        seen.append((LocalContext.request.get(None), gpu))
+        raise NearlError("enough")
+
+    monkeypatch.setattr("nearl.runs.work", work, raising=False)
+    for given in (asked, None):  # None: after a restart, until the visitor comes back
+        workspace.runs.request = given
+        view = left(workspace, {"state": "waiting", "total": 1}, {})
+        view.queue = queue = Queue()
+        queue.put(view)
+        while not view.finished:
+            time.sleep(0.01)
+    assert seen == [(asked, True), (None, False)] and LocalContext.request.get(None) is None
+
+
+def test_a_note_on_how_a_run_is_done_is_shown(workspace):
+    view = left(workspace, {"state": "waiting", "total": 1, "note": "No GPU."}, {})
+    assert "No GPU." in progress("", 1, 2, 3.0, [], [], view.look().note)
+    assert "No GPU." in going_on(0, 1, 2, "NEARL", None, view.look().note)
