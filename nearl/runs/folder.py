@@ -186,9 +186,10 @@ class RunFolder:
 
     # ---- steering ---------------------------------------------------------------------------------------------------
 
-    def wait(self, phase: str = "", **more: str) -> None:
-        """Mark a run that is to be started or resumed as waiting for its turn. ``more``: of its status."""
-        self._write(replace(self._saved(), state=WAITING, phase=phase, error="", stopped="", **more))
+    def wait(self, phase: str = "", note: str = "") -> None:
+        """Mark a run that is to be started or resumed as waiting for its turn. ``note``: of its status, if not ""."""
+        was = self._saved()
+        self._write(replace(was, state=WAITING, phase=phase, error="", stopped="", note=note or was.note))
 
     def request_cancel(self) -> None:
         """Ask the run to stop at its next step. One that nobody works on, or is about to, is cancelled at once."""
