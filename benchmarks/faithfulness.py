@@ -35,10 +35,11 @@ if __name__ == "__main__":
     parser.add_argument("--backbone", default="embedded")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--curves", type=int, default=60)
+    parser.add_argument("--methods", nargs="*", help="keys of maps; default: every map that the model can draw")
     parser.add_argument("--out", type=Path, default=ASSET)
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     log = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
-    result = study(load_backbone(args.backbone), Plan(KINDS, args.images, args.curves), log)
+    result = study(load_backbone(args.backbone), Plan(KINDS, args.images, args.curves, maps=args.methods), log)
     args.out.write_text(json.dumps(rounded(result), indent=1) + "\n", encoding="utf-8")
     print("\n".join(table(result)))

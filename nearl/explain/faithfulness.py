@@ -38,7 +38,6 @@ from nearl.explain.trace import Trace
 from nearl.methods import Task, make, restore
 from nearl.prompts import PromptSet
 from nearl.reading.classifier import Classifier
-from nearl.train.recipe import Recipe
 
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of the patches; denser where the curves are steep (our choice)
 BATCH = 16
@@ -268,7 +267,7 @@ def _taught(backbone: Backbone, kind: str, plan: Plan, log: Callable[[str], None
     elif plan.shots:
         log(f"{kind}: teaching on {len(example)} phantoms")
         method = make("nearl", Task(backbone, prompt_set, example))
-        for _ in method.fit(Recipe(seed=plan.seed)):
+        for _ in method.fit(method.recipe(seed=plan.seed)):
             pass
     return Classifier(backbone, prompt_set, method)
 

@@ -10,8 +10,9 @@ import torch
 from nearl.errors import NearlError
 from nearl.explain import Scorer, faithfulness
 from nearl.explain.faithfulness import Plan, covered, curve_measures, mean_interval, place_measures, study, table
+from nearl.methods import make
+from nearl.methods.nearl.method import Nearl
 from nearl.reading.classifier import Classifier
-from nearl.train.recipe import Recipe
 from tests.support.reading import PROMPTS
 
 
@@ -60,7 +61,9 @@ def test_intervals():
 
 
 def test_the_study_measures_every_map_and_its_controls(tiny, monkeypatch):
-    monkeypatch.setattr(faithfulness, "Recipe", partial(Recipe, steps=8))
+    monkeypatch.setattr(Nearl, "recipe", partial(Nearl.recipe, steps=8))
+    made: list[Nearl] = []
+    monkeypatch.setattr(faithfulness, "make", lambda *args: made.append(make(*args)) or made[-1])
     names = ["gradcam", "relevance", "occlusion", "novelty"]
     backbone = tiny("clip")
     before = {key: value.clone() for key, value in backbone.model.state_dict().items()}
@@ -78,6 +81,7 @@ def test_the_study_measures_every_map_and_its_controls(tiny, monkeypatch):
     lines = table(result)
     assert sum(line.startswith("|") for line in lines) == 2 + len(result["rows"])
     assert all(torch.equal(value, before[key]) for key, value in backbone.model.state_dict().items())
+    assert len(made) == 2 and all("partner.share" in method.adapter().state for method in made)  # NEARL's own recipe
 
 
 def test_a_frozen_model_can_be_studied_and_wrong_names_are_refused(tiny):
