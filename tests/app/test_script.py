@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 import pytest
 
@@ -102,3 +103,19 @@ def test_the_documented_variables_are_all_that_there_are(script):
         assert f"| `{option}" in table and f"`{name}`" in table, option
     options = {word for action in script.parser()._actions for word in action.option_strings if word.startswith("--")}
     assert options == {*script.VARIABLES, "--help"}
+
+
+def test_the_server_is_told_of_the_path_and_the_proxy(script, monkeypatch):
+    seen = {}
+
+    class Page:
+        def queue(self, **how): ...
+
+        def launch(self, **how):
+            seen.update(how, trusted=os.environ["FORWARDED_ALLOW_IPS"])
+
+    monkeypatch.setattr("app.page.build_app", lambda settings: Page())
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "")
+    script.main(["--root-path", "/demo", "--proxy", "10.0.0.2", "--port", "7001"])
+    assert (seen["root_path"], seen["server_port"]) == ("/demo", 7001)
+    assert seen["trusted"].split(",") == ["127.0.0.1", "10.0.0.2"]
