@@ -289,6 +289,8 @@ def _run_facts(workspace: Workspace, run: RunView, now: Shown) -> dict:
     facts = {"state": now.state, "place": now.place, "step": now.step, "steps": now.steps, "error": now.error or None}
     if now.losses:
         facts |= {"loss": now.losses[-1][1], "seconds_left": now.seconds_left}
+    if now.note:
+        facts["note"] = now.note
     if now.state == DONE and (taught := workspace.shelf.entry(now.adapter_key)):
         results = run.results or {}
         facts |= {"classes": taught.classes, "taught": taught.support_counts, "stopped": now.stopped}

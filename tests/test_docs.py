@@ -7,6 +7,7 @@ import shutil
 from functools import cache
 
 import pytest
+from huggingface_hub import ModelCard
 
 import nearl.backbones
 from nearl import MAPS, METHODS, NOTICE, Recipe, write_phantom_folder
@@ -46,6 +47,12 @@ def test_links_lead_somewhere(page):
     for link in links:
         if "://" not in link:
             assert (page.parent / link).exists(), link
+
+
+def test_the_hub_can_read_the_front_matter_of_the_embedded_models_card():
+    about = ModelCard.load(ROOT / "assets" / "backbone" / "README.md").data
+    assert (about.license, about.library_name) == ("cc-by-sa-4.0", "open_clip")
+    assert about.pipeline_tag == "zero-shot-image-classification" and "clip" in about.tags
 
 
 @pytest.fixture

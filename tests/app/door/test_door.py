@@ -232,4 +232,5 @@ def test_it_starts_on_a_space_and_behind_a_path(checkpoints, tmp_path):
         config = httpx.get(f"{server.url}/config", headers=headers, timeout=60)
         assert config.json()["root"] == "https://somebody-nearl.hf.space/nearl"
         assert "Sign in with" in config.text
+        assert "keeps nothing when it restarts or sleeps" in config.text  # no storage is mounted
         assert "https://huggingface.co" in config.headers["content-security-policy"]
