@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from app.context import load_ready_prompts, shown_name
 from app.html import views
 from nearl.data.images import decode_picture
 from nearl.data.sets.labelled import LabelledSet, resolve_splits
-from nearl.prompts import PromptSet, ready_sets
 from nearl.resources import ASSETS
 
 MISREAD = "Before teaching the model misreads it: teach it and see what changes."
@@ -56,7 +56,7 @@ def example_list(assets: Path = ASSETS) -> list[Example]:
 
 
 def _listed(folder: Path, name: str, synthetic: bool) -> Iterator[Example]:
-    sets = ready_sets()
+    sets = load_ready_prompts()
     for entry in json.loads((folder / name).read_text(encoding="utf-8")):
         path = folder / entry["file"]
         label, credit = entry.get("label", ""), entry.get("credit", "")
@@ -66,7 +66,7 @@ def _listed(folder: Path, name: str, synthetic: bool) -> Iterator[Example]:
             said = f"Its source calls it “{entry['class'].replace('_', ' ')}”. " if entry["class"] else ""
             misread = f" {MISREAD}" if "read" in entry else ""
             credit = f"{said}{credit}.{misread}"
-        prompts = PromptSet.load(sets[entry["prompts"]]).to_dict()
+        prompts = sets[entry["prompts"]]
         thumb = views.data_uri(decode_picture(folder / entry.get("thumb", entry["file"])).image(), SIDE, QUALITY)
         yield Example(path, label, prompts, thumb, synthetic, credit)
 
@@ -111,8 +111,9 @@ class Task:
             found = resolve_splits(self.path)
         for part in found:
             part.name, part.ours = self.name, True
+            part.classes = [shown_name(name) for name in part.classes]
         if self.prompts:
-            found[0].prompts = PromptSet.load(ready_sets()[self.prompts]).to_dict()
+            found[0].prompts = load_ready_prompts()[self.prompts]
         return found
 
 

@@ -59,6 +59,7 @@ class CompareTab(Components):
     used: gr.HTML
     result: gr.HTML
     history: gr.HTML
+    untouched: gr.State  # the images that the page has chosen by itself; "" once a visitor has chosen
     slot: gr.DownloadButton = field(metadata=INPUT)  # the hidden button that a file to download is put into
 
     @property
@@ -103,10 +104,11 @@ def _components() -> CompareTab:
     used = gr.HTML("", js_on_load=None, elem_id="compare-used")
     result = gr.HTML(compare_views.empty(), js_on_load=calls("act.js"), elem_id="comparison-result")
     history = gr.HTML("", js_on_load=calls("act.js"), elem_id="compare-history")
+    untouched = gr.State("")
     slot = gr.DownloadButton("Download", elem_id="compare-slot", elem_classes="slot")
     return CompareTab(
         source, shots, seeds, length, plan, questions, cost, methods, folded, compare, cancel, message, used, result,
-        history, slot,
+        history, untouched, slot,
     )  # fmt: skip
 
 
@@ -164,7 +166,7 @@ def _cards() -> str:
 
 
 def _sources(tab: CompareTab, workspace: Workspace, chosen: str | None = None) -> dict:
-    """The images to choose from; those in Teach come first, and are taken unless others are chosen.
+    """The images to choose from; those in Teach come first, and are taken unless others were `chosen`.
 
     A choice that still stands is left alone: a visitor may be about to change it.
     """
@@ -255,7 +257,7 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
 
     async def begin(key: str, methods: Sequence[str], values: tuple, question: bool) -> AsyncIterator[dict]:
         workspace = await ctx.run(lanes.LIGHT, ctx.workspace, key)
-        yield {session: workspace.id, tab.message: "", tab.compare: gr.update(interactive=False)}
+        yield {session: workspace.id, tab.message: "", tab.untouched: "", tab.compare: gr.update(interactive=False)}
         await ctx.run(lanes.DEVICE, comparing.start, ctx.engine, workspace, _choice(methods, values), question)
         yield {tab.folded: gr.update(open=False)}
         async for shown in _follow(ctx, tab, workspace):
@@ -285,7 +287,8 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
     @guarded(tab.message)
     def on_source(key: str, source: str, *values) -> dict:
         workspace = ctx.workspace(key)
-        return {tab.plan: _plan(workspace, source), tab.message: "", **_cost(tab, workspace, (source, *values))}
+        shown = {tab.plan: _plan(workspace, source), **_cost(tab, workspace, (source, *values))}
+        return {**shown, tab.message: "", tab.untouched: ""}
 
     @guarded(tab.message)
     def on_settings(key: str, *values) -> dict:
@@ -299,7 +302,7 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
         button.click(None, js=SHOW, api_visibility="private")
     tab.cancel.click(on_cancel, session, [tab.cancel, tab.message], **QUIET)
     last = {"trigger_mode": "always_last", **QUIET}
-    tab.source.input(on_source, [session, *tab.controls], [tab.plan, tab.message, tab.cost], **last)
+    tab.source.input(on_source, [session, *tab.controls], [tab.plan, tab.message, tab.cost, tab.untouched], **last)
     for control in (tab.shots, tab.seeds, tab.length):
         control.input(on_settings, [session, *tab.controls], [tab.cost, tab.message], **last)
 
@@ -341,16 +344,26 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.eve
         asked = comparing.asked(view) or Choice(OWN if workspace.support.data is not None else READY[0][1])
         sources = _sources(tab, workspace, asked.source)
         source = sources[tab.source].setdefault("value", asked.source)
+        sources[tab.untouched] = source if view is None else ""
         values = [_offered(SHOTS, asked.shots), _offered(SEEDS, asked.seeds), _offered(LENGTHS, asked.preset)]
         settings = dict(zip(tab.settings, values, strict=True))
         return workspace, {**sources, **settings, **cards, **_cost(tab, workspace, (source, *values))}
 
-    def again(key: str, source: str, *values) -> tuple[Workspace, bool, dict]:
+    @guarded(tab.message)
+    def on_select(key: str, untouched: str, source: str) -> dict:
+        """What may have changed elsewhere; nothing that a visitor may be about to change in this tab."""
         workspace = ctx.workspace(key)
-        view = comparing.current(workspace)
-        busy = view is not None and not view.finished
-        found = {**_sources(tab, workspace, source), **_show(tab, workspace)}
-        return workspace, busy, {**found, **_cost(tab, workspace, (source, *values))}
+        found = _sources(tab, workspace, None if source == untouched else source)
+        found.pop(tab.plan)  # `on_settled` shows it, of what is chosen by then
+        if source == untouched:
+            found[tab.untouched] = found[tab.source]["value"]
+        return {**found, **_show(tab, workspace)}
+
+    @guarded(tab.message)
+    def on_settled(key: str, source: str, *values) -> dict:
+        """Which images teach and what a question takes, with the settings as they are now."""
+        workspace = ctx.workspace(key)
+        return {tab.plan: _plan(workspace, source), **_cost(tab, workspace, (source, *values))}
 
     @guarded(tab.message)
     async def on_open(key: str) -> AsyncIterator[dict]:
@@ -360,15 +373,18 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.eve
         async for shown in _follow(ctx, tab, workspace):
             yield shown
 
+    def going_on(key: str) -> Workspace | None:
+        view = comparing.current(ctx.workspace(key))
+        return None if view is None or view.finished else view.workspace
+
     @guarded(tab.message)
-    async def on_select(key: str, *values) -> AsyncIterator[dict]:
-        """What may have changed elsewhere; nothing that a visitor may be about to change in this tab."""
-        workspace, busy, shown = await ctx.run(lanes.LIGHT, again, key, *values)
-        yield shown
-        if busy:
+    async def on_selected(key: str) -> AsyncIterator[dict]:
+        if workspace := await ctx.run(lanes.LIGHT, going_on, key):
             async for shown in _follow(ctx, tab, workspace):
                 yield shown
 
     outputs = [*tab.outputs, *tab.settings, ctx.badges[COMPARE.name]]
     opened.then(on_open, ctx.session, outputs, **QUIET)
-    tab_item.select(on_select, [ctx.session, *tab.controls], outputs, trigger_mode="once", **QUIET)
+    event = tab_item.select(on_select, [ctx.session, tab.untouched, tab.source], outputs, trigger_mode="once", **QUIET)
+    event = event.then(on_settled, [ctx.session, *tab.controls], [tab.plan, tab.cost, tab.message], **QUIET)
+    event.then(on_selected, ctx.session, outputs, trigger_mode="once", **QUIET)

@@ -18,7 +18,7 @@ from app.visitor.workspace import Workspace
 from nearl.data.images import decode_many
 from nearl.data.sandbox.request import asked_by
 from nearl.errors import NearlError
-from nearl.prompts import PromptSet
+from nearl.prompts import PromptSet, ready_sets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,34 +103,49 @@ class Recognised:
     """What to say beside the name of a ready set."""
 
 
+def recognisable(engine: Engine, workspace: Workspace) -> bool:
+    """Whether `recognise` can tell something: not without images, with an adapter, or for a model that was not measured
+    or is still loading."""
+    if not workspace.viewing.records or workspace.shelf.adapter is not None or engine.state != "ready":
+        return False
+    backbone = engine.backbone()
+    return backbone.measured is not None and backbone.familiar is not None
+
+
 def recognise(engine: Engine, workspace: Workspace, value: dict | None) -> Recognised | None:
     """Draw the scans in the view in which the model recognises their kind, and say which kind that is. None where that
-    cannot be told: without images, with an adapter, for a model that was not measured or is still loading."""
-    viewing = workspace.viewing
-    if not viewing.records or workspace.shelf.adapter is not None or engine.state != "ready":
+    cannot be told (`recognisable`)."""
+    if not recognisable(engine, workspace):
         return None
-    backbone = engine.backbone()
-    if backbone.measured is None or backbone.familiar is None:
-        return None
+    viewing, backbone = workspace.viewing, engine.backbone()
     from nearl.methods import Frozen
-    from nearl.reading.claims import Claims, placed, recognised
+    from nearl.reading.claims import Claims, located, placed
 
     frozen = Frozen(backbone)
     with workspace.lock, engine.device_lock:
-        viewing.redraw_all([recognised(frozen, record) for record in viewing.records])
-        some = viewing.records[:RECOGNISED]
+        found = [located(frozen, record) for record in viewing.records]
+        viewing.redraw_all([record for record, _ in found])
+        some, elsewhere = viewing.records[:RECOGNISED], [kind for _, kind in found[:RECOGNISED]]
         images = frozen.embed(frozen.pooled(some))
         (kind, _), *_ = placed(backbone.measured, backbone.familiar, images, some)
+        kind = kind or elsewhere[0]
     try:
         claims = Claims(backbone, prompt_set_from(value))
         own = claims.figures is None  # of words that name no kind, only those images tell that they were asked about
-        each = claims.of(images, some) or ()
+        each = claims.of(images, some, elsewhere) or ()
         stale = [own and c.doubt and viewing.kinds and c.kind not in viewing.kinds for c in each]
         fits = all(c.fits and not old for c, old in zip(each, stale, strict=True))
     except NearlError:  # an editor that is not filled in
         fits = False
-    sets = [] if fits else backbone.measured.fitting(kind)[:OFFERED]
+    sets = [] if fits else offered(workspace, backbone.measured.fitting(kind))
     return Recognised(backbone.measured.title(kind), fits, sets, backbone.measured.beside)
+
+
+def offered(workspace: Workspace, names: Sequence[str]) -> list[str]:
+    """The first of these ready sets; without those for synthetic images where the visitor's own have others."""
+    ready = {name for name, path in ready_sets().items() if PromptSet.load(path).synthetic}
+    real = [name for name in names if name not in ready]
+    return list(names if workspace.viewing.synthetic or not real else real)[:OFFERED]
 
 
 def fitting(engine: Engine, workspace: Workspace, value: dict | None) -> list[str]:
@@ -168,7 +183,7 @@ def _closer(workspace: Workspace, ready: dict[str, Tensor], found: Prediction) -
     kinds = likely(measured, classifier.backbone.familiar, images, closer)
     fine = [claim.fits and not (claim.doubt and asked.figures is None) for claim in claims]
     return [
-        [] if good else measured.fitting(claim.kind or kind)[:OFFERED]
+        [] if good else offered(workspace, measured.fitting(claim.kind or kind))
         for kind, claim, good in zip(kinds, claims, fine, strict=True)
     ]
 

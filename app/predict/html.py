@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from nearl.reading.classifier import Prediction
 
 MOST_WORDS = 6  # unknown words named in one note
-UNLIKE_SHORT = "unlike those taught on"
+UNLIKE_SHORT = "unlike those it was taught with"
 UNFAMILIAR = (
-    "This image is unlike those the model has learned from, so until you teach it, its answer is little more than a "
-    "guess."
+    "This image is unlike the model's training images, so until you teach it, its answer is little more than a guess."
 )
+UNTAUGHT_KIND = "A guess: this image is unlike those that this adapter was taught with."
 STALE = (
     "The classes below are for other images, so it was not read with them: choose others, then press “Read the image”."
 )
@@ -43,11 +43,11 @@ class Reading:
     unknown: Sequence[str] = ()  # words of the prompts that the model was never trained on
     trusted: str = ""  # of `trust`
     closer: Sequence[tuple[str, str]] = ()  # (name, title) of ready sets whose prompts are closer to the image
-    doubt: str = ""  # why the answer before teaching is no more than a guess, in a sentence
+    doubt: str = ""  # why the answer is no more than a guess, in a sentence
     measured: str = ""  # how often the prompts are right on test images, in a sentence
     kind: str = ""  # of the image, where the model knows it
     beside: Mapping[str, str] = field(default_factory=dict)  # what to say beside the name of a ready set
-    unfamiliar: str = ""  # that the image is unlike those that the model has learned from, in sentences
+    unfamiliar: str = ""  # that the image is unlike the model's training images, in sentences
     adapter: str = ""  # the name of the adapter in use
 
 
@@ -64,7 +64,7 @@ def reading(r: Reading) -> str:
         trusted=r.trusted,
         closer=r.closer,
         unfamiliar=r.unfamiliar if not taught else "",
-        doubt=r.doubt if not taught else "",
+        doubt=r.doubt,
         measured=r.measured if not taught else "",
         kind=r.kind,
         beside=r.beside,
@@ -101,8 +101,8 @@ def reading_empty(
     )  # fmt: skip
 
 
-def reading_busy(loading: bool) -> str:
-    words = "The model is still loading; the reading follows." if loading else "Reading the image."
+def reading_busy(loading: bool, words: str = "Reading the image.") -> str:
+    words = "The model is still loading; the reading follows." if loading else words
     return render("predict/waiting.html", words=words, busy=True, closer=(), adapter="", kind="", beside={})
 
 
@@ -185,8 +185,12 @@ def in_use(workspace: Workspace) -> str:
 
 
 def doubt_of(workspace: Workspace, i: int) -> str:
-    """Why the answer for image `i` before teaching is no more than a guess, in a sentence; "" where nothing says so."""
-    claims, closer = workspace.viewing.prediction.claims, workspace.viewing.closer[i]
+    """Why the answer for image `i` is no more than a guess, in a sentence; "" where nothing says so."""
+    prediction, closer = workspace.viewing.prediction, workspace.viewing.closer[i]
+    if prediction.adapted is not None:
+        unlike = prediction.trust["unlike"] if prediction.trust else None
+        return UNTAUGHT_KIND if unlike and unlike[i] else ""
+    claims = prediction.claims
     if claims is None or (workspace.viewing.synthetic and not claims[i].kind):
         return ""
     return claims[i].doubt or ("A guess: the prompts of another ready set fit this image far better." if closer else "")

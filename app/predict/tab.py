@@ -49,6 +49,7 @@ SHOW_READING = """() => {  // unless it is looked at already: then somebody may 
     reading.scrollIntoView({ block: "nearest" });
 }"""
 ACCEPTED = "Your images: PNG, JPEG, TIFF, DICOM, NIfTI, or a zip"
+RECOGNISING = "Finding out what kind of image this is."
 CONFIRM = "These images show no names, dates or faces, and I may share them"
 
 
@@ -178,6 +179,8 @@ def _read_new(
 ) -> Iterator[dict]:
     """What is shown of images that were just brought: their reading where the classes fit, else what kind they are of.
     Classes of other images are never asked about without a word."""
+    if reading.recognisable(ctx.engine, workspace):
+        yield {tab.reading: predict_views.reading_busy(False, RECOGNISING)}
     found, asked = reading.recognise(ctx.engine, workspace, value), workspace.viewing.prompts is not None
     if found is not None and workspace.viewing.record.scan is not None:
         yield _show(tab, workspace)  # in another window, maybe
@@ -228,19 +231,23 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
         yield {session: workspace.id, **_show(tab, workspace)}
         yield from _read(ctx, tab, workspace, value, MapChoice(BEFORE if when == OFF else when))
 
+    def asked(workspace: Workspace, value: dict, when: str) -> Iterator[dict]:
+        """Read; the first time with a map, which can be turned off."""
+        first = workspace.viewing.prediction is None
+        yield from _read(ctx, tab, workspace, value, MapChoice(BEFORE if first and when == OFF else when))
+
     @guarded(tab.message, reading_alone)
     def on_read(key: str, value: dict, when: str) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        first = workspace.viewing.prediction is None
         yield {session: workspace.id}
-        yield from _read(ctx, tab, workspace, value, MapChoice(BEFORE if first and when == OFF else when))
+        yield from asked(workspace, value, when)
 
     @guarded(tab.message, reading_alone)
     def on_closer(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
         """Read with the ready set that the note beside the reading offered."""
         value = ctx.ready_prompts[Press.of(event).one_of("pick", list(ctx.ready_prompts))]
         yield {tab.editor: value}
-        yield from _read(ctx, tab, ctx.workspace(key), value, MapChoice(when))
+        yield from asked(ctx.workspace(key), value, when)
 
     @guarded(tab.message)
     def on_pick(key: str, when: str, event: gr.EventData) -> Iterator[dict]:

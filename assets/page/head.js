@@ -69,6 +69,30 @@
   }).observe(document, { subtree: true, childList: true, attributeFilter: ["aria-selected", "name"] });
 }
 
+// Gradio builds a tab when it is first opened and then sets its controls once more: what somebody presses in between is
+// held back until that is done, instead of being undone.
+{
+  const built = new Set();
+  let held = null;  // what was pressed, while a tab is being built
+  const release = () => {
+    const pressed = held;
+    held = null;
+    pressed.filter((node) => node.isConnected).forEach((node) => node.click());
+  };
+  document.addEventListener("click", (event) => {
+    const tab = event.target.closest?.("#tabs button[data-tab-id]");
+    if (tab && !built.has(tab.dataset.tabId)) {
+      built.add(tab.dataset.tabId);
+      held ??= [];
+      requestAnimationFrame(() => requestIdleCallback(() => held && release(), { timeout: 2000 }));
+    } else if (held && !tab && event.target.closest?.("[role=tabpanel]")) {
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      held.push(event.target);
+    }
+  }, true);
+}
+
 // A downloaded map gets its name, which holds that of the image, in the page: the server writes no such name to disk.
 document.addEventListener("click", async (event) => {
   const link = event.target.closest?.('a[download="map.png"]');

@@ -63,12 +63,16 @@ class Claims:
             return "How often these prompts are right has not been measured."
         return measured_words(self.figures, self.unchanged, self.prompts.classes)
 
-    def of(self, images: Tensor, records: Sequence[ImageRecord]) -> list[Claim] | None:
+    def of(self, images: Tensor, records: Sequence[ImageRecord], elsewhere: Sequence[str] = ()) -> list[Claim] | None:
         """What is known of the answers for images, from unit embeddings [B, E] and the modality of scans; None for a
-        backbone that was not measured."""
+        backbone that was not measured. ``elsewhere``: the kinds of the same scans in other views, for those that are of
+        none in this one."""
         if self.measured is None or self.familiar is None:
             return None
-        return [self._claim(self.measured, kind) for kind, _ in placed(self.measured, self.familiar, images, records)]
+        kinds = [kind for kind, _ in placed(self.measured, self.familiar, images, records)]
+        if elsewhere:
+            kinds = [kind or other for kind, other in zip(kinds, elsewhere, strict=True)]
+        return [self._claim(self.measured, kind) for kind in kinds]
 
     def calibrated(self, probabilities: np.ndarray, claims: Sequence[Claim] | None) -> np.ndarray:
         """Probabilities [B, C] after the temperature of each image's kind; unchanged where nothing was measured."""
@@ -78,7 +82,7 @@ class Claims:
 
     def _claim(self, measured: Measured, kind: str) -> Claim:
         if kind == UNKNOWN:
-            return Claim(kind, False, "A guess: this image is unlike those that the model has learned from.")
+            return Claim(kind, False, "A guess: this image is unlike the model's training images.")
         other = f"These classes do not fit: to the model, this image is of another kind, “{measured.title(kind)}”."
         if self.figures is not None:
             fits = kind in self.figures.kinds
@@ -91,7 +95,9 @@ class Claims:
             return Claim(kind, False, other)
         listed = ", ".join(f"“{name}”" for name in strange[:MOST]) + (" and others" if len(strange) > MOST else "")
         title = measured.title(kind)
-        return Claim(kind, True, f"A guess: the model has learned from no images of the kind “{title}” named {listed}.")
+        return Claim(
+            kind, True, f"A guess: the model's training images of the kind “{title}” were never labelled {listed}."
+        )
 
 
 def placed(
@@ -121,16 +127,23 @@ def likely(measured: Measured, familiar: Familiar, images: Tensor, leads: Sequen
     return found
 
 
-@torch.no_grad()
 def recognised(frozen: Frozen, record: ImageRecord) -> ImageRecord:
-    """A scan in the view in which the model recognises its kind best, or in the window of that kind where it has one,
-    with a note that says so; other images, and scans that are not recognised, as they are.
+    """The view of `located`."""
+    return located(frozen, record)[0]
 
-    All windows of a CT are tried, and other planes where none of this one is recognised (our choice).
+
+@torch.no_grad()
+def located(frozen: Frozen, record: ImageRecord) -> tuple[ImageRecord, str]:
+    """A scan in the view in which the model recognises its kind best, or in the window of that kind where it has one,
+    with a note that says so, and that kind; other images, and scans that are not recognised, as they are, and UNKNOWN.
+
+    All windows of a CT are tried, and other planes where none of this one is recognised (our choice). The window of the
+    kind is that in which people read it, also where the model recognises the kind in another one alone; the note then
+    names both.
     """
     measured, familiar, scan = frozen.backbone.measured, frozen.backbone.familiar, record.scan
     if measured is None or familiar is None or scan is None or scan.colour:
-        return record
+        return record, UNKNOWN
     windows = dict.fromkeys([record.view.window, *(scan.presets() if scan.modality == "CT" else ())])
     planes = [plane for plane in scan.planes if plane != record.view.plane]
     here = [record.at(window=window) for window in windows]
@@ -145,16 +158,24 @@ def recognised(frozen: Frozen, record: ImageRecord) -> ImageRecord:
             _, best, kind = min(known)
             title = measured.title(kind)
             own = [w for w in windows if isinstance(w, Window) and w.name == WINDOWS.get(title)]
-            view = views[best].at(window=own[0]) if own else views[best]
-            return record if view.view == record.view else _noted(view, title)
-    return record
+            seen = [place for place in known if place[2] == kind and views[place[1]].view.window in own]
+            if seen or not own:
+                view = views[min(seen or known)[1]]
+                return (
+                    record if view.view == record.view else _noted(view, f": the model recognises “{title}”.")
+                ), kind
+            only = f". The model recognises “{title}” in {_window(views[best])}, not in this one."
+            return _noted(views[best].at(window=own[0]), only), kind
+    return record, UNKNOWN
 
 
-def _noted(record: ImageRecord, title: str) -> ImageRecord:
-    window = f"the window “{record.view.window.name}”" if isinstance(record.view.window, Window) else "its own window"
+def _window(record: ImageRecord) -> str:
+    return f"the window “{record.view.window.name}”" if isinstance(record.view.window, Window) else "its own window"
+
+
+def _noted(record: ImageRecord, why: str) -> ImageRecord:
     plane = f", {record.view.plane}" if record.view.plane in PLANES else ""
-    note = f"Shown in {window}{plane}: the model recognises “{title}”."
-    return replace(record, notes=(*record.notes, note))
+    return replace(record, notes=(*record.notes, f"Shown in {_window(record)}{plane}{why}"))
 
 
 def measured_words(figures: SetFigures, unchanged: bool, classes: Sequence[str]) -> str:

@@ -29,13 +29,18 @@ def curve(points: Points, steps: int, top: float, every: bool) -> dict:
     }
 
 
-def curves(losses: Points, held: Points, steps: int) -> dict | None:
-    """The loss over the steps and, where it was measured, the balanced accuracy on the held-out images."""
+def curves(losses: Points, held: Points, steps: int, before: float | None = None) -> dict | None:
+    """The loss over the steps and, where it was measured, the balanced accuracy on the held-out images.
+
+    ``before``: the latter before the first step, where it is known.
+    """
     losses, held = list(losses), list(held)
+    if held and before is not None:
+        held.insert(0, (0, before))
     if len(losses) < 2:
         return None
     top = max(max(v for _, v in losses), 1e-6)
-    ends = {"name": NAME, "first": held[0][1], "last": held[-1][1]} if held else {}
+    ends = {"name": NAME, "first": held[0][1] if before is not None else None, "last": held[-1][1]} if held else {}
     return {
         "loss": {**curve(losses, steps, top, False), "first": losses[0][1], "last": losses[-1][1]},
         "held": {**curve(held, steps, 1.0, True), **ends} if held else None,

@@ -34,7 +34,12 @@ def html(report: Report, names: bool = False) -> str:
             FIGURES=FIGURES,
             confusions=geometry.confusions,
             reliability=geometry.reliability(results) if results else None,
-            curves=geometry.curves(losses, report.held(), losses[-1][0] if losses else 1),
+            curves=geometry.curves(
+                losses,
+                report.held(),
+                losses[-1][0] if losses else 1,
+                results["frozen"]["balanced_accuracy"] if results else None,
+            ),
             mistakes=(found := _mistakes(report, names)),
             pictures=any(one["picture"] for one in found),
             named=names,

@@ -27,6 +27,7 @@ from nearl.measure.fit import Fit, metrics
 from nearl.measure.interaction import interaction
 from nearl.methods import Frozen, Method, Task, make
 from nearl.prompts import PromptSet
+from nearl.reading.claims import Claims
 from nearl.reading.trust import fit_trust
 from nearl.runs.job import UNTAUGHT, Job, Pair, backbone_of
 from nearl.runs.status import CANCELLED, CHECKING, STARTING, TEACHING
@@ -274,7 +275,7 @@ class _Lesson:
         yield from self._batches(sorted({*self.parts[0].support, *held}), bench.frozen.pooled)  # which the rest needs
         began = time.perf_counter()
         after, labels = np.concatenate(self.read), [job.labels[i] for i in held]
-        before = make(UNTAUGHT, bench.task(self.parts[0].support)).predict(bench.images.subset(held).records)
+        before = self._before(bench.images.subset(held).records)
         results = study(before, after, labels, job.classes, job.split.kind)
         table = rows(before, after, labels, job.classes, [job.files[i] for i in held])
         if self.adapter is not None:
@@ -289,6 +290,13 @@ class _Lesson:
             "seconds": self.seconds,
         }
         yield Finished(row, self.adapter, results, [{**line, "image": i} for line, i in zip(table, held, strict=True)])
+
+    def _before(self, records: list[ImageRecord]) -> np.ndarray:
+        """Probabilities [N, C] of the frozen model, calibrated as they are when these images are read."""
+        bench = self.bench
+        plain = make(UNTAUGHT, bench.task(self.parts[0].support)).predict(records)
+        claims = Claims(bench.backbone, bench.prompt_set)
+        return claims.calibrated(plain, claims.of(bench.frozen.embed(bench.frozen.pooled(records)), records))
 
     def _trust(self, after: np.ndarray, labels: list[int]) -> dict:
         support, held, folded = self.parts[0].support, self.job.held, self.job.split.kind == "folds"

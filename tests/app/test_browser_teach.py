@@ -15,7 +15,7 @@ from nearl.runs.status import INTERRUPTED
 from nearl.train.loop import FEWEST_STEPS
 from tests.support import app_work
 from tests.support.app_server import free_port, open_page, serve
-from tests.support.browser import LONG, bring_zip, example, expect, open_tab, shares, taught, teach, upload, visit
+from tests.support.browser import LONG, bring_zip, example, expect, idle, open_tab, shares, taught, teach, upload, visit
 from tests.support.hostile import packed, png
 from tests.support.runs import processes
 
@@ -100,6 +100,31 @@ def test_from_a_zip_to_an_adapter_that_another_visitor_uses(visitor, archive, tm
     other.get_by_role("button", name="Delete of my friend for good").click()
     expect(other.locator("#shelf .card")).to_have_count(1)
     expect(page.locator("#shelf .card")).to_have_count(1)
+
+
+def test_what_is_pressed_while_a_tab_is_being_built_stays(visitor):
+    page = visitor()
+    page.evaluate(
+        """() => new Promise((done) => {
+          const label = (where, words) =>
+            [...document.querySelectorAll(`${where} label`)].find((l) => l.textContent.includes(words));
+          const press = () => {
+            const found = [label("#preset", "Quick"), label("#source", "A zip")];
+            if (!found.every(Boolean)) return;
+            watch.disconnect();
+            found.forEach((one) => one.click());
+            done();
+          };
+          const watch = new MutationObserver(press);
+          watch.observe(document, { subtree: true, childList: true });
+          document.querySelector("#tabs button[data-tab-id=teach]").click();
+        })"""
+    )
+    idle(page)
+    page.wait_for_timeout(500)
+    expect(page.locator("#preset label.selected")).to_have_text("Quick")
+    expect(page.locator("#source label.selected")).to_contain_text("A zip")
+    expect(page.locator("#zip")).to_be_visible()
 
 
 def test_a_run_is_found_again_and_cancelled(visitor, archive):

@@ -2,7 +2,8 @@
 
 import json
 
-from app.examples import MISREAD, example_list
+from app.context import load_ready_prompts
+from app.examples import MISREAD, example_list, tasks
 from nearl.backbones import load_backbone
 from nearl.data.images import decode_picture
 from nearl.explain import MapRequest, Scorer, Trace, draw
@@ -26,6 +27,15 @@ def test_every_real_example_is_credited_and_right_before_teaching_or_marked_as_o
         said = prompts.classes[int(shares.argmax())]
         assert said == entry.get("read", said)
         assert (class_key(said) == class_key(entry["class"])) == ("read" not in entry), example.label
+
+
+def test_examples_and_ready_tasks_have_the_ready_sets_as_the_editor_shows_them():
+    shown = load_ready_prompts()
+    assert all(example.prompts == shown[example.prompts["name"]] for example in example_list())
+    for task in (task for task in tasks().values() if not task.synthetic):
+        for part in task.images(1, 1):
+            assert not [name for name in part.classes if "_" in name]
+            assert {c["name"] for c in shown[task.prompts]["classes"]} >= set(part.classes)
 
 
 def test_the_first_example_is_right_and_its_map_lies_on_the_finding():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from nearl.backbones import load_backbone
 from nearl.backbones.measured import FILE, Measured, class_index
@@ -11,7 +12,7 @@ from nearl.data.formats.volume import Scan
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet, default_prompts, ready_sets
-from nearl.reading.claims import Claims, likely, recognised
+from nearl.reading.claims import Claims, likely, located, recognised
 from nearl.reading.classifier import Classifier
 from nearl.reading.trust import pooled_temperature, softened
 from nearl.resources import ASSETS
@@ -111,6 +112,30 @@ def test_a_ct_is_shown_in_the_window_in_which_it_is_recognised(measured, monkeyp
     assert found.view.window.name == "Lung" and "Lung" in found.notes[-1] and "brain MRI" in found.notes[-1]
     monkeypatch.setattr("nearl.reading.claims.placed", lambda *given: [("", 2.0) for _ in given[-1]])
     assert recognised(classifier.frozen, record) is record
+
+
+def test_a_scan_in_the_window_of_its_kind_says_so_where_it_is_recognised_in_another_alone(measured, monkeypatch):
+    ones, voxels = np.ones((1, 20)), np.linspace(-1000, 900, 20 * 32 * 32).reshape(1, 20, 32, 32).astype(np.int16)
+    record = ImageRecord.from_scan("ct", Scan(voxels, ones, 0 * ones, modality="CT"))
+    monkeypatch.setattr("nearl.reading.claims.WINDOWS", {"brain MRI": "Lung"})
+    frozen, known = Classifier(measured, BRAIN).frozen, {"Bone"}
+
+    def placed(_measured, _familiar, images, views):
+        return [("brain_mri", 1.0) if view.view.window.name in known else ("", 2.0) for view in views]
+
+    monkeypatch.setattr("nearl.reading.claims.placed", placed)
+    found, kind = located(frozen, record)
+    assert (found.view.window.name, kind) == ("Lung", "brain_mri")
+    assert "recognises “brain MRI” in the window “Bone”, not in this one" in found.notes[-1]
+    known.add("Lung")
+    found, kind = located(frozen, record)
+    assert found.view.window.name == "Lung" and "not in this one" not in found.notes[-1]
+    images = torch.zeros(1, measured.embed_dim)
+    known.clear()
+    assert (
+        Claims(measured, BRAIN).of(images, [found], [kind])[0].fits
+        and not Claims(measured, BRAIN).of(images, [found])[0].fits
+    )
 
 
 def test_the_file_belongs_to_its_weights(measured, tmp_path):

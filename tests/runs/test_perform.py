@@ -13,6 +13,7 @@ from nearl.prompts import default_prompts
 from nearl.reading.classifier import Classifier
 from nearl.runs import Finished, Job, Step, perform, teaching
 from nearl.train.recipe import Snapshot
+from tests.support.measured import measured_backbone
 from tests.support.runs import CLASSES, finish, made, shades
 
 
@@ -47,6 +48,16 @@ def test_methods_seeds_and_recipes_of_a_job(backbone):
     for wrong in ({"methods": ["tip"]}, {"steps": 0}, {"augment": "wild"}):
         with pytest.raises(NearlError):
             made(backbone, **wrong)
+
+
+def test_before_is_calibrated_as_it_is_when_the_images_are_read(checkpoints, tmp_path):
+    known = measured_backbone(checkpoints("clip"), tmp_path / "model")
+    job = made(known, steps=2)
+    _, end = finish(perform(job, backbone=known))
+    pixels = [job.images[row["image"]].permute(1, 2, 0).numpy() for row in end.images]
+    records = [ImageRecord.from_pixels("x", image) for image in pixels]
+    read = Classifier(known, default_prompts(CLASSES)).predict(records).frozen
+    assert [row["before_share"] for row in end.images] == pytest.approx(read.max(1).tolist(), abs=1e-4)
 
 
 def test_held_out_images_are_measured_and_never_taught(backbone):

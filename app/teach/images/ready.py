@@ -6,7 +6,7 @@ from collections import Counter
 
 import gradio as gr
 
-from app.context import DEVICE, Context, set_title
+from app.context import DEVICE, QUIET, Context, set_title
 from app.engine import Engine
 from app.events import Press, guarded
 from app.teach.images import actions as gathering
@@ -63,13 +63,14 @@ def wire(ctx: Context, images: gr.HTML, editor: gr.HTML, ready: gr.HTML) -> None
         return offered(ctx.workspace(key), value)
 
     @guarded(ready)
-    def on_ready(key: str, value: dict | None, event: gr.EventData) -> dict:
+    def on_ready(key: str, event: gr.EventData) -> dict:
         workspace = ctx.workspace(key)
         name = Press.of(event).one_of("pick", list(ctx.ready_prompts))
         value = ready_value(workspace, name)
         gathering.keep_prompts(workspace, value)
-        return {editor: value, **offered(workspace, value)}
+        return {editor: value}
 
-    inputs, device = [ctx.session, editor], {**DEVICE, "trigger_mode": "always_last"}
-    gr.on([images.change, editor.change], on_shown, inputs, [ready], **device)
-    ready.click(on_ready, inputs, [editor, ready], **device)
+    # What is chosen does not wait for the model: somebody may press "Teach" next.
+    inputs, last = [ctx.session, editor], {"trigger_mode": "always_last"}
+    gr.on([images.change, editor.change], on_shown, inputs, [ready], **DEVICE, **last)
+    ready.click(on_ready, ctx.session, [editor, ready], **QUIET, **last)

@@ -122,8 +122,9 @@ def details(results: Mapping | None, curve: Mapping, thumbs: Sequence[Thumb]) ->
     it was read as and how certain.
     """
     measured = results if results and results.get("frozen") else None
+    curves = geometry.curves(**curve, before=measured and measured["frozen"]["balanced_accuracy"])
     return render(
-        "teach/details.html", results=measured, thumbs=thumbs, curves=geometry.curves(**curve),
+        "teach/details.html", results=measured, thumbs=thumbs, curves=curves,
         reliability=geometry.reliability(measured) if measured else None,
     )  # fmt: skip
 

@@ -92,7 +92,8 @@ def test_a_doubted_answer_is_small_and_the_doubt_is_the_headline():
     assert "On 9 test images" in html
     assert '<p class="headline">Closest to' in reading(Reading(["a", "b"], [0.03, 0.97]))
     taught = reading(Reading(["a", "b"], [0.5, 0.5], [0.4, 0.6], doubt="A guess.", measured="On 9 test images."))
-    assert "A guess" not in taught and "9 test images" not in taught
+    assert '<p class="headline doubt">A guess.</p><p class="quiet">After teaching' in taught
+    assert "9 test images" not in taught
     offered = reading(Reading(["a", "b"], [0.5, 0.5], closer=[("x", "X")], kind="chest CT", beside={"x": "a guess"}))
     assert "“chest CT”" in offered and "Use “X”, a guess" in offered
     marks = table(["x", "y"], ["a", "b"], np.eye(2), None, None, ["a guess", ""])
@@ -103,9 +104,7 @@ def test_an_image_that_is_not_read_yet_says_its_kind_and_whether_the_classes_fit
     fits, stale = (predict_views.reading_empty(True, found=Recognised("chest CT", yes, [])) for yes in (True, False))
     assert "“chest CT”" in fits and "for other images" not in fits
     assert "for other images" in stale
-    assert "unlike those the model has learned from" in predict_views.reading_empty(
-        True, found=Recognised("", False, [])
-    )
+    assert predict_views.UNFAMILIAR in predict_views.reading_empty(True, found=Recognised("", False, []))
 
 
 def test_classes_that_were_never_taught_are_named_in_words():
@@ -157,7 +156,18 @@ def test_trust_is_visibly_off_when_the_prompts_were_edited():
     assert "calibrated on images kept aside" in on and "9 of 10" in on and "note" not in on
     off = predict_views.trust(False, None, None, None, True, ["The prompts were edited."])
     assert "not calibrated" in off and "switched off" in off and "The prompts were edited." in off
-    assert "do not rely" in predict_views.trust(True, None, None, True, False, [])
+    unlike = predict_views.trust(True, 0.9, ["a"], True, False, [])
+    assert "flagged by mistake" in unlike and "not known" in unlike and "9 of 10" not in unlike
+
+
+def test_an_answer_for_an_image_unlike_those_taught_with_is_a_guess():
+    def doubt(trust, claims=None) -> str:
+        found = SimpleNamespace(adapted=np.eye(2), trust=trust, claims=claims)
+        return predict_views.doubt_of(SimpleNamespace(viewing=SimpleNamespace(prediction=found, closer=[[], []])), 1)
+
+    assert "taught with" in doubt({"unlike": [False, True]})
+    before = [SimpleNamespace(kind="", doubt="Before.")] * 2  # says nothing of what was taught
+    assert not doubt({"unlike": [True, False]}, before) and not doubt({"unlike": None}) and not doubt(None)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from app.teach.run import html as run_views
 from app.teach.shelf import html as shelf_views
 from nearl.data.images import Problem
 from nearl.measure import evaluate
+from nearl.report.words import per_cent
 
 HOSTILE = """<img src=x onerror=alert(1)>"'&${7*7}{{value}}"""
 
@@ -98,8 +99,11 @@ def test_a_result_begins_with_what_the_check_supports_and_offers_what_is_not_in_
 def test_the_curve_and_the_result_have_one_name():
     study = results(30, ["a", "b"])
     curve = run_views.details(study, {"losses": [(1, 1.0), (2, 0.5)], "held": [(2, 0.75)], "steps": 2}, [])
-    (name,) = re.findall(r"<figcaption>(.*?), from 75", curve)
-    assert f"<h3>{name}</h3>" in run_views.summary(study, 8, True, "")
+    before, summary = per_cent(study["frozen"]["balanced_accuracy"]), run_views.summary(study, 8, True, "")
+    (name,) = re.findall(f"<figcaption>(.*?), from {before} before teaching to 75", curve)
+    assert f"<h3>{name}</h3>" in summary and before in summary
+    going_on = run_views.progress("teaching", 2, 9, 5, [(1, 1.0), (2, 0.5)], [(2, 0.75)])
+    assert f"{name}, now 75" in going_on  # the value before teaching is not known yet
 
 
 @pytest.mark.parametrize(
@@ -148,7 +152,7 @@ def test_many_left_out_files_are_counted():
 def test_the_curve_is_thinned_and_names_its_ends():
     html = run_views.progress("", 1999, 2000, 3.0, [(i, 1 / i) for i in range(1, 2000)], [(1, 0.5), (1999, 0.75)])
     assert html.count(",") < 1200
-    assert "from 50\u202f% to 75\u202f%" in html
+    assert "now 75\u202f%" in html
     assert "<svg" not in run_views.progress("", 1, 10, None, [(1, 1.0)], [])
 
 

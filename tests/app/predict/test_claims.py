@@ -13,6 +13,7 @@ from app.predict import actions as reading
 from app.predict import html as predict_views
 from app.predict import tab
 from app.teach.images import ready
+from app.work import lanes
 from nearl.data.sets.labelled import LabelledSet
 from nearl.prompts import PromptSet, default_prompts, ready_sets
 from tests.support.measured import BLUE, RED, measured_folder, picture, strange
@@ -67,6 +68,14 @@ def test_a_guess_is_called_one_and_ready_sets_of_the_kind_are_offered(measured, 
     assert "other prompts fit better" in predict_views.table_html(workspace)
 
 
+def test_sets_for_synthetic_images_are_offered_for_these_alone(workspace):
+    names = ["chest_xray_pneumonia", "phantom_chest_xray"]
+    show(workspace, picture(BLUE))
+    assert reading.offered(workspace, names) == names[:1] and reading.offered(workspace, names[1:]) == names[1:]
+    workspace.viewing.bring([picture(BLUE)], [], synthetic=True)
+    assert reading.offered(workspace, names) == names
+
+
 def test_teach_offers_the_ready_prompts_of_the_kind_of_its_images(measured, workspace):
     records = [picture(BLUE, 920 + i) for i in range(4)]
     workspace.support.keep(LabelledSet(["sick", "well"], records, [0, 0, 1, 1]))
@@ -87,16 +96,20 @@ def test_classes_of_other_images_are_not_asked_about_without_a_word(measured, wo
     with gr.Blocks() as page:
         ctx.session, ctx.changed = gr.State(None), gr.State(0)
         tab.build(ctx, page.load(None))
+        ready.wire(ctx, gr.HTML(), gr.HTML(), gr.HTML())
     on_upload = next(f.fn for f in page.fns.values() if f.name == "on_upload")
+    on_ready = next(f for f in page.fns.values() if f.name == "on_ready")
+    assert on_ready.concurrency_id != lanes.DEVICE  # chosen prompts are there before anything else is pressed
 
     def brought(image, value) -> str:
         """What the reading says in the end."""
         path = tmp_path / f"{image.name}.png"
         image.image().save(path)
-        said = ""
+        said = [""]
         for answer in on_upload("w", [str(path)], True, value, "off"):
-            said = next((html for part, html in answer.items() if getattr(part, "elem_id", "") == "reading"), said)
-        return said
+            said += [html for part, html in answer.items() if getattr(part, "elem_id", "") == "reading"]
+        assert any(tab.RECOGNISING in html for html in said)  # nothing else is said while the model looks
+        return said[-1]
 
     first = brought(picture(RED, 910), BRAIN)
     assert "“brain MRI”" in first and workspace.viewing.prediction is None  # nothing was asked yet

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 from PIL import Image
 
 from app.compare import actions as comparing
+from app.compare import tab
 from app.compare.actions import OWN, Choice
 from app.predict import actions as reading
 from nearl import NOTICE
@@ -49,6 +52,29 @@ def test_every_method_has_its_card():
     shown = [card.name for _, cards in comparing.cards() for card in cards]
     assert sorted(shown) == sorted(names())
     assert set(comparing.QUESTIONS) == set(comparing.PARTS) <= set(names())
+
+
+def test_the_visitors_own_images_are_taken_unless_others_were_chosen(engine, workspace):
+    ctx = SimpleNamespace(engine=engine, workspace=lambda key: workspace)
+    with gr.Blocks() as page:
+        ctx.session, ctx.changed, ctx.badges = gr.State(None), gr.State(0), {comparing.COMPARE.name: gr.HTML()}
+        with gr.Tab("Compare") as item:
+            tab.build(ctx, item, page.load(None))
+    found = {f.name: f.fn for f in page.fns.values()}
+    first, other = (key for _, key in tab.READY[:2])
+
+    def selected(untouched, source):
+        """What opening the tab sets as source, and then as plan."""
+        value = {
+            getattr(part, "elem_id", ""): update for part, update in found["on_select"]("w", untouched, source).items()
+        }
+        assert "compare-plan" not in value  # that of what is chosen by the time it is shown
+        return value["compare-source"].get("value")
+
+    assert selected(first, first) == first
+    workspace.support.keep(phantom_set("smear", 4, size=64))
+    assert selected(first, first) == OWN  # brought after the page opened
+    assert selected("", first) is None and selected(first, other) is None  # chosen by the visitor
 
 
 def test_two_visitors_take_turns_and_a_winner_reads(engine, registry, in_threads):
