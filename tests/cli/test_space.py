@@ -127,13 +127,15 @@ def test_it_is_sent_as_a_space_and_what_is_gone_is_deleted_there(copy, monkeypat
     monkeypatch.setattr("huggingface_hub.hf_api.is_xet_available", lambda: xet)  # it sends folders in two ways
     monkeypatch.setenv("HF_XET_CACHE", str(copy.parent / "cache"))
     with Hub(xet=str(copy.parent / "xet") if xet else None) as hub:
-        assert space.send(space_files.plan(copy, "ann/demo"), "ann/demo", endpoint=hub.url).endswith("/spaces/ann/demo")
+        url = space.send(space_files.plan(copy, "ann/demo"), "ann/demo", "cpu-basic", endpoint=hub.url)
+        assert url.endswith("/spaces/ann/demo") and hub.spaces == {"ann/demo": "cpu-basic"}
         first = set(hub.repos["ann/demo"].files)
         assert {"app.py", "nearl/__init__.py", "docs/predict.png"} <= first
         git(copy, "rm", "-q", "--cached", "docs/predict.png")
         (copy / "docs" / "predict.png").unlink()
         change("README.md", "thumbnail: docs/predict.png", "thumbnail: https://example.org/a.png")(copy)
-        space.send(space_files.plan(copy, "ann/demo"), "ann/demo", endpoint=hub.url)
+        space.send(space_files.plan(copy, "ann/demo"), "ann/demo", "zero-a10g", endpoint=hub.url)
+        assert hub.spaces == {"ann/demo": "zero-a10g"}
         assert first - set(hub.repos["ann/demo"].files) == {"docs/predict.png"}
         with pytest.raises(NearlError, match="public"):
             space.send(space_files.plan(copy, "ann/demo"), "ann/demo", private=True, endpoint=hub.url)

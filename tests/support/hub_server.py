@@ -40,6 +40,7 @@ class Hub:
     def __init__(self, xet: str | None = None):
         self.repos: dict[str, Repo] = {}
         self.storage: dict[str, bytes] = {}  # sha256 -> content
+        self.spaces: dict[str, str | None] = {}  # the hardware of each Space
         self.xet, self.xet_hashes = xet, {}
         self.requests: list[tuple[str, str, dict]] = []  # method, path, headers
         self.fail: dict[str, tuple[int, dict, object]] = {}  # "METHOD pattern" -> status, headers, JSON
@@ -143,6 +144,7 @@ class _Hub(_Handler):
             (r"/api/validate-yaml", self.validate),
             (r"/api/(?:models|spaces)/([^/]+/[^/]+)(?:/revision/(.+))?", self.info),
             (r"/api/(?:models|spaces)/([^/]+/[^/]+)/tree/(.+)", self.tree),
+            (r"/api/spaces/([^/]+/[^/]+)/hardware", self.hardware),
             (r"/api/(?:models|spaces)/([^/]+/[^/]+)/preupload/(.+)", self.preupload),
             (r"/api/(?:models|spaces)/([^/]+/[^/]+)/commit/(.+)", self.commit),
             (r"/api/(?:models|spaces)/([^/]+/[^/]+)/xet-(write|read)-token/(.+)", self.xet_token),
@@ -161,6 +163,9 @@ class _Hub(_Handler):
             return self.refuse(403, message=f"You don't have the rights to create a model under {repo_id}")
         if repo_id in self.hub.repos:
             return self.refuse(409, message="You already created this model repo")
+        if wanted.get("type") == "space":
+            assert wanted["sdk"] == "gradio"
+            self.hub.spaces[repo_id] = wanted.get("hardware")
         self.hub.repos[repo_id] = Repo(private=wanted.get("visibility") == "private")
         self.reply(200, {"url": f"{self.hub.url}/{repo_id}"})
 
@@ -189,6 +194,11 @@ class _Hub(_Handler):
              "gated": "auto" if repo.gated else False, "disabled": False, "tags": [], "downloads": 0, "likes": 0,
              "siblings": siblings},
         )  # fmt: skip
+
+    def hardware(self, body: bytes, repo_id: str) -> None:
+        if self.repo(repo_id) is not None:
+            self.hub.spaces[repo_id] = json.loads(body)["flavor"]
+            self.reply(200, {"stage": "RUNNING", "hardware": {"current": None, "requested": self.hub.spaces[repo_id]}})
 
     def tree(self, _: bytes, repo_id: str, revision: str) -> None:
         if (repo := self.repo(repo_id)) is not None:
