@@ -21,12 +21,29 @@ from nearl.methods import names
 
 HERE = Path(__file__).parent
 FIGURES = {"few_shot.png": curves, "ranks.png": ranks}
+FIGURE_LINES = (
+    "![Balanced accuracy against labelled images per class](few_shot.png)\n",
+    "![Average ranks over sets and shots](ranks.png)\n",
+)
 OURS = "nearl"
 GROUPS = {
     "all sets": (*LEARNED, *KEPT_OUT),
     "six sets the backbone was pretrained on": LEARNED,
     "sets it has never seen": KEPT_OUT,
 }
+
+
+def groups(rows: Sequence[dict]) -> dict[str, list[str]]:
+    """By title, the sets of each group that every method has been run on, once where two groups have the same ones."""
+    ran = {(row["set"], row["method"]) for row in rows}
+    methods = {method for _, method in ran}
+    found: dict[str, list[str]] = {}
+    for title, sets in GROUPS.items():
+        there = [name for name in sets if all((name, method) in ran for method in methods)]
+        found = {title: sets for title, sets in found.items() if sets != there}
+        if there:
+            found[title if len(there) == len(sets) else f"{title} ({len(there)} of {len(sets)} so far)"] = there
+    return found
 
 
 def cells(rows: Sequence[dict]) -> dict[tuple[str, int], dict[str, dict[int, float]]]:
@@ -72,7 +89,7 @@ def difference_table(found: dict, methods: list[str], shots: list[int], title: s
                 seeds = set(ours.get(name, {})) & set(theirs.get(name, {}))
                 if seeds:
                     each.append(statistics.fmean(100 * (ours[name][s] - theirs[name][s]) for s in seeds))
-            if len(each) < len(sets):
+            if len(each) < max(2, len(sets)):
                 row.append("–")
                 continue
             mean, half = student(each)
@@ -89,20 +106,21 @@ def report(rows: Sequence[dict]) -> str:
     shots = sorted({row["shots"] for row in rows})
     others = [name for name in methods if name != OURS]
     counts = ", ".join(f"{sum(row['shots'] == s for row in rows)} at {s} shots" for s in shots)
+    tables = groups(rows)
     parts = [
         "# NEARL among its peers\n\nMade by `PYTHONPATH=. python benchmarks/results.py` from "
         f"{len(rows)} runs ({counts}) in `benchmarks/runs`; the command that makes the runs, and goes on with them, is "
-        "at the head of that script. Embedded backbone, balanced accuracy on the `test` splits, support sets drawn "
+        "at the head of that script. Sets that some method was not run on are left out. Embedded backbone, balanced "
+        "accuracy on the `test` splits, support sets drawn "
         "from `train` by seed; every method has the same support images, prompts and augmentation, and its own default "
         "recipe, chosen without a look at any test image. For teaching and research. Not for diagnosis.\n",
-        "![Balanced accuracy against labelled images per class](few_shot.png)\n",
-        "![Average ranks over sets and shots](ranks.png)\n",
+        *(FIGURE_LINES if len(shots) > 1 else ()),
         "## Balanced accuracy, mean over sets\n\n± half of the 95 % interval over seeds, the sets taken as fixed; in "
         "brackets how many seeds there are for every set. With two seeds an interval is very wide; – means not run.\n",
-        *(mean_table(found, methods, shots, title, sets) for title, sets in GROUPS.items()),
+        *(mean_table(found, methods, shots, title, sets) for title, sets in tables.items()),
         "## NEARL minus each other method, in points\n\nOn the same support sets; ± half of the 95 % interval over "
         "sets, seeds averaged. A row of a NEARL ablation says what the part that it lacks contributes.\n",
-        *(difference_table(found, others, shots, title, sets) for title, sets in GROUPS.items()),
+        *(difference_table(found, others, shots, title, sets) for title, sets in tables.items()),
         markdown(sorted(rows, key=lambda row: methods.index(row["method"]))).replace(
             "# Comparison", "## Everything", 1
         ),
@@ -110,10 +128,17 @@ def report(rows: Sequence[dict]) -> str:
     return "\n".join(parts)
 
 
-if __name__ == "__main__":
+def main() -> None:
     rows = Results(HERE / "runs").rows()
+    whole = {name for sets in groups(rows).values() for name in sets}
+    rows = [row for row in rows if row["set"] in whole]
     (HERE / "RESULTS.md").write_text(report(rows), encoding="utf-8")
-    whole = [row for row in rows if ":" not in row["method"]]
-    for name, draw in FIGURES.items():
-        draw(sorted(whole, key=lambda row: names().index(row["method"]))).savefig(HERE / name, dpi=110)
+    if len({row["shots"] for row in rows}) > 1:
+        own = sorted((row for row in rows if ":" not in row["method"]), key=lambda row: names().index(row["method"]))
+        for name, draw in FIGURES.items():
+            draw(own).savefig(HERE / name, dpi=110)
     print(f"{len(rows)} runs, benchmarks/RESULTS.md")
+
+
+if __name__ == "__main__":
+    main()
