@@ -22,15 +22,14 @@ class ContextSlot:
         self.start = int(empty[0] == filler[0])
         if not 0 < count < len(empty) - self.start - 1:
             raise ValueError(f"{count} context vectors do not fit")
-        self._end, self._padding, self._filler = int(empty[self.start]), int(empty[-1]), int(filler[self.start])
+        self._end, self._filler = int(empty[self.start]), int(filler[self.start])
 
     def tokens(self, tokens: Tensor) -> Tensor:
         """int64 [P, L] -> [P, L] with room; what no longer fits is cut off, and a text ends with its end token."""
         room = tokens.new_full((len(tokens), self.count), self._filler)
         longer = torch.cat([tokens[:, : self.start], room, tokens[:, self.start :]], dim=1)
         kept = longer[:, : tokens.shape[1]].clone()
-        too_long = (longer[:, tokens.shape[1] :] != self._padding).any(1)
-        kept[too_long, -1] = self._end
+        kept[(kept != self._end).all(1), -1] = self._end
         return kept
 
     def place(self, x: Tensor, own: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Names -> frozen open_clip models."""
+"""Names -> frozen models."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import difflib
 import hashlib
 import json
 import logging
-import os
 import re
-import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
-import huggingface_hub
 import open_clip
 import torch
 from open_clip.factory import get_model_config, parse_model_name
@@ -25,12 +22,21 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision.transforms import CenterCrop
 
+from nearl.backbones import hub, transformers_format
 from nearl.backbones.catalogue import ARCHITECTURES, REGISTRY
 from nearl.backbones.embedded import ROWS, unpack_table
 from nearl.backbones.familiar import Familiar
 from nearl.backbones.measured import Measured
-from nearl.backbones.towers import TextTower, VisionTower, is_dual_encoder, text_tower, vision_tower
+from nearl.backbones.towers import (
+    TextTower,
+    TransformersModel,
+    VisionTower,
+    is_dual_encoder,
+    text_tower,
+    vision_tower,
+)
 from nearl.errors import NearlError
 
 LONGEST_TEXT = 2048  # tokens, more than any text of a prompt set has
@@ -38,7 +44,7 @@ LONGEST_TEXT = 2048  # tokens, more than any text of a prompt set has
 
 @dataclass
 class Backbone:
-    """A frozen open_clip model with its two step-through towers."""
+    """A frozen model of open_clip or transformers with its two step-through towers."""
 
     name: str
     model: nn.Module
@@ -47,7 +53,7 @@ class Backbone:
     vision: VisionTower
     text: TextTower
     embed_dim: int  # E
-    tokenizer_source: str  # as open_clip's tokenizer factory takes it
+    tokenizer_source: str  # as open_clip's tokenizer factory takes it; ``local-dir:FOLDER`` for transformers' format
     device: torch.device
     weights: str = "pretrained"  # or "random"
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -57,6 +63,10 @@ class Backbone:
     def _preprocess(self) -> tuple[Callable, Callable]:
         steps = image_transform_v2(PreprocessCfg(**self.model.visual.preprocess_cfg), is_train=False).transforms
         *geometry, normalise = steps
+        if isinstance(self.model, TransformersModel):
+            side = self.image_size[0]
+            crop = partial(transformers_format.crop_centre, side=side)
+            geometry = [crop if isinstance(step, CenterCrop) else step for step in geometry]
 
         def shape(image: Image.Image) -> Tensor:
             for step in geometry:
@@ -94,9 +104,12 @@ class Backbone:
     def tokenizer(self) -> Callable[..., Tensor]:
         """A function from C texts to tokens int64 [C, L]. Built on first use, since some need a download."""
         try:
+            if isinstance(self.model, TransformersModel):
+                folder = Path(parse_model_name(self.tokenizer_source)[1])
+                return transformers_format.tokenizer(folder, self.model.context_length)
             return open_clip.get_tokenizer(self.tokenizer_source)
         except Exception as error:
-            raise NearlError(_unreachable(self.name)) from error
+            raise NearlError(hub.unreachable(self.name)) from error
 
     def tokenize(self, texts: list[str]) -> Tensor:
         """C texts -> tokens int64 [C, L] on the backbone's device."""
@@ -124,8 +137,9 @@ class Backbone:
         a text that it reads to the end."""
 
         def fits(some: list[str]) -> list[bool]:
-            rest = self.tokenizer(some, context_length=LONGEST_TEXT)[:, length:]
-            return (rest == padding).all(1).tolist()
+            long, read = self.tokenizer(some, context_length=LONGEST_TEXT), self.tokenizer(some)
+            whole = (long[:, length:] == padding).all(1)
+            return (whole & (long[:, :length] == read).all(1)).tolist()  # the padding can be the end token too
 
         length = self.tokenizer([""]).shape[1]
         padding = int(self.tokenizer([""], context_length=LONGEST_TEXT)[0, -1])
@@ -157,6 +171,15 @@ class Backbone:
         """exp(s) of the softmax over cosine similarities, a float32 scalar."""
         return self.model.logit_scale.detach().float().exp().reshape(())
 
+    @property
+    def logit_bias(self) -> Tensor:
+        """What the model adds to every logit (SigLIP), a float32 scalar; zero where there is none.
+
+        Probabilities are a softmax over the classes, in which it cancels.
+        """
+        bias = getattr(self.model, "logit_bias", None)
+        return self.logit_scale.new_zeros(()) if bias is None else bias.detach().float().reshape(())
+
     def encode_image(self, images: Tensor) -> Tensor:
         """Normalised pixels [B, 3, H, W] -> unit image embeddings [B, E] of the frozen model."""
         return self.model.encode_image(images, normalize=True)
@@ -187,9 +210,10 @@ def load_backbone(
 ) -> Backbone:
     """Build, load and freeze a backbone.
 
-    ``name``, in this order: a name of ``REGISTRY``; ``hf-hub:owner/model``; ``local-dir:FOLDER`` in open_clip's format
-    (``open_clip_config.json`` + safetensors); an architecture that open_clip knows, with ``/tag`` for its weights
-    (``ViT-B-16/openai``). ``weights="random"`` builds the architecture alone, which needs no download;
+    ``name``, in this order: a name of ``REGISTRY``; ``hf-hub:owner/model``, with ``@revision`` in transformers' format;
+    ``local-dir:FOLDER`` in open_clip's format (``open_clip_config.json`` + safetensors) or transformers' (a
+    ``config.json`` of a CLIP or SigLIP + safetensors); an architecture that open_clip knows, with ``/tag`` for its
+    weights (``ViT-B-16/openai``). ``weights="random"`` builds the architecture alone, which needs no download;
     ``seed`` fixes these weights on one machine. ``device``: "cpu", "cuda", "cuda:1", "mps", ...; "auto": `best_device`.
     Raises NearlError for unknown names, models without a ViT, and weights that cannot be reached.
     """
@@ -202,12 +226,19 @@ def load_backbone(
         raise NearlError(f"The device '{device}' is not available here; use 'cpu'.") from error
     source = REGISTRY[name].source if name in REGISTRY else name
     random = weights == "random"
-    source, options = _local_options(str(ARCHITECTURES.get(source, source)) if random else source, random)
-    architecture = source if parse_model_name(source)[0] else source.partition("/")[0]
+    if random:
+        source = str(ARCHITECTURES.get(source, source))
+    folder = transformers_format.folder_of(name, source, random)
     with torch.random.fork_rng(enabled=random):
         if random:
             torch.manual_seed(seed)
-        model, cfg = _create(name, source, options, random)
+        if folder is not None:
+            model, cfg = transformers_format.create(folder, device, random)
+            architecture = f"local-dir:{folder}"
+        else:
+            source, options = _local_options(source, random)
+            architecture = source if parse_model_name(source)[0] else source.partition("/")[0]
+            model, cfg = _create(name, source, options, random)
     if not is_dual_encoder(model):
         raise NearlError(f"'{name}' is not a model with one image and one text encoder, so NEARL cannot adapt it.")
     model = model.eval().requires_grad_(False).to(device)
@@ -230,7 +261,9 @@ def _local_options(source: str, random: bool) -> tuple[str, dict]:
         return source, {}
     path = Path(folder) / "open_clip_config.json"
     if not path.is_file():
-        raise NearlError(f"The folder '{folder}' holds no open_clip_config.json, so it is not an open_clip model.")
+        raise NearlError(
+            f"The folder '{folder}' holds no open_clip_config.json and no config.json of transformers, so it is no model."
+        )
     try:
         text_cfg = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
     except (ValueError, KeyError, TypeError) as error:
@@ -255,7 +288,7 @@ def _create(name: str, source: str, options: dict, random: bool) -> tuple[nn.Mod
             f"as in '{architecture}/{tags[0]}'." if tags else f"There are no public weights for '{architecture}'."
         )  # fmt: skip
     if not random and schema != "local-dir":
-        _go_offline_if_unreachable()
+        hub.go_offline_if_unreachable()
     try:
         cfg = get_model_config(architecture)
         packed = schema == "local-dir" and not random and _packed_weights(Path(source[len("local-dir:") :]))
@@ -271,7 +304,7 @@ def _create(name: str, source: str, options: dict, random: bool) -> tuple[nn.Mod
         if schema == "local-dir":
             detail = re.split(r"[\n:]", str(error).strip())[0][:160]
             raise NearlError(f"The model in '{source[10:]}' could not be loaded: {detail}.") from error
-        raise NearlError(_unreachable(name)) from error
+        raise NearlError(hub.unreachable(name)) from error
     return model, cfg
 
 
@@ -294,24 +327,6 @@ def _packed_weights(folder: Path) -> Path | None:
         return None
     with safe_open(path, framework="pt") as content:
         return path if ROWS in content.keys() else None  # noqa: SIM118  not a dict
-
-
-def _go_offline_if_unreachable() -> None:
-    """Switch huggingface_hub to its cache if there is no network, which it would only report after many retries."""
-    if any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return
-    host = huggingface_hub.constants.ENDPOINT.split("//")[-1].split("/")[0]
-    try:
-        socket.create_connection((host.split(":")[0], int((host + ":443").split(":")[1])), timeout=3).close()
-    except OSError:
-        huggingface_hub.constants.HF_HUB_OFFLINE = True  # cached files still load
-
-
-def _unreachable(name: str) -> str:
-    return (
-        f"The model '{name}' could not be fetched (no connection, or no such model); check the name and the network, "
-        "or use 'embedded', which is always available."
-    )
 
 
 def _fingerprint(model: nn.Module) -> str:

@@ -76,7 +76,7 @@ class Capture(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._place and func is F.scaled_dot_product_attention:
             return self._attend(*args, **kwargs)
-        if self._place and func is torch.Tensor.softmax:  # attention without the kernel
+        if self._place and (func is torch.Tensor.softmax or func is F.softmax):  # attention without the kernel
             weights = func(*args, **kwargs)
             self.attention[self._place[-1]].append(weights)
             return weights

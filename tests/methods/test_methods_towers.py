@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from nearl.backbones import load_backbone
 from nearl.backbones.shadow import shadow
+from nearl.backbones.towers.huggingface import SiglipText
 from nearl.errors import NearlError
 from nearl.explain.layers import profile
 from nearl.explain.score import Scorer
@@ -75,18 +76,22 @@ def test_context_of_a_words_own_vectors_is_that_word(backbone):
     tokens = backbone.tokenize(["lung"])
     read = coop.encode_text(PromptTokens(tokens, [1]))
     torch.testing.assert_close(read, backbone.encode_text(backbone.tokenize(["the scan lung"])), atol=1e-5, rtol=1e-4)
-    assert coop.slot.start == 1 and coop.trainable == 2 * backbone.text.token_table.shape[1]
+    assert coop.slot.start == (0 if isinstance(backbone.text, SiglipText) else 1)  # has no token of its own to begin with
+    assert coop.trainable == 2 * backbone.text.token_table.shape[1]
 
 
 @torch.no_grad()
 def test_a_prompt_too_long_for_the_context_keeps_its_end(backbone):
     coop = CoOp(Task(backbone, default_prompts(["lung", "chest"])), context=4)
-    full, empty = backbone.tokenize(["scan of the lung " * 30]), backbone.tokenize([""])[0]
+    full, end, start = backbone.tokenize(["scan of the lung " * 30]), backbone.tokenize([""])[0, 1], coop.slot.start
     longer = coop.slot.tokens(full)
-    assert longer.shape == full.shape and longer[0, -1] == empty[1]
-    assert torch.equal(longer[0, 5:-1], full[0, 1:-5])
-    short = backbone.tokenize(["lung"])
-    assert (coop.slot.tokens(short) == empty[1]).sum() == (short == empty[1]).sum()
+    assert longer.shape == full.shape and longer[0, -1] == end
+    assert torch.equal(longer[0, start + 4 : -1], full[0, start:-5])
+    words = full.shape[1] - start - 1
+    for count in (1, words - 4, words - 3, words):  # the last that fits, and the first whose end does not
+        text = backbone.tokenize([" ".join(["lung"] * count)])
+        ends = [int((tokens[0] == end).int().argmax()) for tokens in (text, coop.slot.tokens(text))]
+        assert ends == [start + count, min(start + count + 4, full.shape[1] - 1)]
     assert coop.encode_text(PromptTokens(full, [1])).isfinite().all()
 
 

@@ -13,6 +13,7 @@ from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 
 from tests.support.families import BERT, FAMILIES
+from tests.support.tokenizers import write_clip_tokenizer, write_siglip_tokenizer
 
 
 @register_model
@@ -40,12 +41,14 @@ WORDS = ("a", "of", "the", "scan", "brain", "chest", "x", "ray", "lung", "mri", 
 
 
 def write_checkpoint(folder: Path, family: str, seed: int = 0, portable: bool = False) -> Path:
-    """A folder in open_clip's format with random weights, and what its tokenizer needs.
+    """A folder in open_clip's or transformers' format with random weights, and what its tokenizer needs.
 
     ``portable``: weights from ``numpy.random.RandomState``, whose stream never changes, so that every version of torch
     and open_clip writes the same numbers (for `tests.fixtures`).
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if "model_type" in FAMILIES[family]:
+        return write_transformers(folder, FAMILIES[family], seed)
     config = {"model_cfg": FAMILIES[family], "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     options = {}
@@ -71,4 +74,32 @@ def write_checkpoint(folder: Path, family: str, seed: int = 0, portable: bool = 
     save_file(
         {k: v.contiguous().clone() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors"
     )
+    return folder
+
+
+def write_transformers(folder: Path, settings: dict, seed: int = 0) -> Path:
+    """A folder in transformers' format, as `save_pretrained` writes it, with random weights."""
+    import transformers
+
+    kind = {"clip": "CLIP", "siglip": "Siglip"}[settings["model_type"]]
+    ends = {}
+    if kind == "CLIP":
+        ends = write_clip_tokenizer(folder, WORDS)
+    else:
+        write_siglip_tokenizer(folder, WORDS)
+    config = getattr(transformers, f"{kind}Config")(**{**settings, "text_config": {**settings["text_config"], **ends}})
+    torch.manual_seed(seed)
+    model = getattr(transformers, f"{kind}Model")(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and "embedding" not in name:
+                parameter.mul_(2.0)
+        if kind == "Siglip":
+            model.logit_scale.fill_(3.0)
+            model.logit_bias.fill_(-4.0)
+    model.save_pretrained(folder)
+    size = {"size": {"height": 32, "width": 32}, "resample": 2}
+    if kind == "CLIP":
+        size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    getattr(transformers, f"{kind}ImageProcessor")(**size).save_pretrained(folder)
     return folder

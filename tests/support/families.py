@@ -1,4 +1,4 @@
-"""The tiny models of the tests, a configuration of open_clip for every tower family."""
+"""The tiny models of the tests, a configuration of open_clip or of transformers for every tower family."""
 
 VISION = {"image_size": 32, "layers": 3, "width": 48, "head_width": 16, "patch_size": 8}
 TEXT = {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
@@ -35,6 +35,28 @@ FAMILIES = {
         "vision_cfg": {**TIMM, "timm_model_name": "nearl_test_map_vit", "timm_pool": "map", "timm_proj": "none"},
         "text_cfg": {
             **TEXT, "context_length": 12, "layers": 3, "no_causal_mask": True, "proj_bias": True, "pool_type": "last",
+        },
+    },
+    "transformers-clip": {
+        "model_type": "clip", "projection_dim": 32,
+        "vision_config": {
+            "image_size": 32, "patch_size": 8, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3,
+            "num_attention_heads": 3,
+        },
+        "text_config": {
+            "vocab_size": 1000, "max_position_embeddings": 24, "hidden_size": 32, "intermediate_size": 64,
+            "num_hidden_layers": 2, "num_attention_heads": 2,
+        },
+    },
+    "transformers-siglip": {
+        "model_type": "siglip",
+        "vision_config": {
+            "image_size": 32, "patch_size": 8, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        },
+        "text_config": {
+            "vocab_size": 200, "max_position_embeddings": 12, "hidden_size": 40, "intermediate_size": 64,
+            "num_hidden_layers": 3, "num_attention_heads": 2, "projection_size": 48,
         },
     },
 }  # fmt: skip

@@ -11,6 +11,13 @@ from torch import nn
 
 from nearl.backbones.towers.base import TextState, TextTower, VisionTower
 from nearl.backbones.towers.bert import HuggingFaceText
+from nearl.backbones.towers.huggingface import (
+    ClipText,
+    ClipVision,
+    SiglipText,
+    SiglipVision,
+    TransformersModel,
+)
 from nearl.backbones.towers.native import OpenClipText, OpenClipVision
 from nearl.backbones.towers.timm_vit import TimmVision
 from nearl.errors import NearlError
@@ -21,6 +28,7 @@ __all__ = [
     "VISION_TOWERS",
     "TextState",
     "TextTower",
+    "TransformersModel",
     "VisionTower",
     "is_dual_encoder",
     "text_tower",
@@ -30,10 +38,14 @@ __all__ = [
 VISION_TOWERS: Registry[type[VisionTower]] = Registry("image tower")
 VISION_TOWERS.register("open_clip", OpenClipVision)
 VISION_TOWERS.register("timm", TimmVision)
+VISION_TOWERS.register("transformers-clip", ClipVision)
+VISION_TOWERS.register("transformers-siglip", SiglipVision)
 
 TEXT_TOWERS: Registry[type[TextTower]] = Registry("text tower")
 TEXT_TOWERS.register("open_clip", OpenClipText)
 TEXT_TOWERS.register("bert", HuggingFaceText)
+TEXT_TOWERS.register("transformers-clip", ClipText)
+TEXT_TOWERS.register("transformers-siglip", SiglipText)
 
 
 def vision_tower(model: nn.Module) -> VisionTower:
@@ -61,5 +73,5 @@ def text_tower(model: nn.Module) -> TextTower:
 
 
 def is_dual_encoder(model: nn.Module) -> bool:
-    """True for open_clip's ``CLIP`` and ``CustomTextCLIP``; CoCa, for one, is neither."""
-    return isinstance(model, CLIP | CustomTextCLIP)
+    """True for open_clip's ``CLIP`` and ``CustomTextCLIP`` and those of transformers; CoCa, for one, is none of them."""
+    return isinstance(model, CLIP | CustomTextCLIP | TransformersModel)

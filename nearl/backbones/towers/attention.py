@@ -42,6 +42,37 @@ class SelfAttention(nn.Module):
         return self.out_proj(out.transpose(1, 2).flatten(2)), None
 
 
+class PoolingAttention(nn.Module):
+    """``nn.MultiheadAttention``, batch first and without dropout, whose weights can be recorded: the same tensors.
+
+    Its queries need not be its keys, as where one learned query pools all patches.
+    """
+
+    def __init__(self, attention: nn.MultiheadAttention):
+        super().__init__()
+        self.num_heads, self.out_proj = attention.num_heads, attention.out_proj
+        self.in_proj_weight, self.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
+        self.train(attention.training)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, None]:
+        """Queries [B, M, D], keys and values [B, N, D] -> ([B, M, D], None). Weights are never returned."""
+        parts = zip((query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True)
+        q, k, v = (F.linear(x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x, w, b in parts)
+        return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)), None
+
+
+def hook_block(attention: nn.Module, mlp: nn.Module, after_attention: Callable, beside_mlp: Callable) -> None:
+    """Change the attention and the MLP of a block as `VisionTower.hook` says."""
+
+    def serial(module: nn.Module, args: tuple, out: Tensor | tuple) -> Tensor | tuple:
+        if isinstance(out, tuple):
+            return (out[0] + after_attention(out[0]), *out[1:])
+        return out + after_attention(out)
+
+    attention.register_forward_hook(serial)
+    mlp.register_forward_hook(lambda module, args, out: out + beside_mlp(args[0]))
+
+
 class FusedAttention:
     """The methods that towers share whose blocks have an ``attn`` and an ``mlp``, as those of open_clip and timm do."""
 
@@ -76,14 +107,7 @@ class FusedAttention:
 
     def hook(self, k: int, after_attention: Callable, beside_mlp: Callable) -> None:
         """See `VisionTower.hook`."""
-
-        def serial(module: nn.Module, args: tuple, out: Tensor | tuple) -> Tensor | tuple:
-            if isinstance(out, tuple):
-                return (out[0] + after_attention(out[0]), *out[1:])
-            return out + after_attention(out)
-
-        self.blocks[k].attn.register_forward_hook(serial)
-        self.blocks[k].mlp.register_forward_hook(lambda module, args, out: out + beside_mlp(args[0]))
+        hook_block(self.blocks[k].attn, self.blocks[k].mlp, after_attention, beside_mlp)
 
 
 class _SplitLinear(nn.Module):

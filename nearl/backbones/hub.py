@@ -1,0 +1,98 @@
+"""Models on the Hugging Face Hub: which are on this machine, fetching one, and the sentences where that fails."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
+
+from nearl.errors import NearlError
+
+SCHEME = "hf-hub:"
+OPEN_CLIP, TRANSFORMERS = "open_clip_config.json", "config.json"  # the file that says in which format a model is
+WANTED = ["*.json", "*.txt", "*.model", "model*.safetensors"]  # of a repository in transformers' format
+WEIGHTS = (
+    "open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors", "model.safetensors.index.json",
+)  # fmt: skip
+
+
+def split(source: str) -> tuple[str, str | None]:
+    """(owner/name, revision or None) of ``hf-hub:owner/name@revision``."""
+    name, _, revision = source.removeprefix(SCHEME).partition("@")
+    return name, revision or None
+
+
+def cached(source: str) -> bool:
+    """Whether the weights of ``hf-hub:owner/name`` are on this machine."""
+    name, revision = split(source)
+    return any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in WEIGHTS)
+
+
+def is_open_clip(name: str, source: str) -> bool:
+    """Whether a repository is in open_clip's format, as far as can be seen from here.
+
+    Raises NearlError for a model whose terms were not accepted, or that cannot be reached.
+    """
+    return _file(name, source, OPEN_CLIP) is not None
+
+
+def transformers_config(name: str, source: str) -> Path:
+    """The config.json of a repository. Raises NearlError where it has none or cannot be reached."""
+    path = _file(name, source, TRANSFORMERS)
+    if path is None:
+        raise NearlError(unreachable(name))
+    return path
+
+
+def fetch(name: str, source: str) -> Path:
+    """The folder of a repository in transformers' format, without pickles. Raises NearlError as `is_open_clip`."""
+    repository, revision = split(source)
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=WANTED))
+    except GatedRepoError as error:
+        raise NearlError(gate(name, source)) from error
+    except Exception as error:
+        raise NearlError(unreachable(name)) from error
+
+
+def _file(name: str, source: str, file: str) -> Path | None:
+    repository, revision = split(source)
+    try:
+        return Path(hf_hub_download(repository, file, revision=revision))
+    except GatedRepoError as error:
+        raise NearlError(gate(name, source)) from error
+    except EntryNotFoundError:  # without a network also where it is not in the cache
+        return None
+    except Exception as error:
+        raise NearlError(unreachable(name)) from error
+
+
+def gate(name: str, source: str) -> str:
+    """What to do before a gated model can be fetched."""
+    return (
+        f"'{name}' is open to those who accepted its terms: accept them at https://huggingface.co/{split(source)[0]}, "
+        "sign in with `hf auth login` (or set HF_TOKEN), and try again."
+    )
+
+
+def unreachable(name: str) -> str:
+    """What to do about a model that cannot be fetched."""
+    return (
+        f"The model '{name}' could not be fetched (no connection, or no such model); check the name and the network, "
+        "or use 'embedded', which is always available."
+    )
+
+
+def go_offline_if_unreachable() -> None:
+    """Switch huggingface_hub to its cache if there is no network, which it would only report after many retries."""
+    if any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return
+    host = huggingface_hub.constants.ENDPOINT.split("//")[-1].split("/")[0]
+    try:
+        socket.create_connection((host.split(":")[0], int((host + ":443").split(":")[1])), timeout=3).close()
+    except OSError:
+        huggingface_hub.constants.HF_HUB_OFFLINE = True  # cached files still load
