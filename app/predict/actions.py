@@ -15,6 +15,7 @@ from app.visitor import limits
 from app.visitor.maps import MapKey
 from app.visitor.viewing import memory_of
 from app.visitor.workspace import Workspace
+from nearl.backbones.catalogue import own_windows
 from nearl.data.images import decode_many
 from nearl.data.sandbox.request import asked_by
 from nearl.errors import NearlError
@@ -112,10 +113,23 @@ def recognisable(engine: Engine, workspace: Workspace) -> bool:
     return backbone.measured is not None and backbone.familiar is not None
 
 
+def _in_own_windows(engine: Engine, workspace: Workspace) -> None:
+    """Draw what is a CT in the windows of the model's training images, where it has some and no adapter is in use."""
+    viewing = workspace.viewing
+    if viewing.records and workspace.shelf.adapter is None and engine.state == "ready" and own_windows(engine.name):
+        from nearl.methods import Frozen
+        from nearl.reading.claims import recognised
+
+        with workspace.lock, engine.device_lock:
+            frozen = Frozen(engine.backbone())
+            viewing.redraw_all([recognised(frozen, record) for record in viewing.records])
+
+
 def recognise(engine: Engine, workspace: Workspace, value: dict | None) -> Recognised | None:
     """Draw the scans in the view in which the model recognises their kind, and say which kind that is. None where that
-    cannot be told (`recognisable`)."""
+    cannot be told (`recognisable`); a CT is then drawn in the model's own windows, where it has some."""
     if not recognisable(engine, workspace):
+        _in_own_windows(engine, workspace)
         return None
     viewing, backbone = workspace.viewing, engine.backbone()
     from nearl.methods import Frozen

@@ -31,6 +31,7 @@ from app.predict.scan import tab as scan
 from app.predict.scan.tab import ScanPart
 from app.visitor import uploads
 from app.visitor.workspace import Workspace
+from nearl.backbones.catalogue import own_windows
 from nearl.errors import NearlError
 from nearl.resources import ASSETS
 
@@ -182,7 +183,8 @@ def _read_new(
     if reading.recognisable(ctx.engine, workspace):
         yield {tab.reading: predict_views.reading_busy(False, RECOGNISING)}
     found, asked = reading.recognise(ctx.engine, workspace, value), workspace.viewing.prompts is not None
-    if found is not None and workspace.viewing.record.scan is not None:
+    redrawn = found is not None or (workspace.viewing.records and own_windows(ctx.engine.name))
+    if redrawn and workspace.viewing.record.scan is not None:
         yield _show(tab, workspace)  # in another window, maybe
     if workspace.viewing.records and asked and (found is None or found.fits):
         yield from _read(ctx, tab, workspace, value, choice)

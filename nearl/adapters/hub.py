@@ -28,6 +28,7 @@ from huggingface_hub.utils import get_session
 from nearl.adapters.card import CARD
 from nearl.adapters.store import LIMITS, META, Adapter, adapter_files, load_adapter
 from nearl.backbones import REGISTRY
+from nearl.backbones.catalogue import HUB, split
 from nearl.errors import NearlError
 
 # The client's native part for large files (hf_xet) reads these at its first use. By itself it would try again for six
@@ -149,7 +150,7 @@ def _base_model(adapter: Adapter) -> str | None:
     name = str(adapter.meta["backbone"].get("name"))
     source = REGISTRY[name].source if name in REGISTRY else name
     try:
-        return check_repo_id(source.removeprefix("hf-hub:")) if source.startswith("hf-hub:") else None
+        return check_repo_id(split(source)[0]) if source.startswith(HUB) else None
     except NearlError:
         return None
 

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face Hub: which are on this machine, fetching one, and the sentences where that fails."""
+"""Models on the Hugging Face Hub: fetching one, and the sentences where that fails."""
 
 from __future__ import annotations
 
@@ -7,29 +7,14 @@ import socket
 from pathlib import Path
 
 import huggingface_hub
-from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
+from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
 
+from nearl.backbones.catalogue import split
 from nearl.errors import NearlError
 
-SCHEME = "hf-hub:"
 OPEN_CLIP, TRANSFORMERS = "open_clip_config.json", "config.json"  # the file that says in which format a model is
 WANTED = ["*.json", "*.txt", "*.model", "model*.safetensors"]  # of a repository in transformers' format
-WEIGHTS = (
-    "open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors", "model.safetensors.index.json",
-)  # fmt: skip
-
-
-def split(source: str) -> tuple[str, str | None]:
-    """(owner/name, revision or None) of ``hf-hub:owner/name@revision``."""
-    name, _, revision = source.removeprefix(SCHEME).partition("@")
-    return name, revision or None
-
-
-def cached(source: str) -> bool:
-    """Whether the weights of ``hf-hub:owner/name`` are on this machine."""
-    name, revision = split(source)
-    return any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in WEIGHTS)
 
 
 def is_open_clip(name: str, source: str) -> bool:

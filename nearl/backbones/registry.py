@@ -262,7 +262,8 @@ def _local_options(source: str, random: bool) -> tuple[str, dict]:
     path = Path(folder) / "open_clip_config.json"
     if not path.is_file():
         raise NearlError(
-            f"The folder '{folder}' holds no open_clip_config.json and no config.json of transformers, so it is no model."
+            f"The folder '{folder}' holds no open_clip_config.json and no config.json of transformers, so no model is "
+            "there."
         )
     try:
         text_cfg = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from nearl.backbones import hub
+from nearl.backbones.catalogue import HUB
 from nearl.backbones.towers import TransformersModel
 from nearl.errors import NearlError
 
@@ -26,7 +27,7 @@ def folder_of(name: str, source: str, random: bool) -> Path | None:
 
     ``random``: nothing is fetched. Raises NearlError for a repository or folder of neither format.
     """
-    if source.startswith(hub.SCHEME) and not random:
+    if source.startswith(HUB) and not random:
         hub.go_offline_if_unreachable()
         if hub.is_open_clip(name, source):
             return None
@@ -53,8 +54,8 @@ def kind_of(path: Path) -> str:
         )
     if kind not in KINDS:
         raise NearlError(
-            f"The model is a '{kind}' of transformers and has no open_clip_config.json; NEARL can adapt CLIP and SigLIP "
-            "models of transformers, and those of open_clip."
+            f"The model is a '{kind}' of transformers and has no open_clip_config.json; NEARL can adapt CLIP and "
+            "SigLIP models of transformers, and those of open_clip."
         )
     return kind
 
@@ -155,7 +156,7 @@ def preprocessing(folder: Path, kind: str, side: int) -> dict:
 
 
 def crop_centre(image: Image.Image, side: int) -> Image.Image:
-    """The middle of an image at least ``side`` pixels high and wide; half a pixel is rounded down, as in transformers."""
+    """The middle ``side`` x ``side`` pixels of an image; half a pixel is rounded down, as transformers does."""
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
 

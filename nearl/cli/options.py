@@ -92,8 +92,8 @@ def scan_options(sub: argparse.ArgumentParser) -> None:
         "--window",
         type=window,
         metavar="NAME",
-        help=f"of a scan: {', '.join(WINDOWS)}, or CENTRE/WIDTH as 40/400 (default: its own); three: lung, mediastinum "
-        "and bone at once",
+        help=f"of a scan: {', '.join(WINDOWS)}, or CENTRE/WIDTH as 40/400 (default: its own); three: the model's "
+        "own, else lung, mediastinum and bone, at once",
     )
 
 
@@ -171,13 +171,14 @@ def methods_of(args: argparse.Namespace) -> list[str]:
 
 def view_of(record: ImageRecord, args: argparse.Namespace) -> ImageRecord:
     """The record in the plane, slice and window that ``scan_options`` names, if it is a scan."""
-    from nearl.data.formats.windows import PRESETS, THREE_CT, by_hand
+    from nearl.backbones.catalogue import three_windows
+    from nearl.data.formats.windows import PRESETS, by_hand
 
     if record.scan is None:
         return record
     changes: dict = {}
     if args.window is not None and not record.scan.colour:
-        automatic = record.scan.auto() if args.window == "auto" else THREE_CT
+        automatic = record.scan.auto() if args.window == "auto" else three_windows(args.backbone)
         asked = _numbers(args.window)
         changes["window"] = by_hand(*asked) if asked else PRESETS.get(args.window, automatic)
     if args.plane is not None:

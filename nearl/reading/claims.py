@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nearl.backbones import Backbone
+from nearl.backbones.catalogue import own_windows
 from nearl.backbones.familiar import Familiar
 from nearl.backbones.measured import Measured, SetFigures
 from nearl.data.formats.volume import PLANES
@@ -136,12 +137,17 @@ def recognised(frozen: Frozen, record: ImageRecord) -> ImageRecord:
 def located(frozen: Frozen, record: ImageRecord) -> tuple[ImageRecord, str]:
     """A scan in the view in which the model recognises its kind best, or in the window of that kind where it has one,
     with a note that says so, and that kind; other images, and scans that are not recognised, as they are, and UNKNOWN.
+    A CT is shown in the three windows of the model's training images, as red, green and blue, where it has its own.
 
     All windows of a CT are tried, and other planes where none of this one is recognised (our choice). The window of the
     kind is that in which people read it, also where the model recognises the kind in another one alone; the note then
     names both.
     """
     measured, familiar, scan = frozen.backbone.measured, frozen.backbone.familiar, record.scan
+    three = own_windows(frozen.backbone.name)
+    if three and scan is not None and scan.modality == "CT" and not scan.colour:
+        note = "Shown in three windows at once, as in this model's training."
+        return replace(record.at(window=three), notes=(*record.notes, note)), UNKNOWN
     if measured is None or familiar is None or scan is None or scan.colour:
         return record, UNKNOWN
     windows = dict.fromkeys([record.view.window, *(scan.presets() if scan.modality == "CT" else ())])

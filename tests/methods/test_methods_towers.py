@@ -76,7 +76,9 @@ def test_context_of_a_words_own_vectors_is_that_word(backbone):
     tokens = backbone.tokenize(["lung"])
     read = coop.encode_text(PromptTokens(tokens, [1]))
     torch.testing.assert_close(read, backbone.encode_text(backbone.tokenize(["the scan lung"])), atol=1e-5, rtol=1e-4)
-    assert coop.slot.start == (0 if isinstance(backbone.text, SiglipText) else 1)  # has no token of its own to begin with
+    assert coop.slot.start == (
+        0 if isinstance(backbone.text, SiglipText) else 1
+    )  # has no token of its own to begin with
     assert coop.trainable == 2 * backbone.text.token_table.shape[1]
 
 

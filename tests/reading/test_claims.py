@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nearl.backbones import load_backbone
+from nearl.backbones.catalogue import own_windows
 from nearl.backbones.measured import FILE, Measured, class_index
 from nearl.data.formats.volume import Scan
 from nearl.data.images import ImageRecord
@@ -112,6 +113,12 @@ def test_a_ct_is_shown_in_the_window_in_which_it_is_recognised(measured, monkeyp
     assert found.view.window.name == "Lung" and "Lung" in found.notes[-1] and "brain MRI" in found.notes[-1]
     monkeypatch.setattr("nearl.reading.claims.placed", lambda *given: [("", 2.0) for _ in given[-1]])
     assert recognised(classifier.frozen, record) is record
+    own = own_windows("medsiglip")
+    monkeypatch.setattr("nearl.reading.claims.own_windows", lambda name: own if name == measured.name else ())
+    found = recognised(classifier.frozen, record)
+    assert found.view.window == own and "three windows" in found.notes[-1]
+    assert np.ptp(found.pixels, axis=-1).max() > 0  # in colour
+    assert recognised(classifier.frozen, picture(BLUE)).scan is None
 
 
 def test_a_scan_in_the_window_of_its_kind_says_so_where_it_is_recognised_in_another_alone(measured, monkeypatch):

@@ -11,8 +11,9 @@ from typing import Any
 
 from app.engine import Engine
 from app.visitor.workspace import Workspace
+from nearl.backbones.catalogue import three_windows
 from nearl.data.formats.volume import Scan
-from nearl.data.formats.windows import BY_HAND, THREE_CT, Window, by_hand
+from nearl.data.formats.windows import BY_HAND, Window, by_hand
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
 from nearl.reading.volumes import VolumeReading, iter_volume
@@ -75,12 +76,20 @@ def look(workspace: Workspace, what: str, value: str | bool | int | None) -> Non
     with workspace.lock:
         record = selected(workspace)
         if record is not None and value is not None:
-            workspace.viewing.redraw(record.at(**LOOKS[what](record, value)))
+            three = what == "window" and value == THREE
+            changes = {"window": _three(workspace)} if three else LOOKS[what](record, value)
+            workspace.viewing.redraw(record.at(**changes))
 
 
 def _window(record: ImageRecord, key: str) -> dict:
-    found = THREE_CT if key == THREE else next((w for w in record.scan.presets() if w.name == key), None)
+    found = next((w for w in record.scan.presets() if w.name == key), None)
     return {"window": found or record.view.window}
+
+
+def _three(workspace: Workspace) -> tuple[Window, ...]:
+    """The windows of "Three at once": those of the model's training images, where it has some."""
+    classifier = workspace.viewing.classifier
+    return three_windows("" if classifier is None else classifier.backbone.name)
 
 
 def _limit(record: ImageRecord, value: float, width: bool) -> dict:

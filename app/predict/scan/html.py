@@ -9,6 +9,7 @@ import numpy as np
 from app.html import render
 from app.predict.scan.actions import is_film, selected, volume_key
 from app.visitor.workspace import Workspace
+from nearl.backbones.catalogue import REGISTRY, own_windows
 from nearl.data.formats.volume import ACQUIRED
 from nearl.data.images import ImageRecord
 from nearl.reading.volumes import METHODS
@@ -62,8 +63,10 @@ def facts(record: ImageRecord) -> list[str]:
 
 
 def caution(record: ImageRecord) -> str:
-    """What colour means where it is not the scan's own."""
+    """What colour means where it is not the scan's own; "" for windows that a model was trained with."""
     if record.scan is None or not isinstance(record.view.window, tuple):
+        return ""
+    if record.view.window in [own_windows(name) for name in REGISTRY]:
         return ""
     return "The model gets three windows as red, green and blue, which it never learned from; this is an experiment."
 

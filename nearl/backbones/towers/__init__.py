@@ -73,5 +73,5 @@ def text_tower(model: nn.Module) -> TextTower:
 
 
 def is_dual_encoder(model: nn.Module) -> bool:
-    """True for open_clip's ``CLIP`` and ``CustomTextCLIP`` and those of transformers; CoCa, for one, is none of them."""
+    """True for open_clip's ``CLIP`` and ``CustomTextCLIP`` and for those of transformers; CoCa, for one, is neither."""
     return isinstance(model, CLIP | CustomTextCLIP | TransformersModel)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import gradio as gr
+import numpy as np
 import pytest
 
 from app.context import load_ready_prompts
@@ -12,8 +13,13 @@ from app.engine import Engine
 from app.predict import actions as reading
 from app.predict import html as predict_views
 from app.predict import tab
+from app.predict.scan.html import caution
 from app.teach.images import ready
 from app.work import lanes
+from nearl.backbones.catalogue import own_windows
+from nearl.data.formats.volume import Scan
+from nearl.data.formats.windows import THREE_CT
+from nearl.data.images import ImageRecord
 from nearl.data.sets.labelled import LabelledSet
 from nearl.prompts import PromptSet, default_prompts, ready_sets
 from tests.support.measured import BLUE, RED, measured_folder, picture, strange
@@ -49,6 +55,18 @@ def test_the_kind_is_recognised_before_any_class_is_asked_about(measured, engine
     unknown = reading.recognise(measured, workspace, CHEST)
     assert (unknown.title, unknown.fits, unknown.sets) == ("", False, [])
     assert reading.recognise(engine, workspace, CHEST) is None  # a model that was not measured
+
+
+def test_a_ct_is_drawn_in_the_models_own_windows(engine, workspace, monkeypatch):
+    own = own_windows("medsiglip")
+    for module in ("app.predict.actions", "nearl.reading.claims"):
+        monkeypatch.setattr(f"{module}.own_windows", lambda name: own)
+    ones, voxels = np.ones((1, 20)), np.linspace(-1000, 900, 20 * 32 * 32).reshape(1, 20, 32, 32).astype(np.int16)
+    show(workspace, ImageRecord.from_scan("ct", Scan(voxels, ones, 0 * ones, modality="CT")))
+    assert reading.recognise(engine, workspace, CHEST) is None
+    record = workspace.viewing.record
+    assert record.view.window == own and caution(record) == ""
+    assert "red, green and blue" in caution(record.at(window=THREE_CT))
 
 
 def test_a_guess_is_called_one_and_ready_sets_of_the_kind_are_offered(measured, workspace):

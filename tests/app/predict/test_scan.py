@@ -56,7 +56,7 @@ def test_a_scan_and_its_slice_that_differ_are_explained(workspace):
     assert "all slices together to" not in scan_views.curve(workspace, "a")
 
 
-def test_three_windows_colours_and_volumes(workspace):
+def test_three_windows_colours_and_volumes(workspace, monkeypatch):
     record = shown(workspace, nifti((body() * 3 - 100).astype(np.int16), np.eye(4)))
     scanning.look(workspace, "window", scanning.THREE)
     auto = record().scan.auto()
@@ -65,6 +65,9 @@ def test_three_windows_colours_and_volumes(workspace):
     assert record().view.window.width == 500 and record().view.window.name == BY_HAND
     scanning.look(workspace, "number", 5)
     assert record().view.window.width == 500 and record().slice_number == 4
+    monkeypatch.setattr("app.predict.scan.actions.three_windows", lambda name: (Window("A", 0, 100),) * 3)
+    scanning.look(workspace, "window", scanning.THREE)
+    assert record().view.window[0].name == "A" and scanning.window_key(record()) == scanning.THREE
     colours = shown(workspace, written(dataset(np.zeros((20, 20, 3), np.uint8), "RGB", US)))
     assert scanning.limits(colours()) is None and scanning.windows(colours()) == []
     scanning.look(workspace, "width", 500)
