@@ -22,6 +22,7 @@ from nearl.errors import NearlError
 PYTHONS = ("3.10", "3.12")
 TORCHES = ("2.8", "2.9", "2.10", "2.11")
 TORCH = SpecifierSet(">=2.8,<2.12")
+SPACES = "spaces>=0.50,<1"  # what `nearl.runs.zero_gpu` asks for the GPU with; does nothing on other hardware
 
 LARGEST = 10 * 10**6  # bytes of a file outside LFS
 LEFT_OUT = (
@@ -199,7 +200,7 @@ def _card(root: Path, paths: list[str]) -> tuple[Card | None, list[str]]:
 
 
 def _requirements(root: Path, card: Card | None) -> tuple[str, list[str]]:
-    """The requirements, torch held to what every Space has ("" where that cannot be), and what is wrong with them."""
+    """The Space's requirements, torch held to what every Space has ("" where that cannot be), and what is wrong."""
     try:
         lines = (root / REQUIREMENTS).read_text(encoding="utf-8").splitlines()
         parsed = {name: Requirement(text) for name in lines if (text := name.partition("#")[0].strip())}
@@ -217,4 +218,4 @@ def _requirements(root: Path, card: Card | None) -> tuple[str, list[str]]:
         has = f"{TORCHES[0]} to {TORCHES[-1]}"
         return "", [*problems, f"{REQUIREMENTS} asks for torch{asked}, and ZeroGPU has {has}; widen the range."]
     own = f"torch{asked & TORCH}"
-    return "\n".join(own if line == by_name["torch"] else line for line in lines) + "\n", problems
+    return "\n".join([*(own if line == by_name["torch"] else line for line in lines), SPACES, ""]), problems
