@@ -5,7 +5,9 @@ import shutil
 import subprocess
 
 import pytest
+from huggingface_hub import metadata_load
 
+from nearl.backbones import REGISTRY
 from nearl.cli import space, space_files
 from nearl.errors import NearlError
 from tests.support.hub_server import Hub
@@ -68,6 +70,11 @@ def test_only_what_git_tracks_is_sent_and_torch_is_held_to_what_every_space_has(
     assert torch.startswith("torch") and "<2.12" in torch and spaces.startswith("spaces")
     assert "spaces/ann/demo/resolve/main/docs/predict.png" in (tmp_path / "out" / "README.md").read_text()
     assert nearl("space", "ann/demo", "--folder", tmp_path / "out")[0] == 2  # nothing of somebody's is overwritten
+
+
+def test_the_front_matter_names_the_models_that_the_hub_has():
+    sources = (entry.source.partition("@")[0] for entry in REGISTRY.values() if entry.source.startswith("hf-hub:"))
+    assert set(metadata_load(ROOT / "README.md")["models"]) == {source.removeprefix("hf-hub:") for source in sources}
 
 
 def put(name, content):
