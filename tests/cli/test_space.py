@@ -72,9 +72,9 @@ def test_only_what_git_tracks_is_sent_and_torch_is_held_to_what_every_space_has(
     assert nearl("space", "ann/demo", "--folder", tmp_path / "out")[0] == 2  # nothing of somebody's is overwritten
 
 
-def test_the_front_matter_names_the_models_that_the_hub_has():
+def test_the_front_matter_names_models_that_can_be_loaded_from_the_hub():
     sources = (entry.source.partition("@")[0] for entry in REGISTRY.values() if entry.source.startswith("hf-hub:"))
-    assert set(metadata_load(ROOT / "README.md")["models"]) == {source.removeprefix("hf-hub:") for source in sources}
+    assert set(metadata_load(ROOT / "README.md")["models"]) <= {source.removeprefix("hf-hub:") for source in sources}
 
 
 def put(name, content):
