@@ -172,7 +172,7 @@ def _sources(tab: CompareTab, workspace: Workspace, chosen: str | None = None) -
     """
     data, choices = workspace.support.data, READY
     if data is not None:
-        own = f"{data.name.split(', ')[-1]}, as in Teach" if data.ours else "Mine, from Teach"
+        own = f"{data.name.split(', ', 1)[-1]}, as in Teach" if data.ours else "Mine, from Teach"
         choices = [(own, OWN), *READY]
     if chosen in [kind for _, kind in choices]:
         return {tab.source: gr.update(choices=choices), tab.plan: _plan(workspace, chosen)}

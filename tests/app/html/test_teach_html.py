@@ -118,6 +118,9 @@ def test_reliability_has_its_numbers_in_a_table():
     html = run_views.details(study, {"losses": [], "held": [], "steps": 1}, [])
     bins = [b["n"] for which in ("frozen", "adapted") for b in study[which]["reliability"] if b["n"]]
     assert html.count('<th scope="row">') == len(bins)
+    assert "Predict calibrates them" in html  # so that the shares there are others
+    untaught = run_views.details({**study, "adapted": None}, {"losses": [], "held": [], "steps": 1}, [])
+    assert "Predict calibrates them" not in untaught
     assert sum(bins) == 60
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import gradio as gr
@@ -14,6 +15,7 @@ from PIL import Image
 from app.compare import actions as comparing
 from app.compare import tab
 from app.compare.actions import OWN, Choice
+from app.examples import tasks
 from app.predict import actions as reading
 from nearl import NOTICE
 from nearl.data.phantoms.kinds import phantom_set
@@ -54,8 +56,8 @@ def test_every_method_has_its_card():
     assert set(comparing.QUESTIONS) == set(comparing.PARTS) <= set(names())
 
 
-def test_the_visitors_own_images_are_taken_unless_others_were_chosen(engine, workspace):
-    ctx = SimpleNamespace(engine=engine, workspace=lambda key: workspace)
+def test_the_visitors_own_images_are_taken_unless_others_were_chosen(workspace):
+    ctx = SimpleNamespace(engine=None, workspace=lambda key: workspace)
     with gr.Blocks() as page:
         ctx.session, ctx.changed, ctx.badges = gr.State(None), gr.State(0), {comparing.COMPARE.name: gr.HTML()}
         with gr.Tab("Compare") as item:
@@ -75,6 +77,10 @@ def test_the_visitors_own_images_are_taken_unless_others_were_chosen(engine, wor
     workspace.support.keep(phantom_set("smear", 4, size=64))
     assert selected(first, first) == OWN  # brought after the page opened
     assert selected("", first) is None and selected(first, other) is None  # chosen by the visitor
+    task = tasks()[first]
+    workspace.support.keep(replace(workspace.support.data, name=task.name, ours=True))
+    (own, _), *_ = tab._sources(SimpleNamespace(source="source", plan="plan"), workspace)["source"]["choices"]
+    assert own == f"{task.label}, as in Teach"
 
 
 def test_two_visitors_take_turns_and_a_winner_reads(engine, registry, in_threads):
