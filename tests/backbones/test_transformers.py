@@ -86,14 +86,19 @@ def test_the_attention_of_a_map_is_that_of_transformers_by_either_kernel(pair):
         torch.testing.assert_close(eager, sdpa, atol=1e-5, rtol=1e-4)
 
 
-def test_old_settings_of_the_preprocessing_mean_the_same(checkpoints, tiny, tmp_path):
+def test_old_settings_mean_the_same(checkpoints, tiny, tmp_path):
     folder = shutil.copytree(checkpoints("transformers-clip"), tmp_path / "old")
     old = {"feature_extractor_type": "CLIPFeatureExtractor", "size": 32, "crop_size": 32, "resample": 3,
            "do_resize": True, "do_center_crop": True, "do_normalize": True,
            "image_mean": [0.48145466, 0.4578275, 0.40821073],
            "image_std": [0.26862954, 0.26130258, 0.27577711]}  # fmt: skip
     (folder / "preprocessor_config.json").write_text(json.dumps(old))
-    assert load_backbone(f"local-dir:{folder}").preprocess_cfg == tiny("transformers-clip").preprocess_cfg
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    spoil(folder, "config.json", text_config={**text, "bos_token_id": 0, "eos_token_id": 2})  # as OpenAI's own had it
+    backbone, now = load_backbone(f"local-dir:{folder}"), tiny("transformers-clip")
+    assert backbone.preprocess_cfg == now.preprocess_cfg
+    with torch.no_grad():
+        assert torch.equal(backbone.encode_text(backbone.tokenize(TEXTS)), now.encode_text(now.tokenize(TEXTS)))
 
 
 def spoil(folder, file, **changes):
