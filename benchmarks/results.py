@@ -57,14 +57,30 @@ def cells(rows: Sequence[dict]) -> dict[tuple[str, int], dict[str, dict[int, flo
     return found
 
 
+def common(found: dict, shots: Sequence[int], sets: Sequence[str]) -> dict[int, list[str]]:
+    """By number of shots, the sets that all methods have that were run with so many on any of them."""
+    by_shots = {}
+    for count in shots:
+        ran = [set(of) & set(sets) for (_, many), of in found.items() if many == count and set(of) & set(sets)]
+        by_shots[count] = [name for name in sets if ran and all(name in names for names in ran)]
+    return by_shots
+
+
+def head(first: str, title: str, there: dict[int, list[str]], sets: Sequence[str]) -> list[str]:
+    columns = [f"{s} shots" + (f" ({len(t)} sets)" if len(t) < len(sets) else "") for s, t in there.items()]
+    return [f"### {title}\n", f"| {first} | {' | '.join(columns)} |", "|---|" + "---|" * len(there)]
+
+
 def mean_table(found: dict, methods: list[str], shots: list[int], title: str, sets: Sequence[str]) -> str:
-    lines = [f"### {title}\n", f"| method | {' | '.join(f'{s} shots' for s in shots)} |", "|---|" + "---|" * len(shots)]
+    there = common(found, shots, sets)
+    lines = head("method", title, there, sets)
     for method in methods:
         row = []
         for count in shots:
             of = found.get((method, count), {})
-            seeds = set.intersection(*(set(of.get(name, {})) for name in sets))
-            values = [statistics.fmean(of[name][seed] for name in sets) for seed in sorted(seeds)]
+            each = [set(of.get(name, {})) for name in there[count]]
+            seeds = set.intersection(*each) if each else set()
+            values = [statistics.fmean(of[name][seed] for name in there[count]) for seed in sorted(seeds)]
             if not values:
                 row.append("–")
                 continue
@@ -75,21 +91,18 @@ def mean_table(found: dict, methods: list[str], shots: list[int], title: str, se
 
 
 def difference_table(found: dict, methods: list[str], shots: list[int], title: str, sets: Sequence[str]) -> str:
-    lines = [
-        f"### {title}\n",
-        f"| {OURS} minus | {' | '.join(f'{s} shots' for s in shots)} |",
-        "|---|" + "---|" * len(shots),
-    ]
+    there = common(found, shots, sets)
+    lines = head(f"{OURS} minus", title, there, sets)
     for method in methods:
         row = []
         for count in shots:
             ours, theirs = found.get((OURS, count), {}), found.get((method, count), {})
             each = []
-            for name in sets:
+            for name in there[count]:
                 seeds = set(ours.get(name, {})) & set(theirs.get(name, {}))
                 if seeds:
                     each.append(statistics.fmean(100 * (ours[name][s] - theirs[name][s]) for s in seeds))
-            if len(each) < max(2, len(sets)):
+            if len(each) < max(2, len(there[count])):
                 row.append("–")
                 continue
             mean, half = student(each)
@@ -134,7 +147,10 @@ def main() -> None:
     rows = [row for row in rows if row["set"] in whole]
     (HERE / "RESULTS.md").write_text(report(rows), encoding="utf-8")
     if len({row["shots"] for row in rows}) > 1:
-        own = sorted((row for row in rows if ":" not in row["method"]), key=lambda row: names().index(row["method"]))
+        found = cells(rows)
+        full = set.intersection(*map(set, common(found, sorted({shots for _, shots in found}), sorted(whole)).values()))
+        own = [row for row in rows if ":" not in row["method"] and row["set"] in full]
+        own.sort(key=lambda row: names().index(row["method"]))
         for name, draw in FIGURES.items():
             draw(own).savefig(HERE / name, dpi=110)
     print(f"{len(rows)} runs, benchmarks/RESULTS.md")
