@@ -30,6 +30,10 @@ DOWNLOAD = """() => {  // press the hidden button after a file was put into it
   const button = document.querySelector("#compare-slot");
   setTimeout(() => (button.matches("button, a") ? button : button.querySelector("button, a")).click(), 100);
 }"""
+TAKE = """(source, offer) => {  // images that came since, unless somebody has chosen others by now
+  const [from, to] = offer.split("|");
+  return to && source === from ? to : source;
+}"""
 SHOTS = [("4", 4), ("8", 8), ("16", 16), ("All", 0)]
 SEEDS = [("One", 1), ("Three, for an average", 3)]
 LENGTHS = [("Quick", "quick"), ("Full recipe", "balanced")]
@@ -59,6 +63,7 @@ class CompareTab(Components):
     used: gr.HTML
     result: gr.HTML
     history: gr.HTML
+    offer: gr.Textbox  # "from|to": the images to take instead of those that the page chose before; never seen
     untouched: gr.State  # the images that the page has chosen by itself; "" once a visitor has chosen
     slot: gr.DownloadButton = field(metadata=INPUT)  # the hidden button that a file to download is put into
 
@@ -104,11 +109,12 @@ def _components() -> CompareTab:
     used = gr.HTML("", js_on_load=None, elem_id="compare-used")
     result = gr.HTML(compare_views.empty(), js_on_load=calls("act.js"), elem_id="comparison-result")
     history = gr.HTML("", js_on_load=calls("act.js"), elem_id="compare-history")
+    offer = gr.Textbox("", label="Offer", elem_classes=away(), elem_id="compare-offer")
     untouched = gr.State("")
     slot = gr.DownloadButton("Download", elem_id="compare-slot", elem_classes="slot")
     return CompareTab(
         source, shots, seeds, length, plan, questions, cost, methods, folded, compare, cancel, message, used, result,
-        history, untouched, slot,
+        history, offer, untouched, slot,
     )  # fmt: skip
 
 
@@ -166,10 +172,7 @@ def _cards() -> str:
 
 
 def _sources(tab: CompareTab, workspace: Workspace, chosen: str | None = None) -> dict:
-    """The images to choose from; those in Teach come first, and are taken unless others were `chosen`.
-
-    A choice that still stands is left alone: a visitor may be about to change it.
-    """
+    """The images to choose from; those in Teach come first, and are taken unless others were `chosen`."""
     data, choices = workspace.support.data, READY
     if data is not None:
         own = f"{data.name.split(', ', 1)[-1]}, as in Teach" if data.ours else "Mine, from Teach"
@@ -355,8 +358,12 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.eve
         workspace = ctx.workspace(key)
         found = _sources(tab, workspace, None if source == untouched else source)
         found.pop(tab.plan)  # `on_settled` shows it, of what is chosen by then
+        first = found[tab.source].pop("value", source)
+        if source not in [key for _, key in found[tab.source]["choices"]]:
+            found[tab.source]["value"] = first  # those chosen were forgotten in Teach
+        found[tab.offer] = f"{source}|{first}" if source == untouched else ""
         if source == untouched:
-            found[tab.untouched] = found[tab.source]["value"]
+            found[tab.untouched] = first
         return {**found, **_show(tab, workspace)}
 
     @guarded(tab.message)
@@ -386,5 +393,6 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.eve
     outputs = [*tab.outputs, *tab.settings, ctx.badges[COMPARE.name]]
     opened.then(on_open, ctx.session, outputs, **QUIET)
     event = tab_item.select(on_select, [ctx.session, tab.untouched, tab.source], outputs, trigger_mode="once", **QUIET)
+    event = event.then(None, [tab.source, tab.offer], tab.source, js=TAKE, api_visibility="private")
     event = event.then(on_settled, [ctx.session, *tab.controls], [tab.plan, tab.cost, tab.message], **QUIET)
     event.then(on_selected, ctx.session, outputs, trigger_mode="once", **QUIET)
