@@ -296,6 +296,8 @@ class _Lesson:
         bench = self.bench
         plain = make(UNTAUGHT, bench.task(self.parts[0].support)).predict(records)
         claims = Claims(bench.backbone, bench.prompt_set)
+        if not len(records):  # nothing was held out
+            return plain
         return claims.calibrated(plain, claims.of(bench.frozen.embed(bench.frozen.pooled(records)), records))
 
     def _trust(self, after: np.ndarray, labels: list[int]) -> dict:
