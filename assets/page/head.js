@@ -70,7 +70,7 @@
 }
 
 // Gradio builds a tab when it is first opened and then sets its controls once more: what somebody presses in between is
-// held back until that is done, instead of being undone.
+// put off until that is done, instead of being undone.
 {
   const built = new Set();
   let held = null;  // what was pressed, while a tab is being built
