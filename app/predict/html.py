@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 MOST_WORDS = 6  # unknown words named in one note
 UNLIKE_SHORT = "unlike those it was taught with"
-UNFAMILIAR = "This image is unlike those that the model was trained on, so until you teach it, its answer is little more than a guess."
+UNFAMILIAR = (
+    "This image is unlike those that the model was trained on, so until you teach it, its answer is little more than a "
+    "guess."
+)
 UNTAUGHT_KIND = "A guess: this image is unlike those that this adapter was taught with."
 STALE = (
     "The classes below are for other images, so it was not read with them: choose others, then press “Read the image”."
