@@ -120,7 +120,7 @@ class RunFolder:
         if not self._file("lock").exists():
             return False
         try:
-            with FileLock(self._file("lock"), blocking=False, thread_local=False):
+            with FileLock(self._file("lock"), blocking=False, thread_local=False, mode=0o600):
                 return False
         except Timeout:
             return True
@@ -294,7 +294,7 @@ class RunFolder:
     def _hold(self, seconds: float = 3.0) -> Iterator[None]:
         """Hold the lock, which is released however this process ends. Tries for ``seconds``, since another process may
         just be looking (`alive`), then raises NearlError."""
-        lock = FileLock(self._file("lock"), timeout=seconds, thread_local=False)
+        lock = FileLock(self._file("lock"), timeout=seconds, thread_local=False, mode=0o600)
         try:
             lock.acquire()
         except Timeout:

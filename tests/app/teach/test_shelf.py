@@ -186,7 +186,7 @@ def test_what_is_wrong_with_a_comparison_is_said_at_its_button(engine, workspace
     ctx = SimpleNamespace(engine=engine, workspace=lambda key: workspace, session=None, changed=None)
     with gr.Blocks() as page:
         ctx.session, ctx.changed, slot = gr.State(None), gr.State(0), gr.DownloadButton("Download")
-        part = shelf.build()
+        part = shelf.build(lasts=True)
         shelf.wire(ctx, part, slot, "")
     on_shelf = next(f.fn for f in page.fns.values() if f.name == "on_shelf")
     press = lambda *ticked: on_shelf("w", SimpleNamespace(_data={"act": "compare", "ticked": list(ticked)}))  # noqa: E731
