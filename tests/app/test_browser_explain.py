@@ -62,6 +62,7 @@ def test_maps_from_the_first_look_to_before_and_after(page, task, tmp_path):
 
     # the control, all classes, all images
     choose(page, "#explain-method", "Grad-CAM")
+    expect(_caption(page)).to_contain_text("Grad-CAM")
     page.get_by_label("Beside it, the control").check()
     expect(page.locator("#maps figure")).to_have_count(2)
     expect(page.locator("#maps")).to_contain_text("scrambled model")

@@ -146,6 +146,7 @@ def _teach(page, archive) -> None:
     expect(badge).to_have_count(0)
 
     teach(page)
+    expect(progress.locator(".outcome")).to_have_count(0)  # that of the cancelled run
     taught(page)
     for kind in ("Report (HTML)", "Predictions (CSV)"):
         with page.expect_download() as report:
