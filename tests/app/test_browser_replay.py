@@ -56,9 +56,11 @@ def _read(page) -> None:
 
 
 def _press(page, name: str) -> None:
-    """A press that lasts, of a button in sight."""
-    button = page.get_by_role("button", name=name, exact=True)
+    """A press that lasts, of a button in sight that late answers no longer move."""
+    button, before = page.get_by_role("button", name=name, exact=True), None
     button.scroll_into_view_if_needed()
+    while before != (before := button.bounding_box()):
+        page.wait_for_timeout(500)
     button.click(delay=200)
 
 
