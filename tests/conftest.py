@@ -21,7 +21,8 @@ WORKER = "PYTEST_XDIST_WORKER" in os.environ
 FIRST = (
     "app/test_browser_teach", "test_real_data", "runs/test_perform", "app/test_browser_replay", "app/test_browser",
     "app/visitor/test_isolation", "app/test_browser_compare", "app/test_browser_explain", "app/test_browser_volumes",
-    "app/test_api", "runs/test_process", "cli/test_cli", "measure/test_compare", "app/visitor/test_privacy",
+    "runs/test_zero_gpu", "app/test_browser_proxy", "app/teach/test_shelf", "app/test_api", "runs/test_process",
+    "cli/test_cli", "measure/test_compare", "app/visitor/test_privacy",
     "app/work/test_jobs", "test_docs", "train/test_loop", "app/work/test_comparison", "runs/test_plugin",
     "test_extending", "data/test_checks", "pretrain/test_pretrain", "explain/test_explain",
     "explain/test_faithfulness", "methods/test_methods",
