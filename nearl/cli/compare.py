@@ -10,7 +10,7 @@ from nearl.errors import NearlError
 
 
 def run(args: argparse.Namespace) -> Result:
-    for data in args.data:
+    for data in [*args.data, args.test_on]:
         there(data, "folder or zip")
 
     from nearl.measure.compare import finished, perform, perform_on_ray, plan
@@ -19,8 +19,14 @@ def run(args: argparse.Namespace) -> Result:
 
     chosen = [name for name in names() if name != "nearl:image-context"] if args.methods == "all" else methods_of(args)
     changes = {key: getattr(args, key) for key in ("steps", "augment") if getattr(args, key) is not None}
-    common = {"backbone": args.backbone, "weights": args.weights, "device": args.device, "prompts": args.prompts or ""}
-    runs = plan(args.data, chosen, _numbers(args.shots), args.seeds, recipe=tuple(changes.items()), **common)
+    settings = {
+        "backbone": args.backbone,
+        "weights": args.weights,
+        "device": args.device,
+        "prompts": args.prompts or "",
+    }
+    settings |= {"test_on": args.test_on or "", "same": _pairs(args.same)}
+    runs = plan(args.data, chosen, _numbers(args.shots), args.seeds, recipe=tuple(changes.items()), **settings)
     if args.weights == "random" and args.executor == "ray":
         raise NearlError("Random weights differ from machine to machine; use --executor local with them.")
     done = len(list((perform_on_ray if args.executor == "ray" else perform)(runs, args.out, log)))
@@ -35,6 +41,14 @@ def _same_for_every_seed(rows: list[dict], seeds: int) -> list[dict]:
     """The rows; those of zero-shot, which has no randomness, are repeated for every seed, to be averaged too."""
     repeated = [{**r, "seed": s} for r in rows if r["method"] == "zero-shot" for s in range(1, seeds)]
     return [*rows, *repeated]
+
+
+def _pairs(words: list[str]) -> tuple[tuple[str, str], ...]:
+    pairs = [tuple(part.strip() for part in text.split("=")) for text in words]
+    for pair in pairs:
+        if len(pair) != 2 or not all(pair):
+            raise NearlError(f"--same takes two names as NAME=NAME, not '{'='.join(pair)}'.")
+    return tuple(pairs)  # type: ignore[arg-type]
 
 
 def _numbers(text: str) -> list[int]:
@@ -52,6 +66,8 @@ def add(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--seeds", type=int, default=5, help="number of random draws of the support images (default: 5)")
     sub.add_argument("--augment", choices=["none", "gentle", "strong"])
     sub.add_argument("--prompts", metavar="FILE", help="a prompt set for all DATA (default: each set's own)")
+    sub.add_argument("--test-on", metavar="OTHER", help="measure on another source with the same classes too")
+    sub.add_argument("--same", action="append", default=[], metavar="NAME=NAME", help="one class of DATA and of OTHER")
     sub.add_argument("--executor", default="local", choices=["local", "ray"], help="ray: tasks of a Ray cluster")
 
 

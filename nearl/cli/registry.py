@@ -19,6 +19,7 @@ from nearl.cli import (
     pull,
     push,
     report,
+    retrieve,
     space,
 )
 from nearl.cli.options import Command
@@ -29,6 +30,7 @@ for _command in (
     backbones.COMMAND,
     info.COMMAND,
     predict.COMMAND,
+    retrieve.COMMAND,
     explain.COMMAND,
     faithfulness.COMMAND,
     finetune.COMMAND,

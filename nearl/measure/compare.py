@@ -13,7 +13,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from nearl.backbones import Backbone, load_backbone
 from nearl.data.sets.labelled import LabelledSet, resolve_splits
 from nearl.data.splits import draw_support, hold_out
 from nearl.errors import NearlError
+from nearl.measure.elsewhere import common, prompts_of, restricted
 from nearl.measure.fit import measure
 from nearl.measure.results import Results
 from nearl.methods import Frozen, Task, card, recipe
@@ -54,6 +55,10 @@ class Run:
     """File of a prompt set; "" for the set's own."""
     recipe: tuple[tuple[str, object], ...] = ()
     """Changes to the method's default recipe."""
+    test_on: str = ""
+    """Folder or zip of another source with the same classes, which is measured on too (`nearl.measure.elsewhere`)."""
+    same: tuple[tuple[str, str], ...] = ()
+    """Names in either source that mean one class."""
 
     def settings(self) -> Recipe:
         """The whole recipe of this run."""
@@ -71,20 +76,24 @@ class Loaded:
     """"given" (the set has test images) or "held-out" (a fixed part of it)."""
     prompt_set: PromptSet
     frozen: Frozen
+    there: LabelledSet | None = None
+    """Images of the other source."""
 
 
-def plan(data: Sequence[str], methods: Sequence[str], shots: Sequence[int], seeds: int, **common: object) -> list[Run]:
+def plan(
+    data: Sequence[str], methods: Sequence[str], shots: Sequence[int], seeds: int, **settings: object
+) -> list[Run]:
     """All runs, set after set and seed after seed. NearlError for a missing method or folder, or too small a
     number."""
     for name in methods:
         card(name)
-    for folder in data:
+    for folder in (*data, *filter(None, [settings.get("test_on")])):
         if not Path(folder).exists():
             raise NearlError(f"There is no folder or zip of images at '{folder}'.")
     if seeds < 1 or min(shots, default=0) < 1:
         raise NearlError("Comparing needs at least one seed, and numbers of shots of at least 1.")
     runs = [
-        Run(str(folder), method, count, seed, **common)
+        Run(str(folder), method, count, seed, **settings)
         for folder in data
         for seed in range(seeds)
         for count in shots
@@ -177,7 +186,7 @@ class _Shelf:
         return news
 
     def load(self, run: Run) -> Loaded:
-        of = (run.data, run.prompts, run.backbone, run.device)
+        of = (run.data, run.prompts, run.backbone, run.device, run.test_on, run.same)
         if self._set[0] != of:
             train, test = resolve_splits(run.data)
             parts = [part for part in (train, test) if part is not None]
@@ -193,11 +202,33 @@ class _Shelf:
                 prompt_set = PromptSet.from_dict(train.prompts)
             else:
                 prompt_set = default_prompts(train.classes)
-            prompt_set = prompt_set.for_classes(train.classes)
-            self._news += text_notes(self.backbone(run), prompt_set)
-            frozen = Frozen(self.backbone(run))
-            self._set = of, Loaded(Path(run.data).stem, train, test, split, prompt_set, frozen)
+            loaded = Loaded(Path(run.data).stem, train, test, split, prompt_set.for_classes(train.classes), None)
+            loaded = self._elsewhere(run, loaded) if run.test_on else loaded
+            self._news += text_notes(self.backbone(run), loaded.prompt_set)
+            self._set = of, replace(loaded, frozen=Frozen(self.backbone(run)))
         return self._set[1]
+
+    def _elsewhere(self, run: Run, loaded: Loaded) -> Loaded:
+        """The set with the classes alone that the other source has too, and the other source's images."""
+        first, second = resolve_splits(run.test_on)
+        there = second or first
+        found = common(loaded.train.classes, [n for n, count in there.counts().items() if count], run.same)
+        ours, theirs = list(found), list(found.values())
+        left = [name for name in loaded.train.classes if name not in found]
+        other = [name for name in there.classes if name not in theirs]
+        for whose, names in ((loaded.name, left), (Path(run.test_on).stem, other)):
+            if names:
+                self._news.append(f"Classes of {whose} that only it has are left out: {', '.join(names)}.")
+        self._news += [
+            note for part in (first, second) if part for note in (*(p.reason for p in part.problems), *part.said())
+        ]
+        return replace(
+            loaded,
+            train=restricted(loaded.train, ours),
+            test=restricted(loaded.test, ours),
+            prompt_set=prompts_of(loaded.prompt_set, ours),
+            there=restricted(there, theirs, ours),
+        )
 
     def key(self, run: Run) -> str:
         """A key of everything that the run's figures depend on, without reading an image."""
@@ -208,13 +239,17 @@ class _Shelf:
             self._prints[at] = fingerprint(run.data) + words
         weights = self.backbone(run).identity["weights"]
         parts = [self._prints[at], weights, run.device, run.method, run.shots, asdict(run.settings()), __version__]
+        if run.test_on:
+            if (run.test_on, "") not in self._prints:
+                self._prints[run.test_on, ""] = fingerprint(run.test_on)
+            parts += [self._prints[run.test_on, ""], sorted(run.same)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
     def measure(self, run: Run, key: str) -> dict:
         backbone, data = self.backbone(run), self.load(run)
         support = data.train.subset(draw_support(data.train.labels, run.shots, run.seed))
         task = Task(backbone, data.prompt_set, support, data.frozen)
-        measured = measure(task, data.test, run.method, run.settings())
+        measured = measure(task, data.test, run.method, run.settings(), there=data.there)
         return {
             "run": key,
             "set": data.name,
@@ -225,6 +260,7 @@ class _Shelf:
             "backbone": backbone.identity | {"name": public_name(backbone.name)},
             "data": fingerprint(run.data),
             "split": data.split,
+            **({"test_on": Path(run.test_on).stem} if run.test_on else {}),
             "support": _digest(support),
             "support_counts": support.counts(),
             "prompts": data.prompt_set.digest,

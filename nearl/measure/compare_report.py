@@ -63,7 +63,43 @@ def markdown(rows: Sequence[dict]) -> str:
     parts.append("\n".join(lines) + "\n")
     if len(sets) > 1:
         parts += [_grid(rows, name, "balanced_accuracy", [name]) for name in sets]
+    parts += [_elsewhere([row for row in rows if row["set"] == name and "there" in row]) for name in sets]
     return "\n".join(parts)
+
+
+def _elsewhere(rows: Sequence[dict]) -> str:
+    """Balanced accuracy here and on the other source, and the drop, each a mean over seeds; "" where there is none."""
+    if not rows:
+        return ""
+    methods, shots, _ = _axes(rows)
+    first = rows[0]
+    lines = [
+        f"## Taught on {first['set']}, read on {first['test_on']}\n",
+        f"Balanced accuracy on {first['metrics']['n']} images of the one and {first['there']['n']} of the other, of "
+        "the classes that both have. The prompts are the only bridge.\n",
+        "| method | shots | here | there | drop |",
+        "|---|---|---|---|---|",
+    ]
+    for method in methods:
+        for count in shots:
+            some = [row for row in rows if (row["method"], row["shots"]) == (method, count)]
+            if some:
+                here = [row["metrics"]["balanced_accuracy"] for row in some]
+                there = [row["there"]["balanced_accuracy"] for row in some]
+                cells = [_spread(values) for values in (here, there)]
+                gap = [row["there"]["drop"] for row in some]
+                apart = {tuple(each["interval"]) for each in gap}
+                told = _spread([each["value"] for each in gap])
+                if len(apart) == 1:  # one seed, or a method without randomness: the interval over images
+                    low, high = next(iter(apart))
+                    told = f"{gap[0]['value']:.3f} ({low:.3f} to {high:.3f})"
+                lines.append(f"| {method} | {count} | {' | '.join(cells)} | {told} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean, half = student(values)
+    return f"{mean:.3f}" + ("" if half is None else f" ± {half:.3f}")
 
 
 def as_csv(rows: Sequence[dict]) -> str:
@@ -204,8 +240,7 @@ def _grid(rows: Sequence[dict], title: str, metric: str, sets: list[str]) -> str
         cells = []
         for count in shots:
             values = summary(rows, metric, method, count, sets)
-            mean, half = student(values) if values else (None, None)
-            cells.append("–" if mean is None else f"{mean:.3f}" + ("" if half is None else f" ± {half:.3f}"))
+            cells.append(_spread(values) if values else "–")
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from nearl.data.sets.labelled import LabelledSet
 from nearl.measure.cost import PeakMemory
+from nearl.measure.elsewhere import drop
 from nearl.measure.evaluate import evaluate, gain_of
 from nearl.methods import Task, make
 from nearl.train.loop import Training
@@ -90,13 +91,22 @@ def metrics(probabilities: np.ndarray, labels: list[int]) -> dict:
 
 
 def measure(
-    task: Task, test: LabelledSet, name: str, recipe: Recipe, watch: Callable[[Progress], None] = lambda progress: None
+    task: Task,
+    test: LabelledSet,
+    name: str,
+    recipe: Recipe,
+    watch: Callable[[Progress], None] = lambda progress: None,
+    there: LabelledSet | None = None,
 ) -> dict:
     """Fits one method on a task and measures it on ``test``: returns its metrics, its costs and its gain over the
-    untaught model."""
+    untaught model. ``there``: images of another source with the same classes, measured on too ("there", with the
+    "drop")."""
     fit = Fit(name, task, recipe)
     for progress in fit:
         watch(progress)
     after, labels = fit.method.predict(test.records), np.array(test.labels)
     row = {"metrics": metrics(after, test.labels), **fit.cost(), "predict_ms": fit.predict_ms(test)}
+    if there is not None:
+        found = metrics(fit.method.predict(there.records), there.labels)
+        row["there"] = {**found, "drop": drop(row["metrics"], found)}
     return row | {"gain": gain_of(make("zero-shot", task).predict(test.records), after, labels)}

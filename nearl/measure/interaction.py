@@ -20,6 +20,16 @@ so that I is the interaction of a two-way analysis of variance. A score of 0 mea
 alike, and 1 that neither images nor classes have main effects. The set of classes is fixed, so what a method's image
 side takes from all of its prompts at once (NEARL) counts as the image's. For a probe, whose class is a row of weights,
 the class stands for the prompt. Where L = s <f, t>, I = s <f - mean f, t - mean t>.
+
+The authors' package computes it otherwise, and `intershap` does as it does: a modality is hidden by its mean over the
+training set, the Shapley interaction value is I / 2 and is counted once, and the ratio is taken for every sample and
+output before it is averaged:
+
+    mean of |I / 2| / (|I / 2| + |M_i| + |M_p|)
+
+The mean image of the support set then hides the image (pixel by pixel, as the model takes it), and the mean over the
+classes, whose embeddings are the prompts' features here, hides the prompt. Both are given side by side: they agree on
+"none" and "only together", and in between this one is the lower for its half, whatever the answers.
 """
 
 from __future__ import annotations
@@ -29,6 +39,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from nearl.backbones import Backbone
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
 from nearl.methods import Method
@@ -50,13 +61,34 @@ def effects(outputs: np.ndarray, background: np.ndarray | None = None) -> dict[s
     }
 
 
+def intershap(both: np.ndarray, first: np.ndarray, second: np.ndarray, neither: np.ndarray) -> float:
+    """The score 0..1 of the authors' package for two modalities, from the outputs [N, ...] with both, with one alone
+    and with neither (which may be broadcast). Samples without any effect count as 0."""
+    both, first, second, neither = np.broadcast_arrays(
+        *(np.asarray(v, dtype=np.float64) for v in (both, first, second, neither))
+    )
+    pair = np.abs(both - first - second + neither) / 2
+    total = pair + np.abs(first - neither) + np.abs(second - neither)
+    return float(np.divide(pair, total, out=np.zeros_like(total), where=total > 0).mean())
+
+
 @torch.no_grad()
 def interaction(
     method: Method, records: Sequence[ImageRecord], background: Sequence[ImageRecord] | None = None
 ) -> dict[str, float]:
-    """The `effects` of a fitted method's logits for some images. ``background``: the images that stand for a
-    hidden one (default: the same). NearlError where there is no image."""
+    """The `effects` of a fitted method's logits for some images, and their `intershap`. ``background``: the images that
+    stand for a hidden one, or whose mean does (default: the same). NearlError where there is no image."""
     if not records or (background is not None and not background):
         raise NearlError("There is no image to measure on.")
     logits = lambda some: method.logits(some).float().cpu().numpy()  # noqa: E731
-    return effects(logits(records), None if background is None else logits(background))
+    outputs = logits(records)
+    hidden = logits([_mean_image(method.backbone, records if background is None else background)])
+    score = intershap(outputs, outputs.mean(1, keepdims=True), hidden, hidden.mean())
+    return effects(outputs, None if background is None else logits(background)) | {"intershap": score}
+
+
+def _mean_image(backbone: Backbone, records: Sequence[ImageRecord]) -> ImageRecord:
+    """The mean of images as the model takes them, pixel by pixel."""
+    total = sum(backbone.to_uint8(record.image()).double() for record in records)
+    pixels = (total / len(records)).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return ImageRecord.from_pixels("mean image", pixels)

@@ -27,6 +27,14 @@ def wilson(correct: int, n: int) -> list[float]:
     return list(_wilson(correct, n))
 
 
+def share(mean: float, n: int) -> list[float]:
+    """Wilson's interval of the mean of ``n`` > 0 values in 0..1, taken for a proportion, than which no such values vary
+    more (our choice: wide rather than short)."""
+    middle = (mean + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * np.sqrt(max(mean * (1 - mean), 0) / n + Z**2 / (4 * n**2))
+    return [float(max(middle - half, 0.0)), float(min(middle + half, 1.0))]
+
+
 @lru_cache(maxsize=4096)  # scipy computes a p-value as well, which takes far longer
 def _wilson(correct: int, n: int) -> tuple[float, float]:
     found = stats.binomtest(correct, n).proportion_ci(LEVEL, method="wilson")
@@ -78,3 +86,11 @@ def paired(both: int, first: int, second: int, neither: int) -> list[float]:
         return np.sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0))
 
     return [float(p - q - reach(p - p_low, q_high - q)), float(p - q + reach(p_high - p, q - q_low))]
+
+
+def difference(first: float, second: float, one: Sequence[float], two: Sequence[float]) -> list[float]:
+    """The interval of ``first`` - ``second``, of different images, from the interval of each (MOVER, as `of_mean`)."""
+    return [
+        float(first - second - np.hypot(first - one[0], two[1] - second)),
+        float(first - second + np.hypot(one[1] - first, second - two[0])),
+    ]

@@ -213,6 +213,11 @@ class Method(nn.Module):
         """Unit image embeddings [B, E], from cached features of the frozen model."""
         return self.embed(self.task.frozen.pooled(records))
 
+    def placed(self, patches: Tensor, pooled: Tensor) -> Tensor:
+        """Unit image embeddings [B, E] of images that the frozen model has just seen, from both of what it gave: their
+        embedded patches [B, N, D] and pooled features [B, D]. Nothing is kept."""
+        return self.embed(pooled)
+
     def classes(self) -> Tensor:
         """Unit class embeddings [C, E] in the method's joint space."""
         return self.task.classes()
@@ -336,6 +341,9 @@ class InsideTower(Method):
     def images(self, records: Sequence[ImageRecord]) -> Tensor:
         frozen = self.task.frozen
         return frozen.of_images(self.key("image"), records, lambda some: self.encode_tokens(frozen.patches(some)))
+
+    def placed(self, patches: Tensor, pooled: Tensor) -> Tensor:
+        return self.encode_tokens(patches)
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """Embedded patches [B, N, D]."""

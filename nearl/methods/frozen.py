@@ -101,7 +101,11 @@ class Frozen:
 
     def see(self, pixels: Tensor) -> Tensor:
         """Pooled features [B, D] float32 of normalised pixels [B, 3, H, W], not cached."""
-        vision, x = self.backbone.vision, self.backbone.vision.embed(pixels)
+        return self.through(self.backbone.vision.embed(pixels))
+
+    def through(self, x: Tensor) -> Tensor:
+        """Pooled features [B, D] float32 of embedded patches [B, N, D], not cached."""
+        vision = self.backbone.vision
         for k in range(vision.depth):
             x = vision.block(k, x)
         return vision.features(x).float()

@@ -21,11 +21,14 @@ COLUMNS, PANEL, NAMES, HEAD, FOOT = 3, 2.2, 1.2, 0.55, 0.5  # panels in a row; i
 
 def lines(rows: Sequence[dict]) -> list[str]:
     """A table for people."""
-    table = [f"{'method':22} {'gap':>6} {'own':>6} {'other':>6} {'together':>9}"]
+    table = [f"{'method':22} {'gap':>6} {'own':>6} {'other':>6} {'together':>9} {'InterSHAP':>10}"]
     for row in rows:
-        figures = [None] * 4 if row["error"] else [row["gap"], row["own"], row["other"], row["interaction"]["score"]]
+        figures = [None] * 5
+        if not row["error"]:
+            together = row["interaction"]
+            figures = [row["gap"], row["own"], row["other"], together["score"], together["intershap"]]
         cells = ["–" if value is None else f"{value:.3f}" for value in figures]
-        table.append("{:22} {:>6} {:>6} {:>6} {:>9}".format(row["name"], *cells))
+        table.append("{:22} {:>6} {:>6} {:>6} {:>9} {:>10}".format(row["name"], *cells))
     return table
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import pytest
 
 from nearl.cli.main import main
 from nearl.errors import NearlError
-from nearl.measure import compare_report
+from nearl.measure import compare_report, intervals
 from nearl.measure.compare import _SHELF, fingerprint, finished, perform, perform_on_ray, plan
 from nearl.measure.cost import PeakMemory
 from nearl.measure.fit import measure
@@ -54,6 +55,39 @@ def test_rows_hold_what_reproduces_them_and_are_not_made_twice(data, name, tmp_p
     assert "/" not in json.dumps(row)  # no path of this machine
     other = plan([data], ["prolip"], [2], 1, backbone=name, recipe=(("steps", 4),))
     assert finished(other, tmp_path) == [] and len(list(perform(other, tmp_path))) == 1
+
+
+def test_taught_on_one_source_read_on_another(data, name, tmp_path, capsys):
+    """The other source calls one class otherwise and has one more."""
+    other = tmp_path / "elsewhere"
+    write_set(other, seed=7)
+    for part in ("train", "test"):
+        (other / part / "one").rename(other / part / "dark")
+        shutil.copytree(other / part / "two", other / part / "grey")
+    command = ["compare", data, "--out", str(tmp_path / "out"), "--backbone", name, "--shots", "2", "--seeds", "2"]
+    command += ["--methods", "zero-shot,prolip", "--steps", "2", "--test-on", str(other)]
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "--same NAME=NAME" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--same", "one=black"])
+    assert "“black”" in capsys.readouterr().err
+    main([*command, "--same", "dark=One", "--json"])
+    out, err = capsys.readouterr()
+    rows = json.loads(out)["rows"]
+    assert "only it has are left out: grey" in err
+    for row in rows:
+        drop = row["there"]["drop"]
+        assert row["there"]["n"] == 6 and row["test_on"] == "elsewhere"
+        assert drop["value"] == pytest.approx(row["metrics"]["balanced_accuracy"] - row["there"]["balanced_accuracy"])
+        assert drop["interval"][0] < drop["value"] < drop["interval"][1]
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "Taught on shades, read on elsewhere" in table and "| prolip | 2 |" in table.split("read on elsewhere")[1]
+    alone = plan([data], ["zero-shot"], [2], 1, backbone=name)
+    assert finished(alone, tmp_path / "out") == []  # without another source it is another run
+    assert intervals.difference(0.9, 0.5, [0.8, 0.95], [0.3, 0.7]) == pytest.approx(
+        [0.4 - math.hypot(0.1, 0.2), 0.4 + math.hypot(0.05, 0.2)]
+    )
 
 
 def test_a_changed_set_is_another_set(tmp_path):

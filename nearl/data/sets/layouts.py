@@ -209,7 +209,7 @@ def without_masks(files: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]:
     kept: list[Entry] = []
     masks: list[str] = []
     for parts, reader in files:
-        if parts[-1] and not is_table(parts) and not _is_text(parts) and _is_mask(parts, stems, inside):
+        if parts[-1] and not is_table(parts) and not is_text(parts) and _is_mask(parts, stems, inside):
             masks.append(base_name(parts[-1]))
         else:
             kept.append((parts, reader))
@@ -219,7 +219,8 @@ def without_masks(files: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]:
     return kept, [Problem(masks[0], f"{what} left out: {listed(masks)}.")]
 
 
-def _is_text(parts: Parts) -> bool:
+def is_text(parts: Parts) -> bool:
+    """Whether a file is a document, a list or a spreadsheet by its ending, and so no image."""
     return parts[-1].lower().endswith((*_DOCUMENTS, *_LISTS, *_SHEETS))
 
 
