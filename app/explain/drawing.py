@@ -77,11 +77,16 @@ def _ask(
     return Ask(records, names, [MapRequest(choice.method, classes.index(name), **how) for name in names])
 
 
+def missing(workspace: Workspace, choice: Choice) -> bool:
+    """Whether a settled choice needs a map that has not been drawn yet."""
+    return any(ask.missing(workspace) for ask in asks(workspace, choice))
+
+
 def waits(workspace: Workspace, choice: Choice) -> bool:
     """Whether a settled choice needs a slow map that has not been drawn yet."""
     from nearl.explain import MAPS
 
-    return MAPS[choice.method].slow and any(ask.missing(workspace) for ask in asks(workspace, choice))
+    return MAPS[choice.method].slow and missing(workspace, choice)
 
 
 def drawn(engine: Engine, workspace: Workspace, choice: Choice) -> list[list[Heatmap]]:
@@ -152,7 +157,7 @@ class Drawing:
         self.choice, self.digest = choice, workspace.viewing.record.digest
         self.share = 0.0  # of the passes that are done
         self.error: Exception | None = None
-        self.shown = False  # whether the page has shown its end
+        self.followed = False  # whether the page is told how far it is
         self._engine, self._workspace, self._classifier = engine, workspace, workspace.viewing.classifier
         self._stop, self._ended = threading.Event(), threading.Event()
 
@@ -236,8 +241,11 @@ def current(workspace: Workspace) -> Drawing | None:
     return found if isinstance(found, Drawing) else None
 
 
-def stop(workspace: Workspace) -> None:
-    """Stop what is being drawn, if anything is."""
+def stop(workspace: Workspace) -> Drawing | None:
+    """Stop what is being drawn. Returns it; None where nothing was."""
     with workspace.lock:
-        if workspace.maps.drawing is not None:
-            workspace.maps.drawing.stop()
+        going = current(workspace)
+        if going is None or going.ended or going.stopped:
+            return None
+        going.stop()
+        return going

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import gradio as gr
 
 from app.context import DEVICE, MAP_CONTROLS, QUIET, SET_STRENGTH, Context, away, calls, seen
-from app.events import INPUT, Components, Press, guarded
+from app.events import INPUT, Components, Press, bump, guarded
 from app.explain import actions as explaining
 from app.explain import choice as choosing
 from app.explain import drawing
@@ -207,15 +207,17 @@ def _settled(workspace: Workspace, asked: Choice) -> Choice:
 
 
 def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
+    """All that is drawn is drawn by one event, which begins again at its end if something was changed meanwhile, with
+    the values that the controls then have: what is on show at the end is what was chosen last."""
     session, count = ctx.session, len(tab.choices)
-    values = [*tab.choices, *tab.look]
+    asked = gr.State(0)  # changes with what no control holds: another image, a class of one's own choice, a drawn map
 
     @guarded(tab.message, lambda *given: {tab.cancel: seen(False)})
     def show(key: str, *given) -> Iterator[dict]:
         """The whole tab, for what is chosen; the model is asked only for what has not been drawn yet. A slow map is
-        begun, and `follow` shows it."""
+        begun, and `follow` watches it."""
         workspace = ctx.workspace(key)
-        viewing, question = workspace.viewing, workspace.maps.ask()
+        viewing = workspace.viewing
         yield {session: workspace.id}
         if viewing.prediction is None and viewing.records and viewing.prompts is not None:
             read(ctx.engine, workspace, viewing.prompts.to_dict())  # another adapter is in use since it was read
@@ -223,108 +225,63 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
             hidden = {tab.controls: seen(False, MAP_CONTROLS), tab.side: seen(False, *SIDE)}
             yield {tab.stage: map_views.empty(), tab.message: "", tab.filmstrip: "", **hidden}
             return
-        asked = _choice(given[:count])
-        choice = _settled(workspace, asked)
-        controls = {**_controls(tab, workspace, asked, choice), tab.filmstrip: filmstrip_html(workspace)}
+        wanted = _choice(given[:count])
+        choice = _settled(workspace, wanted)
+        controls = {**_controls(tab, workspace, wanted, choice), tab.filmstrip: filmstrip_html(workspace)}
         if drawing.waits(workspace, choice):
             yield {**controls, **_waiting(tab, workspace, drawing.begin(ctx.engine, workspace, choice))}
             return
-        drawing.stop(workspace)
-        yield {**controls, tab.message: map_views.busy(), tab.cancel: seen(False)}
+        left = drawing.stop(workspace)
+        said = views.quiet(f"Stopped: {_name(left.choice)} was not drawn.") if left else ""
+        controls[tab.cancel] = seen(False)
+        if drawing.missing(workspace, choice):
+            yield {**controls, tab.message: map_views.busy()}
+            controls = {}  # once, so that what is chosen while it is drawn stays
         drawn = _draw(ctx, tab, workspace, choice, given[count:])
-        if workspace.maps.is_latest(question):  # else what was asked for later has been drawn
-            yield {**drawn, tab.details: _details(ctx, workspace, choice), tab.message: ""}
+        yield {**controls, **drawn, tab.details: _details(ctx, workspace, choice), tab.message: said}
 
     @guarded(tab.message)
-    def on_method(key: str, view, when, about, method, layer, head, *rest) -> Iterator[dict]:
-        """Another kind of map begins with the layer and head of its own choice."""
-        yield {tab.layer: 0, tab.head: 0}
-        yield from show(key, view, when, about, method, 0, 0, *rest)
-
-    @guarded(tab.message)
-    def on_class(key: str, view, when, about, *rest) -> Iterator[dict]:
+    def on_class(key: str, about: str) -> dict:
         ctx.workspace(key).maps.pick(about or "")
-        yield from show(key, view, when, about, *rest)
+        return {asked: bump()}
 
     @guarded(tab.message)
-    def on_cancel(key: str, view, when, about, method, layer, head, *rest) -> Iterator[dict]:
-        """A quick map instead of the slow one."""
-        workspace = ctx.workspace(key)
-        going = drawing.current(workspace)
-        drawing.stop(workspace)
-        yield {tab.method: DEFAULT, tab.layer: 0, tab.head: 0}
-        yield from show(key, view, when, about, DEFAULT, 0, 0, *rest)
-        if going is not None:
-            yield {tab.message: views.quiet(f"Cancelled: {_name(going.choice)} was not drawn.")}
+    def on_pick(key: str, event: gr.EventData) -> dict:
+        viewing = ctx.workspace(key).viewing
+        viewing.select(Press.of(event).pick("pick", range(len(viewing.records))))
+        return {asked: bump()}
 
-    @guarded(tab.message)
-    def on_pick(key: str, event: gr.EventData, *given) -> Iterator[dict]:
-        workspace = ctx.workspace(key)
-        workspace.viewing.select(Press.of(event).pick("pick", range(len(workspace.viewing.records))))
-        yield from show(key, *given)
-
-    follow = _follower(ctx, tab)
-
-    def wire(trigger: Callable, fn: Callable) -> None:
-        event = trigger(fn, [session, *values], [session, *tab.outputs], trigger_mode="always_last", **DEVICE)
-        shown = [tab.stage, tab.message, tab.cancel, tab.download]
-        event.then(follow, [session, *values], shown, trigger_mode="multiple", **QUIET)
-
-    wire(tab_item.select, show)
-    for part in (tab.view, tab.when, tab.control, tab.layer, tab.head):
-        wire(part.input, show)
-    wire(tab.about.input, on_class)
-    wire(tab.method.input, on_method)
-    wire(tab.cancel.click, on_cancel)
-    wire(tab.filmstrip.click, on_pick)
-    _wire_look(ctx, tab)
+    last = {"trigger_mode": "always_last", **QUIET}
+    tab.about.input(on_class, [session, tab.about], [asked, tab.message], **last)
+    tab.filmstrip.click(on_pick, session, [asked, tab.message], **last)
+    # Another kind of map begins with the layer and head of its own choice; instead of a slow map there is a quick one.
+    # The page sets these by itself, before it sends what is chosen.
+    tab.method.input(None, None, [tab.layer, tab.head], js="() => [0, 0]", api_visibility="private")
+    quick = [tab.method, tab.layer, tab.head]
+    tab.cancel.click(None, None, quick, js=f"() => ['{DEFAULT}', 0, 0]", api_visibility="private")
+    controls = (tab.view, tab.when, tab.method, tab.layer, tab.head, tab.control, *tab.look)
+    triggers = [tab_item.select, tab.cancel.click, asked.change, *(part.input for part in controls)]
+    values = [session, *tab.choices, *tab.look]
+    event = gr.on(triggers, show, values, [session, *tab.outputs], trigger_mode="always_last", **DEVICE)
+    event.then(_follower(ctx, tab, asked), session, [asked, tab.message, tab.cancel], trigger_mode="multiple", **QUIET)
 
 
-def _follower(ctx: Context, tab: ExplainTab) -> Callable:
-    """The handler that shows a slow map while it is drawn."""
-    count = len(tab.choices)
+def _follower(ctx: Context, tab: ExplainTab, asked: gr.State) -> Callable:
+    """The handler that says how far a slow map is, and at its end asks for it to be shown."""
 
     @guarded(tab.message, lambda *given: {tab.cancel: seen(False)})
-    async def follow(key: str, *given) -> AsyncIterator[dict]:
-        """A slow map while it is drawn, and at its end; nothing where something else was asked for."""
+    async def follow(key: str) -> AsyncIterator[dict]:
         workspace = await ctx.run(lanes.LIGHT, ctx.workspace, key)
         going = drawing.current(workspace)
-        if going is None or going.stopped or going.shown:
+        if going is None or going.followed:
             return
-        while not going.ended:
+        going.followed = True
+        while not going.ended and not going.stopped:
             yield {tab.message: map_views.progress(_name(going.choice), going.share)}
             await asyncio.sleep(POLL_SECONDS)
-        if going.stopped:
-            return
-        going.shown = True
         if going.error is not None:
             raise going.error
-        drawn = await ctx.run(lanes.DEVICE, _draw, ctx, tab, workspace, going.choice, given[count:])
-        if drawing.current(workspace) is going and not going.stopped:
-            yield {**drawn, tab.message: "", tab.cancel: seen(False)}
+        if not going.stopped:
+            yield {asked: bump()}
 
     return follow
-
-
-def _wire_look(ctx: Context, tab: ExplainTab) -> None:
-    """Draw the same maps again when colours, smoothing, contour or strength change."""
-    values, count = [*tab.choices, *tab.look], len(tab.choices)
-
-    @guarded(tab.message)
-    def redraw(key: str, *given) -> dict:
-        """The same maps in another look."""
-        workspace = ctx.workspace(key)
-        if workspace.viewing.prediction is None:
-            return {tab.message: ""}
-        choice = _settled(workspace, _choice(given[:count]))
-        return {} if drawing.waits(workspace, choice) else _draw(ctx, tab, workspace, choice, given[count:])
-
-    @guarded(tab.message)
-    def resave(key: str, *given) -> dict:
-        """The strength is changed in the page; only the image to download is drawn again."""
-        return {part: value for part, value in redraw(key, *given).items() if part is not tab.stage}
-
-    drawing_again = {"trigger_mode": "always_last", **QUIET}
-    for part in (tab.colours, tab.smooth, tab.contour):
-        part.input(redraw, [ctx.session, *values], [tab.stage, tab.download, tab.message], **drawing_again)
-    tab.strength.input(resave, [ctx.session, *values], [tab.download, tab.message], **drawing_again)

@@ -32,7 +32,6 @@ class Maps:
     def __init__(self, lock: threading.RLock):
         self._lock = lock
         self._drawn: dict[Hashable, Any] = {}
-        self._latest: object = None
         self.picked = ""  # the class that the visitor has chosen; "" where maps follow the answer on show
         self.drawing: Drawing | None = None  # slow maps that are being drawn, or the last ones that were
 
@@ -66,11 +65,3 @@ class Maps:
     def pick(self, name: str) -> None:
         """The visitor has chosen the class whose map is to be seen; "" for that of the answer on show."""
         self.picked = name
-
-    def ask(self) -> object:
-        """A new question of the page, as an object that stands for it; the earlier ones are out of date."""
-        self._latest = question = object()
-        return question
-
-    def is_latest(self, question: object) -> bool:
-        return self._latest is question

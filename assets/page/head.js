@@ -69,15 +69,47 @@
   }).observe(document, { subtree: true, childList: true, attributeFilter: ["aria-selected", "name"] });
 }
 
-// Gradio builds a tab when it is first opened and then sets its controls once more: what somebody presses in between is
-// put off until that is done, instead of being undone.
+// Every press counts. Answers that come late move a button, or draw it again, between the press and the release of the
+// mouse: the browser then makes no click, and the button is clicked here, unless the mouse was dragged away. And Gradio
+// builds a tab when it is first opened and then sets its controls once more: what somebody presses in between is put off
+// until that is done, instead of being undone.
 {
+  const BUTTON = "a, button, summary, label:has(input[type=radio], input[type=checkbox])";
+  const NEAR = 8;  // pixels; further off the mouse was dragged
+  const of = (event) => {
+    const node = event.target.closest?.(BUTTON) ?? event.target;
+    return { node, within: event.composedPath(), x: event.clientX, y: event.clientY };
+  };
+  const alike = (one, other) => one.textContent === other.textContent && JSON.stringify({ ...one.dataset }) === JSON.stringify({ ...other.dataset });
+  const click = ({ node, within }) => {
+    const drawn = () => within.find((part) => part.isConnected).querySelectorAll(node.localName);
+    const now = node.isConnected ? node : node.matches?.(BUTTON) && [...drawn()].find((other) => alike(other, node));
+    if (now) now.click();
+  };
+
+  let pressed = null;
+  window.addEventListener("pointerdown", (event) => {
+    pressed = event.pointerType === "mouse" && event.button === 0 && event.target.closest?.(BUTTON) ? of(event) : null;
+  }, true);
+  window.addEventListener("click", (event) => {
+    if (pressed && event.composedPath().includes(pressed.node)) pressed = null;
+  }, true);
+  window.addEventListener("pointerup", (event) => {
+    const now = pressed;
+    if (!now || Math.hypot(event.clientX - now.x, event.clientY - now.y) > NEAR) pressed = null;
+    else setTimeout(() => {  // after the browser's own click
+      if (pressed !== now) return;
+      pressed = null;
+      click(now);
+    });
+  }, true);
+
   const built = new Set();
   let held = null;  // what was pressed, while a tab is being built
   const release = () => {
-    const pressed = held;
+    const presses = held;
     held = null;
-    pressed.filter((node) => node.isConnected).forEach((node) => node.click());
+    presses.forEach(click);
   };
   document.addEventListener("click", (event) => {
     const tab = event.target.closest?.("#tabs button[data-tab-id]");
@@ -88,7 +120,7 @@
     } else if (held && !tab && event.target.closest?.("[role=tabpanel]")) {
       event.preventDefault();
       event.stopImmediatePropagation();
-      held.push(event.target);
+      held.push(of(event));
     }
   }, true);
 }

@@ -14,19 +14,16 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor
 
 from nearl import NOTICE
-from nearl.adapters.card import CARD, LICENCE, card
 from nearl.errors import NearlError
 from nearl.prompts import MAX_CLASSES, PromptSet
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT_VERSION = 1
 TENSORS, META = "adapter.safetensors", "adapter.json"
@@ -77,19 +74,26 @@ class Adapter:
     @cached_property
     def version(self) -> str:
         """The sha256 of the tensors and taught prompts, by which caches know this adapter."""
-        return hashlib.sha256(save_tensors(self.state) + json.dumps(self.meta["prompts"]).encode()).hexdigest()
+        from safetensors.torch import save
+
+        return hashlib.sha256(save(self.state) + json.dumps(self.meta["prompts"]).encode()).hexdigest()
 
     def check_backbone(self, identity: dict[str, str]) -> None:
         """Raises NearlError unless the adapter was taught on the backbone with this identity."""
         own = self.meta["backbone"]
         if any(own.get(key) != identity[key] for key in ("config_sha256", "weights")):
-            name = public_name(identity["name"])
-            same = own.get("name") == name
-            detail = f"another version of '{own.get('name')}'" if same else f"the model '{own.get('name')}'"
-            raise NearlError(
-                f"This adapter was taught on {detail}, not on the '{name}' in use; "
-                "load that model, or teach a new adapter on this one."
-            )
+            raise other_backbone(own.get("name"), identity["name"])
+
+
+def other_backbone(taught: object, asked: str) -> NearlError:
+    """The refusal of an adapter that was taught on the backbone named ``taught`` or, where the names are the same, on
+    another version of it."""
+    name = public_name(asked)
+    detail = f"another version of '{taught}'" if taught == name else f"the model '{taught}'"
+    return NearlError(
+        f"This adapter was taught on {detail}, not on the '{name}' in use; "
+        "load that model, or teach a new adapter on this one."
+    )
 
 
 def new_adapter(
@@ -99,6 +103,8 @@ def new_adapter(
 
     ``about``: the other fields of `Meta` that are known; config, classes, prompts and support_counts have to be there.
     """
+    from nearl.adapters.card import LICENCE
+
     state = {key: value.detach().float().cpu().contiguous().clone() for key, value in state.items()}
     optional = {"method": "nearl", "recipe": None, "metrics": None, "trust": None, "images": None}
     meta = {
@@ -139,16 +145,25 @@ def zip_adapter(adapter: Adapter, path: str | Path) -> Path:
     return path
 
 
+def describe(source: str | Path | bytes) -> dict:
+    """The checked content of ``adapter.json`` in what `load_adapter` takes; needs no torch. Raises NearlError too."""
+    return _meta(_read(source)[META])
+
+
 def load_adapter(source: str | Path | bytes, identity: dict[str, str] | None = None) -> Adapter:
     """Read an adapter folder (or the folder of the run that holds it), zip file or zip bytes and check it: JSON,
     format, keys, shapes, dtypes, finite numbers and, if given, the backbone's identity.
 
     Raises NearlError that says what is wrong.
     """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     raw = _read(source)
     meta = _meta(raw[META])
     try:
-        state = load_tensors(raw[TENSORS])
+        state = load(raw[TENSORS])
     except (SafetensorError, ValueError) as error:
         raise NearlError(f"{TENSORS} of this adapter is damaged or not a safetensors file.") from error
     if meta["tensors"] != {name: list(value.shape) for name, value in state.items()}:
@@ -168,8 +183,12 @@ def load_adapter(source: str | Path | bytes, identity: dict[str, str] | None = N
 
 def adapter_files(adapter: Adapter, base_model: str | None = None) -> dict[str, bytes]:
     """The files of an adapter folder by name; ``base_model`` (the backbone's name on the Hub) goes into the card."""
+    from safetensors.torch import save
+
+    from nearl.adapters.card import CARD, card
+
     meta = json.dumps(adapter.meta, indent=2, ensure_ascii=False).encode()
-    tensors = save_tensors(adapter.state, metadata={"notice": NOTICE})
+    tensors = save(adapter.state, metadata={"notice": NOTICE})
     return {TENSORS: tensors, META: meta, CARD: card(adapter.meta, base_model).encode()}
 
 

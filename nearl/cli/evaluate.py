@@ -10,6 +10,7 @@ from nearl.cli.options import (
     Result,
     adapter_options,
     backbone_of,
+    check_adapter,
     classifier_of,
     log,
     metric_lines,
@@ -18,6 +19,7 @@ from nearl.cli.options import (
     set_facts,
     set_of,
     set_options,
+    there,
 )
 from nearl.errors import NearlError
 
@@ -25,6 +27,8 @@ from nearl.errors import NearlError
 def run(args: argparse.Namespace) -> Result:
     if args.ready:
         return _ready(args)
+    there(args.data, "folder or zip")
+    check_adapter(args)
 
     from nearl.measure.evaluate import measure
 

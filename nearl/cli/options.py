@@ -111,7 +111,7 @@ def classifier_of(args: argparse.Namespace, data: LabelledSet | None = None) -> 
     """The classifier that ``model_options``, ``prompt_options`` and ``adapter_options`` describe. Mistakes in these are
     told before the model is loaded, as far as possible."""
     own = prompts_of(args, data) if args.prompts or not args.adapter else None
-    there(args.adapter, "adapter")
+    check_adapter(args)
 
     from nearl.adapters.store import load_adapter
     from nearl.methods import restore
@@ -121,6 +121,28 @@ def classifier_of(args: argparse.Namespace, data: LabelledSet | None = None) -> 
     adapter = load_adapter(args.adapter, backbone.identity) if args.adapter else None
     method = None if adapter is None else restore(backbone, adapter)
     return Classifier(backbone, own or prompts_of(args, data, adapter), method)
+
+
+def check_adapter(args: argparse.Namespace) -> None:
+    """Refuse an adapter that is not there, damaged or of another backbone, as far as its description tells, before
+    images and models are loaded."""
+    there(args.adapter, "adapter")
+    if not args.adapter:
+        return
+
+    import json
+
+    from nearl.adapters.store import describe, other_backbone
+    from nearl.backbones.catalogue import REGISTRY
+    from nearl.resources import ASSETS
+
+    taught = describe(args.adapter)["backbone"]
+    name = taught.get("name")
+    if args.weights != "pretrained" or not {name, args.backbone} <= set(REGISTRY):
+        return  # told when the model is there
+    present = json.loads((ASSETS / "backbone" / "measured.json").read_bytes())["weights"]
+    if name != args.backbone or (name == "embedded" and taught.get("weights") != present):
+        raise other_backbone(name, args.backbone)
 
 
 def prompts_of(args: argparse.Namespace, data: LabelledSet | None = None, adapter: Adapter | None = None) -> PromptSet:

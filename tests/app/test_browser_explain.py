@@ -128,3 +128,23 @@ def test_a_new_look_asks_the_model_nothing(page, server):
     page.get_by_label("Smooth between patches").uncheck()
     expect(page.locator("#maps img.map")).not_to_have_attribute("src", green)
     expect(page.locator("#maps .tag")).to_have_text("Synthetic")
+
+    # choices that come faster than maps are drawn: what is shown is the last one, with a layer of its own choice
+    choose(page, "#explain-method", "Attention")
+    expect(_caption(page)).to_contain_text("Attention")
+    page.locator("#explain-layer input[type=range]").fill("2")
+    expect(_caption(page)).to_contain_text("layer 2")
+    page.evaluate(
+        """() => {
+          const press = (where, words) =>
+            [...document.querySelectorAll(`${where} label`)].find((l) => l.textContent.trim() === words).click();
+          for (const words of ["Relevance", "Grad-CAM", "Relevance"]) press("#explain-method", words);
+          press("#explain-colours", "Blue to yellow");
+          press("#explain-class", "no lesion");
+          press("#explain-class", "lesion");
+        }"""
+    )
+    expect(_caption(page)).to_contain_text("Relevance for “lesion”")
+    expect(page.locator("#explain-layer input[type=range]")).to_have_value("0")
+    expect(page.locator("#explain-method label.selected")).to_have_text("Relevance")
+    expect(page.locator("#explain-class label.selected")).to_have_text("lesion")

@@ -17,8 +17,10 @@ from tests.support.browser import (
     MAP_WORDS,
     NOTICE,
     choose,
+    example,
     expect,
     fits,
+    idle,
     nameless,
     open_tab,
     taught,
@@ -205,3 +207,38 @@ def test_the_first_quarter_of_an_hour(page, server, own, archive):
     open_tab(page, "About")
     _whole(page)
     assert not re.search("error|warning", server.console()[said:], re.IGNORECASE)
+
+
+MOVE = "document.querySelector('#predict-prompts').style.marginTop = '200px'"
+DRAW_AGAIN = "document.querySelector('#predict-set').dispatchEvent(new Event('change'))"
+
+
+def test_a_press_counts_though_an_answer_moves_or_redraws_its_button(page):
+    example(page).click()
+    expect(page.locator("#reading .bars")).to_be_visible()
+    classes, add = page.locator("#predict-prompts .pe-row"), page.get_by_role("button", name="Add a class")
+    page.get_by_label("Ready sets").select_option("phantom_head_mri")
+    count = classes.count()
+
+    def press(meanwhile: str = "0", to: tuple[int, int] = (0, 0)) -> None:
+        add.scroll_into_view_if_needed()
+        box = add.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.evaluate(meanwhile)
+        page.mouse.move(x + to[0], y + to[1])
+        page.mouse.up()
+        idle(page)
+
+    for meanwhile, to, more in (
+        (DRAW_AGAIN, (0, 0), 1),  # with the two classes of the set
+        (MOVE, (2, 1), 2),
+        ("0", (0, 0), 3),
+        ("0", (0, 90), 3),  # dragged away
+        (MOVE.replace("200", "0"), (0, 90), 3),
+    ):
+        press(meanwhile, to)
+        expect(classes).to_have_count(count + more)
+    add.press("Enter")
+    expect(classes).to_have_count(count + 4)

@@ -161,39 +161,40 @@ class Built:
     def __init__(self, workspace):
         self.workspace = workspace
         ctx = SimpleNamespace(engine=ENGINE, workspace=lambda key: workspace, run=self.run)
-        with gr.Blocks() as page, gr.Tabs(), gr.Tab("Explain") as item:
+        with gr.Blocks() as self.page, gr.Tabs(), gr.Tab("Explain") as item:
             ctx.session = gr.State(None)
             self.tab = explain.build(ctx, item)
-        self.handlers = {f.name: f.fn for f in page.fns.values()}
 
     @staticmethod
     async def run(lane, work, *given):
         return work(*given)
 
-    def call(self, name, *more, view=ONE, about="glioma", method="gradcam", control=False):
+    def function(self, name):
+        return next(f for f in self.page.fns.values() if f.name == name)
+
+    def call(self, name, about="glioma", method="gradcam"):
         """All answers of a handler in one dict, the later ones over the earlier."""
-        given = ("w", *more, view, BEFORE, about, method, 0, 0, control, 55, "inferno", True, 0.0)
-        found = self.handlers[name](*given)
+        chosen = (ONE, BEFORE, about, method, 0, 0, False, 55, "inferno", True, 0.0)
+        found = self.function(name).fn("w", *(chosen if name == "show" else ()))
         if inspect.isasyncgen(found):
             found = asyncio.run(_all(found))
-        answers = [found] if isinstance(found, dict) else found
-        return {k: v for answer in answers for k, v in answer.items()}
+        return {k: v for answer in found for k, v in answer.items()}
 
 
 async def _all(answers):
     return [answer async for answer in answers]
 
 
-def test_an_older_question_does_not_overwrite_a_newer_one(workspace):
+def test_one_event_draws_all_that_is_chosen(workspace):
+    """Several would be answered in either order."""
     built = Built(workspace)
     tab = built.tab
-    given = lambda view: ("w", view, AFTER, "glioma", "gradcam", 0, 0, False, 55, "inferno", True, 0.0)  # noqa: E731
-    older = built.handlers["show"](*given(ONE))
-    assert tab.stage not in next(older) and tab.stage not in next(older)
-    *_, newer = built.handlers["show"](*given(COMPARE))
-    assert "what teaching changed" in newer[tab.stage]
-    rest = list(older)
-    assert not any(tab.stage in answer or tab.message in answer for answer in rest)
+    drawing_ones = [f for f in built.page.fns.values() if tab.stage in f.outputs or tab.download in f.outputs]
+    assert [f.trigger_mode for f in drawing_ones] == ["always_last"]
+    told = {target for target, _ in drawing_ones[0].targets}
+    assert told >= {part._id for part in (*tab.look, *tab.choices, tab.cancel) if part is not tab.about}
+    for name in ("on_class", "on_pick"):  # they change what it listens to
+        assert {c._id for c in built.function(name).outputs if c is not tab.message} <= told
 
 
 def test_the_map_is_of_the_answer_on_show_until_a_class_is_chosen(workspace):
@@ -202,22 +203,25 @@ def test_the_map_is_of_the_answer_on_show_until_a_class_is_chosen(workspace):
     flipped = replace(prediction, frozen=np.array([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1]]), adapted=None)
     workspace.viewing.keep(flipped, [])
 
-    def shown(name, *more, **given):
-        answer = built.call(name, *more, **given)
+    def shown(**given):
+        answer = built.call("show", **given)
         answers.append(answer[built.tab.stage])
         return answer[built.tab.about].get("value")
 
-    assert shown("show", about="normal") == "glioma"  # what an earlier image left in the control
+    assert shown(about="normal") == "glioma"  # what an earlier image left in the control
     press = SimpleNamespace(_data={"act": "pick", "pick": 1})
-    assert shown("on_pick", press) == "normal" and "for “normal”" in answers[-1]
-    assert shown("on_class", about="glioma") is None and "for “glioma”" in answers[-1]
-    assert shown("show", about="glioma", method="layercam") is None and "for “glioma”" in answers[-1]
+    built.function("on_pick").fn("w", press)
+    assert shown(about="glioma") == "normal" and "for “normal”" in answers[-1]
+    built.function("on_class").fn("w", "glioma")
+    assert shown(about="glioma") is None and "for “glioma”" in answers[-1]
+    assert shown(about="glioma", method="layercam") is None and "for “glioma”" in answers[-1]
     press._data["pick"] = 2
-    assert shown("on_pick", press, about="normal") == "glioma"
+    built.function("on_pick").fn("w", press)
+    assert shown(about="normal") == "glioma"
     workspace.maps.pick("normal")
     workspace.viewing.bring(workspace.viewing.records[1:], [], False)
     workspace.viewing.keep(replace(flipped, frozen=np.array([[0.9, 0.1], [0.1, 0.9]])), [])
-    assert shown("show", about="normal") == "glioma"
+    assert shown(about="normal") == "glioma"
 
 
 def test_a_slow_map_is_watched_and_shown_at_its_end(workspace):
@@ -229,10 +233,12 @@ def test_a_slow_map_is_watched_and_shown_at_its_end(workspace):
     assert "Grad-CAM" not in begun[tab.stage] and "Occlusion for “" in begun[tab.stage]
     assert 'role="progressbar"' in begun[tab.message] and "away" not in begun[tab.cancel]["elem_classes"]
     assert begun[tab.download]["interactive"] is False
-    done = built.call("follow", method="occlusion")
+    asked = built.call("follow")
+    assert asked and tab.stage not in asked  # it is asked to be shown
+    assert not {c for answer in [built.call("follow")] for c in answer} & set(asked)  # once
+    done = built.call("show", method="occlusion")
     assert 'class="map"' in done[tab.stage] and "Occlusion" in done[tab.stage] and done[tab.message] == ""
     assert "away" in done[tab.cancel]["elem_classes"] and done[tab.download]["interactive"]
-    assert tab.cancel not in built.call("follow", method="occlusion")  # shown already
 
 
 def test_a_slow_map_ends_when_something_else_is_asked_for(workspace, monkeypatch):
@@ -250,12 +256,16 @@ def test_a_slow_map_ends_when_something_else_is_asked_for(workspace, monkeypatch
     built.call("show", method="occlusion")
     going = drawing.current(workspace)
     assert reached.wait(60) and 0 <= going.share < 1
-    assert tab.stage in built.call("redraw") and tab.stage not in built.call("redraw", method="occlusion")
+    built.call("show", method="occlusion")  # in another look
+    assert drawing.current(workspace) is going and not going.stopped
+    instead = built.call("show")
+    assert "Occlusion" in instead[tab.message] and "Drawing" not in instead[tab.message]
+    assert "Grad-CAM" in instead[tab.stage] and "away" in instead[tab.cancel]["elem_classes"]
+    assert built.call("show")[tab.message] == ""
+    assert not {tab.stage, tab.message} & set(
+        built.call("follow")
+    )  # it has not ended, and its progress is told no more
     go.set()
-    cancelled = built.call("on_cancel", method="occlusion")
-    assert "Occlusion" in cancelled[tab.message] and "Drawing" not in cancelled[tab.message]
-    assert "Grad-CAM" in cancelled[tab.stage] and "away" in cancelled[tab.cancel]["elem_classes"]
-    assert tab.stage not in built.call("follow", method="occlusion")
     _until(lambda: going.ended)
     assert going.stopped and drawing.waits(
         workspace, choosing.settle(workspace, Choice(method="occlusion", when=BEFORE))

@@ -5,10 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
+from nearl.adapters.store import new_adapter, save_adapter
 from nearl.cli import options, predict
 from nearl.cli.registry import COMMANDS
 from nearl.data.formats.volume import PLANES
 from nearl.data.formats.windows import PRESETS
+from nearl.prompts import default_prompts
 from nearl.reading.volumes import METHODS
 
 ROOT = Path(__file__).parents[2]
@@ -46,9 +50,22 @@ def test_wrong_arguments_are_told_without_a_library():
         "", "nothing", "predict", "predict a.png", "predict a.png --windw lung", "predict a.png --window lng",
         "predict a.nii --aggregate sum", "predict a.png --adapter gone", "evaluate DATA --adapter",
         "explain gone.png --class a --out x", "finetune gone --out x", "compare gone --out x", "report gone",
-        "push gone me/mine", "pretrain gone.yaml --out x",
+        "push gone me/mine", "pretrain gone.yaml --out x", "evaluate gone", "evaluate tests --adapter gone",
     )  # fmt: skip
     assert told(*commands) == {command: [2, [], True] for command in commands}
+
+
+def test_an_adapter_of_another_backbone_is_refused_before_images_and_models_are_loaded(tmp_path):
+    adapter = new_adapter(
+        {"w": torch.zeros(1)},
+        backbone={"name": "embedded", "config_sha256": "0", "weights": "0"},
+        config={}, classes=["a", "b"], support_counts={},
+        prompts=default_prompts(["a", "b"]).to_dict(),
+    )  # fmt: skip
+    folder = save_adapter(adapter, tmp_path / "adapter")
+    commands = [f"evaluate tests --adapter {folder}", f"predict a.png --adapter {folder} --backbone biomedclip"]
+    for status, found, said in told(*commands).values():
+        assert status == 2 and said and not {"torch", "open_clip", "numpy"} & set(found)
 
 
 def test_what_options_accept_is_what_there_is():
