@@ -53,8 +53,10 @@ def run(args: argparse.Namespace) -> Result:
         state, stop = folder.snapshot(), folder.cancel_requested
         with ProgressBar() as bar:
             for event in folder.record(perform(folder.job(), folder.todo(), state, stop, backbone=backbone)):
-                if isinstance(event, Step) and event.step:
-                    bar.show(event)
+                if isinstance(event, Step):
+                    say([event.note] if event.note else [])
+                    if event.step:
+                        bar.show(event)
     outcome = folder.outcome()
     if outcome is None:
         raise NearlError(f"The run in '{args.out}' was cancelled before it had learned anything; start a new one.")

@@ -11,7 +11,7 @@ from nearl.backbones import Backbone
 from nearl.backbones.shadow import shadow
 from nearl.methods.base import Card, InsideTower
 from nearl.methods.frozen import Task
-from nearl.train.learner import Phase
+from nearl.train.learner import ALL, Phase
 from nearl.train.recipe import Recipe
 
 
@@ -71,7 +71,7 @@ class Alta(InsideTower):
     def phases(self, recipe: Recipe) -> list[Phase]:
         views, classes = self.task.views(recipe), self.task.classes()
 
-        def forward(index: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, float]:
-            return self.backbone.logit_scale * self.adapted.encode_tokens(views.draw(index, rng)) @ classes.T, 0.0
+        def forward(index: np.ndarray, rng: np.random.Generator, rows: slice = ALL) -> tuple[Tensor, float]:
+            return self.backbone.logit_scale * self.adapted.encode_tokens(views.draw(index, rng)[rows]) @ classes.T, 0.0
 
         return [Phase(recipe.steps, recipe.batch_size, forward)]

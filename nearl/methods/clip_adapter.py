@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task
 from nearl.train.batches import draw_view
-from nearl.train.learner import Phase
+from nearl.train.learner import ALL, Phase
 from nearl.train.recipe import Recipe
 
 
@@ -50,8 +50,8 @@ class ClipAdapter(Method):
         frozen, classes = self.task.frozen, self.task.classes()
         views = frozen.embed(frozen.views(self.task.support.records, recipe))
 
-        def forward(index: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, float]:
-            return self.backbone.logit_scale * self.adapt(draw_view(views, index, rng)) @ classes.T, 0.0
+        def forward(index: np.ndarray, rng: np.random.Generator, rows: slice = ALL) -> tuple[Tensor, float]:
+            return self.backbone.logit_scale * self.adapt(draw_view(views, index, rng)[rows]) @ classes.T, 0.0
 
         return [Phase(recipe.steps, recipe.batch_size, forward)]
 

@@ -11,7 +11,7 @@ from nearl.backbones.context import ContextSlot
 from nearl.methods.base import Card, InsideText
 from nearl.methods.frozen import Task
 from nearl.train.batches import draw_prompts, draw_view
-from nearl.train.learner import Phase
+from nearl.train.learner import ALL, Phase
 from nearl.train.recipe import Recipe
 
 
@@ -54,8 +54,8 @@ class CoOp(InsideText):
         views = frozen.embed(frozen.views(self.task.support.records, recipe))
         texts = [self.backbone.tokenize(group) for group in self.task.prompt_set.texts()]
 
-        def forward(index: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, float]:
+        def forward(index: np.ndarray, rng: np.random.Generator, rows: slice = ALL) -> tuple[Tensor, float]:
             classes = self.encode_text(draw_prompts(texts, recipe.prompts_per_class, rng))
-            return self.backbone.logit_scale * draw_view(views, index, rng) @ classes.T, 0.0
+            return self.backbone.logit_scale * draw_view(views, index, rng)[rows] @ classes.T, 0.0
 
         return [Phase(recipe.steps, recipe.batch_size, forward)]

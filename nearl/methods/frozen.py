@@ -17,10 +17,12 @@ from nearl.data.images import ImageRecord
 from nearl.data.sets.labelled import LabelledSet
 from nearl.prompts import PromptSet
 from nearl.train.batches import PromptTokens, check_support
+from nearl.train.memory import Portions, Spill
 from nearl.train.recipe import Recipe
 from nearl.train.views import Change, Views
 
 BATCH = 16
+IN_MEMORY = 1_000_000_000  # bytes of features (our choice)
 
 
 class Frozen:
@@ -28,14 +30,16 @@ class Frozen:
 
     It keeps pooled features before the last projection (embeddings follow by one matrix product), embedded patches, and
     what methods compute from them. The cost of each is recorded, so that time and memory of a method do not depend on
-    which method came first. With a ``limit``, only so many features are kept, the most recently used.
+    which method came first. With a ``limit``, only so many features are kept, the most recently used. They are
+    computed in ``portions``, which become smaller where memory runs out; what is more than ``IN_MEMORY`` is on disk.
     """
 
     def __init__(self, backbone: Backbone, limit: int | None = None):
         self.backbone, self.limit = backbone, limit
-        self._kept: dict[Hashable, Tensor] = {}
+        self._kept = Spill(IN_MEMORY)
         self._cost: dict[Hashable, float] = {}
         self._peaks: dict[Hashable, float | None] = {}
+        self.portions = Portions(BATCH, backbone.device)
         self.start_clock()
 
     # ---- features ----------------------------------------------------------------------------------------------------
@@ -139,14 +143,16 @@ class Frozen:
     def _get(self, keys: list[Hashable], encode: Callable[[list], Tensor]) -> Tensor:
         found = {key: self._kept[key] for key in keys if key in self._kept}
         missing = [key for key in dict.fromkeys(keys) if key not in found]
-        for start in range(0, len(missing), BATCH):
-            batch = missing[start : start + BATCH]
+
+        def timed(batch: list[Hashable]) -> tuple[Tensor, float]:
             with self.backbone.lock:
                 began = time.perf_counter()
-                new = dict(zip(batch, encode(batch), strict=True))
-                seconds = time.perf_counter() - began
+                return encode(batch), time.perf_counter() - began
+
+        for batch, (features, seconds) in self.portions.each(missing, timed):
+            new = dict(zip(batch, features, strict=True))
             found |= new
-            self._kept |= new
+            self._kept.update(new)
             self._spent += seconds
             self._cost.update(dict.fromkeys(batch, seconds / len(batch)))
             self._peaks.update(dict.fromkeys(batch, self._peak()))

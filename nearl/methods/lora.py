@@ -12,7 +12,7 @@ from nearl.errors import NearlError
 from nearl.methods.base import Card, InsideText, InsideTower
 from nearl.methods.frozen import Task
 from nearl.train.batches import draw_prompts
-from nearl.train.learner import Phase
+from nearl.train.learner import ALL, Phase
 from nearl.train.recipe import Recipe
 
 
@@ -59,10 +59,10 @@ class LoRA(InsideText, InsideTower):
         views = self.task.views(recipe)
         texts = [self.backbone.tokenize(group) for group in self.task.prompt_set.texts()]
 
-        def forward(index: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, float]:
+        def forward(index: np.ndarray, rng: np.random.Generator, rows: slice = ALL) -> tuple[Tensor, float]:
             self._dropout(True)
             classes = self.encode_text(draw_prompts(texts, recipe.prompts_per_class, rng))
-            images = self.adapted.encode_tokens(views.draw(index, rng))
+            images = self.adapted.encode_tokens(views.draw(index, rng)[rows])
             self._dropout(False)
             return self.backbone.logit_scale * images @ classes.T, 0.0
 

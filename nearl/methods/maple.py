@@ -11,7 +11,7 @@ from nearl.backbones.context import ContextSlot
 from nearl.methods.base import Card, InsideText, InsideTower
 from nearl.methods.frozen import Task
 from nearl.train.batches import draw_prompts
-from nearl.train.learner import Phase
+from nearl.train.learner import ALL, Phase
 from nearl.train.recipe import Recipe
 
 
@@ -76,8 +76,8 @@ class MaPLe(InsideText, InsideTower):
         views = self.task.views(recipe)
         texts = [self.backbone.tokenize(group) for group in self.task.prompt_set.texts()]
 
-        def forward(index: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, float]:
+        def forward(index: np.ndarray, rng: np.random.Generator, rows: slice = ALL) -> tuple[Tensor, float]:
             classes = self.encode_text(draw_prompts(texts, recipe.prompts_per_class, rng))
-            return self.backbone.logit_scale * self.encode_tokens(views.draw(index, rng)) @ classes.T, 0.0
+            return self.backbone.logit_scale * self.encode_tokens(views.draw(index, rng)[rows]) @ classes.T, 0.0
 
         return [Phase(recipe.steps, recipe.batch_size, forward)]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task
 from nearl.train.batches import draw_view
-from nearl.train.learner import Phase
+from nearl.train.learner import ALL, Phase
 from nearl.train.recipe import Recipe
 
 
@@ -53,8 +53,8 @@ class ProLIP(Method):
     def phases(self, recipe: Recipe) -> list[Phase]:
         views, classes = self.task.frozen.views(self.task.support.records, recipe), self.task.classes()
 
-        def forward(index: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-            images = self.embed(draw_view(views, index, rng))
+        def forward(index: np.ndarray, rng: np.random.Generator, rows: slice = ALL) -> tuple[Tensor, Tensor]:
+            images = self.embed(draw_view(views, index, rng)[rows])
             return self.backbone.logit_scale * images @ classes.T, self.penalty()
 
         return [Phase(recipe.steps, recipe.batch_size, forward)]

@@ -13,7 +13,7 @@ from nearl.adapters.store import Adapter
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task
 from nearl.train.batches import draw_view
-from nearl.train.learner import Phase
+from nearl.train.learner import ALL, Phase
 from nearl.train.recipe import Recipe
 
 ALPHA, BETA = 1.0, 5.5  # the paper's values before its search
@@ -104,7 +104,7 @@ class TipAdapterF(TipAdapter):
     def phases(self, recipe: Recipe) -> list[Phase]:
         views = self.task.frozen.embed(self.task.frozen.views(self.task.support.records, recipe))
 
-        def forward(index: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, float]:
-            return self.scores(draw_view(views, index, rng)), 0.0
+        def forward(index: np.ndarray, rng: np.random.Generator, rows: slice = ALL) -> tuple[Tensor, float]:
+            return self.scores(draw_view(views, index, rng)[rows]), 0.0
 
         return [Phase(recipe.steps, recipe.batch_size, forward)]

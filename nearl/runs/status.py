@@ -68,7 +68,7 @@ def after(status: Status, step: Step) -> Status:
         status,
         state=CHECKING if step.phase == CHECKING else TEACHING,
         phase=step.phase, method=step.method, seed=step.seed, step=step.step, steps=step.steps,
-        seconds_left=step.seconds_left, losses=losses, held=held,
+        seconds_left=step.seconds_left, losses=losses, held=held, note=step.note or status.note,
     )  # fmt: skip
 
 

@@ -10,10 +10,9 @@ import errno
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 
 from nearl.adapters.store import Adapter
 from nearl.backbones import Backbone
@@ -31,6 +30,7 @@ from nearl.reading.claims import Claims
 from nearl.reading.trust import fit_trust
 from nearl.runs.job import UNTAUGHT, Job, Pair, backbone_of
 from nearl.runs.status import CANCELLED, CHECKING, STARTING, TEACHING
+from nearl.train import memory
 from nearl.train.recipe import Progress, Snapshot
 from nearl.train.samples import fingerprints
 
@@ -45,6 +45,7 @@ NO_MEMORY = (
     "There was not enough memory for this run, so it was stopped; teach with fewer images or classes, or with a "
     "smaller model."
 )
+HALVED = "Memory ran out, so at most {} images go through the model at a time; the result is the same, it takes longer."
 FAULT = "Teaching stopped because of a fault; the details are on the console of the program."
 
 
@@ -67,6 +68,8 @@ class Step:
     """Learning rate; None in "checking"."""
     held_out: float | None = None
     """Balanced accuracy on held-out images, where it was measured after this step."""
+    note: str = ""
+    """What is new to be known of how it is done, a sentence, or ""."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,11 @@ class _Lesson:
         task, options = self.bench.task(part.support), self.job.options
         fit = Fit(self.name, task, self.recipe, watched, self._resume, self._spent, options)
         self._resume, self._spent = None, 0.0
-        steps, stopped = iter(fit), ""
+        has = memory.capacity(self.bench.backbone.device)
+        if first and has is not None and fit.training.phases:
+            note = memory.words(fit.training.memory(), has)
+            yield Step(self.name, self.seed, STARTING, 0, 0, None, note=note)
+        steps, stopped, most = iter(fit), "", 0
         while True:
             if self.stop():
                 if first and fit.training.keep_best():
@@ -222,7 +229,9 @@ class _Lesson:
                 break
             stopped = progress.stopped
             self._steps += 1
-            yield self._step(part, progress)
+            fewer = HALVED.format(fit.training.most) if fit.training.most != most else ""
+            most = fit.training.most
+            yield replace(self._step(part, progress), note=fewer)
             if progress.step < progress.steps and not stopped and time.monotonic() - self._saved >= self.every:
                 yield self._snapshot(fit)
                 self._saved = time.monotonic()
@@ -361,7 +370,7 @@ def why(error: Exception) -> str:
     """One sentence for whoever started the run; the details of an unexpected error go to the log."""
     if isinstance(error, NearlError):
         return str(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "t allocate memory" in str(error):
+    if memory.ran_out(error):
         return NO_MEMORY
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):  # safetensors has no number
         return NO_SPACE

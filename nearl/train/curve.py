@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from nearl.train.learner import Learner
+from nearl.train.memory import Portions
 from nearl.train.samples import Samples
 
 CURVE_SHARE = 0.1  # of the image passes of training that the curve may cost, about
@@ -28,6 +29,7 @@ class Curve:
         points = min(max(int(passes / len(self.held)), FEWEST_POINTS), MOST_POINTS)
         self._every = max(steps // points, 1)
         self._prepared: list[Tensor] = []
+        self._portions = Portions(BATCH, learner.backbone.device)
 
     def due(self, step: int) -> bool:
         """Whether the curve has a point after this step, from 1."""
@@ -38,8 +40,9 @@ class Curve:
         """Mean recall, 0..1, over the classes that have held-out images."""
         if not self._prepared:
             normalise = self.learner.backbone.normalise
-            self._prepared = [self.learner.prepare(normalise(part)) for part in self.held.images.split(BATCH)]
-        logits = torch.cat([self.learner.judge(part) for part in self._prepared])
+            prepare = lambda some: self.learner.prepare(normalise(some))  # noqa: E731
+            self._prepared = [part for _, part in self._portions.each(self.held.images, prepare)]
+        logits = torch.cat([row for part in self._prepared for _, row in self._portions.each(part, self.learner.judge)])
         labels = np.asarray(self.held.labels)
         right = logits.argmax(-1).cpu().numpy() == labels
         return float(np.mean([right[labels == c].mean() for c in np.unique(labels)]))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-import numpy as np
 from torch import Tensor, nn
 
 from nearl.backbones import Backbone
 from nearl.train.recipe import Recipe
+
+ALL = slice(None)  # rows of a batch
 
 
 class Phase(NamedTuple):
@@ -17,9 +18,11 @@ class Phase(NamedTuple):
 
     steps: int
     batch_size: int
-    forward: Callable[[np.ndarray, np.random.Generator], tuple[Tensor, Tensor | float]]
-    """Logits [B, C] of the support images at these indices, and a penalty to add to their loss. What it draws, it draws
-    from the generator."""
+    forward: Callable[..., tuple[Tensor, Tensor | float]]
+    """``forward(index, rng)``: logits [B, C] of the support images at ``index`` int64 [B], and a penalty to add to
+    their loss. What it draws, it draws from the generator. ``forward(index, rng, rows)``, where memory is short: draws
+    for all of them as before, but computes those at the slice ``rows`` alone; the penalty is their mean, or the same
+    for any images."""
     pace: float = 1.0
     """Duration of a step relative to those of the other phases, about."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,10 +18,11 @@ from torch import Tensor, nn
 from nearl.backbones import Backbone
 from nearl.data.sets.labelled import LabelledSet
 from nearl.errors import NearlError
+from nearl.train import memory
 from nearl.train.batches import balanced_batch
 from nearl.train.clock import Clock
 from nearl.train.curve import Curve
-from nearl.train.learner import Learner
+from nearl.train.learner import Learner, Phase
 from nearl.train.recipe import Progress, Recipe, Snapshot
 from nearl.train.samples import Samples
 
@@ -35,6 +37,11 @@ class Training:
     with the lowest smoothed training loss; after a cancelled one `keep_best` puts them there. Held-out images select
     nothing. The backbone's lock is held for one step at a time. Deterministic for a seed on one machine, also if
     resumed. Raises NearlError for a snapshot of another run and for a loss that is not finite.
+
+    Where memory runs out, the images of a step go through the model in parts, half as many at a time, and their
+    gradients are added up, each part weighted by its share of the images. What is drawn is drawn once for all parts and
+    no layer reads other images of the batch, so the step stays the same but for rounding, and for dropout, which is
+    drawn for each part. ``most``: images at a time, 0 for all.
     """
 
     def __init__(
@@ -50,6 +57,7 @@ class Training:
         self.steps, self.step = sum(phase.steps for phase in self.phases), 0
         self.rng = np.random.default_rng(recipe.seed)
         self.clock = Clock(self.backbone.device)
+        self.most = 0
         held = None if held is None or not self.steps else Samples.of(self.backbone, held)
         self.curve = Curve(learner, held, self.steps, recipe.batch_size) if held else None
         self._smoothed = math.nan
@@ -76,7 +84,6 @@ class Training:
 
     def _run(self) -> Generator[Progress, None, None]:
         learner, recipe, backbone, clock = self.learner, self.recipe, self.backbone, self.clock
-        targets = torch.tensor(learner.labels, device=backbone.device)
         began, since, stopped = time.monotonic(), self.step, ""
         earliest = self.steps - self.phases[-1].steps if self.phases else 0  # only the last phase may stop early
         while self.step < self.steps and not stopped:
@@ -87,20 +94,11 @@ class Training:
             lr = recipe.lr * learning_rate(self.step - start, phase.steps, recipe.warmup)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            with backbone.lock, seeded(1_000_003 * recipe.seed + self.step, backbone.device):
-                with clock("forward"):
-                    index = balanced_batch(learner.labels, phase.batch_size, self.rng)
-                    with self._autocast():
-                        logits, penalty = phase.forward(index, self.rng)
-                    loss = F.cross_entropy(logits.float(), targets[index], label_smoothing=recipe.label_smoothing)
-                    loss = loss + penalty
-                with clock("backward"):
-                    self.optimizer.zero_grad()
-                    loss.backward()
+            with backbone.lock:
+                value = self._gradients(phase)
                 with clock("optimiser"):
                     torch.nn.utils.clip_grad_norm_(learner.learned.parameters(), recipe.clip)
                     self.optimizer.step()
-            value = loss.item()
             self.step += 1
             learner.moved(self.step)
             if not math.isfinite(value):
@@ -117,6 +115,61 @@ class Training:
                     held_out = self.curve.measure()
             left = 0.0 if last else self._seconds_left(number, start, (time.monotonic() - began) / (self.step - since))
             yield Progress(self.step, self.steps, value, lr, left, held_out, stopped)
+
+    def _gradients(self, phase: Phase) -> float:
+        """Put the gradients of the next step into the parameters; returns its loss."""
+        index = balanced_batch(self.learner.labels, phase.batch_size, self.rng)
+        drawn = self.rng.bit_generator.state
+        while True:
+            try:
+                return self._parts(phase, index, drawn)
+            except Exception as error:
+                if not memory.ran_out(error) or self.most == 1 or len(index) == 1:
+                    raise
+            self.most = min(self.most or len(index), len(index)) // 2
+            memory.let_go(self.backbone.device)
+
+    def _parts(self, phase: Phase, index: np.ndarray, drawn: Mapping) -> float:
+        """As `_gradients`, ``most`` images at a time; every part draws from the generator's state ``drawn``."""
+        device, most = self.backbone.device, self.most or len(index)
+        targets = torch.tensor(self.learner.labels, device=device)[index]
+        value = 0.0
+        self.optimizer.zero_grad()
+        for start in range(0, len(index), most):
+            rows = slice(start, start + most)
+            part = () if most >= len(index) else (rows,)
+            self.rng.bit_generator.state = drawn
+            with seeded(1_000_003 * self.recipe.seed + self.step + start * 7_368_787, device):
+                with self.clock("forward"):
+                    with self._autocast():
+                        logits, penalty = phase.forward(index, self.rng, *part)
+                    smoothing = self.recipe.label_smoothing
+                    loss = F.cross_entropy(logits.float(), targets[rows], label_smoothing=smoothing) + penalty
+                    loss = loss * (len(logits) / len(index))
+                with self.clock("backward"):
+                    loss.backward()
+            value += loss.item()
+        return value
+
+    def memory(self) -> float:
+        """Bytes that this will take at its peak, about: the model's weights, what is trained with its gradients, both
+        moments and the best values, and what autograd keeps of a step. That is counted for one and for two images, of
+        which every other image takes the difference."""
+        frozen = [*self.backbone.model.parameters(), *self.backbone.model.buffers()]
+        trained = [p for p in self.learner.learned.parameters() if p.requires_grad]
+        known = {tensor.untyped_storage().data_ptr() for tensor in (*frozen, *trained)}
+        most = 0.0
+
+        def forward(phase: Phase, images: int) -> object:
+            with self._autocast():
+                return phase.forward(np.arange(images), np.random.default_rng(0))
+
+        for phase in self.phases:
+            with self.backbone.lock, seeded(0, self.backbone.device):
+                one, two = (memory.kept_for_backward(partial(forward, phase, n), known) for n in (1, 2))
+            most = max(most, one + (two - one) * (phase.batch_size - 1))
+        size = lambda tensors: sum(tensor.nbytes for tensor in tensors)  # noqa: E731
+        return size(frozen) + 5 * size(trained) + memory.SPARE * most
 
     def _phase(self) -> tuple[int, int]:
         """The number of the phase of the next step, and the step at which that phase starts."""

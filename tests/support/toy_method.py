@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nearl.methods import METHODS, Card, Method, Task
 from nearl.train.batches import draw_view
-from nearl.train.learner import Phase
+from nearl.train.learner import ALL, Phase
 from nearl.train.recipe import Recipe
 
 
@@ -35,8 +35,8 @@ class Toy(Method):
     def phases(self, recipe: Recipe) -> list[Phase]:
         views, classes = self.task.frozen.views(self.task.support.records, recipe), self.task.classes()
 
-        def forward(index: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, float]:
-            return self.backbone.logit_scale * self.embed(draw_view(views, index, rng)) @ classes.T, 0.0
+        def forward(index: np.ndarray, rng: np.random.Generator, rows: slice = ALL) -> tuple[Tensor, float]:
+            return self.backbone.logit_scale * self.embed(draw_view(views, index, rng)[rows]) @ classes.T, 0.0
 
         return [Phase(recipe.steps, recipe.batch_size, forward)]
 

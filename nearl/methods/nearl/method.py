@@ -15,14 +15,14 @@ from nearl.adapters.store import Adapter
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
 from nearl.methods.base import Card, InsideTower
-from nearl.methods.frozen import BATCH, Frozen, Task
+from nearl.methods.frozen import Frozen, Task
 from nearl.methods.nearl.anchor import Anchor
 from nearl.methods.nearl.network import ClassFeatures, NearlCLIP, NearlConfig
 from nearl.methods.nearl.partner import Lesson, Partner
 from nearl.methods.shows import Queries, Shows
 from nearl.prompts import PromptSet, class_key
 from nearl.train.batches import PromptTokens, balanced_batch, draw_prompts
-from nearl.train.learner import Phase
+from nearl.train.learner import ALL, Phase
 from nearl.train.loop import autocast
 from nearl.train.recipe import Recipe
 from nearl.train.views import Views
@@ -75,15 +75,17 @@ class Nearl(InsideTower):
         anchor = self._anchor(recipe, views, texts) if recipe.pull else None
         lesson = self._lesson() if recipe.partner else None
 
-        def forward(index: np.ndarray, rng: np.random.Generator, warm: bool = False) -> tuple[Tensor, Tensor | float]:
+        def forward(
+            index: np.ndarray, rng: np.random.Generator, rows: slice = ALL, warm: bool = False
+        ) -> tuple[Tensor, Tensor | float]:
             prompts, picked = draw_prompts(texts, recipe.prompts_per_class, rng), views.pick(index, rng)
-            frozen = views.embeddings(picked) if warm or anchor is not None else None
+            frozen = views.embeddings(picked)[rows] if warm or anchor is not None else None
             if warm:
                 image = frozen
                 logits = self.backbone.logit_scale * frozen @ self.network.encode_text(prompts).embeddings.T
             else:
-                logits, image = self.network.read(views.tokens(picked, rng), prompts)
-            logits = logits.float() if lesson is None else lesson.join(logits, image, torch.as_tensor(index))
+                logits, image = self.network.read(views.tokens(picked, rng)[rows], prompts)
+            logits = logits.float() if lesson is None else lesson.join(logits, image, torch.as_tensor(index[rows]))
             return logits, 0.0 if anchor is None else anchor.loss(frozen, logits)
 
         warm = round(recipe.warm_start * recipe.steps)
@@ -177,8 +179,9 @@ class Nearl(InsideTower):
         if not self.per_image:
             return super().logits(records)
         with self.backbone.lock:
-            batches = [self.task.frozen.pixels(records[i : i + BATCH]) for i in range(0, len(records), BATCH)]
-            return torch.cat([self.see(batch) for batch in batches])
+            frozen = self.task.frozen
+            parts = frozen.portions.each(records, lambda some: self.see(frozen.pixels(some)))
+            return torch.cat([logits for _, logits in parts])
 
     # ---- what maps see -----------------------------------------------------------------------------------------------
 
