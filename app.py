@@ -14,6 +14,7 @@ from app.door.credentials import ENVIRONMENT as AUTH
 from app.door.credentials import credentials
 from app.door.rules import HOSTS, LOOPBACK, rules
 from app.visitor.disk import ENVIRONMENT as WORKSPACES
+from nearl.backbones.catalogue import offerable
 from nearl.errors import NearlError
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: nothing leaves this machine
@@ -26,6 +27,8 @@ VARIABLES = {  # the environment variable of each option, which counts where the
     "--proxy": "NEARL_PROXY",
     "--allow-host": HOSTS,
     "--backbone": "NEARL_BACKBONE",
+    "--backbones": "NEARL_BACKBONES",
+    "--model-memory": "NEARL_MODEL_MEMORY",
     "--device": "NEARL_DEVICE",
     "--workspaces": WORKSPACES,
     "--auth": "NEARL_AUTH_FILE",
@@ -52,7 +55,11 @@ def parser() -> argparse.ArgumentParser:
     add("--port", "port to serve on", type=int, default=given("--port", "7860"))
     add("--root-path", "where a reverse proxy has the page: /nearl, or the whole address", metavar="PATH")
     add("--proxy", "a reverse proxy that may say who a visitor is, besides one on this machine", metavar="ADDRESS")
-    add("--backbone", "see: python -m nearl backbones", default=given("--backbone", "embedded"))
+    add("--backbone", "the model, see: python -m nearl backbones; of several the first", metavar="NAME")
+    several = "models that visitors choose among: names of the list, hf-hub:... and local-dir:..., separated by commas"
+    add("--backbones", several, metavar="NAMES")
+    kept = "memory that all models together may take; those that were used longest ago leave first"
+    add("--model-memory", kept, type=float, default=given("--model-memory", "4"), metavar="GB")
     add("--device", "cpu, cuda, cuda:1, mps; auto: a GPU if there is one", default=given("--device", "auto"))
     add("--workspaces", "where visitors' images and adapters are kept (a day)", metavar="DIR", default=None)
     names = f"ask for a name and password: those in FILE, one USER:PASSWORD a line, or in the variable {AUTH}"
@@ -71,9 +78,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if options.root_path and "://" not in options.root_path:
         options.root_path = f"/{options.root_path.strip('/')}"
     try:
+        offered = offerable(options.backbones or "")
+        options.backbone = options.backbone or (offered[0] if offered else "embedded")
+        options.backbones = [name for name in offered if name != options.backbone]
         options.auth = credentials(options.auth)
     except NearlError as error:
         words.error(str(error))
+    if options.model_memory <= 0:
+        words.error("--model-memory is a number of gigabytes above 0.")
     if options.share and not options.auth:
         words.error("--share makes the page public, so it needs --auth FILE.")
     if not on_space and not options.auth and options.host not in LOOPBACK:
@@ -91,7 +103,8 @@ def main(arguments: list[str] | None = None) -> None:
     from app.page import Settings, build_app, launch_options
 
     try:
-        page = build_app(Settings(options.backbone, options.device, workspaces=options.workspaces))
+        models = {"offered": options.backbones, "memory": options.model_memory * 1e9}
+        page = build_app(Settings(options.backbone, options.device, workspaces=options.workspaces, **models))
     except NearlError as error:
         sys.exit(str(error))
     page.queue(default_concurrency_limit=None, max_size=64)  # `app.work.lanes` limits instead

@@ -81,9 +81,9 @@ class Context:
 
     @property
     def beside(self) -> dict[str, str]:
-        """What is said beside each ready set: how often it is right on test images. Nothing for a model that was not
-        measured, and before it is known which one is in use."""
-        return shipped_measures() if self.engine.name == FALLBACK else {}
+        """What is said beside each ready set: how often it is right on test images, where that was measured of a model
+        that the page offers. The editor leaves it out while another one is in use."""
+        return shipped_measures() if FALLBACK in self.engine.models.names else {}
 
     @property
     def default_prompts(self) -> dict | None:
@@ -131,8 +131,9 @@ def mark_prompts(ctx: Context, editor: gr.HTML) -> None:
     marks = gr.HTML("", js_on_load=None, elem_classes="marks")
 
     @guarded(marks)
-    def on_edit(value: dict | None) -> dict:
-        if ctx.engine.state != "ready":
+    def on_edit(key: str, value: dict | None) -> dict:
+        workspace = ctx.workspace(key) if ctx.engine.models.several else None
+        if ctx.engine.state(workspace) != "ready":
             return {}
         from nearl.reading.claims import Claims
         from nearl.reading.words import text_notes, unread
@@ -141,7 +142,7 @@ def mark_prompts(ctx: Context, editor: gr.HTML) -> None:
             prompts = PromptSet.from_dict(value or {})
         except NearlError:  # an empty line, a name that is being typed: pressing the button says it
             return {marks: render("cut.html", cut=[], notes=[], measured="")}
-        backbone = ctx.engine.backbone()
+        backbone = ctx.engine.backbone(workspace)
         claims = Claims(backbone, prompts)
         measured = claims.words() if claims.figures is not None else ""
         long = {found.class_name for found in unread(backbone, prompts)}
@@ -151,7 +152,7 @@ def mark_prompts(ctx: Context, editor: gr.HTML) -> None:
     event = gr.on(
         [editor.input, editor.change],
         on_edit,
-        editor,
+        [ctx.session, editor],
         [marks],
         trigger_mode="always_last",
         concurrency_limit=4,
@@ -223,7 +224,8 @@ def prompt_editor(
     """
     beside = beside or {}
     titles = {name: ": ".join(filter(None, (set_title(name), beside.get(name)))) for name in sets}
-    config = json.dumps({"uid": uid, "sets": sets, "titles": titles, "fixed": fixed})
+    plain = {name: set_title(name) for name in sets} if beside else titles
+    config = json.dumps({"uid": uid, "sets": sets, "titles": titles, "plain": plain, "fixed": fixed})
     return gr.HTML(
         value,
         html_template='<div class="pe-root"></div>',

@@ -12,6 +12,7 @@ import os
 import re
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -23,6 +24,7 @@ from starlette.routing import Route
 
 from app import api
 from app.about import tab as about
+from app.chooser import tab as chooser
 from app.compare import tab as compare
 from app.context import PAGE, QUIET, Context, asset_text, load_ready_prompts, shared_scripts, whose
 from app.door import middleware as door
@@ -30,8 +32,8 @@ from app.door.rules import Rules, names_an_address
 from app.engine import Engine
 from app.events import guarded, sentence, unseen
 from app.explain import tab as explain
-from app.html import views
 from app.learn import tab as learn
+from app.models.memory import GB
 from app.predict import tab as predict
 from app.teach import tab as teach
 from app.theme import build_theme
@@ -77,6 +79,10 @@ class Settings:
     """"cpu", "cuda", "cuda:1"...; "auto" takes a GPU if there is one."""
     weights: str = "pretrained"
     """"random" for tests."""
+    offered: Sequence[str] = ()
+    """The models that visitors may choose among besides that one."""
+    memory: float = 4 * GB
+    """Bytes that all models together may take in memory."""
     workspaces: str | None = None
     """The folder for visitors' images and adapters; None for the usual one."""
 
@@ -212,9 +218,10 @@ def build_app(settings: Settings) -> gr.Blocks:
     if ZERO_GPU in os.environ:
         import nearl.runs.zero_gpu  # noqa: F401  the Space wants to see while it starts what needs the GPU
     root = _root(settings)
-    engine = Engine(settings.backbone, settings.device, settings.weights)
+    engine = Engine(settings.backbone, settings.device, settings.weights, settings.offered, settings.memory)
     engine.start()
     registry = Registry(root)
+    engine.models.left = registry.let_go
     registry.sweep_regularly()
     threading.Thread(target=_recover, args=(engine, registry), name="recover", daemon=True).start()
     with Page(title=door.TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS) as app:
@@ -223,10 +230,13 @@ def build_app(settings: Settings) -> gr.Blocks:
         app.open_pages = Pages(registry, patience=0.0)  # `Page` has waited
         ctx = Context(engine, app.open_pages, session, gr.State(0), load_ready_prompts(), root.lasts)
         with gr.Column(elem_id="top"):
-            header = gr.HTML(_header(engine), js_on_load=None, elem_id="header")
+            header = gr.HTML(chooser.header(engine), js_on_load=None, elem_id="header")
             with gr.Row(elem_id="badges"):
                 ctx.badges = {kind.name: gr.HTML("", js_on_load=None, elem_classes="badge") for kind in KINDS}
+        models = chooser.build(engine) if engine.models.several else None
         opened = _opening(app, ctx, header)  # outside the tabs: a timer in a tab that was never open does not tick
+        if models is not None:
+            chooser.wire(ctx, models, header, opened)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
             with gr.Tab("Predict", id="predict"):
                 predict.build(ctx, opened)
@@ -269,10 +279,6 @@ def _recover(engine: Engine, registry: Registry) -> None:
         engine.queue.recover(registry)
 
 
-def _header(engine: Engine) -> str:
-    return views.header(engine.label, engine.state, engine.notice)
-
-
 def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Dependency:
     """Give every page a workspace when it opens and leave it when it closes; keep the header up to date with the model.
 
@@ -282,21 +288,22 @@ def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Depende
 
     @guarded(header)
     def opened(key: str | None, request: gr.Request) -> dict:
-        found = ctx.pages.open(request.session_hash, key).id
-        return {ctx.session: found, header: _header(ctx.engine), kept: found}
+        workspace = ctx.pages.open(request.session_hash, key)
+        return {ctx.session: workspace.id, header: chooser.header(ctx.engine, workspace), kept: workspace.id}
 
     @unseen
     def closed(request: gr.Request) -> None:
         ctx.pages.close(request.session_hash)
 
     @guarded(header)
-    def model_state() -> dict:
-        loading = ctx.engine.state == "loading"
-        return {header: _header(ctx.engine), timer: gr.Timer(active=loading)}
+    def model_state(key: str | None) -> dict:
+        known = ctx.pages.known(key)
+        loading = ctx.engine.state(known) == "loading"
+        return {header: chooser.header(ctx.engine, known), timer: gr.Timer(active=loading)}
 
     timer = gr.Timer(1.0)
     quiet = {**QUIET, "queue": False}
-    timer.tick(model_state, None, [header, timer], **quiet)
+    timer.tick(model_state, ctx.session, [header, timer], **quiet)
     loaded = app.load(opened, kept, [ctx.session, header, kept], js=RECALL, **quiet)
     loaded.then(None, kept, None, js=REMEMBER, api_visibility="private")
     app.unload(closed)

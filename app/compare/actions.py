@@ -145,7 +145,7 @@ def start(engine: Engine, workspace: Workspace, choice: Choice, question: bool =
     if question and there.issuperset(methods):
         raise NearlError("The comparison below answers this already; ask with other images or settings.")
     data, test, split = sets(workspace, choice.source)
-    prompt_set, backbone = gathering.prompts_for(data), engine.backbone()
+    prompt_set, backbone = gathering.prompts_for(data), engine.backbone(workspace)
     from nearl.runs import make_job
 
     images, held = numbered(data, "image"), numbered(test, "test image")
@@ -349,7 +349,7 @@ def use(engine: Engine, workspace: Workspace, name: str) -> None:
     key = kept.get(name, "")
     if workspace.shelf.entry(key) is None:
         adapter = view.folder.adapter(name)
-        adapting.check_fits(engine, adapter)
+        adapting.check_fits(engine, workspace, adapter)
         from nearl.methods import card
 
         key = workspace.shelf.put(adapter, f"{card(name).title}: {', '.join(adapter.meta['classes'])}")

@@ -71,18 +71,18 @@ def read(engine: Engine, workspace: Workspace, value: dict | None) -> None:
     if not workspace.viewing.records:
         raise NearlError(workspace.viewing.missing)
     prompt_set = prompt_set_from(value)
-    backbone = engine.backbone()
+    engine.backbone(workspace)  # before the visitor's lock is held
     from nearl.methods import restore
     from nearl.reading.classifier import Classifier
 
     def make(prompts: PromptSet) -> Classifier:
-        adapter = workspace.shelf.adapter
+        adapter, backbone = workspace.shelf.adapter, engine.backbone(workspace)
         return Classifier(backbone, prompts, adapter and restore(backbone, adapter))
 
-    ready = engine.ready_classes() if workspace.shelf.adapter is None else {}
     viewing = workspace.viewing
     with workspace.lock:
         classifier = viewing.ask(prompt_set, make)
+        ready = engine.ready_classes(classifier.backbone) if workspace.shelf.adapter is None else {}
         with engine.device_lock:
             found = classifier.predict(viewing.records)
             if found.adapted is not None and not np.isfinite(found.adapted).all():
@@ -107,21 +107,21 @@ class Recognised:
 def recognisable(engine: Engine, workspace: Workspace) -> bool:
     """Whether `recognise` can tell something: not without images, with an adapter, or for a model that was not measured
     or is still loading."""
-    if not workspace.viewing.records or workspace.shelf.adapter is not None or engine.state != "ready":
+    if not workspace.viewing.records or workspace.shelf.adapter is not None or engine.state(workspace) != "ready":
         return False
-    backbone = engine.backbone()
+    backbone = engine.backbone(workspace)
     return backbone.measured is not None and backbone.familiar is not None
 
 
 def _in_own_windows(engine: Engine, workspace: Workspace) -> None:
     """Draw what is a CT in the windows of the model's training images, where it has some and no adapter is in use."""
-    viewing = workspace.viewing
-    if viewing.records and workspace.shelf.adapter is None and engine.state == "ready" and own_windows(engine.name):
+    viewing, ready = workspace.viewing, engine.state(workspace) == "ready"
+    if viewing.records and workspace.shelf.adapter is None and ready and own_windows(engine.chosen(workspace)):
         from nearl.methods import Frozen
         from nearl.reading.claims import recognised
 
         with workspace.lock, engine.device_lock:
-            frozen = Frozen(engine.backbone())
+            frozen = Frozen(engine.backbone(workspace))
             viewing.redraw_all([recognised(frozen, record) for record in viewing.records])
 
 
@@ -131,7 +131,7 @@ def recognise(engine: Engine, workspace: Workspace, value: dict | None) -> Recog
     if not recognisable(engine, workspace):
         _in_own_windows(engine, workspace)
         return None
-    viewing, backbone = workspace.viewing, engine.backbone()
+    viewing, backbone = workspace.viewing, engine.backbone(workspace)
     from nearl.methods import Frozen
     from nearl.reading.claims import Claims, located, placed
 
@@ -166,13 +166,14 @@ def fitting(engine: Engine, workspace: Workspace, value: dict | None) -> list[st
     """Ready sets whose prompts are clearly closer to the image on show, not read yet, than these; nothing where that
     cannot be told now."""
     record = workspace.viewing.record
-    if record is None or workspace.shelf.adapter is not None or engine.state != "ready":
+    if record is None or workspace.shelf.adapter is not None or engine.state(workspace) != "ready":
         return []
     from nearl.backbones.familiar import closer_sets
     from nearl.reading.classifier import Classifier
 
     try:
-        classifier, ready = Classifier(engine.backbone(), prompt_set_from(value)), engine.ready_classes()
+        classifier = Classifier(engine.backbone(workspace), prompt_set_from(value))
+        ready = engine.ready_classes(classifier.backbone)
     except NearlError:  # an editor that is not filled in
         return []
     with engine.device_lock:

@@ -164,7 +164,7 @@ def _map(ctx: Context, tab: PredictTab, workspace: Workspace, choice: MapChoice)
 def _read(ctx: Context, tab: PredictTab, workspace: Workspace, value: dict | None, choice: MapChoice) -> Iterator[dict]:
     """Read the images and show first the reading, then the map, which takes longer."""
     if workspace.viewing.records and workspace.viewing.prediction is None:
-        yield {tab.reading: predict_views.reading_busy(ctx.engine.state == "loading")}
+        yield {tab.reading: predict_views.reading_busy(ctx.engine.state(workspace) == "loading")}
     reading.read(ctx.engine, workspace, value)
     choice, updates = _map_choices(tab, workspace, choice)
     shown = _show(tab, workspace)
@@ -183,7 +183,7 @@ def _read_new(
     if reading.recognisable(ctx.engine, workspace):
         yield {tab.reading: predict_views.reading_busy(False, RECOGNISING)}
     found, asked = reading.recognise(ctx.engine, workspace, value), workspace.viewing.prompts is not None
-    redrawn = found is not None or (workspace.viewing.records and own_windows(ctx.engine.name))
+    redrawn = found is not None or (workspace.viewing.records and own_windows(ctx.engine.chosen(workspace)))
     if redrawn and workspace.viewing.record.scan is not None:
         yield _show(tab, workspace)  # in another window, maybe
     if workspace.viewing.records and asked and (found is None or found.fits):
@@ -324,6 +324,12 @@ def _wire_scan(ctx: Context, tab: PredictTab) -> None:
     scan.wire(ctx, tab.scan, (tab.when, tab.about), tab.message, drawn_again, outputs)
 
 
+def _reads_with(ctx: Context, workspace: Workspace) -> str:
+    """What the images are read with: the id of the adapter, and the model where there are several."""
+    model = ctx.engine.chosen(workspace) if ctx.engine.models.several else ""
+    return f"{workspace.shelf.in_use}{model}"
+
+
 def _wire_return(ctx: Context, tab: PredictTab, opened: gr.events.Dependency) -> None:
     """The images are read again when another adapter is in use, and shown again on a page that is reloaded."""
 
@@ -337,18 +343,18 @@ def _wire_return(ctx: Context, tab: PredictTab, opened: gr.events.Dependency) ->
     @guarded(tab.message)
     def on_changed(key: str, known: str) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        if workspace.shelf.in_use != known:  # else only the shelf has changed, and prompts may have been edited
-            yield {shown: workspace.shelf.in_use}
+        if (reads := _reads_with(ctx, workspace)) != known:  # else only the shelf has changed, or prompts
+            yield {shown: reads}
             yield from again(workspace)
 
     @guarded(tab.message)
     def on_open(key: str) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        yield {shown: workspace.shelf.in_use}
+        yield {shown: _reads_with(ctx, workspace)}
         if workspace.viewing.page_shown() or workspace.shelf.in_use:
             yield from again(workspace)
 
-    shown = gr.State("")  # the id of the adapter that this page was last read with
+    shown = gr.State("")  # what this page was last read with
     outputs = [shown, *tab.outputs]
     ctx.changed.change(on_changed, [ctx.session, shown], outputs, trigger_mode="always_last", **DEVICE)
     opened.then(on_open, ctx.session, outputs, **DEVICE)

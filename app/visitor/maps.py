@@ -20,6 +20,9 @@ class MapKey(NamedTuple):
 class Drawing(Protocol):
     """Slow maps that are being drawn."""
 
+    @property
+    def ended(self) -> bool: ...
+
     def stop(self) -> None: ...
 
 
@@ -61,6 +64,11 @@ class Maps:
             self.picked = ""
             if self.drawing is not None:
                 self.drawing.stop()
+
+    def let_go(self) -> None:
+        """Forget what drew slow maps, and the model with it, once it has ended; the maps stay."""
+        if self.drawing is not None and self.drawing.ended:
+            self.drawing = None
 
     def pick(self, name: str) -> None:
         """The visitor has chosen the class whose map is to be seen; "" for that of the answer on show."""

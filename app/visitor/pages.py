@@ -66,6 +66,10 @@ class Pages:
             self._remember(page, workspace)
         return workspace.seen_by(page)
 
+    def known(self, key: str | None) -> Workspace | None:
+        """The workspace of that id where there is one in memory; none is begun, and no page is waited for."""
+        return self._registry.known(key)
+
     def close(self, page: str) -> None:
         """The page was closed or the program ended; its workspace is left behind, unless another page has it too."""
         with self._opened:

@@ -14,12 +14,16 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from app.visitor import limits
 from app.visitor.disk import Root, folder_bytes, folder_name, made_here, remove_old_uploads
 from app.visitor.workspace import IDLE_SECONDS, Workspace
 from nearl.errors import NearlError
+
+if TYPE_CHECKING:
+    from nearl.backbones import Backbone
 
 log = logging.getLogger("nearl.app")
 
@@ -66,6 +70,11 @@ class Registry:
             workspace.use(key, now)
             self.sweep()
             return workspace
+
+    def known(self, key: object) -> Workspace | None:
+        """The workspace of that id where it is in memory."""
+        with self._guard:
+            return self._found(folder_name(key)) if isinstance(key, str) else None
 
     def _knows(self, key: object) -> bool:
         if not isinstance(key, str) or not KEY.fullmatch(key):
@@ -126,6 +135,13 @@ class Registry:
             for workspace in self._all.values():
                 if workspace.idle(now):
                     workspace.rest()
+
+    def let_go(self, backbone: Backbone) -> None:
+        """A model has left memory: no workspace is to hold it."""
+        with self._guard:
+            found = list(self._alive.values())
+        for workspace in found:
+            workspace.let_go(backbone)
 
     def _drop_expired(self, now: float) -> None:
         for name in [name for name, w in self._all.items() if w.expired(now)]:

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from nearl.adapters.store import Adapter
 
 ENTRY, ADAPTER = "entry.json", "adapter.json"
-SHARED = {"name", "classes", "created", "method", "support_counts"}  # fields that both files have
+SHARED = {"name", "classes", "created", "method", "support_counts", "backbone"}  # fields that both files have
 KEY = re.compile(r"[0-9a-f]{16}")
+IDENTITY = ("name", "config_sha256", "weights")  # what tells the model that an adapter belongs to
+MAX_TEXT = 200
 MAX_NAME = 60
 MAX_ADAPTERS = 24
 
@@ -29,7 +31,7 @@ MANY = 10**9
 
 Portion = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=MANY)]
-Text = Annotated[str, Field(max_length=200)]
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
 
 
 class Figure(BaseModel):
@@ -58,6 +60,7 @@ class Entry(BaseModel):
     created: Text = ""  # ISO 8601, UTC
     method: Text = ""
     support_counts: dict[str, Count] = {}  # by class
+    backbone: dict[str, Text] = {}  # IDENTITY of the model that it belongs to; empty where nothing was noted
     figures: dict | None = None  # of Figures; None where nothing was measured
     in_use: bool = False
 
@@ -184,6 +187,7 @@ class Shelf:
             created=meta["created"],
             method=meta["method"],
             support_counts=dict(meta["support_counts"]),
+            backbone={key: str(meta["backbone"].get(key, ""))[:MAX_TEXT] for key in IDENTITY},
             figures=_figures(meta.get("metrics")),
         )
         begun = self._folder / f".{key}"  # nobody finds half an adapter

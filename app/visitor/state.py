@@ -1,4 +1,4 @@
-"""What a workspace remembers between two servers: the adapter in use, the latest run and the latest comparison."""
+"""What a workspace remembers between two servers: the model and the adapter in use, the latest run and comparison."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ Key = Annotated[str, Field(pattern=r"^([0-9a-f]{16})?$")]
 
 
 class State(BaseModel):
-    """The content of state.json. Every field is the name of a folder of 16 hexadecimal digits, or "" for none."""
+    """The content of state.json. A Key is the name of a folder of 16 hexadecimal digits, or "" for none."""
 
     model_config = ConfigDict(frozen=True)
 
     in_use: Key = ""  # on the shelf
     run: Key = ""  # in runs/
     comparison: Key = ""  # in comparisons/
+    model: Annotated[str, Field(max_length=1000)] = ""  # the name of the one that was chosen; "" for the page's own
 
 
 class StateFile:

@@ -13,6 +13,7 @@ from nearl.data.images import ImageRecord, Problem
 from nearl.prompts import PromptSet
 
 if TYPE_CHECKING:
+    from nearl.backbones import Backbone
     from nearl.reading.classifier import Classifier, Prediction
     from nearl.reading.volumes import VolumeReading
 
@@ -145,6 +146,13 @@ class Viewing:
     def rest(self) -> None:
         """Give up the classifier, with all that it has computed; it is made again when it is asked for."""
         self._classifier = None
+
+    def let_go(self, backbone: Backbone) -> None:
+        """Rest where the classifier is one of this model."""
+        found = self._classifier
+        if found is not None and found.backbone is backbone:
+            self.rest()
+            self._maps.let_go()
 
     def keep(self, prediction: Prediction, closer: list[list[str]]) -> None:
         """Keep what was read from all images."""

@@ -27,6 +27,7 @@ from nearl.prompts import PromptSet
 
 if TYPE_CHECKING:
     from nearl.adapters.store import Adapter
+    from nearl.backbones import Backbone
 
 IDLE_SECONDS = 3600.0  # in memory
 GRACE_SECONDS = 600.0  # in memory after the page was closed; a reload may come back within it
@@ -56,7 +57,7 @@ class Workspace:
         self._house = Alone() if house is None else house
         self.closed_at: float | None = None
         self.lock = threading.RLock()
-        state = StateFile(path / "state.json", self.lock)
+        self._state = state = StateFile(path / "state.json", self.lock)
         self._pages: dict[str, OnePage] = {}  # by page, the latest used last
         self._pages_lock = threading.Lock()
         self.maps = Maps(self.lock)
@@ -105,6 +106,17 @@ class Workspace:
         """Bytes of decoded images to look at; those that several pages show count once."""
         records = {id(record): record for viewing in self._viewings() for record in list(viewing.records)}
         return sum(map(memory_of, records.values()))
+
+    @property
+    def model(self) -> str:
+        """The name of the model that the visitor has chosen; "" for the one that the page begins with."""
+        return self._state.read().model
+
+    def choose(self, model: str) -> None:
+        """Read with another model from now on, as it is before teaching."""
+        with self.lock:
+            self._state.change(model=model)
+            self.shelf.use(None)
 
     @property
     def busy(self) -> bool:
@@ -171,6 +183,11 @@ class Workspace:
         for viewing in self._viewings():
             viewing.rest()
         self.shelf.unload()
+
+    def let_go(self, backbone: Backbone) -> None:
+        """Give up the classifiers of a model that has left memory; they are made again when they are asked for."""
+        for viewing in self._viewings():
+            viewing.let_go(backbone)
 
     def expired(self, now: float) -> bool:
         """Whether it is to leave memory; what is on disk stays longer."""

@@ -54,7 +54,7 @@ class Queue:
             workspace.check_room(job.images.nbytes)
             view = RunView.new(workspace, kind, self)
             view.folder.create(job)
-            view.note(**notes)
+            view.note(model=workspace.model, **notes)
             if instead is not None:
                 view.folder.take_over(instead.folder)
                 view.note(shelf=instead.notes.shelf)
@@ -91,6 +91,16 @@ class Queue:
                 return False
             self._waiting.remove(view)
             return True
+
+    def models(self) -> set[str]:
+        """The names of the models of the runs that wait or are at work."""
+        with self._turn:
+            views = [*self._waiting, *filter(None, [self._running])]
+        found = set()
+        for view in views:
+            with contextlib.suppress(NearlError, OSError):  # a damaged run, which needs none
+                found.add(view.folder.about.backbone["name"])
+        return found
 
     def recover(self, registry: Registry) -> None:
         """Queue again what an earlier server left unfinished, and shelve what it had not shelved yet."""

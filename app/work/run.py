@@ -47,6 +47,7 @@ class Notes(BaseModel):
 
     data: list[str] = []  # digests of the images, in the order of the job
     test: list[str] = []  # of the separate test images
+    model: str = ""  # the workspace's when it was started
     source: str = ""  # where a comparison's images are from, as the page names it
     shelf: dict[str, str] | None = None  # by method: its adapter's id on the shelf; None until there was a look
     starts: int = 0  # since something of it was last finished
@@ -246,7 +247,8 @@ class RunView:
             self.note(shelf={})
             return
         key = self.workspace.shelf.put(outcome.adapter)
-        if outcome.stopped != CANCELLED and not speaks_against(outcome.results):
+        switched = self.workspace.model != self.notes.model  # to another model meanwhile
+        if not switched and outcome.stopped != CANCELLED and not speaks_against(outcome.results):
             self.workspace.shelf.use(key, outcome.adapter)
         self.note(shelf={outcome.adapter.meta["method"]: key})
 

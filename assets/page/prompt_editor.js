@@ -1,8 +1,8 @@
 // The editable table of classes and prompts. `props.value` is a prompt set as nearl.prompts writes it:
 // {name, description, templates: [..], classes: [{name, prompts: [..]}]}. `config` is
-// {uid, sets, titles, fixed}, where `sets` are the ready ones, `titles` their names to show, and `fixed` means that only
-// the prompts can be edited. (Gradio forgets a component's own props when it is hidden and shown again, but not its
-// script.)
+// {uid, sets, titles, plain, fixed}, where `sets` are the ready ones, `titles` their names to show, `plain` the same
+// beside a model that was not measured, and `fixed` means that only the prompts can be edited. (Gradio forgets a
+// component's own props when it is hidden and shown again, but not its script.)
 // User text only ever enters the page through `value` and `textContent`, never as HTML.
 const uid = config.uid;
 let unfit = false;
@@ -21,6 +21,8 @@ const make = (tag, attributes = {}, children = []) => {
 const lines = (text) => text.split(/[\n;]/).map((line) => line.trim()).filter(Boolean);
 
 const ready = (name) => Object.keys(config.sets).find((key) => config.sets[key].name === name);
+
+const title = (key) => (document.querySelector("#header [data-unmeasured]") ? config.plain : config.titles)[key];
 
 const sameNames = (one, other) => JSON.stringify(one.map((c) => c.name)) === JSON.stringify(other.map((c) => c.name));
 
@@ -111,7 +113,7 @@ const otherName = () => {
   if (!key) return shownName(name);
   if (unfit) return "Choose a set that fits the image";
   const set = config.sets[key], content = (s) => JSON.stringify([s.classes, s.templates ?? []]);
-  return content({ classes, templates }) === content(set) ? "" : `${config.titles[key]}, edited`;
+  return content({ classes, templates }) === content(set) ? "" : `${title(key)}, edited`;
 };
 
 const nameSet = () => {
@@ -128,7 +130,7 @@ const chooser = () => {
   const keys = Object.keys(config.sets);
   if (!keys.length) return [];
   const select = make("select", { id: `${uid}-set` }, [make("option", { value: "" })]);
-  keys.forEach((key) => select.append(make("option", { value: key, text: config.titles[key] })));
+  keys.forEach((key) => select.append(make("option", { value: key, text: title(key) })));
   select.addEventListener("change", () => {
     if (!select.value) return;
     props.value = JSON.parse(JSON.stringify(config.sets[select.value]));
@@ -181,6 +183,7 @@ element.addEventListener("fits", ({ detail }) => {
   unfit = !detail;
   nameSet();
 });
+element.addEventListener("model", draw);  // another one is in use
 draw();
 watch("value", draw);
 new ResizeObserver(growAll).observe(element);

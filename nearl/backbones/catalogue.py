@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from nearl.errors import NearlError
 from nearl.resources import ASSETS
 
 if TYPE_CHECKING:
     from nearl.data.formats.windows import Window
 
-HUB = "hf-hub:"
+HUB, LOCAL = "hf-hub:", "local-dir:"
+INDEX = "model.safetensors.index.json"  # of weights in several files
 WEIGHTS = (  # the names that they have in repositories
-    "open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors", "model.safetensors.index.json",
+    "open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors", INDEX,
 )  # fmt: skip
 
 
@@ -25,8 +29,8 @@ class Entry(NamedTuple):
     description: str
     licence: str
     citation: str
-    size: int  # height and width of the model's input, pixels
-    memory: int  # MB of the weights in float32; teaching takes more
+    size: int  # height and width of the model's input, pixels; 0 where that is not known
+    memory: int  # MB of the weights in float32, 0 where that is not known; teaching takes more
     weights: str = ""  # where on the hub they are, hf-hub:owner/name; "" where that is the source
     gate: str = ""  # the page on which its terms have to be accepted first; "" where there are none
     ct_windows: tuple[tuple[str, float, float], ...] = ()
@@ -160,6 +164,30 @@ ARCHITECTURES = {
 }
 
 
+def entry_of(name: str) -> Entry:
+    """What is known of a backbone by a name as `load_backbone` takes it; of one that is not in the list only where it
+    is from."""
+    if name in REGISTRY:
+        return REGISTRY[name]
+    local = name.startswith(LOCAL)
+    where = "a model in a folder of this machine" if local else "a model of a hub, see its page there"
+    return Entry(name, name, where, "none is known here", "", size=0, memory=0, offline=local)
+
+
+def offerable(names: str) -> list[str]:
+    """The backbones that a page is to offer, by names separated by commas. Raises NearlError for a name that is neither
+    in the list nor on the hub nor a folder here."""
+    found = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    for name in found:
+        if name.startswith(LOCAL) and not Path(name.removeprefix(LOCAL)).is_dir():
+            raise NearlError(f"There is no folder '{name.removeprefix(LOCAL)}' with a backbone to offer.")
+        if name not in REGISTRY and not name.startswith((HUB, LOCAL)):
+            close = difflib.get_close_matches(name, REGISTRY, n=1, cutoff=0.5)
+            hint = f"did you mean '{close[0]}'?" if close else "see `python -m nearl backbones` for the list."
+            raise NearlError(f"'{name}' is no backbone that can be offered; {hint}")
+    return found
+
+
 def own_windows(name: str) -> tuple[Window, ...]:
     """The CT windows of a backbone's training images, as red, green and blue; () where it has none of its own."""
     from nearl.data.formats.windows import Window
@@ -188,9 +216,28 @@ def hub_cache() -> Path:
 
 
 def cached(entry: Entry) -> bool:
-    """Whether the weights are on this machine: in the repository, or downloaded from a hub."""
+    """Whether the weights are on this machine, all of them: in the repository or a folder, or downloaded from a hub."""
     if entry.offline:
         return True
     name, revision = split(entry.weights or entry.source)
-    snapshots = hub_cache() / f"models--{name.replace('/', '--')}" / "snapshots"
-    return any(found.is_file() for file in WEIGHTS for found in snapshots.glob(f"{revision or '*'}/{file}"))
+    repository = repository_cache(name)
+    if revision and (repository / "refs" / revision).is_file():  # a branch or a pull request
+        revision = (repository / "refs" / revision).read_text(encoding="utf-8").strip()
+    found = (repository / "snapshots").glob
+    return any(_whole(path) for file in WEIGHTS for path in found(f"{revision or '*'}/{file}"))
+
+
+def repository_cache(name: str) -> Path:
+    """Where huggingface_hub keeps its downloads of a repository, owner/name."""
+    return hub_cache() / f"models--{name.replace('/', '--')}"
+
+
+def _whole(path: Path) -> bool:
+    """Whether a file of weights is there, with the files that it names where it is an index."""
+    if path.name != INDEX or not path.is_file():
+        return path.is_file()
+    try:
+        parts = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return all((path.parent / part).is_file() for part in parts)

@@ -34,8 +34,8 @@ def test_a_model_that_cannot_be_loaded_is_replaced_and_said_in_one_sentence(chec
     monkeypatch.setattr("app.engine.FALLBACK", f"local-dir:{checkpoints('clip')}")
     engine = Engine("no-such-model", "cpu")
     engine.start()
-    assert engine.backbone(60).name.startswith("local-dir:")
-    assert (engine.label, engine.state) == ("clip", "ready")
+    assert engine.backbone(timeout=60).name.startswith("local-dir:")
+    assert (engine.label(), engine.state()) == ("clip", "ready")
     assert "no-such-model" in engine.notice
 
 
@@ -44,8 +44,8 @@ def test_without_any_model_every_use_says_why(monkeypatch):
     engine = Engine("no-such-model", "cpu")
     engine.start()
     with pytest.raises(NearlError, match="no-such-model"):
-        engine.backbone(60)
-    assert "no-such-model" in engine.state
+        engine.backbone(timeout=60)
+    assert "no-such-model" in engine.state()
 
 
 def test_there_is_one_queue_whoever_asks_first(monkeypatch):

@@ -57,6 +57,7 @@ def test_other_hosts_are_warned_about(script, capsys, monkeypatch):
         ("--root-path", "demo/", "/demo"),
         ("--proxy", "10.0.0.2", "10.0.0.2"),
         ("--backbone", "biomedclip", "biomedclip"),
+        ("--model-memory", "2.5", 2.5),
         ("--device", "cuda:1", "cuda:1"),
         ("--share", "1", True),
         ("--auth", None, None),
@@ -85,6 +86,33 @@ def test_every_option_has_a_variable(script, monkeypatch, tmp_path, option, valu
             assert getattr(script.parse([option, "9"]), name) in ("9", 9, "/9")
         monkeypatch.setenv(script.VARIABLES[option], "")
         assert getattr(script.parse([]), name) == getattr(script.parse([]), name) != read
+
+
+@pytest.mark.parametrize(
+    ("given", "begins", "others"),
+    [
+        ([], "embedded", []),
+        (["--backbones", "plip, embedded,plip,hf-hub:somebody/model"], "plip", ["embedded", "hf-hub:somebody/model"]),
+        (["--backbone", "embedded", "--backbones", "plip,embedded"], "embedded", ["plip"]),
+        (["--backbone", "biomedclip"], "biomedclip", []),
+    ],
+)
+def test_the_models_to_offer(script, monkeypatch, given, begins, others):
+    options = script.parse(given)
+    assert (options.backbone, options.backbones) == (begins, others)
+    if "--backbones" in given:
+        monkeypatch.setenv("NEARL_BACKBONES", given[-1])
+        again = script.parse(given[:-2])
+        assert (again.backbone, again.backbones) == (begins, others)
+
+
+def test_a_model_that_cannot_be_offered_is_refused_before_the_page_starts(script, capsys):
+    for names, words in (("embedded,biomedclp", "did you mean 'biomedclip'"), ("local-dir:/nowhere", "no folder")):
+        with pytest.raises(SystemExit):
+            script.parse(["--backbones", names])
+        assert words in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        script.parse(["--model-memory", "0"])
 
 
 def test_gradios_own_variables_count_after_these(script, monkeypatch):

@@ -22,13 +22,14 @@ def ready_prompts(engine: Engine, workspace: Workspace, value: dict | None) -> l
     """Ready sets whose prompts are of the kind of the visitor's own images and not in the editor already, the closest
     first; those that name all of the classes before others. Nothing where that cannot be told now."""
     data = workspace.support.data
-    if data is None or data.synthetic or gathering.unusable(workspace) or engine.state != "ready":
+    if data is None or data.synthetic or gathering.unusable(workspace) or engine.state(workspace) != "ready":
         return []
     from nearl.backbones.familiar import fitting_sets
     from nearl.methods import Frozen
     from nearl.reading.claims import placed
 
-    sets, backbone = engine.ready_classes(), engine.backbone()
+    backbone = engine.backbone(workspace)
+    sets = engine.ready_classes(backbone)
     some = [data.records[i] for i in range(0, len(data), -(-len(data) // LOOKED_AT))]
     with engine.device_lock:
         frozen = Frozen(backbone)

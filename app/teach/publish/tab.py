@@ -77,8 +77,8 @@ def wire(ctx: Context, part: PublishPart, opened: gr.events.Dependency) -> None:
     def on_pull(key: str, repo: str, token: gr.OAuthToken | None = None) -> dict:
         workspace = ctx.workspace(key)
         found = adapting.pull(ctx.engine, workspace, repo, token.token if token else None)
-        adapting.use(ctx.engine, workspace, found)
-        return {part.message: "", ctx.changed: bump()}
+        said = adapting.take(ctx.engine, workspace, found)
+        return {part.message: views.message(said), ctx.changed: bump()}
 
     @guarded(part.message)
     def on_open(profile: gr.OAuthProfile | None = None) -> dict:

@@ -89,7 +89,7 @@ def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choi
     prompt_set = prompt_set_from(value).for_classes(data.classes)
     split = gathering.plan(workspace, choice.hold_out, choice.group_by)
     gathering.keep_prompts(workspace, value)
-    backbone = engine.backbone()
+    backbone = engine.backbone(workspace)
     from nearl.runs import make_job
 
     images, held = numbered(data, "image"), numbered(test, "test image")
@@ -201,12 +201,12 @@ def row_record(workspace: Workspace, row: int) -> ImageRecord:
 def row_map(engine: Engine, workspace: Workspace, row: int, class_name: str, adapted: bool) -> tuple[str | None, str]:
     """(data address of the map's layer or None, what it shows in words) of one image, with the run's own adapter."""
     run, record = measured(workspace), row_record(workspace, row)
-    backbone = engine.backbone()
     from nearl.explain import gradcam, heat_layer
     from nearl.methods import restore
     from nearl.reading.classifier import Classifier
 
     adapter = run.folder.outcome().adapter
+    backbone = engine.models.get(engine.home(workspace, adapter.meta["backbone"]))
     prompt_set = PromptSet.from_dict(adapter.meta["prompts"])
     if class_name not in prompt_set.classes:
         raise NearlError("There is no such class in this result; reload the page.")

@@ -6,12 +6,14 @@ Where nothing else is said, NearlError is raised with one sentence and nothing h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from app.engine import Engine
+from app.models.memory import label
 from app.visitor.workspace import Workspace
 from app.work.run import forget_adapter
 from nearl.data.images import ImageRecord
@@ -25,11 +27,44 @@ UNUSABLE = "This adapter gives no usable numbers; ask for the file again or teac
 
 
 def use(engine: Engine, workspace: Workspace, key: str | None) -> None:
-    """Read with this adapter of the shelf from now on, or with none, if it fits the model."""
+    """Read with this adapter of the shelf from now on, and with the model that it belongs to; or with no adapter."""
     adapter = workspace.shelf.load(key) if key else None
     if adapter is not None:
-        check_fits(engine, adapter)
+        model = check_fits(engine, workspace, adapter)
+        if model != engine.chosen(workspace):
+            workspace.choose(model)
     workspace.shelf.use(key, adapter)
+
+
+@dataclass(frozen=True)
+class Home:
+    """The model that an adapter belongs to, where there are several."""
+
+    model: str
+    """As it is shown."""
+    where: str
+    """"own" for the one that the visitor reads with; "here", "away" for one that has to be downloaded first, "none" for
+    one that is not offered."""
+
+
+def homes(engine: Engine, workspace: Workspace) -> dict[str, Home]:
+    """By the id of each adapter on the shelf, the model that it belongs to; nothing where there is one model alone."""
+    found, chosen = {}, engine.chosen(workspace)
+    for item in workspace.shelf.items() if engine.models.several else ():
+        name = engine.models.owner(item.backbone)
+        where = "own" if name == chosen else "none" if not name else "here" if engine.models.here(name) else "away"
+        found[item.id] = Home(label(name or item.backbone.get("name") or "an unknown model"), where)
+    return found
+
+
+def take(engine: Engine, workspace: Workspace, key: str) -> str:
+    """Read with an adapter that has just been put on the shelf, unless it belongs to another model than the one in use;
+    says so then, in a sentence."""
+    home = homes(engine, workspace).get(key)
+    if home is None or home.where == "own":
+        use(engine, workspace, key)
+        return ""
+    return f"It is on your shelf, and belongs to the model “{home.model}”; switch to that one there to use it."
 
 
 def delete(workspace: Workspace, key: str) -> None:
@@ -38,10 +73,15 @@ def delete(workspace: Workspace, key: str) -> None:
     forget_adapter(workspace, key)
 
 
-def check_fits(engine: Engine, adapter: Adapter) -> None:
-    """Raises NearlError for an adapter of another backbone, whose tensors do not fit their configuration, that says
-    nonsense about how far to trust it, or that gives no numbers for a grey image."""
-    backbone = engine.backbone()
+def check_fits(engine: Engine, workspace: Workspace, adapter: Adapter) -> str:
+    """The name of the model that an adapter belongs to, one of those offered.
+
+    Raises NearlError for an adapter of another backbone, whose tensors do not fit their configuration, that says
+    nonsense about how far to trust it, or that gives no numbers for a grey image.
+    """
+    engine.backbone()  # once there is one at all
+    model = engine.home(workspace, adapter.meta["backbone"])
+    backbone = engine.models.get(model)
     from nearl.methods import restore
     from nearl.reading.classifier import Classifier
 
@@ -56,15 +96,15 @@ def check_fits(engine: Engine, adapter: Adapter) -> None:
             raise NearlError(UNUSABLE) from error
     if found is None or not np.isfinite(found).all():
         raise NearlError(UNUSABLE)
+    return model
 
 
 def add(engine: Engine, workspace: Workspace, path: str | Path) -> str:
     """Put an adapter from a zip on the shelf; returns its id."""
-    backbone = engine.backbone()
     from nearl.adapters.store import load_adapter
 
-    adapter = load_adapter(path, backbone.identity)
-    check_fits(engine, adapter)
+    adapter = load_adapter(path)
+    check_fits(engine, workspace, adapter)
     return workspace.shelf.put(adapter, adapter.meta.get("name") or "")
 
 
@@ -84,11 +124,10 @@ def push(workspace: Workspace, key: str, repo: str, token: str | None, private: 
 
 def pull(engine: Engine, workspace: Workspace, repo: str, token: str | None = None) -> str:
     """Put an adapter from the Hub on the shelf; returns its id."""
-    backbone = engine.backbone()
     from nearl.adapters import hub
 
-    adapter = hub.pull(repo, token=token, identity=backbone.identity)
-    check_fits(engine, adapter)
+    adapter = hub.pull(repo, token=token)
+    check_fits(engine, workspace, adapter)
     return workspace.shelf.put(adapter, adapter.meta.get("name") or repo.rpartition("/")[2])
 
 
@@ -100,13 +139,13 @@ def compare(
     record = record or workspace.viewing.record
     if record is None:
         raise NearlError("There is no image to compare on yet; choose an example or bring one in Predict.")
-    backbone = engine.backbone()
     from nearl.methods import restore
     from nearl.reading.classifier import Classifier
 
     found = []
     for key in keys:
         adapter, name = workspace.shelf.load(key), workspace.shelf.entry(key).name
+        backbone = engine.models.get(engine.home(workspace, adapter.meta["backbone"]))
         with engine.device_lock:
             classifier = Classifier(backbone, PromptSet.from_dict(adapter.meta["prompts"]), restore(backbone, adapter))
             prediction = classifier.predict([record])

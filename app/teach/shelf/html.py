@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,17 @@ MOST_CLASSES = 6  # named on the card of an adapter
 NUMBER = re.compile(r" \(\d+\)$")  # after a name that was taken
 
 
-def shelf(items: Sequence, notes: Sequence[str] = ()) -> str:
+def shelf(items: Sequence, notes: Sequence[str] = (), homes: Mapping[str, Any] = {}) -> str:
     """The adapters, newest first. An item has id, name, classes, created, figures, method and in_use; the buttons
-    carry its place in this list. `notes`: what of the shelf could not be read."""
-    return render("teach/shelf.html", items=[(item, _about(item)) for item in items], notes=notes)
+    carry its place in this list. `notes`: what of the shelf could not be read; `homes`: by id the model that an adapter
+    belongs to and where that is, where there are several."""
+    rows = [(item, _about(item, homes.get(item.id)), homes.get(item.id)) for item in items]
+    return render("teach/shelf.html", items=rows, notes=notes)
 
 
-def _about(item: Any) -> str:
-    """The line under an adapter's name: its classes unless they are its name, when it was made, and by which method."""
+def _about(item: Any, home: Any = None) -> str:
+    """The line under an adapter's name: its classes unless they are its name, when it was made, by which method, and on
+    which model where there are several."""
     from nearl.methods import title
 
     classes, rest = ", ".join(item.classes[:MOST_CLASSES]), len(item.classes) - MOST_CLASSES
@@ -29,7 +32,7 @@ def _about(item: Any) -> str:
     if NUMBER.sub("", item.name) == classes:
         classes = ""
     created = f"{item.created[:16].replace('T', ' ')} UTC" if item.created else ""
-    return " · ".join(part for part in (classes, created, title(item.method)) if part)
+    return " · ".join(part for part in (classes, created, title(item.method), home and home.model) if part)
 
 
 def comparison(picture: str, name: str, columns: Iterable[tuple[str, Sequence[str], Sequence[float]]]) -> str:

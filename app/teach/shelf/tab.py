@@ -47,8 +47,9 @@ def build(lasts: bool) -> ShelfPart:
     return ShelfPart(message, items, comparison, upload)
 
 
-def _show(part: ShelfPart, workspace: Workspace) -> dict:
-    return {part.shelf: shelf_views.shelf(workspace.shelf.items(), workspace.shelf.notes())}
+def _show(ctx: Context, part: ShelfPart, workspace: Workspace) -> dict:
+    shelf, homes = workspace.shelf, adapting.homes(ctx.engine, workspace)
+    return {part.shelf: shelf_views.shelf(shelf.items(), shelf.notes(), homes)}
 
 
 def _comparison(ctx: Context, workspace: Workspace, pressed: Press) -> str:
@@ -96,7 +97,7 @@ def wire(ctx: Context, part: ShelfPart, slot: gr.DownloadButton, download_js: st
         Act.COMPARE: compare,
     }
 
-    @guarded(part.message, lambda key, *_: {**_show(part, ctx.workspace(key)), slot: None})
+    @guarded(part.message, lambda key, *_: {**_show(ctx, part, ctx.workspace(key)), slot: None})
     def on_shelf(key: str, event: gr.EventData) -> dict:
         pressed = Press.of(event)
         if pressed.act not in acts:
@@ -107,10 +108,10 @@ def wire(ctx: Context, part: ShelfPart, slot: gr.DownloadButton, download_js: st
     def on_upload(key: str, path: str | None) -> dict:
         workspace = ctx.workspace(key)
         try:
-            adapting.use(ctx.engine, workspace, adapting.add(ctx.engine, workspace, path))
+            said = adapting.take(ctx.engine, workspace, adapting.add(ctx.engine, workspace, path))
         finally:
             uploads.forget([path] if path else [])
-        return {session: workspace.id, ctx.changed: bump(), part.message: "", part.upload: None}
+        return {session: workspace.id, ctx.changed: bump(), part.message: views.message(said), part.upload: None}
 
     outputs = [session, ctx.changed, part.message]
     event = part.shelf.click(on_shelf, session, [*outputs, part.shelf, part.comparison, slot], **DEVICE)
@@ -129,7 +130,7 @@ def wire_return(ctx: Context, part: ShelfPart, tab_item: gr.Tab, opened: gr.even
 
     @guarded(part.message)
     def on_changed(key: str) -> dict:
-        return _show(part, ctx.workspace(key))
+        return _show(ctx, part, ctx.workspace(key))
 
     look = {"fn": on_changed, "inputs": ctx.session, "outputs": [part.shelf, part.message], **QUIET}
     opened.then(**look)

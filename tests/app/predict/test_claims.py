@@ -97,7 +97,7 @@ def test_sets_for_synthetic_images_are_offered_for_these_alone(workspace):
 def test_teach_offers_the_ready_prompts_of_the_kind_of_its_images(measured, workspace):
     records = [picture(BLUE, 920 + i) for i in range(4)]
     workspace.support.keep(LabelledSet(["sick", "well"], records, [0, 0, 1, 1]))
-    measured.ready_classes()
+    measured.ready_classes(measured.backbone())
     assert ready.ready_prompts(measured, workspace, None) == ["chest_xray_pneumonia"]
     value = ready.ready_value(workspace, "chest_xray_pneumonia")
     assert value["classes"][0] == {"name": "sick", "prompts": ["a chest X-ray of sick"]}

@@ -143,7 +143,7 @@ def test_an_adapter_that_gives_no_numbers_is_refused_and_does_not_blank_a_readin
 
     monkeypatch.setattr(Classifier, "predict", predict)
     with pytest.raises(NearlError, match="no usable numbers"):
-        adapting.check_fits(engine, adapter)
+        adapting.check_fits(engine, workspace, adapter)
     with pytest.raises(NearlError, match="no usable numbers"):
         reading.read(engine, workspace, adapter.meta["prompts"])
     assert workspace.viewing.prediction is None

@@ -21,7 +21,7 @@ from nearl.errors import NearlError
 KEY = "0123456789abcdef"
 ENTRY = {
     "name": "mine", "classes": ["a", "b"], "created": "2026-01-01T10:00:00Z", "method": "nearl",
-    "support_counts": {"a": 4, "b": 4},
+    "support_counts": {"a": 4, "b": 4}, "backbone": {"name": "embedded", "config_sha256": "c", "weights": "w"},
     "figures": {"n": 8, "before": {"value": 0.5, "interval": [0.2, 0.8]}, "after": {"value": 0.75, "interval": None}},
 }  # fmt: skip
 BROKEN = [

@@ -1,0 +1,67 @@
+"""What the chooser knows of the models that are offered, and how one of them is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.engine import Engine
+from app.models.memory import gigabytes, label
+from app.visitor.workspace import Workspace
+from nearl.backbones.catalogue import REGISTRY, entry_of
+
+CHOSEN, HERE, AWAY = "chosen", "here", "away"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A model that is offered, as a visitor sees it."""
+
+    name: str
+    """As it is shown."""
+    about: str
+    """What it is and what it was trained on."""
+    facts: tuple[str, ...]
+    """Where it is, its size, its input, and the paper."""
+    licence: str
+    gate: str
+    """The page on which its terms have to be accepted, "" where there is none."""
+    where: str
+    """CHOSEN for the one that the visitor reads with, HERE for one on this machine, AWAY for one to download."""
+    download: str = ""
+    """How much there is to download; "" where that is not known."""
+
+
+def offers(engine: Engine, workspace: Workspace | None) -> list[Offer]:
+    """All models that are offered, in their order."""
+    chosen = engine.chosen(workspace)
+    return [_offer(engine, name, name == chosen) for name in list(engine.models.names)]
+
+
+def _offer(engine: Engine, name: str, chosen: bool) -> Offer:
+    entry, models = entry_of(name), engine.models
+    here = models.here(name)
+    where = "in this repository" if name in REGISTRY and entry.offline else "on this machine"
+    size, side = models.size(name), models.side(name)
+    facts = [
+        where if here else "not on this machine yet",
+        f"{gigabytes(size)} of memory" if size else "",
+        f"reads images at {side} × {side} pixels" if side else "",
+        entry.citation if " " in entry.citation else "",
+    ]
+    return Offer(
+        label(name),
+        entry.description[:1].upper() + entry.description[1:],
+        tuple(filter(None, facts)),
+        entry.licence,
+        entry.gate,
+        CHOSEN if chosen else HERE if here else AWAY,
+        gigabytes(size) if size else "",
+    )
+
+
+def choose(engine: Engine, workspace: Workspace, name: str) -> None:
+    """Read with another model that is on this machine from now on, without an adapter, which belonged to the one
+    before. NearlError, with nothing changed, where it cannot be loaded."""
+    engine.models.get(name)
+    if name != engine.chosen(workspace):
+        workspace.choose(name)

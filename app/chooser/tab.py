@@ -1,0 +1,86 @@
+"""The models that the page offers, below its head: what each is, and a button to read with it. With one model alone
+there is no such part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import gradio as gr
+
+from app.chooser import actions as choosing
+from app.chooser import html as chooser_views
+from app.context import QUIET, Context, calls
+from app.engine import FALLBACK, Engine
+from app.events import GONE, Act, Components, Press, bump, guarded
+from app.html import views
+from app.models.memory import label
+from app.visitor.workspace import Workspace
+from app.work import lanes
+from nearl.errors import NearlError
+
+INTRO = (
+    "You read, teach and compare with one of them at a time; other visitors have a choice of their own. An adapter "
+    "belongs to the model that it was taught on."
+)
+TELL_EDITORS = """() => {  // which measured figures may be said beside the ready sets
+  document.querySelectorAll(".pe-root").forEach((root) => root.dispatchEvent(new Event("model", { bubbles: true })));
+}"""
+
+
+@dataclass
+class Chooser(Components):
+    """The components of the part."""
+
+    message: gr.HTML
+    offers: gr.HTML
+
+
+def header(engine: Engine, workspace: Workspace | None = None) -> str:
+    """The strip at the top of the page, with the visitor's model."""
+    measured = not engine.models.several or engine.chosen(workspace) == FALLBACK
+    return views.header(engine.label(workspace), engine.state(workspace), engine.notice, measured)
+
+
+def build(engine: Engine) -> Chooser:
+    """The part, for more than one model."""
+    words = f"Models: choose among {len(engine.models.names)}"
+    with gr.Accordion(words, open=False, elem_classes="folded", elem_id="models"):
+        gr.HTML(views.quiet(INTRO), js_on_load=None)
+        message = gr.HTML("", js_on_load=None, elem_id="models-message")
+        offers = gr.HTML(_offers(engine), js_on_load=calls("act.js"), elem_id="model-offers")
+    return Chooser(message, offers)
+
+
+def _offers(engine: Engine, workspace: Workspace | None = None) -> str:
+    return chooser_views.offers(choosing.offers(engine, workspace))
+
+
+def _show(ctx: Context, part: Chooser, workspace: Workspace) -> dict:
+    return {part.offers: _offers(ctx.engine, workspace)}
+
+
+def wire(ctx: Context, part: Chooser, top: gr.HTML, opened: gr.events.Dependency) -> None:
+    """`top`: the head of the page, which names the model in use; `opened`: the event of a page that opens."""
+
+    @guarded(part.message, lambda key, *_: _show(ctx, part, ctx.workspace(key)))
+    def on_press(key: str, event: gr.EventData) -> Iterator[dict]:
+        workspace, pressed = ctx.workspace(key), Press.of(event)
+        name = pressed.pick("model", ctx.engine.models.names)
+        if pressed.act is not Act.USE:
+            raise NearlError(GONE)
+        if name not in ctx.engine.models.kept():
+            yield {part.message: views.quiet(f"Loading “{label(name)}”.")}
+        choosing.choose(ctx.engine, workspace, name)
+        yield {ctx.session: workspace.id, ctx.changed: bump(), part.message: ""}
+
+    @guarded(part.message)
+    def on_changed(key: str) -> dict:
+        workspace = ctx.workspace(key)
+        return {top: header(ctx.engine, workspace), **_show(ctx, part, workspace)}
+
+    outputs = [ctx.session, ctx.changed, part.message, part.offers]
+    part.offers.click(on_press, ctx.session, outputs, **QUIET, concurrency_id=lanes.HUB)
+    look = {"fn": on_changed, "inputs": ctx.session, "outputs": [top, part.offers, part.message], **QUIET}
+    for event in (ctx.changed.change(trigger_mode="always_last", **look), opened.then(**look)):
+        event.then(None, js=TELL_EDITORS, api_visibility="private")

@@ -1,0 +1,171 @@
+"""Visitors who choose among models: each has a choice of their own, and adapters stay with the model they belong to."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+
+from app.chooser import actions as choosing
+from app.chooser import html as chooser_views
+from app.chooser import tab as chooser
+from app.context import Context
+from app.engine import Engine
+from app.predict import actions as reading
+from app.teach.images import actions as gathering
+from app.teach.run import actions as teaching
+from app.teach.shelf import actions as adapting
+from app.teach.shelf import html as shelf_views
+from nearl.adapters.store import zip_adapter
+from nearl.errors import NearlError
+from nearl.prompts import default_prompts
+from tests.support.app_work import ended, taught, visitor
+
+PROMPTS = default_prompts(["lesion", "normal"]).to_dict()
+MISSING = "hf-hub:somebody/not-here"
+
+
+@pytest.fixture(scope="module")
+def offering(checkpoints):
+    """A page that offers three models of three kinds, and one that is not on this machine."""
+    names = [f"local-dir:{checkpoints(kind)}" for kind in ("clip", "transformers-clip", "siglip")]
+    engine = Engine(names[0], "cpu", offered=[*names[1:], MISSING])
+    engine.start()
+    engine.backbone()
+    return engine
+
+
+def shares(engine, workspace, images) -> list[float]:
+    reading.bring(workspace, images[:1])
+    reading.read(engine, workspace, PROMPTS)
+    return workspace.viewing.prediction.frozen[0].tolist()
+
+
+def test_each_visitor_has_a_choice_of_their_own_and_it_outlives_the_server(offering, registry, images):
+    anna, ben = registry.get(None), registry.get(None)
+    _, second, third, _ = offering.models.names
+    before = shares(offering, anna, images)
+    assert shares(offering, ben, images) == before
+    choosing.choose(offering, anna, second)
+    assert ben.viewing.prediction is not None and anna.viewing.prediction is None
+    assert (offering.label(anna), offering.label(ben)) == ("transformers-clip", "clip")
+    assert shares(offering, anna, images) != before == shares(offering, ben, images)
+    choosing.choose(offering, ben, third)
+    assert len({offering.backbone(one).identity["weights"] for one in (None, anna, ben)}) == 3
+    again = type(anna)(None, anna.path)
+    assert offering.chosen(again) == second and offering.chosen(registry.get(None)) == offering.name
+
+
+def test_one_that_cannot_be_loaded_leaves_everything_as_it_was(offering, workspace, images, monkeypatch):
+    shares(offering, workspace, images)
+    kept, prediction = offering.chosen(workspace), workspace.viewing.prediction
+    broken = offering.models.names[1]
+    monkeypatch.setattr(offering.models, "get", lambda name: (_ for _ in ()).throw(NearlError("It is broken.")))
+    with pytest.raises(NearlError, match="broken"):
+        choosing.choose(offering, workspace, broken)
+    assert offering.chosen(workspace) == kept and workspace.viewing.prediction is prediction
+    workspace.choose(MISSING)  # of a server that had it
+    assert offering.chosen(workspace) == kept
+
+
+def test_what_is_said_of_the_models(offering, workspace):
+    found = choosing.offers(offering, workspace)
+    assert [offer.where for offer in found] == ["chosen", "here", "here", "away"]
+    assert any("32 × 32" in fact for fact in found[0].facts)
+    html = chooser_views.offers(found)
+    assert html.count('data-act="use"') == 2 and "not on this machine" in html
+    assert str(workspace.path) not in html and "/" not in found[0].name
+
+
+def test_an_adapter_names_its_model_and_using_it_switches(offering, workspace, images, tmp_path):
+    own, second = offering.models.names[:2]
+    adapter = taught(offering)
+    key = workspace.shelf.put(adapter)
+    adapting.use(offering, workspace, key)
+    assert adapting.homes(offering, workspace)[key].where == "own"
+    choosing.choose(offering, workspace, second)
+    assert not workspace.shelf.in_use
+    home = adapting.homes(offering, workspace)[key]
+    assert (home.model, home.where) == ("clip", "here")
+    html = shelf_views.shelf(workspace.shelf.items(), (), adapting.homes(offering, workspace))
+    assert "Switch to “clip” and use it" in html
+    path = zip_adapter(adapter, tmp_path / "adapter.zip")
+    added = adapting.add(offering, workspace, path)
+    assert "“clip”" in adapting.take(offering, workspace, added)
+    assert not workspace.shelf.in_use and offering.chosen(workspace) == second
+    adapting.use(offering, workspace, key)
+    assert (offering.chosen(workspace), workspace.shelf.in_use) == (own, key)
+    shares(offering, workspace, images)
+    assert workspace.viewing.prediction.adapted is not None
+
+
+def test_an_adapter_of_a_model_that_is_not_here_says_so(offering, workspace):
+    adapter = taught(offering)
+    adapter.meta["backbone"] = {"name": MISSING, "config_sha256": "x", "weights": "x"}
+    key = workspace.shelf.put(adapter)
+    home = adapting.homes(offering, workspace)[key]
+    assert (home.model, home.where) == (MISSING, "away")
+    with pytest.raises(NearlError, match="not on this machine yet"):
+        adapting.use(offering, workspace, key)
+    adapter.meta["backbone"]["name"] = "another"
+    stranger = workspace.shelf.put(adapter)
+    assert adapting.homes(offering, workspace)[stranger].where == "none"
+
+
+def test_a_run_that_ends_after_a_switch_is_shelved_but_not_put_to_use(offering, registry, in_threads, engine):
+    workspace = visitor(registry)
+    choice = teaching.Choice("quick", steps=4, early_stop=False)
+    with offering.queue._turn:  # nothing starts before the switch
+        run = teaching.start(offering, workspace, gathering.prompts_for(workspace).to_dict(), choice)
+        assert offering.queue.models() == {offering.name}
+        choosing.choose(offering, workspace, offering.models.names[1])
+    key = ended(run).look().adapter_key
+    assert key and not workspace.shelf.in_use
+    assert adapting.homes(offering, workspace)[key].where == "here"
+
+
+def test_a_model_that_leaves_memory_is_let_go_and_read_with_again(checkpoints, registry, images):
+    names = [f"local-dir:{checkpoints(kind)}" for kind in ("clip", "transformers-clip")]
+    engine = Engine(names[0], "cpu", offered=names[1:])
+    engine.models.left = registry.let_go
+    engine.start()
+    anna = registry.get(None)
+    before = shares(engine, anna, images)
+    first = weakref.ref(engine.backbone())
+    engine.models.budget = engine.models.size(names[0]) + 1  # the other one is smaller
+    engine.models.get(names[1])
+    gc.collect()
+    assert first() is None and anna.viewing.prediction is not None
+    reading.read(engine, anna, default_prompts(["lesion", "healthy"]).to_dict())
+    assert shares(engine, anna, images) == pytest.approx(before)
+
+
+def test_what_was_measured_of_the_embedded_model_is_said_of_that_one_alone(offering, workspace, monkeypatch):
+    ctx = SimpleNamespace(engine=offering)
+    assert Context.beside.fget(ctx) == {}
+    monkeypatch.setattr("app.context.FALLBACK", offering.name)
+    monkeypatch.setattr("app.chooser.tab.FALLBACK", offering.name)
+    assert "data-unmeasured" not in chooser.header(offering, workspace)
+    choosing.choose(offering, workspace, offering.models.names[1])
+    assert "data-unmeasured" in chooser.header(offering, workspace)
+    assert "transformers-clip" in chooser.header(offering, workspace)
+
+
+def test_a_press_chooses_and_a_wrong_one_is_refused(offering, workspace):
+    with gr.Blocks() as page:
+        ctx = SimpleNamespace(
+            engine=offering, workspace=lambda key: workspace, session=gr.State(None), changed=gr.State(0)
+        )
+        top, button = gr.HTML(), gr.Button()
+        part = chooser.build(offering)
+        chooser.wire(ctx, part, top, button.click(lambda: None))
+    press = next(f.fn for f in page.fns.values() if f.name == "on_press")
+    *_, answer = press("w", SimpleNamespace(_data={"act": "use", "model": 2}))
+    assert offering.chosen(workspace) == offering.models.names[2] and ctx.changed in answer
+    for data in ({"act": "use", "model": 9}, {"act": "drop", "model": 1}):
+        *_, answer = press("w", SimpleNamespace(_data=data))
+        assert "no longer there" in answer[part.message]
+    assert offering.chosen(workspace) == offering.models.names[2]
