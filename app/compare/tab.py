@@ -137,7 +137,7 @@ def _show(tab: CompareTab, workspace: Workspace) -> dict:
 def _shown(tab: CompareTab, view: RunView, now: Shown) -> dict:
     kept = comparing.history(view.workspace) if now.finished else []
     return {
-        **_buttons(tab, not now.finished),
+        **_buttons(tab, not now.finished, now.cancelling),
         tab.result: _result(view, now),
         tab.history: compare_views.history(kept),
     }
@@ -156,9 +156,9 @@ def _cost(tab: CompareTab, workspace: Workspace, values: tuple) -> dict:
     return {tab.cost: views.quiet(comparing.cost(workspace, _choice([], values)))}
 
 
-def _buttons(tab: CompareTab, busy: bool) -> dict:
+def _buttons(tab: CompareTab, busy: bool, cancelling: bool = False) -> dict:
     idle = {button: gr.update(interactive=not busy) for button in (tab.compare, *tab.questions.values())}
-    return {**idle, tab.cancel: seen(busy)}
+    return {**idle, tab.cancel: seen(busy and not cancelling)}
 
 
 def _methods(ticked: Sequence[str]) -> dict:
@@ -204,6 +204,7 @@ def _result(view: RunView, now: Shown) -> str:
     title = next((line["title"] for line in lines if line["method"] == now.method), "")
     step = f"step {now.step} of {now.steps}" if now.steps else "in progress"
     head = compare_views.going_on(now.place, done, len(about.pairs), title, now.seconds_left, now.note)
+    head = compare_views.headline("Cancelling; what is finished is kept.") if now.cancelling else head
     head = head if busy else _ended(view, now, done)
     return compare_views.comparison(
         lines,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Protocol
 
 from gradio.context import LocalContext
@@ -72,6 +72,8 @@ class Shown(Status):
     """0 while it is running or has ended, 1 for the next in the queue, and so on."""
     adapter_key: str = ""
     """The id of its adapter on the shelf, or ""."""
+    cancelling: bool = False
+    """Whether it has been asked to stop and has not ended yet."""
 
 
 def check_idle(workspace: Workspace, kind: Kind) -> None:
@@ -157,7 +159,8 @@ class RunView:
         found = {field.name: getattr(status, field.name) for field in fields(status)}
         found |= {"state": state, "phase": status.phase or state, "error": notes.error or status.error}
         place = self.queue.place(self) if self.queue is not None else 0
-        return Shown(**found, place=place, adapter_key=next(iter((notes.shelf or {}).values()), ""))
+        now = Shown(**found, place=place, adapter_key=next(iter((notes.shelf or {}).values()), ""))
+        return replace(now, cancelling=not now.finished and self.folder.cancel_requested())
 
     @property
     def finished(self) -> bool:

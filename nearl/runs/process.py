@@ -19,8 +19,8 @@ from nearl.runs.teaching import NO_MEMORY, SNAPSHOT_SECONDS
 
 FORKS = sys.platform == "linux"  # other systems have no fork, or libraries that do not survive it
 POLL_SECONDS = 0.25
-PATIENCE = 4.0  # seconds in which a cancelled comparison may stop by itself
-LONG_PATIENCE = 120.0  # where the best weights are still to be kept
+PATIENCE = 4.0  # seconds in which a cancelled run may stop by itself
+LONG_PATIENCE = 120.0  # where it is alone and has learned something: its best weights are still to be kept
 
 
 def work(run: RunFolder, give_way: Callable[[], bool] = lambda: False, gpu: bool = True) -> bool:
@@ -115,10 +115,10 @@ def _watch(worker: Worker, give_way: Callable[[], bool]) -> bool:
     """Wait until the process has ended or is to be ended; returns whether that is to give way."""
     run = worker.run
     asked, rows = None, len(run.rows)
-    patience = LONG_PATIENCE if run.about.alone else PATIENCE
     while worker.wait(POLL_SECONDS):
         if run.cancel_requested():
             asked = asked or time.monotonic()
+            patience = LONG_PATIENCE if run.about.alone and run.look().losses else PATIENCE
             if time.monotonic() - asked > patience:
                 return False
         elif give_way() and len(run.rows) > rows:

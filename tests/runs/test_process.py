@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nearl.runs import RunFolder, process, start
+from nearl.runs.status import STARTING
 from nearl.runs.teaching import NO_MEMORY
 from tests.support.runs import PATIENCE, made, processes, until
 
@@ -79,6 +80,36 @@ def test_workers_of_one_host_are_processes_of_their_own(backbone, tmp_path, many
     third.kill()  # while it is being started
     assert third.process.poll() is not None and not runs[2].look().finished
     assert not process.work(runs[2]) and runs[2].look().state == "done"
+
+
+def test_a_cancelled_run_that_has_learned_nothing_is_not_waited_for(backbone, tmp_path, monkeypatch):
+    run = RunFolder(tmp_path / "run").create(made(backbone))
+    looks = []
+
+    class Busy:
+        """With its imports, during which it does not notice."""
+
+        def __init__(self, run):
+            self.run = run
+
+        def wait(self, timeout):
+            looks.append(timeout)
+            assert len(looks) < 9
+            if len(looks) > 3:
+                run.request_cancel()
+            return True
+
+        def kill(self):
+            looks.append("killed")
+
+    def begin(run):
+        run.wait(STARTING)
+        return Busy(run)
+
+    monkeypatch.setattr(process, "start", begin)
+    monkeypatch.setattr(process, "PATIENCE", 0.0)
+    assert not process.work(run)
+    assert looks[-1] == "killed" and run.look().state == "cancelled" and run.outcome() is None
 
 
 def test_a_failure_in_the_worker_is_told_in_its_own_words(backbone, tmp_path, quick_hosts):

@@ -62,7 +62,8 @@ class Program:
 
     def terminate(self, number: int = signal.SIGTERM) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and that is not told yet
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.terminate(signal.SIGKILL)

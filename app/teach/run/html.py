@@ -72,8 +72,16 @@ def progress(
     )
 
 
+def cancelling(learned: bool) -> str:
+    """A run that has been asked to stop. `learned`: whether there is something to keep of it."""
+    words = "It stops at its next step; the best of what was learned is kept." if learned else "It stops in a moment."
+    return render("teach/run.html", state="cancelling", words=words)
+
+
 def badge(now: Shown) -> str:
     """A run that is going on, for the head of the page."""
+    if now.cancelling:
+        return views.badge("Teach", "Teaching is being cancelled")
     share = f", {100 * min(now.step / now.steps, 1):.0f}\u202f%" if now.steps and now.phase != "checking" else ""
     words = "Teaching waits for its turn" if now.place else f"{phase_words(now.phase)}{share}"
     return views.badge("Teach", words)

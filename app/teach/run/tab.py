@@ -141,7 +141,7 @@ def show(part: RunPart, workspace: Workspace) -> dict:
         return {**shown, **_buttons(part, False), part.progress: run_views.run_empty()}
     now = run.look()
     if not now.finished:
-        return {**shown, **_buttons(part, True), part.progress: _progress(now)}
+        return {**shown, **_buttons(part, True, now.cancelling), part.progress: _progress(now)}
     if not now.adapter_key:
         return {**shown, **_buttons(part, False), part.progress: run_views.ended(now.state, now.error)}
     entry = workspace.shelf.entry(now.adapter_key)
@@ -157,11 +157,13 @@ def show(part: RunPart, workspace: Workspace) -> dict:
     }
 
 
-def _buttons(part: RunPart, busy: bool) -> dict:
-    return {part.teach: gr.update(interactive=not busy), part.cancel: seen(busy), part.message: ""}
+def _buttons(part: RunPart, busy: bool, cancelling: bool = False) -> dict:
+    return {part.teach: gr.update(interactive=not busy), part.cancel: seen(busy and not cancelling), part.message: ""}
 
 
 def _progress(now: Shown) -> str:
+    if now.cancelling:
+        return run_views.cancelling(bool(now.losses))
     if now.place > 0:
         return run_views.waiting(now.place)
     return run_views.progress(now.phase, now.step, now.steps, now.seconds_left, now.losses, now.held, now.note)
@@ -197,7 +199,7 @@ async def _follow(ctx: Context, part: RunPart, workspace: Workspace) -> AsyncIte
         async for now in run.follow():
             if not now.finished:
                 shown = {part.progress: _progress(now), badge: run_views.badge(now)}
-                yield {**shown, **(_buttons(part, True) if first else {})}
+                yield {**shown, **(_buttons(part, True, now.cancelling) if first else {})}
             elif not first and (now.adapter_key or (await ctx.run(lanes.LIGHT, state))[1] != in_use):
                 news = {ctx.changed: bump()}
             first = False

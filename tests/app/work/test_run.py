@@ -14,7 +14,7 @@ from gradio.context import LocalContext
 
 from app.compare.html import going_on
 from app.context import Context
-from app.teach.run.html import progress
+from app.teach.run.html import badge, cancelling, progress
 from app.visitor.pages import Pages
 from app.visitor.registry import Registry
 from app.work.queue import Queue
@@ -70,6 +70,17 @@ def test_what_an_earlier_server_left(workspace, status, notes, state, key):
     now = left(workspace, status, notes).look()
     assert (now.state, now.adapter_key, now.place) == (state, key, 0)
     assert bool(now.error) == (state == FAILED)
+
+
+def test_a_run_that_was_asked_to_stop_says_so_until_it_has(workspace):
+    view = left(workspace, {"state": "teaching", "step": 3, "steps": 9, "total": 1}, {})
+    assert not view.look().cancelling
+    (view.path / "cancel").touch()
+    now = view.look()
+    assert now.cancelling and "cancel" in badge(now) and "Cancelling" in cancelling(learned=True)
+    (view.path / "status.json").write_text(json.dumps({"state": "cancelled", "total": 1}))
+    view.note(shelf={})
+    assert not view.look().cancelling
 
 
 def test_a_run_that_has_ended_is_not_cancelled(workspace):
