@@ -26,6 +26,7 @@ from app import api
 from app.about import tab as about
 from app.chooser import tab as chooser
 from app.compare import tab as compare
+from app.compare.models import tab as compared_models
 from app.context import PAGE, QUIET, Context, asset_text, load_ready_prompts, shared_scripts, whose
 from app.door import middleware as door
 from app.door.rules import Rules, names_an_address
@@ -246,6 +247,8 @@ def build_app(settings: Settings) -> gr.Blocks:
                 teach.build(ctx, teach_item, opened)
             with gr.Tab("Compare", id="compare") as compare_item:
                 compare.build(ctx, compare_item, opened)
+                if engine.models.several:
+                    compared_models.build(ctx)
             with gr.Tab("Learn", id="learn"):
                 learn.build()
             with gr.Tab("About", id="about"):

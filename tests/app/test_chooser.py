@@ -12,6 +12,8 @@ import pytest
 from app.chooser import actions as choosing
 from app.chooser import html as chooser_views
 from app.chooser import tab as chooser
+from app.compare.models import actions as comparing
+from app.compare.models import html as model_views
 from app.context import Context
 from app.engine import Engine
 from app.predict import actions as reading
@@ -141,6 +143,31 @@ def test_a_model_that_leaves_memory_is_let_go_and_read_with_again(checkpoints, r
     assert first() is None and anna.viewing.prediction is not None
     reading.read(engine, anna, default_prompts(["lesion", "healthy"]).to_dict())
     assert shares(engine, anna, images) == pytest.approx(before)
+
+
+def test_one_image_is_read_by_every_model_that_is_here(offering, workspace, images, monkeypatch):
+    with pytest.raises(NearlError, match="no image"):
+        next(comparing.columns(offering, workspace))
+    own = shares(offering, workspace, images)
+    *_, first, (record, prompts, found) = comparing.columns(offering, workspace)
+    assert [one.state for one in first[2]] == ["read", "read", "waits", "away"]
+    assert [one.state for one in found] == ["read", "read", "read", "away"]
+    assert found[0].shares == pytest.approx(own) and len({one.shares for one in found[:3]}) == 3
+    assert workspace.viewing.prediction.frozen[0].tolist() == own  # nothing of the reading has changed
+    assert "models are closest to" in comparing.agreement(tuple(prompts.classes), found)
+    html = model_views.columns("", record.name, prompts.classes, found, "")
+    assert html.count("bar-line before") == 6 and "Not on this machine" in html
+    get, broken = offering.models.get, offering.models.names[1]
+
+    def some(name):
+        if name == broken:
+            raise NearlError("<b>It is broken.</b>")
+        return get(name)
+
+    monkeypatch.setattr(offering.models, "get", some)
+    *_, (_, _, found) = comparing.columns(offering, workspace)
+    assert [one.state for one in found] == ["read", "failed", "read", "away"]
+    assert "&lt;b&gt;It is broken" in model_views.columns("", "", prompts.classes, found, "")
 
 
 def test_what_was_measured_of_the_embedded_model_is_said_of_that_one_alone(offering, workspace, monkeypatch):
