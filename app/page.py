@@ -33,6 +33,7 @@ from app.door.rules import Rules, names_an_address
 from app.engine import Engine
 from app.events import guarded, sentence, unseen
 from app.explain import tab as explain
+from app.find import tab as find
 from app.learn import tab as learn
 from app.models.memory import GB
 from app.predict import tab as predict
@@ -249,6 +250,8 @@ def build_app(settings: Settings) -> gr.Blocks:
                 compare.build(ctx, compare_item, opened)
                 if engine.models.several:
                     compared_models.build(ctx)
+            with gr.Tab("Find", id="find") as find_item:
+                find.build(ctx, find_item)
             with gr.Tab("Learn", id="learn"):
                 learn.build()
             with gr.Tab("About", id="about"):

@@ -1,6 +1,8 @@
 """How well a gallery is searched before and after teaching, and what indexing it and asking it cost.
 
-``NEARL_DATA=DIR PYTHONPATH=. python benchmarks/retrieval.py [--sets A,B] [--seeds 3] [--steps N] --out FILE``
+``NEARL_DATA=DIR PYTHONPATH=. python benchmarks/retrieval.py [--sets A,B] [--seeds 3] [--steps N] [--costs] --out FILE``
+
+A second call goes on where the first was stopped.
 
 Figures: on each set, NEARL is taught with 16 images of each class of ``train``. Test images then find ``train`` images
 and the ready prompts find test images. On ``medpix_captions``, with an adapter for CT or MR, captions find the images
@@ -34,7 +36,7 @@ from nearl.prompts import PromptSet, default_prompts, ready_sets
 from nearl.reading.gallery import Gallery, Seer, index_images, nearest
 from nearl.reading.index import Index
 
-SETS = "breast_ultrasound,skin_lesion_clinical,malaria_cells_gray"
+SETS = "malaria_cells_gray,colon_histology,breast_ultrasound"
 PAIRS = "medpix_captions"
 SHOTS, IMAGES, ROUNDS = 16, 2000, 5
 
@@ -52,23 +54,19 @@ def taught(backbone: Backbone, folder: Path, seed: int, steps: int | None) -> tu
     return Seer(make("zero-shot", task), method.eval()), prompts
 
 
-def indexed(seer: Seer, folder: Path) -> Gallery:
+def indexed(seer: Seer, folder: Path, captions: Path | None = None) -> Gallery:
     """The gallery of a folder, without an index on disk."""
-    with list_images(folder) as listing:
+    with list_images(folder, captions) as listing:
         return index_images(seer, listing)
 
 
-def of_set(backbone: Backbone, folder: Path, others: list[Path], seeds: int, steps: int | None) -> dict:
-    """The figures of each seed, and which images are refused."""
-    found, refused = [], {}
-    for seed in range(seeds):
-        seer, prompts = taught(backbone, folder, seed, steps)
-        gallery = indexed(seer, folder)
-        found.append(study(seer, gallery, prompts))
-        if not refused and folder.name != PAIRS:
-            refused = refusals(seer, gallery, others)
-        print(folder.name, "seed", seed, flush=True)
-    return {"seeds": found, "refused": refused}
+def of_set(backbone: Backbone, folder: Path, others: list[Path], seed: int, steps: int | None) -> dict:
+    """The figures of one seed, and which images are refused."""
+    seer, prompts = taught(backbone, folder, seed, steps)
+    if folder.name == PAIRS:
+        return {"figures": study(seer, indexed(seer, folder / "test", folder / "captions.csv")), "refused": None}
+    gallery = indexed(seer, folder)
+    return {"figures": study(seer, gallery, prompts), "refused": refusals(seer, gallery, others)}
 
 
 def refusals(seer: Seer, gallery: Gallery, others: list[Path]) -> dict:
@@ -168,7 +166,7 @@ def table(results: dict) -> str:
     for name, result in results.items():
         for key, title in titles.items():
             for when in ("before", "after"):
-                rows = [seed[key][when] for seed in result["seeds"] if key in seed]
+                rows = [seed["figures"][key][when] for seed in result.values() if key in seed["figures"]]
                 if rows:
                     cells = [_cell([r[what][str(k)] for r in rows]) for what in ("precision", "recall") for k in AT]
                     lines.append(f"| `{name}` | {title} | {when} | {' | '.join(cells)} | {rows[0]['chance']:.2f} |")
@@ -200,10 +198,13 @@ if __name__ == "__main__":
         kept["costs"] = costs(backbone, root)
         print(json.dumps(kept["costs"]))
     else:
-        names = args.sets.split(",")
-        for name in names:
-            others = [root / other for other in SETS.split(",") if other != name]
-            kept["sets"][name] = of_set(backbone, root / name, others, args.seeds, args.steps)
-            out.write_text(json.dumps(kept))
+        for seed in range(args.seeds):
+            for name in args.sets.split(","):
+                others = [root / other for other in SETS.split(",") if other != name]
+                rows = kept["sets"].setdefault(name, {})
+                if str(seed) not in rows:
+                    rows[str(seed)] = of_set(backbone, root / name, others, seed, args.steps)
+                    out.write_text(json.dumps(kept))
+                    print(name, "seed", seed, flush=True)
         print(table(kept["sets"]))
     out.write_text(json.dumps(kept))

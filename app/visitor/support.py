@@ -28,7 +28,7 @@ from nearl.errors import NearlError
 if TYPE_CHECKING:
     from nearl.data.checks import SetCheck
 
-META, IMAGES = "set.json", "images"
+META, IMAGES, INDEX = "set.json", "images", "gallery.sqlite"
 UNNAMED = "your images"
 DIGEST = re.compile(r"[0-9a-zA-Z_-]{1,128}")
 MAX_PROMPT_BYTES = 1_000_000  # as JSON; no prompt set is longer
@@ -112,6 +112,11 @@ class Support:
         data = self.data
         seen = None if data is None else (data.classes, data.labels, [record.digest for record in data.records])
         return "" if seen is None else hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
+
+    @property
+    def index(self) -> Path:
+        """The file for embeddings of these images, which is forgotten with them."""
+        return self._folder / INDEX
 
     def name(self, digest: str) -> str | None:
         """The visitor's own name of an image, as long as this server knows it; it is never written to disk."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -288,6 +289,31 @@ class _Indexing:
     def _note(self, words: str) -> None:
         if words not in self.notes:
             self.notes.append(words)
+
+
+def index_records(
+    seer: Seer,
+    entries: Sequence[Entry],
+    records: Sequence[ImageRecord],
+    kept: Index,
+    lock: AbstractContextManager,
+) -> Generator[int, None, Gallery]:
+    """The gallery of images that are decoded already, returned by a generator of how many of them are in ``kept``, to
+    which it adds what is missing. ``lock``: held while a batch is encoded, and not between two."""
+    models, by_digest = model_keys(seer), {record.digest: record for record in records}
+    sides = [kept.get(model, by_digest, seer.backbone.embed_dim) for model in models]
+    missing = [digest for digest in by_digest if not all(digest in side for side in sides)]
+    for start in range(0, len(missing), BATCH):
+        yield len(by_digest) - len(missing) + start
+        batch = missing[start : start + BATCH]
+        with lock:
+            places = seer.images([by_digest[digest] for digest in batch])
+        for model, side, rows in zip(models, sides, places.moments.values(), strict=True):
+            new = dict(zip(batch, rows.numpy(), strict=True))
+            kept.add(model, new)
+            side.update(new)
+    found = [torch.from_numpy(np.stack([side[record.digest] for record in records])) for side in sides]
+    return Gallery(list(entries), Places(*found), indexed=len(missing))
 
 
 def model_keys(seer: Seer) -> list[str]:

@@ -98,6 +98,22 @@ def test_read_edit_teach_and_read_again(page, task, tmp_path):
     expect(page.locator("#reading")).not_to_contain_text("Nothing has been taught")
     expect(page.locator("#reading .adapter")).to_contain_text("in use: lesion, no lesion")
 
+    # the images that were taught with, closest to words and to the image, before and after
+    open_tab(page, "Find")
+    expect(page.locator("#find-gallery")).to_contain_text("10 images that you teach with: lesion 5, no lesion 5")
+    page.get_by_label("Describe what to find").fill("an image of one two three")
+    page.get_by_role("button", name="Find", exact=True).click()
+    found = page.locator("#find-result")
+    expect(found.locator(".headline")).to_have_text("The 10 closest to “an image of one two three”")
+    expect(found.locator("li")).to_have_count(20)
+    assert found.locator("h3").all_inner_texts() == ["Before teaching", "After teaching"]
+    assert found.locator(".tag").count() > 0  # of images that the adapter was taught with
+    page.get_by_role("button", name="Find images like this one").click()
+    expect(found.locator(".headline")).to_contain_text(picture.name)
+    expect(page.locator("#find-query img")).to_be_visible()
+    assert nameless(page) == []
+    open_tab(page, "Predict")
+
     # a class that was never taught is named
     page.get_by_role("button", name="Add a class").click()
     odd = "scar <b>${6 * 7}{{value}}"  # neither markup nor a template
@@ -237,7 +253,7 @@ def test_examples_are_one_click_away_credited_or_called_synthetic(page):
 
 
 def test_the_tab_is_in_the_address_and_answers_arrow_keys(page, server):
-    assert len(httpx.get(server.url).content) < 400_000
+    assert len(httpx.get(server.url).content) < 420_000
     chosen = page.locator("#tabs [role=tab][aria-selected=true]")
     open_tab(page, "Learn")
     assert page.locator("#learn-page section").last.bounding_box()["x"] > 600  # as wide as the window
