@@ -115,7 +115,7 @@ def _seer(engine: Engine, workspace: Workspace) -> Seer:
     from nearl.prompts import default_prompts
     from nearl.reading.gallery import Seer
 
-    backbone, adapter = engine.backbone(), workspace.shelf.adapter
+    backbone, adapter = engine.backbone(workspace), workspace.shelf.adapter
     zero_shot = make("zero-shot", Task(backbone, default_prompts(["image"])))
     with engine.device_lock:
         return Seer(zero_shot, None if adapter is None else restore(backbone, adapter))
