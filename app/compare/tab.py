@@ -299,11 +299,11 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
         return _cost(tab, ctx.workspace(key), values)
 
     inputs, outputs = [session, tab.methods, *tab.controls], [session, ctx.badges[COMPARE.name], *tab.outputs]
+    for button in (tab.compare, *tab.questions.values()):  # first: the other events end with the run
+        button.click(None, js=SHOW, api_visibility="private")
     tab.compare.click(on_compare, inputs, outputs, **QUIET)
     for name, button in tab.questions.items():
         button.click(asker(name), inputs, outputs, **QUIET)
-    for button in (tab.compare, *tab.questions.values()):
-        button.click(None, js=SHOW, api_visibility="private")
     tab.cancel.click(on_cancel, session, [tab.cancel, tab.message], **QUIET)
     last = {"trigger_mode": "always_last", **QUIET}
     tab.source.input(on_source, [session, *tab.controls], [tab.plan, tab.message, tab.cost, tab.untouched], **last)

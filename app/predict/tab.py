@@ -110,6 +110,7 @@ def build(ctx: Context, opened: gr.events.Dependency) -> None:
             gr.HTML(views.section("Classes and prompts"), js_on_load=None)
             with gr.Column():
                 editor = prompt_editor("predict", ctx.default_prompts, ctx.ready_prompts, beside=ctx.beside)
+                editor.input(None, js=MARK_STALE, api_visibility="private")
                 mark_prompts(ctx, editor)
             with gr.Column(elem_classes="action"):
                 message = gr.HTML("", js_on_load=None, elem_id="predict-message")
@@ -262,6 +263,8 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
     def wire(trigger: Callable, fn: Callable, inputs: list, lane: dict = DEVICE) -> gr.events.Dependency:
         return trigger(fn, [session, *inputs], outputs, trigger_mode="always_last", **lane)
 
+    for trigger in (tab.examples.click, tab.upload.upload):  # first, since the page begins an event at another's end
+        trigger(None, js=SHOW_VIEWER, api_visibility="private")
     for event in (
         wire(tab.upload.upload, on_upload, [tab.upload, confirmed, tab.editor, tab.when], DECODE),
         wire(tab.examples.click, on_example, [tab.when]),
@@ -271,10 +274,7 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
     for trigger in (tab.button.click, tab.editor.submit):
         event = wire(trigger, on_read, [tab.editor, tab.when]).then(None, js=MARK_FRESH, api_visibility="private")
         event.then(None, js=SHOW_READING, api_visibility="private")
-    for trigger in (tab.examples.click, tab.upload.upload):
-        trigger(None, js=SHOW_VIEWER, api_visibility="private")
     wire(tab.filmstrip.click, on_pick, [tab.when])
-    tab.editor.input(None, js=MARK_STALE, api_visibility="private")
 
 
 def _wire_map(ctx: Context, tab: PredictTab) -> None:

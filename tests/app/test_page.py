@@ -23,13 +23,19 @@ class Request:
         self.session = {"oauth_info": about}
 
 
-def test_components_are_not_told_of_every_answer(tmp_path, monkeypatch):
-    """Else a phone does nothing else while a run is going on."""
+def test_events_keep_no_page_waiting(tmp_path, monkeypatch):
     monkeypatch.setattr("app.engine.FALLBACK", "neither-this-one")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
     page = build_app(Settings("no-such-model", "cpu", workspaces=str(tmp_path)))
+    # no component is told of every answer, or a phone does nothing else while a run is going on
     events = [d for d in page.config["dependencies"] if d["api_visibility"] == "private" and d["outputs"]]
     assert len(events) > 30 and all(d["show_progress_on"] == [] for d in events if d["backend_fn"])
+    # what the page does by itself comes first: it begins each event of a press at the end of the one before
+    asked = set()
+    for event in page.config["dependencies"]:
+        targets = {tuple(target) for target in event["targets"] if target[0] is not None}
+        assert event["backend_fn"] or not targets & asked, event["js"]
+        asked |= targets if event["backend_fn"] else set()
 
 
 def test_a_page_without_work_seldom_looks_for_some(monkeypatch):

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 PRESETS = [("Quick", "quick"), ("Balanced", "balanced"), ("Thorough", "thorough")]
 AUGMENT = [("None", "none"), ("Gentle", "gentle"), ("Strong", "strong")]
-SHOW_PROGRESS = "() => { document.getElementById('progress').scrollIntoView({ block: 'nearest' }); }"
+SHOW_PROGRESS = """() => {  // on a phone it is further down, and grows
+  const progress = document.getElementById("progress");
+  if (progress.getBoundingClientRect().top > innerHeight / 2) progress.scrollIntoView({ block: "start" });
+}"""
 SHOW_CELL = "() => { document.querySelector('#cell section, #cell .note')?.scrollIntoView({ block: 'nearest' }); }"
 
 
@@ -282,8 +285,8 @@ def wire(
         }
 
     outputs = [session, ctx.changed, ctx.badges[TEACH.name], *part.outputs]
+    part.teach.click(None, js=SHOW_PROGRESS, api_visibility="private")  # first: the other one ends with the run
     part.teach.click(on_teach, [session, editor, *controls.outputs], outputs, **QUIET)
-    part.teach.click(None, js=SHOW_PROGRESS, api_visibility="private")
     part.cancel.click(on_cancel, session, [part.cancel, part.message], **QUIET)
     part.cell.click(on_cell, session, [part.cell], **DEVICE).then(None, js=SHOW_CELL, api_visibility="private")
     event = part.progress.click(on_result, session, [part.cell, ctx.changed], **DEVICE)
