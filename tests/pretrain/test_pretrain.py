@@ -298,11 +298,11 @@ def test_captions_are_true_of_their_class_and_of_nothing_they_deny():
     at = {concept: i for i, concept in enumerate(grammar.concepts)}
     seen: dict[str, np.ndarray] = {}
     for index in range(len(grammar.concepts)):
-        for _ in range(1000):
+        for _ in range(300):
             caption = grammar.sample(index, rng)
             assert caption.true_of[index] and caption.text.strip()
             seen[caption.text] = caption.true_of
-    assert len(seen) > 10_000, "wordings hardly repeat"
+    assert len(seen) > 5_000, "wordings hardly repeat"
     chest = [at["chest_xray_pneumonia/normal"], at["chest_xray_pneumonia/pneumonia"]]
     names = [name for name in config["findings"]["pneumonia"]["names"] if name in seen]
     assert names and all(seen[name][chest].tolist() == [False, True] for name in names)

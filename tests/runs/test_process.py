@@ -65,7 +65,7 @@ def many_files():
         os.close(number)
 
 
-def test_workers_of_one_host_are_processes_of_their_own(backbone, tmp_path, many_files, monkeypatch):
+def test_workers_of_one_host_are_processes_of_their_own(backbone, tmp_path, many_files, monkeypatch, request):
     monkeypatch.setenv("NEARL_TEST", "another host")  # and none that an earlier test has left
     runs = [RunFolder(tmp_path / name).create(made(backbone, methods=["linear-probe"])) for name in ("a", "b", "c")]
     first = start(runs[0])
@@ -76,6 +76,7 @@ def test_workers_of_one_host_are_processes_of_their_own(backbone, tmp_path, many
     assert runs[0].outcome().adapter.version == runs[1].outcome().adapter.version
     second.process.host.process.kill()  # while it has nothing to do
     second.process.host.process.wait()
+    request.getfixturevalue("quick_hosts")
     third = start(runs[2])
     third.kill()  # while it is being started
     assert third.process.poll() is not None and not runs[2].look().finished

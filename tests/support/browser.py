@@ -18,7 +18,8 @@ except ImportError:
     expect = sync_playwright = None
 
 REQUIRED = os.environ.get("NEARL_REQUIRE_BROWSER") == "1"
-CHROMIUM = os.environ.get("NEARL_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser")  # the first takes a third less processor time
+CHROMIUM = os.environ.get("NEARL_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
 OPTIONS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",

@@ -82,7 +82,7 @@ def test_adapters_of_an_earlier_version_give_the_same_from_the_shelf(portable, r
         np.testing.assert_allclose(workspace.viewing.prediction.adapted, EXPECTED[name]["adapted"], atol=1e-5)
 
 
-def test_deleting_an_adapter_deletes_the_copy_in_the_run_that_made_it(engine, workspace):
+def test_deleting_an_adapter_deletes_the_copy_in_the_run_that_made_it(engine, workspace, quick_hosts):
     workspace.support.keep(phantom_set("smear", 5, size=64))
     value = gathering.prompts_for(workspace).to_dict()
     run = ended(teaching.start(engine, workspace, value, teaching.Choice("quick", steps=4, early_stop=False)))
