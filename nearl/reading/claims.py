@@ -95,10 +95,9 @@ class Claims:
         if len(strange) == len(named) and all(named):
             return Claim(kind, False, other)
         listed = ", ".join(f"“{name}”" for name in strange[:MOST]) + (" and others" if len(strange) > MOST else "")
-        title = measured.title(kind)
-        return Claim(
-            kind, True, f"A guess: the model's training images of the kind “{title}” were never labelled {listed}."
-        )
+        title = measured.title(kind)  # a class may have a known name, and prompts that say something else
+        said = f"A guess: no training image of the kind “{title}” was labelled as the prompts of {listed} say."
+        return Claim(kind, True, said)
 
 
 def placed(

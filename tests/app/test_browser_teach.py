@@ -225,6 +225,9 @@ def test_class_by_class_with_copies_and_a_conflict(visitor, tmp_path):
         upload(page, "#class-files", paths)
         expect(page.locator("#set .classes .name", has_text=name)).to_have_count(1)
         expect(page.get_by_label("Name of the class")).to_have_value("")
+        if name == "clear":  # that a second class is needed is no error yet
+            expect(page.locator("#check .note")).to_contain_text(["at least two classes"])
+            expect(page.locator("#check .error")).to_have_count(0)
     expect(page.locator("#set h3").first).to_have_text("9 images in 2 classes")
     expect(page.locator("#check")).to_contain_text("The same image in different classes")
     page.get_by_role("button", name="All are “clear”").click()

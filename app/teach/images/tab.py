@@ -183,8 +183,10 @@ def _check(workspace: Workspace, plan: Plan) -> str:
 
     equal = gathering.equal_images(workspace)
     groups = image_views.equal_images(*map(drawn, equal), workspace.support.needed().classes)  # type: ignore[call-arg]
-    version = workspace.support.version
-    return image_views.check(found.sides, aside, found.cautions, found.blocking, groups, found.problems, version)
+    version, why = workspace.support.version, found.blocking
+    cautions = [why, *found.cautions] if len(found.counts) < 2 else found.cautions  # the next class is still to come
+    why = why if len(found.counts) > 1 else ""
+    return image_views.check(found.sides, aside, cautions, why, groups, found.problems, version)
 
 
 # ---- events
@@ -241,9 +243,12 @@ def _wire_sources(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], 
     session, outputs = ctx.session, [ctx.session, *part.outputs]
 
     @guarded(part.message, changes.none)
-    def on_kind(key: str, kind: str, *plan) -> dict:
+    def on_kind(key: str, kind: str, *plan) -> Iterator[dict]:
+        """Until its images are there, nothing of the set before, which could be taught by mistake."""
+        reading = views.quiet("Reading the images of this task.")
+        yield {part.message: reading, part.set: "", part.check: "", part.words: seen(False)}
         update = changes.make(key, None, Plan.of(*plan), lambda workspace: gathering.gather_example(workspace, kind))
-        return {**update, part.message: views.quiet(tasks()[kind].credit)}
+        yield {**update, part.message: views.quiet(tasks()[kind].credit)}
 
     @guarded(part.message, lambda *given: {**changes.none(*given), part.files: None, part.name: ""})
     def on_files(key: str, name: str, paths: list[str] | None, value: dict, *plan) -> dict:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 
 from app.events import Act, Press
 from app.teach.images import actions as gathering
 from app.teach.images import html as image_views
 from app.teach.images import ready
+from app.teach.images import tab as images_tab
 from app.teach.run import actions as teaching
 from app.teach.run.actions import Choice
 from app.visitor.disk import Root
@@ -57,6 +60,19 @@ def test_ready_prompts_of_the_kind_of_the_images_are_offered_until_they_are_take
     other = ready.ready_value(workspace, "knee_xray_oa")
     assert other["classes"][0] == {"name": "glioma", "prompts": ["a knee X-ray of glioma"]}
     assert "Knee" in image_views.ready_prompts([("knee_xray_oa", "Knee X-ray OA")])
+
+
+def test_while_a_task_is_read_the_set_before_it_cannot_be_taught(workspace):
+    workspace.support.keep(phantom_set("smear", 4, size=64))
+    ctx = SimpleNamespace(engine=None, workspace=lambda key: workspace, ready_prompts={})
+    with gr.Blocks() as page:
+        ctx.session = gr.State(None)
+        part, plan = images_tab.build(ctx), (gr.Slider(), gr.Textbox())
+        images_tab.wire(ctx, part, plan)
+    on_kind = next(f.fn for f in page.fns.values() if f.name == "on_kind")
+    first, last = on_kind("w", "skin", 25, "")
+    assert first[part.set] == "" and "away" in first[part.words]["elem_classes"] and "Reading" in first[part.message]
+    assert "lesion" in last[part.set] and "away" not in last[part.words]["elem_classes"]
 
 
 def test_images_are_brought_class_by_class_and_tidied(workspace, images, tmp_path):
