@@ -9,6 +9,7 @@ from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from app.models.download import Downloads
 from app.models.memory import GB, Models, label
 from app.visitor.workspace import Workspace
 from app.work.lanes import Lanes
@@ -63,7 +64,8 @@ class Engine:
     """Loads models; holds the lock of their device, the queue of long work and the lanes of short work.
 
     `name`: the model that visitors begin with, loaded in the background. Where it cannot be loaded, for example without
-    a network, the embedded one takes its place, and `notice` says why. `offered`: what visitors may choose instead.
+    a network, the embedded one takes its place, and `notice` says why. `offered`: what visitors may choose instead;
+    what is not on this machine then is one of `downloads`.
     `memory`: bytes for all models together. Hold `device_lock` around every pass through a model. `imported` is set
     once the packages that the tabs use have been imported.
     """
@@ -81,6 +83,7 @@ class Engine:
         self.queue, self.lanes = Queue(), Lanes()
         names = dict.fromkeys([name, *offered])
         self.models = Models(list(names), self._load_one, memory, lambda: self.queue.models())
+        self.downloads = Downloads(self.models.get)
         self.imported, self._ready = threading.Event(), threading.Event()
         self._error = self.notice = ""
         self._ready_classes: dict[str, dict[str, Tensor]] = defaultdict(dict)  # by model

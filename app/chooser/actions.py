@@ -9,7 +9,7 @@ from app.models.memory import gigabytes, label
 from app.visitor.workspace import Workspace
 from nearl.backbones.catalogue import REGISTRY, entry_of
 
-CHOSEN, HERE, AWAY = "chosen", "here", "away"
+CHOSEN, HERE, AWAY, COMING = "chosen", "here", "away", "coming"
 
 
 @dataclass(frozen=True)
@@ -26,24 +26,35 @@ class Offer:
     gate: str
     """The page on which its terms have to be accepted, "" where there is none."""
     where: str
-    """CHOSEN for the one that the visitor reads with, HERE for one on this machine, AWAY for one to download."""
+    """CHOSEN for the one that the visitor reads with, HERE for one on this machine, AWAY for one to download, COMING
+    for one whose download the visitor waits for."""
     download: str = ""
     """How much there is to download; "" where that is not known."""
 
 
 def offers(engine: Engine, workspace: Workspace | None) -> list[Offer]:
     """All models that are offered, in their order."""
-    chosen = engine.chosen(workspace)
-    return [_offer(engine, name, name == chosen) for name in list(engine.models.names)]
+    chosen, coming = engine.chosen(workspace), "" if workspace is None else _coming(engine, workspace)
+    return [
+        _offer(engine, name, CHOSEN if name == chosen else COMING if name == coming else "")
+        for name in list(engine.models.names)
+    ]
 
 
-def _offer(engine: Engine, name: str, chosen: bool) -> Offer:
+def _coming(engine: Engine, workspace: Workspace) -> str:
+    """The name of the model whose download the visitor waits for; "" where there is none."""
+    found = engine.downloads.of(workspace)
+    return found.name if found is not None and not found.ended else ""
+
+
+def _offer(engine: Engine, name: str, where: str) -> Offer:
+    """`where`: "" to find out."""
     entry, models = entry_of(name), engine.models
     here = models.here(name)
-    where = "in this repository" if name in REGISTRY and entry.offline else "on this machine"
+    place = "in this repository" if name in REGISTRY and entry.offline else "on this machine"
     size, side = models.size(name), models.side(name)
     facts = [
-        where if here else "not on this machine yet",
+        place if here else "not on this machine yet",
         f"{gigabytes(size)} of memory" if size else "",
         f"reads images at {side} × {side} pixels" if side else "",
         entry.citation if " " in entry.citation else "",
@@ -54,14 +65,19 @@ def _offer(engine: Engine, name: str, chosen: bool) -> Offer:
         tuple(filter(None, facts)),
         entry.licence,
         entry.gate,
-        CHOSEN if chosen else HERE if here else AWAY,
+        where or (HERE if here else AWAY),
         gigabytes(size) if size else "",
     )
 
 
 def choose(engine: Engine, workspace: Workspace, name: str) -> None:
-    """Read with another model that is on this machine from now on, without an adapter, which belonged to the one
-    before. NearlError, with nothing changed, where it cannot be loaded."""
+    """Read with another model from now on, without an adapter, which belonged to the one before; with one that is not
+    on this machine as soon as it was downloaded. NearlError, with nothing changed, where it cannot be loaded."""
+    if not engine.models.here(name):
+        engine.models.check_size(name)
+        engine.downloads.begin(workspace, name)
+        return
+    engine.downloads.cancel(workspace)
     engine.models.get(name)
     if name != engine.chosen(workspace):
         workspace.choose(name)

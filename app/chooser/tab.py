@@ -10,7 +10,7 @@ import gradio as gr
 
 from app.chooser import actions as choosing
 from app.chooser import html as chooser_views
-from app.context import QUIET, Context, calls
+from app.context import QUIET, Context, away, calls, seen
 from app.engine import FALLBACK, Engine
 from app.events import GONE, Act, Components, Press, bump, guarded
 from app.html import views
@@ -19,6 +19,7 @@ from app.visitor.workspace import Workspace
 from app.work import lanes
 from nearl.errors import NearlError
 
+TICK_SECONDS = 0.5
 INTRO = (
     "You read, teach and compare with one of them at a time; other visitors have a choice of their own. An adapter "
     "belongs to the model that it was taught on."
@@ -33,7 +34,10 @@ class Chooser(Components):
     """The components of the part."""
 
     message: gr.HTML
+    progress: gr.HTML
+    cancel: gr.Button
     offers: gr.HTML
+    timer: gr.Timer  # ticks while this visitor waits for a download
 
 
 def header(engine: Engine, workspace: Workspace | None = None) -> str:
@@ -48,8 +52,10 @@ def build(engine: Engine) -> Chooser:
     with gr.Accordion(words, open=False, elem_classes="folded", elem_id="models"):
         gr.HTML(views.quiet(INTRO), js_on_load=None)
         message = gr.HTML("", js_on_load=None, elem_id="models-message")
+        progress = gr.HTML("", js_on_load=None, elem_id="models-progress")
+        cancel = gr.Button("Cancel the download", size="md", elem_classes=away(), elem_id="models-cancel")
         offers = gr.HTML(_offers(engine), js_on_load=calls("act.js"), elem_id="model-offers")
-    return Chooser(message, offers)
+    return Chooser(message, progress, cancel, offers, gr.Timer(TICK_SECONDS, active=False))
 
 
 def _offers(engine: Engine, workspace: Workspace | None = None) -> str:
@@ -57,7 +63,16 @@ def _offers(engine: Engine, workspace: Workspace | None = None) -> str:
 
 
 def _show(ctx: Context, part: Chooser, workspace: Workspace) -> dict:
-    return {part.offers: _offers(ctx.engine, workspace)}
+    """The models, and the download that the visitor waits for."""
+    return {part.offers: _offers(ctx.engine, workspace), **_progress(ctx, part, workspace)}
+
+
+def _progress(ctx: Context, part: Chooser, workspace: Workspace) -> dict:
+    found = ctx.engine.downloads.of(workspace)
+    if found is None or found.ended:
+        return {part.progress: "", part.cancel: seen(False), part.timer: gr.Timer(active=False)}
+    html = chooser_views.progress(label(found.name), found.done, found.total, found.arrived)
+    return {part.progress: html, part.cancel: seen(not found.arrived), part.timer: gr.Timer(active=True)}
 
 
 def wire(ctx: Context, part: Chooser, top: gr.HTML, opened: gr.events.Dependency) -> None:
@@ -69,18 +84,39 @@ def wire(ctx: Context, part: Chooser, top: gr.HTML, opened: gr.events.Dependency
         name = pressed.pick("model", ctx.engine.models.names)
         if pressed.act is not Act.USE:
             raise NearlError(GONE)
-        if name not in ctx.engine.models.kept():
+        if name not in ctx.engine.models.kept() and ctx.engine.models.here(name):
             yield {part.message: views.quiet(f"Loading “{label(name)}”.")}
         choosing.choose(ctx.engine, workspace, name)
         yield {ctx.session: workspace.id, ctx.changed: bump(), part.message: ""}
+
+    @guarded(part.message)
+    def on_tick(key: str | None) -> dict:
+        workspace = ctx.pages.known(key)
+        found = workspace and ctx.engine.downloads.of(workspace)
+        if not found:
+            return {part.timer: gr.Timer(active=False)}
+        if not found.ended:
+            return _progress(ctx, part, workspace)
+        if found.error:
+            return {part.message: views.message(found.error, "error"), **_show(ctx, part, workspace)}
+        return {part.message: "", ctx.changed: bump(), **_show(ctx, part, workspace)}
+
+    @guarded(part.message)
+    def on_cancel(key: str) -> dict:
+        workspace = ctx.workspace(key)
+        ctx.engine.downloads.cancel(workspace)
+        return {part.message: views.quiet("The download was cancelled."), **_show(ctx, part, workspace)}
 
     @guarded(part.message)
     def on_changed(key: str) -> dict:
         workspace = ctx.workspace(key)
         return {top: header(ctx.engine, workspace), **_show(ctx, part, workspace)}
 
-    outputs = [ctx.session, ctx.changed, part.message, part.offers]
-    part.offers.click(on_press, ctx.session, outputs, **QUIET, concurrency_id=lanes.HUB)
-    look = {"fn": on_changed, "inputs": ctx.session, "outputs": [top, part.offers, part.message], **QUIET}
+    part.offers.click(
+        on_press, ctx.session, [ctx.session, ctx.changed, *part.outputs], **QUIET, concurrency_id=lanes.HUB
+    )
+    part.timer.tick(on_tick, ctx.session, [ctx.changed, *part.outputs], **QUIET, queue=False)
+    part.cancel.click(on_cancel, ctx.session, part.outputs, **QUIET)
+    look = {"fn": on_changed, "inputs": ctx.session, "outputs": [top, *part.outputs], **QUIET}
     for event in (ctx.changed.change(trigger_mode="always_last", **look), opened.then(**look)):
         event.then(None, js=TELL_EDITORS, api_visibility="private")

@@ -108,13 +108,18 @@ class Models:
             self._kept[name] = found
         return found
 
-    def _make_room(self, name: str, size: int) -> None:
-        first = name == self.names[0]
-        if size > self.budget and not first:
+    def check_size(self, name: str, size: int = 0) -> None:
+        """NearlError for a model that alone takes more than there is for all. `size`: bytes, 0 before it is loaded."""
+        size = size or self.size(name)
+        if size > self.budget and name != self.names[0]:
             raise NearlError(
                 f"“{label(name)}” takes {gigabytes(size)} of memory, and this server gives its models "
                 f"{gigabytes(self.budget)} (--model-memory); choose a smaller one."
             )
+
+    def _make_room(self, name: str, size: int) -> None:
+        self.check_size(name, size)
+        first = name == self.names[0]
         needed = self._needed() if self.kept() else set()
         while True:
             with self._guard:

@@ -10,7 +10,7 @@ import huggingface_hub
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
 
-from nearl.backbones.catalogue import split
+from nearl.backbones.catalogue import hub_cache, split
 from nearl.errors import NearlError
 
 OPEN_CLIP, TRANSFORMERS = "open_clip_config.json", "config.json"  # the file that says in which format a model is
@@ -37,7 +37,8 @@ def fetch(name: str, source: str) -> Path:
     """The folder of a repository in transformers' format, without pickles. Raises NearlError as `is_open_clip`."""
     repository, revision = split(source)
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=WANTED))
+        where = {"revision": revision, "cache_dir": hub_cache()}
+        return Path(snapshot_download(repository, allow_patterns=WANTED, **where))
     except GatedRepoError as error:
         raise NearlError(gate(name, source)) from error
     except Exception as error:
@@ -47,7 +48,7 @@ def fetch(name: str, source: str) -> Path:
 def _file(name: str, source: str, file: str) -> Path | None:
     repository, revision = split(source)
     try:
-        return Path(hf_hub_download(repository, file, revision=revision))
+        return Path(hf_hub_download(repository, file, revision=revision, cache_dir=hub_cache()))
     except GatedRepoError as error:
         raise NearlError(gate(name, source)) from error
     except EntryNotFoundError:  # without a network also where it is not in the cache

@@ -170,6 +170,19 @@ def test_a_model_of_the_hub_is_read_from_its_cache(cache, tiny):
         load_backbone("medsiglip")
 
 
+def test_weights_in_several_files_are_here_when_all_of_them_are(cache):
+    entry, snapshot = REGISTRY["biomedclip"]._replace(source="hf-hub:somebody/model@main"), cache / "snapshots" / SHA
+    assert cached(entry)  # by the name of a branch
+    (snapshot / "model.safetensors").rename(snapshot / "model-1.safetensors")
+    index = snapshot / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}')
+    assert not cached(entry)
+    (snapshot / "model-2.safetensors").write_bytes(b"x")
+    assert cached(entry)
+    index.write_text("{")
+    assert not cached(entry)
+
+
 @pytest.mark.parametrize("name", ["", "HF_HOME", "XDG_CACHE_HOME"])
 def test_the_cache_is_where_the_hubs_client_has_it(name, tmp_path):
     plain = {key: value for key, value in os.environ.items() if not key.startswith(("HF_H", "XDG_", "HUGGINGFACE"))}

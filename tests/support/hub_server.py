@@ -16,9 +16,12 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import yaml
+from safetensors.numpy import load, save
 
 TOKENS = {"hf_ann_secret": "ann", "hf_bob_secret": "bob", "hf_read_only_secret": None}
 
@@ -45,6 +48,7 @@ class Hub:
         self.requests: list[tuple[str, str, dict]] = []  # method, path, headers
         self.fail: dict[str, tuple[int, dict, object]] = {}  # "METHOD pattern" -> status, headers, JSON
         self.hang: str | None = None
+        self.held: threading.Event | None = None  # large files stop halfway until it is set
         self.lock = threading.Lock()
         self.servers = [self._serve(_Hub), self._serve(_Storage)]
         self.url, self.storage_url = (f"http://127.0.0.1:{s.server_address[1]}" for s in self.servers)
@@ -76,6 +80,22 @@ class Hub:
             if oid:
                 self.storage[oid] = data
         return repo
+
+
+def large_files(folder: Path, size: int = 24_000_000) -> dict[str, bytes]:
+    """The files of a checkpoint in transformers' format, the weights with so many bytes that nobody reads, since the
+    client writes a file ten million at a time."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    weights = load(files["model.safetensors"])
+    files["model.safetensors"] = save({**weights, "unused": np.zeros(size, np.uint8)}, {"format": "pt"})
+    return files
+
+
+def hub_variables(hub: Hub, cache: Path) -> dict[str, str]:
+    """The environment in which the client takes a stand-in for the Hub and waits for what it holds."""
+    return {
+        "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "0", "HF_HUB_DOWNLOAD_TIMEOUT": "120",
+    }  # fmt: skip
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -122,7 +142,14 @@ class _Storage(_Handler):
                 return self.refuse(400, message="the content is not what its name says")
             self.hub.storage[oid] = body
             return self.reply(200)
-        self.reply(200, self.hub.storage[oid], {"ETag": f'"{oid}"'})
+        data, headers = self.hub.storage[oid], {"ETag": f'"{oid}"'}
+        if self.command != "GET" or self.hub.held is None:
+            return self.reply(200, data, headers)
+        self.reply(200, data[: len(data) // 2], {**headers, "Content-Length": str(len(data))})
+        with suppress(ConnectionError):  # whoever asked may have gone
+            self.wfile.flush()
+            self.hub.held.wait(120)
+            self.wfile.write(data[len(data) // 2 :])
 
 
 class _Hub(_Handler):
