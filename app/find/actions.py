@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from app.context import shown_name
 from app.engine import Engine
 from app.visitor.workspace import Workspace
 from nearl.data.images import ImageRecord
@@ -44,6 +45,8 @@ class Found:
     """None without an adapter."""
     total: int
     """Images that were searched."""
+    all_taught: bool = False
+    """Whether the adapter in use was taught with all of them, as far as it says."""
     refused: str = ""
     """Why nothing is shown, in a sentence."""
     notes: list[str] = field(default_factory=list)
@@ -62,11 +65,11 @@ class Going:
 
 
 def about(workspace: Workspace) -> str:
-    """Which images are searched, in a sentence. NearlError if there are none."""
+    """Which images are searched, in a sentence; "" where there are none."""
     data = workspace.support.data
     if data is None or not len(data):
-        raise NearlError(NOTHING)
-    named = ", ".join(f"{name} {count}" for name, count in data.counts().items())
+        return ""
+    named = ", ".join(f"{shown_name(name)} {count}" for name, count in data.counts().items())
     return f"The {len(data)} images that you teach with: {named}."
 
 
@@ -75,7 +78,8 @@ def search(engine: Engine, workspace: Workspace, sentence: str | None, anyway: b
     image on show in Predict. ``anyway``: also where that image is unlike all of them."""
     from nearl.reading.index import Index
 
-    about(workspace)
+    if not about(workspace):
+        raise NearlError(NOTHING)
     query = _query(workspace, sentence)
     seer = _seer(engine, workspace)
     kept = Index(workspace.support.index)
@@ -91,13 +95,17 @@ def search(engine: Engine, workspace: Workspace, sentence: str | None, anyway: b
     refused = "" if query is None or anyway else taught.unlike(places)
     figures, held = _figures(seer, gallery, workspace)
     if refused:
-        yield Found("", query, [], None, len(data), refused, notes, figures, held)
+        yield Found("", query, [], None, len(data), False, refused, notes, figures, held)
         return
     if query is not None and query.digest in {record.digest for record in data.records}:
         notes.append("The image itself is among them and is left out.")
+    best = max(float((ask @ taught.places.moments[when].T).max()) for when, ask in places.moments.items())
+    if query is None and best <= 0:
+        notes.append("Nothing here is close to this sentence: no similarity is above zero.")
     known = _taught(seer, data.records)
     rows = {when: _pictures(workspace, taught, places, when, query, known) for when in places.moments}
-    yield Found(sentence or "", query, rows["before"], rows.get("after"), len(data), "", notes, figures, held)
+    every = len(known) == len(data)
+    yield Found(sentence or "", query, rows["before"], rows.get("after"), len(data), every, "", notes, figures, held)
 
 
 def _query(workspace: Workspace, sentence: str | None) -> ImageRecord | None:

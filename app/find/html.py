@@ -23,6 +23,11 @@ def going(now: Going) -> str:
     return render("find/waiting.html", words=words, busy=True)
 
 
+def gallery(words: str) -> str:
+    """Which images are searched; where there are none, how to bring some."""
+    return render("find/gallery.html", words=words)
+
+
 def query(record: ImageRecord | None) -> str:
     """The image of Predict, to search with."""
     shown = None if record is None else views.data_uri(record.image(), ASKED)
@@ -40,6 +45,7 @@ def found(result: Found) -> str:
         name="" if result.query is None else result.query.name,
         columns=columns,
         total=result.total,
+        all_taught=result.all_taught,
         refused=result.refused,
         notes=result.notes,
         figures=_figures(result),
@@ -55,7 +61,7 @@ def _tiles(pictures: Sequence[Picture]) -> list[dict]:
         {
             "src": views.data_uri(one.record.image(), views.THUMB_SIDE),
             "label": shown_name(one.label),
-            "similarity": f"{one.similarity:.2f}",
+            "similarity": f"{round(one.similarity, 2) + 0.0:.2f}".replace("-", "\u2212"),
             "name": one.record.name,
             "taught": one.taught,
         }

@@ -14,7 +14,6 @@ from app.find import html as find_views
 from app.find.actions import Going
 from app.html import views
 from app.visitor.workspace import Workspace
-from nearl.errors import NearlError
 
 INTRO = "Similar here means similar to this model. It says nothing about a disease."
 SHOW = """() => {  // on a phone the answer is below the fold
@@ -56,12 +55,13 @@ def build(ctx: Context, tab_item: gr.Tab) -> None:
 
 def _about(tab: FindTab, workspace: Workspace) -> dict:
     """What is searched, and with what image it can be searched."""
-    try:
-        words = views.quiet(finding.about(workspace))
-    except NearlError as error:
-        words = views.message(str(error))
     record = workspace.viewing.record
-    return {tab.gallery: words, tab.query: find_views.query(record), tab.like: seen(record is not None)}
+    words = finding.about(workspace)
+    return {
+        tab.gallery: find_views.gallery(words),
+        tab.query: find_views.query(record),
+        tab.like: seen(record is not None),
+    }
 
 
 def _wire(ctx: Context, tab: FindTab, tab_item: gr.Tab) -> None:
