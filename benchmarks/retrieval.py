@@ -1,7 +1,7 @@
 """How well a gallery is searched before and after teaching, and what indexing it and asking it cost.
 
-``NEARL_DATA=DIR PYTHONPATH=. python benchmarks/retrieval.py [--sets A,B] [--seeds 3] [--steps N] --out FILE``, and for the
-costs ``... --costs [--images 2000] --out FILE``. A second call goes on where the first was stopped.
+``NEARL_DATA=DIR PYTHONPATH=. python benchmarks/retrieval.py [--sets A,B] [--seeds 3] [--steps N] --out FILE``, and
+for the costs ``... --costs [--images 2000] --out FILE``. A second call goes on where the first was stopped.
 
 Figures: on each set, NEARL is taught with 16 images of each class of ``train``. Test images then find ``train`` images
 and the ready prompts find test images. On ``medpix_captions``, with an adapter for CT or MR, captions find the images
