@@ -130,21 +130,24 @@ def test_a_new_look_asks_the_model_nothing(page, server):
     expect(page.locator("#maps .tag")).to_have_text("Synthetic")
 
     # choices that come faster than maps are drawn: what is shown is the last one, with a layer of its own choice
-    choose(page, "#explain-method", "Attention")
-    expect(_caption(page)).to_contain_text("Attention")
+    choose(page, "#explain-method", "Grad-CAM")
+    expect(_caption(page)).to_contain_text("Grad-CAM")
     page.locator("#explain-layer input[type=range]").fill("2")
     expect(_caption(page)).to_contain_text("layer 2")
     page.evaluate(
         """() => {
           const press = (where, words) =>
             [...document.querySelectorAll(`${where} label`)].find((l) => l.textContent.trim() === words).click();
-          for (const words of ["Relevance", "Grad-CAM", "Relevance"]) press("#explain-method", words);
+          for (const words of ["Relevance", "LayerCAM", "Relevance"]) press("#explain-method", words);
           press("#explain-colours", "Blue to yellow");
           press("#explain-class", "no lesion");
           press("#explain-class", "lesion");
         }"""
     )
     expect(_caption(page)).to_contain_text("Relevance for “lesion”")
-    expect(page.locator("#explain-layer input[type=range]")).to_have_value("0")
     expect(page.locator("#explain-method label.selected")).to_have_text("Relevance")
     expect(page.locator("#explain-class label.selected")).to_have_text("lesion")
+    choose(page, "#explain-method", "Grad-CAM")
+    expect(page.locator("#explain-layer input[type=range]")).to_have_value("0")
+    expect(_caption(page)).to_contain_text("Grad-CAM for “lesion”")
+    expect(_caption(page)).not_to_contain_text("layer")
