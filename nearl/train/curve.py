@@ -36,9 +36,10 @@ class Curve:
         return step % self._every == 0
 
     @torch.no_grad()
-    def measure(self) -> float:
-        """Mean recall, 0..1, over the classes that have held-out images."""
-        if not self._prepared:
+    def measure(self, again: bool = False) -> float:
+        """Mean recall, 0..1, over the classes that have held-out images. ``again``: also what is otherwise computed
+        once, since the precision is another one."""
+        if again or not self._prepared:
             normalise = self.learner.backbone.normalise
             prepare = lambda some: self.learner.prepare(normalise(some))  # noqa: E731
             self._prepared = [part for _, part in self._portions.each(self.held.images, prepare)]

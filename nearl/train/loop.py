@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 
@@ -111,8 +111,8 @@ class Training:
                 self.keep_best()
             held_out = None
             if self.curve is not None and (self.curve.due(self.step) or last):
-                with backbone.lock, self._autocast(), clock("evaluate"):
-                    held_out = self.curve.measure()
+                with backbone.lock, clock("evaluate"), nullcontext() if last else self._autocast():
+                    held_out = self.curve.measure(again=last)  # the last point in float32, as images are read
             left = 0.0 if last else self._seconds_left(number, start, (time.monotonic() - began) / (self.step - since))
             yield Progress(self.step, self.steps, value, lr, left, held_out, stopped)
 

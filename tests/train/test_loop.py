@@ -184,6 +184,20 @@ def test_the_learning_curve_is_of_all_images_and_ends_with_the_weights_that_are_
     assert progress[-1].held_out == pytest.approx(result["adapted"]["balanced_accuracy"])
 
 
+def test_the_last_point_of_the_learning_curve_has_the_precision_of_the_result(tiny, monkeypatch):
+    """In bf16, borderline images may be read otherwise."""
+    monkeypatch.setattr("nearl.train.loop.has_fast_bf16", lambda backbone: True)
+    mixed, measured = [], Curve.measure
+
+    def spied(curve, *given, **named):
+        mixed.append(torch.is_autocast_enabled("cpu"))
+        return measured(curve, *given, **named)
+
+    monkeypatch.setattr(Curve, "measure", spied)
+    finished(tiny("clip"), Recipe(steps=40, batch_size=8, augment="none", patience=0), held=shades(seed=1))
+    assert mixed[0] and not mixed[-1]
+
+
 def test_a_method_without_steps_learns_at_once_and_has_no_recipe(tiny):
     method, progress = finished(tiny("clip"), Recipe(), name="linear-probe", held=shades(seed=1))
     assert progress == [] and method.adapter().meta["recipe"] is None and not np.allclose(method.bias.detach(), 0)
