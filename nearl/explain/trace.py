@@ -124,7 +124,7 @@ class Trace:
 def _by_block(queries: Queries, attention: list[Tensor]) -> dict[int, Tensor]:
     """Mean attention over heads, [B, M, N + T], at the steps that follow a vision block."""
     return {
-        k: weights.detach().unflatten(1, (queries.heads, -1)).mean(1)
+        k: weights.detach().unflatten(1, (-1, queries.heads)).mean(2)
         for k, weights in zip(queries.steps, attention, strict=True)
         if k is not None
     }

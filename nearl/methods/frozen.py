@@ -16,7 +16,7 @@ from nearl.backbones import Backbone
 from nearl.data.images import ImageRecord
 from nearl.data.sets.labelled import LabelledSet
 from nearl.prompts import PromptSet
-from nearl.train.batches import PromptTokens, check_support
+from nearl.train.batches import PromptTokens, check_support, class_means
 from nearl.train.memory import Portions, Spill
 from nearl.train.recipe import Recipe
 from nearl.train.views import Change, Views
@@ -227,4 +227,4 @@ class Task:
 def ensemble(embeddings: Tensor, counts: list[int]) -> Tensor:
     """Unit class embeddings [C, E]: the normalised mean of each class's unit prompt embeddings [P, E], class after
     class."""
-    return F.normalize(torch.stack([part.mean(0) for part in embeddings.split(counts)]), dim=-1)
+    return F.normalize(class_means(embeddings, counts), dim=-1)

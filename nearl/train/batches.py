@@ -43,6 +43,16 @@ def draw_prompts(texts: list[Tensor], most: int, rng: np.random.Generator) -> Pr
     return PromptTokens(torch.cat(drawn), [len(t) for t in drawn])
 
 
+def class_means(x: Tensor, counts: list[int]) -> Tensor:
+    """Mean [C, ...] over each class's prompts [P, ...], class after class, in one go however many classes there are."""
+    if len(set(counts)) == 1:
+        return x.unflatten(0, (len(counts), counts[0])).mean(1)
+    each = torch.tensor(counts, device=x.device)
+    rows = torch.arange(len(counts), device=x.device).repeat_interleave(each)
+    total = x.new_zeros(len(counts), *x.shape[1:]).index_add(0, rows, x)
+    return total / each.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+
+
 def draw_view(views: Tensor, index: np.ndarray, rng: np.random.Generator) -> Tensor:
     """A random one of the cached views [V, N, ...] of each image in ``index``, [B, ...]."""
     return views[torch.from_numpy(rng.integers(len(views), size=len(index))), torch.from_numpy(index)]

@@ -105,7 +105,8 @@ def test_attention_equals_the_textbook_one():
     torchs.out_proj.weight.copy_(ours.out.weight)
     x, context, mask = torch.randn(2, 5, 24), torch.randn(2, 9, 24), torch.rand(2, 9) > 0.3
     expected, _ = torchs(x, context, context, key_padding_mask=~mask)
-    torch.testing.assert_close(ours(x, context, mask), expected, atol=1e-5, rtol=1e-5)
+    added = torch.zeros(2, 1, 9).masked_fill(~mask[:, None], -torch.inf)
+    torch.testing.assert_close(ours(x, context, added), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("context", CONTEXTS)

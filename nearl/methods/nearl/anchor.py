@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nearl.backbones import Backbone
+from nearl.train.batches import class_means
 
 MOST = 100.0  # times the strength, where the frozen model makes no mistake
 
@@ -28,8 +29,8 @@ class Anchor:
 
     @torch.no_grad()
     def __init__(self, backbone: Backbone, texts: list[Tensor], embeddings: Tensor, labels: Tensor, strength: float):
-        each = backbone.encode_text(torch.cat(texts)).float().split([len(text) for text in texts])
-        self.classes = F.normalize(torch.stack([part.mean(0) for part in each]), dim=-1)
+        each = backbone.encode_text(torch.cat(texts)).float()
+        self.classes = F.normalize(class_means(each, [len(text) for text in texts]), dim=-1)
         self.scale = backbone.logit_scale
         loss = F.cross_entropy(self.logits(embeddings), labels, weight=1 / torch.bincount(labels).float()).item()
         self.weight = strength * min(max(0.0, math.log(len(texts)) / max(loss, 1e-6) - 1), MOST)

@@ -21,7 +21,7 @@ from nearl.methods.nearl.network import ClassFeatures, NearlCLIP, NearlConfig
 from nearl.methods.nearl.partner import Lesson, Partner
 from nearl.methods.shows import Queries, Shows
 from nearl.prompts import PromptSet, class_key
-from nearl.train.batches import PromptTokens, balanced_batch, draw_prompts
+from nearl.train.batches import PromptTokens, balanced_batch, class_means, draw_prompts
 from nearl.train.learner import ALL, Phase
 from nearl.train.loop import autocast
 from nearl.train.recipe import Recipe
@@ -122,10 +122,8 @@ class Nearl(InsideTower):
             raise NearlError("With per-image context every image has classes of its own, so none can be shown.")
         groups = prompt_set.texts()
         rows = self.task.frozen.of_texts(self.key("text"), [t for group in groups for t in group], self._encode)
-        parts = rows.split([len(group) for group in groups])
-        width = self.backbone.embed_dim
-        embeddings = F.normalize(torch.stack([part[:, :width].mean(0) for part in parts]), dim=-1)
-        summaries = torch.stack([part[:, width:].mean(0) for part in parts])
+        means, width = class_means(rows, [len(group) for group in groups]), self.backbone.embed_dim
+        embeddings, summaries = F.normalize(means[:, :width], dim=-1), means[:, width:]
         return ClassFeatures(embeddings, summaries.unflatten(1, (self.backbone.text.depth, -1)).transpose(0, 1))
 
     def _encode(self, tokens: Tensor) -> Tensor:

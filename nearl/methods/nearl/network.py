@@ -28,7 +28,7 @@ from nearl.errors import NearlError
 from nearl.methods.nearl.oca import OCA, token_norm
 from nearl.methods.nearl.partner import Partner
 from nearl.methods.nearl.useformer import StaticQueries, USEformer
-from nearl.train.batches import PromptTokens
+from nearl.train.batches import PromptTokens, class_means
 
 WIDE = 1400  # vision + text width above which one smaller shared block keeps the total at 1.46 M parameters
 NARROW = 512  # and below which one shared block does, since a USEformer of width 128 outweighs such towers
@@ -158,21 +158,23 @@ class NearlCLIP(nn.Module):
         context."""
         text, use = self.backbone.text, self.useformer
         x, state = text.embed(prompts.tokens)
-        s = use.start(len(x))
-        mask = torch.cat([state.valid.new_ones(len(x), self.config.support_tokens), state.valid], dim=1)
+        s, shared = use.start(len(x))
+        hidden = F.pad(~state.valid, (self.config.support_tokens, 0))[:, None]
+        mask = torch.zeros_like(hidden, dtype=x.dtype).masked_fill_(hidden, -torch.inf)
+        support = None if self.support is None else self.support[:, None].unbind()
         summaries = []
         for k in range(text.depth):
             x = text.block(k, x, state)
             if str(k) in self.oca_text:
                 normed = token_norm(x)
-                support = None if self.support is None else self.support[k][None]
-                s = use.step(self.text_steps[k], s, text=normed, support=support, mask=mask)
+                own = None if support is None else support[k]
+                s = use.step(self.text_steps[k], s, shared, text=normed, support=own, mask=mask)
                 x = self.oca_text[str(k)](x, use.to_text(s), normed)
             summaries.append(_mean_token(x, state.valid))
         embeddings = F.normalize(text.pool(x, state).float(), dim=-1)
         return ClassFeatures(
-            F.normalize(_per_class(embeddings, prompts.counts), dim=-1),
-            torch.stack([_per_class(summary, prompts.counts) for summary in summaries]),
+            F.normalize(class_means(embeddings, prompts.counts), dim=-1),
+            class_means(torch.stack(summaries, dim=1), prompts.counts).transpose(0, 1),
         )
 
     def encode_image(self, images: Tensor, summaries: Tensor) -> Tensor:
@@ -183,13 +185,14 @@ class NearlCLIP(nn.Module):
     def encode_tokens(self, x: Tensor, summaries: Tensor) -> Tensor:
         """Unit image embeddings [B, E] of embedded patches [B, N, D_v]."""
         vision, use = self.backbone.vision, self.useformer
-        s = use.start(len(x))
+        s, shared = use.start(len(x))
+        read = summaries.unbind()
         for k in range(vision.depth):
             x = vision.block(k, x)
             if str(k) in self.oca_vision:
                 step, normed = self.vision_steps[k], token_norm(x)
                 reached = max(sum(t <= step for t in self.text_steps) - 1, 0)
-                s = use.step(step, s, vision=normed, text=token_norm(summaries[reached])[None])
+                s = use.step(step, s, shared, vision=normed, text=token_norm(read[reached])[None])
                 x = self.oca_vision[str(k)](x, use.to_vision(s), normed)
         return F.normalize(vision.pool(x).float(), dim=-1)
 
@@ -197,7 +200,7 @@ class NearlCLIP(nn.Module):
         """``read`` with one stream of queries per image, at B x P text passes."""
         vision, text, use = self.backbone.vision, self.backbone.text, self.useformer
         batch, count = len(v), len(prompts.tokens)
-        s = use.start(batch)
+        s, shared = use.start(batch)
         t, state = text.embed(prompts.tokens.repeat(batch, 1))
         at_vision = {step: k for k, step in enumerate(self.vision_steps)}
         at_text = {step: k for k, step in enumerate(self.text_steps)}
@@ -209,7 +212,7 @@ class NearlCLIP(nn.Module):
             if not (adapt_vision or adapt_text):
                 continue
             read = token_norm(_mean_token(t, state.valid)).unflatten(0, (batch, count))
-            s = use.step(step, s, vision=token_norm(v), text=read)
+            s = use.step(step, s, shared, vision=token_norm(v), text=read)
             if adapt_vision:
                 v = self.oca_vision[str(i)](v, use.to_vision(s))
             if adapt_text:
@@ -254,8 +257,3 @@ def _mean_token(x: Tensor, valid: Tensor) -> Tensor:
     """Mean [P, D] over the valid tokens of texts [P, L, D]; valid: bool [P, L]."""
     weight = valid.to(x.dtype)[..., None]
     return (x * weight).sum(1) / weight.sum(1)
-
-
-def _per_class(x: Tensor, counts: list[int]) -> Tensor:
-    """Mean [C, D] over each class's prompts [P, D]."""
-    return torch.stack([part.mean(0) for part in x.split(counts)])

@@ -42,22 +42,30 @@ class OCA(nn.Module):
         weights = (q @ kv.mT * q.shape[-1] ** -0.5).softmax(-1)  # [B, N, M]: too few queries for a fused kernel to pay
         return F.gelu(weights @ kv + q)
 
+    def _terms(self, f: Tensor, z: Tensor, normed: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """h [B, N, r] and c [B, N, 1] of the update W_o h - c f, for f in float32; c is None if not ``orthogonal``.
+
+        <U, f> is computed in the rank's space, as h . (W_o^T f), which reads f once.
+        """
+        length = torch.linalg.vector_norm(f, dim=-1, keepdim=True)
+        h = self.hidden(token_norm(f) if normed is None else normed, z).float() * (length / f.shape[-1] ** 0.5)
+        if not self.orthogonal:
+            return h, None
+        with torch.autocast(f.device.type, enabled=False):
+            parallel = (h * F.linear(f, self.w_o.weight.float().T)).sum(-1, keepdim=True)
+        return h, parallel / (length.square() + EPS)
+
     def update(self, f: Tensor, z: Tensor, normed: Tensor | None = None) -> Tensor:
         """What is added, before the gate: U_perp (U itself if not ``orthogonal``), float32 [B, N, D].
 
         ``normed``: ``token_norm(f)``, if the caller has it. Everything after the activation runs in float32, also under
-        autocast. <U, f> is computed in the rank's space, as h . (W_o^T f), which reads f once.
+        autocast.
         """
-        h = self.hidden(token_norm(f) if normed is None else normed, z)
+        f = f.float()
+        h, c = self._terms(f, z, normed)
         with torch.autocast(f.device.type, enabled=False):
-            f, w_o = f.float(), self.w_o.weight.float()
-            length = torch.linalg.vector_norm(f, dim=-1, keepdim=True)
-            h = h.float() * (length / f.shape[-1] ** 0.5)
-            d = F.linear(h, w_o)
-            if not self.orthogonal:
-                return d
-            parallel = (h * F.linear(f, w_o.T)).sum(-1, keepdim=True)
-            return torch.addcmul(d, parallel / (length.square() + EPS), f, value=-1)
+            d = F.linear(h, self.w_o.weight.float())
+        return d if c is None else torch.addcmul(d, c, f, value=-1)
 
     @torch.no_grad()
     def parts(self, args: tuple, out: Tensor) -> Update:
@@ -74,8 +82,17 @@ class OCA(nn.Module):
         return Update(novel, self.gate.float() * proposed / (square + EPS))
 
     def forward(self, f: Tensor, z: Tensor, normed: Tensor | None = None) -> Tensor:
-        """Adapted tokens [B, N, D] in the dtype of f."""
-        return torch.addcmul(f.float(), self.gate.float(), self.update(f, z, normed)).to(f.dtype)
+        """Adapted tokens [B, N, D] in the dtype of f.
+
+        f + gate * update is computed as (1 - gate c) f + W_o (gate h), which reads and writes the tokens half as often.
+        """
+        x, gate = f.float(), self.gate.float()
+        h, c = self._terms(x, z, normed)
+        out = x.clone() if c is None else x * (1 - gate * c)
+        with torch.autocast(f.device.type, enabled=False):
+            return (
+                out.flatten(0, -2).addmm_((gate * h).flatten(0, -2), self.w_o.weight.float().T).view_as(f).to(f.dtype)
+            )
 
 
 def token_norm(f: Tensor) -> Tensor:

@@ -6,6 +6,9 @@ The paper gives no sizes; ours are chosen to give its 1.46 M parameters with CLI
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -13,8 +16,8 @@ from torch import Tensor, nn
 class Attention(nn.Module):
     """Multi-head attention without biases, 4 u^2 parameters.
 
-    A few queries attend to hundreds of tokens, so keys and values are never formed: W_k is applied to the queries and
-    W_v to what they gather, which gives the same result for less work.
+    A few queries attend to hundreds of tokens, so keys and values are never formed: W_q^T W_k is applied to the queries
+    and W_v^T W_o to what they gather, which gives the same result for less work.
     """
 
     def __init__(self, width: int, heads: int):
@@ -22,16 +25,26 @@ class Attention(nn.Module):
         self.heads = heads
         self.q, self.k, self.v, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
 
-    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The output [B, M, u] of x [B, M, u] attending to context [B, T, u]; mask bool [B, T], False hides a token."""
-        w_k, w_v = (layer.weight.unflatten(0, (self.heads, -1)) for layer in (self.k, self.v))  # [H, u / H, u]
-        q = torch.einsum("bmhd,hdu->bhmu", self.q(x).unflatten(-1, (self.heads, -1)), w_k).flatten(1, 2)
-        context = context.to(q.dtype)  # one "head" that all H x M queries share
-        scores = q @ context.mT * w_k.shape[1] ** -0.5  # [B, H M, T]: few queries, so a fused kernel does not pay
+    def products(self) -> tuple[Tensor, Tensor]:
+        """W_q^T W_k / sqrt(u / H) of every head, [u, H u], and W_v^T W_o, [H u, u]; for all steps of a pass."""
+        q, k, v = (layer.weight.unflatten(0, (self.heads, -1)) for layer in (self.q, self.k, self.v))  # [H, u / H, u]
+        out = self.out.weight.T.unflatten(0, (self.heads, -1))
+        ask = (q.mT * q.shape[1] ** -0.5) @ k
+        return ask.transpose(0, 1).flatten(1), (v.mT @ out).flatten(0, 1)
+
+    def forward(
+        self, x: Tensor, context: Tensor, mask: Tensor | None = None, products: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """The output [B, M, u] of x [B, M, u] attending to context [B, T, u]; ``mask`` [B, 1, T] is added to the
+        scores."""
+        ask, answer = products or self.products()
+        q = (x @ ask).unflatten(-1, (self.heads, -1)).flatten(1, 2)  # one "head" that all M x H queries share
+        context = context.to(q.dtype)
+        scores = q @ context.mT  # [B, M H, T]: few queries, so a fused kernel does not pay
         if mask is not None:
-            scores = scores.masked_fill(~mask[:, None], -torch.inf)
-        gathered = (scores.softmax(-1).to(q.dtype) @ context).unflatten(1, (self.heads, -1))
-        return self.out(torch.einsum("bhmu,hdu->bmhd", gathered, w_v).flatten(2))
+            scores = scores + mask
+        gathered = scores.softmax(-1).to(q.dtype) @ context
+        return gathered.unflatten(1, (-1, self.heads)).flatten(2) @ answer
 
 
 class SynergyBlock(nn.Module):
@@ -45,11 +58,21 @@ class SynergyBlock(nn.Module):
         self.cross, self.self = Attention(width, heads), Attention(width, heads)
         self.mlp = nn.Sequential(nn.Linear(width, hidden, bias=False), nn.GELU(), nn.Linear(hidden, width, bias=False))
 
-    def forward(self, s: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
-        s = s + self.cross(self.norm_cross(s), context, mask)
+    def forward(self, s: Tensor, context: Tensor, mask: Tensor | None, products: tuple) -> Tensor:
+        cross, self_ = products
+        s = s + self.cross(self.norm_cross(s), context, mask, cross)
         x = self.norm_self(s)
-        s = s + self.self(x, x)
+        s = s + self.self(x, x, None, self_)
         return s + self.mlp(self.norm_mlp(s))
+
+
+class Pass(NamedTuple):
+    """What the steps of one pass through a tower share, computed once."""
+
+    depth: Sequence[Tensor]
+    """The row of each depth."""
+    products: list[tuple]
+    """For each block the products of its cross-attention and its self-attention (`Attention.products`)."""
 
 
 class USEformer(nn.Module):
@@ -83,28 +106,30 @@ class USEformer(nn.Module):
         for layer in (self.in_vision, self.in_text, self.out_vision, self.out_text):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
-    def start(self, batch: int) -> Tensor:
-        """The learned queries before the first step, [batch, M, u]."""
-        return self.queries.expand(batch, -1, -1)
+    def start(self, batch: int) -> tuple[Tensor, Pass]:
+        """The learned queries before the first step, [batch, M, u], and what all steps of a pass share."""
+        products = [(block.cross.products(), block.self.products()) for block in self.blocks]
+        return self.queries.expand(batch, -1, -1), Pass(self.depth.unbind(), products)
 
     def step(
         self,
         k: int,
         s: Tensor,
+        shared: Pass,
         vision: Tensor | None = None,
         text: Tensor | None = None,
         support: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
         """S [B, M, u] after depth ``k``, which reads ``support`` [1, T_s, u], ``vision`` [B, T_v, D_v] and ``text``
-        [B or 1, T_t, D_t], in this order; mask bool [B, T_s + T_v + T_t]."""
+        [B or 1, T_t, D_t], in this order; ``mask`` [B, 1, T_s + T_v + T_t] is added to the scores."""
         read = [None if vision is None else self.in_vision(vision), None if text is None else self.in_text(text)]
         read = [part.expand(len(s), -1, -1) for part in read if part is not None]
         if support is not None:
             read = [support.expand(len(s), -1, -1).to(read[0].dtype), *read]
-        s, context = s + self.depth[k], self.norm_context(torch.cat(read, dim=1))
-        for block in self.blocks:
-            s = block(s, context, mask)
+        s, context = s + shared.depth[k], self.norm_context(torch.cat(read, dim=1))
+        for block, products in zip(self.blocks, shared.products, strict=True):
+            s = block(s, context, mask, products)
         return s
 
     def to_vision(self, s: Tensor) -> Tensor:
@@ -130,12 +155,13 @@ class StaticQueries(nn.Module):
         for layer in (self.out_vision, self.out_text):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
-    def start(self, batch: int) -> Tensor:
-        """The queries of the first depth, [batch, M, u]."""
-        return self.queries[0].expand(batch, -1, -1)
+    def start(self, batch: int) -> tuple[Tensor, Pass]:
+        """The queries of the first depth, [batch, M, u], and those of all."""
+        depth = self.queries.unbind()
+        return depth[0].expand(batch, -1, -1), Pass(depth, [])
 
-    def step(self, k: int, s: Tensor, **_: Tensor | None) -> Tensor:
+    def step(self, k: int, s: Tensor, shared: Pass, **_: Tensor | None) -> Tensor:
         """The queries [B, M, u] of depth ``k``; they read nothing."""
-        return self.queries[k].expand(len(s), -1, -1)
+        return shared.depth[k].expand(len(s), -1, -1)
 
     to_vision, to_text = USEformer.to_vision, USEformer.to_text
