@@ -185,7 +185,7 @@ def _mistakes(workspace: Workspace, run: RunView) -> list[Thumb]:
 
     found = []
     for row in mistakes(run.rows or []):
-        share = f"{100 * row['after_share']:.0f} %"
+        share = f"{100 * row['after_share']:.0f}\u202f%"
         found.append(_thumb(workspace, row, [f"is {row['truth']}", f"read as {row['after']}, {share}"]))
     return found
 
@@ -230,7 +230,7 @@ def _cell(ctx: Context, workspace: Workspace, pressed: Press) -> str:
     what = "read correctly" if cell.truth == cell.said else f"read as {cell.said}"
     words = f"{cell.truth}, {what}, {cell.when} teaching: {views.plural(len(cell.rows), 'image')}"
     state = {"truth": classes.index(cell.truth), "said": classes.index(cell.said), "when": cell.when}
-    thumbs = [_thumb(workspace, row, [f"{100 * row[f'{cell.when}_share']:.0f} %"]) for row in cell.rows]
+    thumbs = [_thumb(workspace, row, [f"{100 * row[f'{cell.when}_share']:.0f}\u202f%"]) for row in cell.rows]
     return run_views.cell_images(words, state, thumbs, cell.row, drawn, maps)
 
 
