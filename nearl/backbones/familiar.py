@@ -85,9 +85,8 @@ class Familiar:
         if not self.mistaken or not self.mistaken[1]:
             return "Some familiar images are flagged by mistake."
         wrong, count = self.mistaken
-        return (
-            f"Of {count} test images of the kinds that it knows, {wrong} ({wrong / count:.0%}) were flagged by mistake."
-        )
+        share = f"{100 * wrong / count:.0f}\u202f%"
+        return f"Of {count} test images of the kinds that it knows, {wrong} ({share}) were flagged by mistake."
 
     def distances(self, images: Tensor) -> Tensor:
         """Unit image embeddings [N, E] -> float32 [N]."""
