@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from app.engine import Engine
 from app.models.memory import gigabytes, label
 from app.visitor.workspace import Workspace
-from nearl.backbones.catalogue import REGISTRY, entry_of
+from nearl.backbones.catalogue import REGISTRY, card, entry_of
 
 CHOSEN, HERE, AWAY, COMING = "chosen", "here", "away", "coming"
 
@@ -25,6 +25,8 @@ class Offer:
     licence: str
     gate: str
     """The page on which its terms have to be accepted, "" where there is none."""
+    card: str
+    """The address of its card, "" where it has none."""
     where: str
     """CHOSEN for the one that the visitor reads with, HERE for one on this machine, AWAY for one to download, COMING
     for one whose download the visitor waits for."""
@@ -65,6 +67,7 @@ def _offer(engine: Engine, name: str, where: str) -> Offer:
         tuple(filter(None, facts)),
         entry.licence,
         entry.gate,
+        card(entry),
         where or (HERE if here else AWAY),
         gigabytes(size) if size else "",
     )

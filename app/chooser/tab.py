@@ -53,7 +53,8 @@ def build(engine: Engine) -> Chooser:
         gr.HTML(views.quiet(INTRO), js_on_load=None)
         message = gr.HTML("", js_on_load=None, elem_id="models-message")
         progress = gr.HTML("", js_on_load=None, elem_id="models-progress")
-        cancel = gr.Button("Cancel the download", size="md", elem_classes=away(), elem_id="models-cancel")
+        with gr.Row(elem_classes="questions"):
+            cancel = gr.Button("Cancel the download", size="md", elem_classes=away(), elem_id="models-cancel")
         offers = gr.HTML(_offers(engine), js_on_load=calls("act.js"), elem_id="model-offers")
     return Chooser(message, progress, cancel, offers, gr.Timer(TICK_SECONDS, active=False))
 
@@ -115,7 +116,7 @@ def wire(ctx: Context, part: Chooser, top: gr.HTML, opened: gr.events.Dependency
     part.offers.click(
         on_press, ctx.session, [ctx.session, ctx.changed, *part.outputs], **QUIET, concurrency_id=lanes.HUB
     )
-    part.timer.tick(on_tick, ctx.session, [ctx.changed, *part.outputs], **QUIET, queue=False)
+    part.timer.tick(on_tick, ctx.session, [ctx.changed, *part.outputs], **QUIET)
     part.cancel.click(on_cancel, ctx.session, part.outputs, **QUIET)
     look = {"fn": on_changed, "inputs": ctx.session, "outputs": [top, *part.outputs], **QUIET}
     for event in (ctx.changed.change(trigger_mode="always_last", **look), opened.then(**look)):

@@ -27,11 +27,15 @@ class Download:
         self.name = name
         self.done, self.total = 0, 0  # bytes
         self.arrived = False  # it has come, and is being loaded
-        self.ended = False
         self.cancelled = False
         self.error = ""  # why it failed, in a sentence
         self.waiting: dict[str, Workspace] = {}  # visitors by their ids; those it failed for stay
         self.process: subprocess.Popen | None = None
+        self.over = threading.Event()
+
+    @property
+    def ended(self) -> bool:
+        return self.over.is_set()
 
 
 class Downloads:
@@ -52,6 +56,8 @@ class Downloads:
 
     def begin(self, workspace: Workspace, name: str) -> None:
         """Fetch a model, and let this visitor read with it then. NearlError while another one is being fetched."""
+        if self._latest is not None and self._latest.cancelled:
+            self._latest.over.wait(2 * PATIENCE)  # it tidies up
         with self._guard:
             found = self._latest
             if found is None or found.ended:
@@ -85,7 +91,7 @@ class Downloads:
             log.exception("downloading %s", found.name)
             found.error = FAULT
         finally:
-            found.ended = True
+            found.over.set()
 
     def _fetch(self, found: Download) -> None:
         process = download.start(found.name)

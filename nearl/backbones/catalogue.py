@@ -170,8 +170,8 @@ def entry_of(name: str) -> Entry:
     if name in REGISTRY:
         return REGISTRY[name]
     local = name.startswith(LOCAL)
-    where = "a model in a folder of this machine" if local else "a model of a hub, see its page there"
-    return Entry(name, name, where, "none is known here", "", size=0, memory=0, offline=local)
+    where = "a model in a folder of this machine" if local else "a model of the Hugging Face Hub, see its card"
+    return Entry(name, name, where, "not known here", "", size=0, memory=0, offline=local)
 
 
 def offerable(names: str) -> list[str]:
@@ -200,6 +200,12 @@ def three_windows(name: str) -> tuple[Window, ...]:
     from nearl.data.formats.windows import THREE_CT
 
     return own_windows(name) or THREE_CT
+
+
+def card(entry: Entry) -> str:
+    """The address of a model's card on the hub; "" where it has none."""
+    source = entry.weights or entry.source
+    return f"https://huggingface.co/{split(source)[0]}" if source.startswith(HUB) else ""
 
 
 def split(source: str) -> tuple[str, str | None]:

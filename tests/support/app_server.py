@@ -38,10 +38,15 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serve(
-    backbone: str, log: Path, *arguments: str, port: int | None = None, variables: dict[str, str] | None = None
+    backbone: str,
+    log: Path,
+    *arguments: str,
+    port: int | None = None,
+    variables: dict[str, str] | None = None,
+    forks: bool = False,
 ) -> Iterator[Server]:
     """The app, with its workspaces beside `log`. With environment `variables` it is started as a visitor would, else
-    forked, which is as good and much faster.
+    forked, which is as good and much faster; also with variables where it `forks`, since libraries need not read them.
 
     RuntimeError if it does not come up.
     """
@@ -52,7 +57,7 @@ def serve(
         environment.pop(name, None)
     environment |= variables or {}
     words, started = ["--port", str(port), "--backbone", backbone, *arguments], time.monotonic()
-    process = forked.app(words, environment, log, start=bool(variables))
+    process = forked.app(words, environment, log, start=bool(variables) and not forks)
     try:
         url = f"http://127.0.0.1:{port}"
         while not _answers(url):
