@@ -25,6 +25,10 @@ SIDE = ("right", "plain-controls")
 WHENS = {BEFORE: "Before teaching", AFTER: "After teaching"}
 VIEW_NAMES = {ONE: "This map", COMPARE: "Before and after", CLASSES: "All classes", IMAGES: "All images"}
 COLOURS = [("Fire", "inferno"), ("Green", "viridis"), ("Blue to yellow", "cividis")]
+LOOKED_AT = """() => {  // whether this tab is open
+  const open = document.querySelector("#tabs [role=tab][aria-selected=true]");
+  return [open?.textContent.trim() === "Explain" ? "yes" : ""];
+}"""
 POLL_SECONDS = 0.4  # between two looks at a slow map
 CONTOURS = [("None", 0.0), ("Highest tenth", 0.9), ("Highest quarter", 0.75)]
 
@@ -251,7 +255,13 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
         viewing.select(Press.of(event).pick("pick", range(len(viewing.records))))
         return {asked: bump()}
 
+    @guarded(tab.message)
+    def on_changed(looked_at: str) -> dict:
+        return {asked: bump()} if looked_at else {}
+
     last = {"trigger_mode": "always_last", **QUIET}
+    if ctx.engine.models.several:  # another one can be chosen while this tab is open
+        ctx.changed.change(on_changed, gr.Textbox(visible=False), [asked, tab.message], js=LOOKED_AT, **last)
     tab.about.input(on_class, [session, tab.about], [asked, tab.message], **last)
     tab.filmstrip.click(on_pick, session, [asked, tab.message], **last)
     # Another kind of map begins with the layer and head of its own choice; instead of a slow map there is a quick one.

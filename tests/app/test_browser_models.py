@@ -28,8 +28,8 @@ def hub():
 def offering(hub, checkpoints, tmp_path):
     """A page that offers three models that are here and one of the hub."""
     hub.put("somebody/model", large_files(checkpoints("transformers-siglip")))
-    clip, *names = (f"local-dir:{checkpoints(kind)}" for kind in ("clip", "transformers-clip", "clip-quickgelu"))
-    offered = ",".join([*names, REMOTE])
+    clip, other = (f"local-dir:{checkpoints(kind)}" for kind in ("clip", "transformers-clip"))
+    offered = ",".join([other, "embedded", REMOTE])
     variables = hub_variables(hub, tmp_path / "hub")
     with serve(clip, tmp_path / "app.log", "--backbones", offered, variables=variables, forks=True) as running:
         yield running
@@ -57,10 +57,20 @@ def test_three_models_are_read_with_compared_and_a_fourth_is_downloaded(offering
     example(page).click()
     expect(page.locator("#reading .bar-line").first).to_be_visible()
     read = [shares(page, "before")]
-    for name in ("transformers-clip", "clip-quickgelu"):
+    measured = page.locator("#predict-prompts option", has_text="right in")
+    for name in ("transformers-clip", "embedded"):
+        expect(measured).to_have_count(0)
         read_with(page, name)
         expect(page.locator("#reading .bar-line.before .value").first).not_to_have_text(read[-1][0])
         read.append(shares(page, "before"))
+    expect(measured).not_to_have_count(0)
+    expect(page.locator("#reading")).to_contain_text("test images")
+    open_tab(page, "Explain")
+    expect(page.locator("#maps img").first).to_be_visible()
+    drawn = page.locator("#maps").inner_html()
+    read_with(page, "transformers-clip")
+    page.wait_for_function("old => document.querySelector('#maps').innerHTML !== old", arg=drawn)
+    expect(measured).to_have_count(0)
     assert len(set(map(tuple, read))) == 3
     expect(head(other)).to_have_text("Model: clip")
 
