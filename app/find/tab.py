@@ -101,9 +101,12 @@ def _wire(ctx: Context, tab: FindTab, tab_item: gr.Tab) -> None:
 
     outputs, last = [session, *tab.outputs], {"trigger_mode": "always_last"}
     asked = [tab.find.click, tab.sentence.submit]
-    gr.on(asked, on_sentence, [session, tab.sentence], outputs, **last, **DEVICE)
-    tab.like.click(on_like, session, outputs, **last, **DEVICE)
+    found = (
+        gr.on(asked, on_sentence, [session, tab.sentence], outputs, **last, **DEVICE),
+        tab.like.click(on_like, session, outputs, **last, **DEVICE),
+    )
+    for event in found:
+        event.then(None, js=SHOW, api_visibility="private")
     tab.result.click(on_anyway, session, outputs, **last, **DEVICE)
-    gr.on([tab.find.click, tab.like.click], None, js=SHOW, api_visibility="private")
     tab_item.select(on_select, session, tab.outputs, **last, **QUIET)
     ctx.changed.change(on_changed, session, tab.outputs, **last, **QUIET)

@@ -12,6 +12,7 @@ from app.context import (
     DECODE,
     DEVICE,
     MAP_CONTROLS,
+    QUIET,
     SET_STRENGTH,
     Context,
     away,
@@ -20,7 +21,7 @@ from app.context import (
     prompt_editor,
     seen,
 )
-from app.events import INPUT, Components, Press, guarded
+from app.events import INPUT, Components, Press, bump, guarded
 from app.examples import Example, example_list
 from app.html import render, views
 from app.predict import actions as reading
@@ -278,21 +279,25 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
 
 
 def _wire_map(ctx: Context, tab: PredictTab) -> None:
-    """Lay a map of another class, or of another moment, over the image."""
+    """Lay a map of another class, or of another moment, over the image. One event draws both, so that of two quick
+    choices the last is on show."""
+    asked = gr.State(0)  # changes when a class was chosen
 
     @guarded(tab.message)
-    def on_map(key: str, when: str, about: str) -> dict:
-        return _map(ctx, tab, ctx.workspace(key), MapChoice(when, about))
+    def on_map(key: str, when: str) -> dict:
+        workspace = ctx.workspace(key)
+        if workspace.viewing.prediction is None:  # other images were brought meanwhile
+            return {}
+        return _map(ctx, tab, workspace, MapChoice(when, reading.shown_class(workspace)))
 
     @guarded(tab.message)
-    def on_class(key: str, when: str, about: str) -> dict:
-        ctx.workspace(key).maps.pick(about)
-        return on_map(key, when, about)
+    def on_class(key: str, about: str) -> dict:
+        ctx.workspace(key).maps.pick(about or "")
+        return {asked: bump()}
 
-    for radio, changed in ((tab.when, on_map), (tab.about, on_class)):
-        radio.input(
-            changed, [ctx.session, tab.when, tab.about], [tab.viewer, tab.message], trigger_mode="always_last", **DEVICE
-        )
+    drawn, last = [tab.viewer, tab.message], {"trigger_mode": "always_last"}
+    tab.about.input(on_class, [ctx.session, tab.about], [asked, tab.message], **last, **QUIET)
+    gr.on([tab.when.input, asked.change], on_map, [ctx.session, tab.when], drawn, **last, **DEVICE)
 
 
 def _wire_scan(ctx: Context, tab: PredictTab) -> None:

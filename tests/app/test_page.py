@@ -30,6 +30,10 @@ def test_events_keep_no_page_waiting(tmp_path, monkeypatch):
     # no component is told of every answer, or a phone does nothing else while a run is going on
     events = [d for d in page.config["dependencies"] if d["api_visibility"] == "private" and d["outputs"]]
     assert len(events) > 30 and all(d["show_progress_on"] == [] for d in events if d["backend_fn"])
+    # one event draws the map in Predict, so that of two quick choices the last is on show
+    (drawn,) = (f for f in page.fns.values() if f.name == "on_map")
+    (chosen,) = (f for f in page.fns.values() if f.name == "on_class" and "predict" in f.fn.__module__)
+    assert {part._id for part in chosen.outputs} & {target for target, _ in drawn.targets}
     # what the page does by itself comes first: it begins each event of a press at the end of the one before
     asked = set()
     for event in page.config["dependencies"]:
