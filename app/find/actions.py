@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -129,7 +129,7 @@ def _seer(engine: Engine, workspace: Workspace) -> Seer:
         return Seer(zero_shot, None if adapter is None else restore(backbone, adapter))
 
 
-def _indexed(engine: Engine, workspace: Workspace, seer: Seer, kept) -> Iterator[Going]:
+def _indexed(engine: Engine, workspace: Workspace, seer: Seer, kept) -> Generator[Going, None, Gallery]:
     """The images to teach with and, after them, the separate test images."""
     from nearl.reading.gallery import Entry, index_records
 

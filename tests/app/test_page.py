@@ -26,7 +26,7 @@ class Request:
 def test_events_keep_no_page_waiting(tmp_path, monkeypatch):
     monkeypatch.setattr("app.engine.FALLBACK", "neither-this-one")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-    page = build_app(Settings("no-such-model", "cpu", workspaces=str(tmp_path)))
+    page = build_app(Settings("no-such-model", "cpu", offered=["nor-this-one"], workspaces=str(tmp_path)))
     # no component is told of every answer, or a phone does nothing else while a run is going on
     events = [d for d in page.config["dependencies"] if d["api_visibility"] == "private" and d["outputs"]]
     assert len(events) > 30 and all(d["show_progress_on"] == [] for d in events if d["backend_fn"])
