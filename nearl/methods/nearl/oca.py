@@ -48,24 +48,22 @@ class OCA(nn.Module):
         <U, f> is computed in the rank's space, as h . (W_o^T f), which reads f once.
         """
         length = torch.linalg.vector_norm(f, dim=-1, keepdim=True)
-        h = self.hidden(token_norm(f) if normed is None else normed, z).float() * (length / f.shape[-1] ** 0.5)
+        h = self.hidden(token_norm(f) if normed is None else normed, z) * (length / f.shape[-1] ** 0.5)
         if not self.orthogonal:
             return h, None
-        with torch.autocast(f.device.type, enabled=False):
-            parallel = (h * F.linear(f, self.w_o.weight.float().T)).sum(-1, keepdim=True)
+        parallel = (h * F.linear(f, self.w_o.weight.float().T)).sum(-1, keepdim=True)
         return h, parallel / (length.square() + EPS)
 
     def update(self, f: Tensor, z: Tensor, normed: Tensor | None = None) -> Tensor:
         """What is added, before the gate: U_perp (U itself if not ``orthogonal``), float32 [B, N, D].
 
-        ``normed``: ``token_norm(f)``, if the caller has it. Everything after the activation runs in float32, also under
-        autocast.
+        ``normed``: ``token_norm(f)``, if the caller has it. It is computed in float32, also under autocast.
         """
-        f = f.float()
-        h, c = self._terms(f, z, normed)
         with torch.autocast(f.device.type, enabled=False):
+            f = f.float()
+            h, c = self._terms(f, z, normed)
             d = F.linear(h, self.w_o.weight.float())
-        return d if c is None else torch.addcmul(d, c, f, value=-1)
+            return d if c is None else torch.addcmul(d, c, f, value=-1)
 
     @torch.no_grad()
     def parts(self, args: tuple, out: Tensor) -> Update:
@@ -86,10 +84,10 @@ class OCA(nn.Module):
 
         f + gate * update is computed as (1 - gate c) f + W_o (gate h), which reads and writes the tokens half as often.
         """
-        x, gate = f.float(), self.gate.float()
-        h, c = self._terms(x, z, normed)
-        out = x.clone() if c is None else x * (1 - gate * c)
         with torch.autocast(f.device.type, enabled=False):
+            x, gate = f.float(), self.gate.float()
+            h, c = self._terms(x, z, normed)
+            out = x.clone() if c is None else x * (1 - gate * c)
             return (
                 out.flatten(0, -2).addmm_((gate * h).flatten(0, -2), self.w_o.weight.float().T).view_as(f).to(f.dtype)
             )

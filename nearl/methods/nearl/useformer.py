@@ -39,11 +39,10 @@ class Attention(nn.Module):
         scores."""
         ask, answer = products or self.products()
         q = (x @ ask).unflatten(-1, (self.heads, -1)).flatten(1, 2)  # one "head" that all M x H queries share
-        context = context.to(q.dtype)
         scores = q @ context.mT  # [B, M H, T]: few queries, so a fused kernel does not pay
         if mask is not None:
             scores = scores + mask
-        gathered = scores.softmax(-1).to(q.dtype) @ context
+        gathered = scores.softmax(-1) @ context
         return gathered.unflatten(1, (-1, self.heads)).flatten(2) @ answer
 
 
@@ -79,8 +78,9 @@ class USEformer(nn.Module):
     """Synergy queries S [B, M, u], stepped once per depth with blocks that all depths share.
 
     ``S_k = blocks(S_{k-1} + depth_k; context)``. Tokens, layer-normed without parameters (see OCA), enter through
-    ``in_vision`` and ``in_text``; synergy vectors leave through ``out_vision`` and ``out_text``. ``widths``: of the
-    vision and the text tower.
+    ``in_vision`` and ``in_text``; synergy vectors leave through ``out_vision`` and ``out_text``. What is between these
+    runs in float32, also under autocast: the matrices are so small that casts cost more than they save. ``widths``: of
+    the vision and the text tower.
     """
 
     def __init__(
@@ -108,7 +108,8 @@ class USEformer(nn.Module):
 
     def start(self, batch: int) -> tuple[Tensor, Pass]:
         """The learned queries before the first step, [batch, M, u], and what all steps of a pass share."""
-        products = [(block.cross.products(), block.self.products()) for block in self.blocks]
+        with torch.autocast(self.queries.device.type, enabled=False):
+            products = [(block.cross.products(), block.self.products()) for block in self.blocks]
         return self.queries.expand(batch, -1, -1), Pass(self.depth.unbind(), products)
 
     def step(
@@ -124,21 +125,22 @@ class USEformer(nn.Module):
         """S [B, M, u] after depth ``k``, which reads ``support`` [1, T_s, u], ``vision`` [B, T_v, D_v] and ``text``
         [B or 1, T_t, D_t], in this order; ``mask`` [B, 1, T_s + T_v + T_t] is added to the scores."""
         read = [None if vision is None else self.in_vision(vision), None if text is None else self.in_text(text)]
-        read = [part.expand(len(s), -1, -1) for part in read if part is not None]
-        if support is not None:
-            read = [support.expand(len(s), -1, -1).to(read[0].dtype), *read]
-        s, context = s + shared.depth[k], self.norm_context(torch.cat(read, dim=1))
-        for block, products in zip(self.blocks, shared.products, strict=True):
-            s = block(s, context, mask, products)
+        read = [part.float().expand(len(s), -1, -1) for part in (support, *read) if part is not None]
+        with torch.autocast(s.device.type, enabled=False):
+            s, context = s + shared.depth[k], self.norm_context(torch.cat(read, dim=1))
+            for block, products in zip(self.blocks, shared.products, strict=True):
+                s = block(s, context, mask, products)
         return s
 
     def to_vision(self, s: Tensor) -> Tensor:
         """z_v [B, M, D_v] of the queries s [B, M, u]."""
-        return self.out_vision(self.norm_out(s))
+        with torch.autocast(s.device.type, enabled=False):
+            return self.out_vision(self.norm_out(s))
 
     def to_text(self, s: Tensor) -> Tensor:
         """z_t [B, M, D_t] of the queries s [B, M, u]."""
-        return self.out_text(self.norm_out(s))
+        with torch.autocast(s.device.type, enabled=False):
+            return self.out_text(self.norm_out(s))
 
 
 class StaticQueries(nn.Module):
