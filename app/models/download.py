@@ -29,7 +29,7 @@ class Download:
         self.arrived = False  # it has come, and is being loaded
         self.cancelled = False
         self.error = ""  # why it failed, in a sentence
-        self.waiting: dict[str, Workspace] = {}  # visitors by their ids; those it failed for stay
+        self.waiting: dict[str, Workspace | None] = {}  # visitors by their ids; once it has ended the ids alone
         self.process: subprocess.Popen | None = None
         self.over = threading.Event()
 
@@ -91,7 +91,9 @@ class Downloads:
             log.exception("downloading %s", found.name)
             found.error = FAULT
         finally:
-            found.over.set()
+            with self._guard:
+                found.waiting = dict.fromkeys(found.waiting)  # what a visitor looked at is not held any longer
+                found.over.set()
 
     def _fetch(self, found: Download) -> None:
         process = download.start(found.name)
@@ -112,7 +114,7 @@ class Downloads:
         with self._guard:
             found.arrived = True
         self._load(found.name)
-        for workspace in list(found.waiting.values()):
+        for workspace in filter(None, list(found.waiting.values())):
             workspace.choose(found.name)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from app.visitor import limits
 from nearl.backbones.catalogue import LOCAL, cached, entry_of
 from nearl.errors import NearlError
 
@@ -130,6 +133,8 @@ class Models:
                 gone = None if leaving is None else self._kept.pop(leaving)
             if gone is not None:
                 self.left(gone)
+                gone = None
+                _give_back()
             elif first:
                 return
             else:
@@ -153,6 +158,16 @@ def memory_of(backbone: Backbone) -> int:
 def gigabytes(size: float) -> str:
     """A number of bytes to show: "51 MB", "3.5 GB"."""
     return f"{size / GB:.1f}\u202fGB" if size >= GB else f"{max(1, round(size / 1e6))}\u202fMB"
+
+
+def _give_back() -> None:
+    """Return the memory of a model that nobody holds any longer, which is a circle of objects, to the system and the
+    GPU."""
+    gc.collect()
+    limits.give_back()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _at_work(backbone: Backbone) -> bool:

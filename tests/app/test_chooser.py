@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from types import SimpleNamespace
 
@@ -78,7 +77,7 @@ def test_what_is_said_of_the_models(offering, workspace):
     assert [offer.where for offer in found] == ["chosen", "here", "here", "away"]
     assert any("32 × 32" in fact for fact in found[0].facts)
     html = chooser_views.offers(found)
-    assert html.count('data-act="use"') == 2 and "not on this machine" in html
+    assert html.count('data-act="use"') == 3 and "not on this machine" in html
     assert str(workspace.path) not in html and "/" not in found[0].name
 
 
@@ -139,7 +138,6 @@ def test_a_model_that_leaves_memory_is_let_go_and_read_with_again(checkpoints, r
     first = weakref.ref(engine.backbone())
     engine.models.budget = engine.models.size(names[0]) + 1  # the other one is smaller
     engine.models.get(names[1])
-    gc.collect()
     assert first() is None and anna.viewing.prediction is not None
     reading.read(engine, anna, default_prompts(["lesion", "healthy"]).to_dict())
     assert shares(engine, anna, images) == pytest.approx(before)

@@ -79,6 +79,7 @@ def test_a_download_is_cancelled_and_begun_again_and_only_who_asked_reads_with_i
     hub.held.set()
     until(lambda: again.ended)
     assert (again.error, again.done) == ("", again.total)
+    assert set(again.waiting.values()) == {None}
     assert (engine.chosen(anna), engine.chosen(ben)) == (NAME, own)
     assert engine.backbone(anna).name == NAME and cached(entry_of(NAME)) and left() == []
     choosing.choose(engine, anna, own)
