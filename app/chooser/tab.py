@@ -24,6 +24,7 @@ INTRO = (
     "You read, teach and compare with one of them at a time; other visitors have a choice of their own. An adapter "
     "belongs to the model that it was taught on."
 )
+PUT_ASIDE = "The adapter in use belongs to the model before, so it was put aside; it stays on your shelf in Teach."
 TELL_EDITORS = """() => {  // which measured figures may be said beside the ready sets
   document.querySelectorAll(".pe-root").forEach((root) => root.dispatchEvent(new Event("model", { bubbles: true })));
 }"""
@@ -87,8 +88,10 @@ def wire(ctx: Context, part: Chooser, top: gr.HTML, opened: gr.events.Dependency
             raise NearlError(GONE)
         if name not in ctx.engine.models.kept() and ctx.engine.models.here(name):
             yield {part.message: views.quiet(f"Loading “{label(name)}”.")}
+        used = workspace.shelf.in_use
         choosing.choose(ctx.engine, workspace, name)
-        yield {ctx.session: workspace.id, ctx.changed: bump(), part.message: ""}
+        said = PUT_ASIDE if used and not workspace.shelf.in_use else ""
+        yield {ctx.session: workspace.id, ctx.changed: bump(), part.message: views.quiet(said) if said else ""}
 
     @guarded(part.message)
     def on_tick(key: str | None) -> dict:

@@ -188,8 +188,10 @@ def test_a_press_chooses_and_a_wrong_one_is_refused(offering, workspace):
         part = chooser.build(offering)
         chooser.wire(ctx, part, top, button.click(lambda: None))
     press = next(f.fn for f in page.fns.values() if f.name == "on_press")
+    adapting.use(offering, workspace, workspace.shelf.put(taught(offering)))
     *_, answer = press("w", SimpleNamespace(_data={"act": "use", "model": 2}))
     assert offering.chosen(workspace) == offering.models.names[2] and ctx.changed in answer
+    assert "stays on your shelf" in answer[part.message]
     for data in ({"act": "use", "model": 9}, {"act": "drop", "model": 1}):
         *_, answer = press("w", SimpleNamespace(_data=data))
         assert "no longer there" in answer[part.message]

@@ -111,6 +111,12 @@ def test_the_weights_come_last_and_what_fails_is_one_sentence(hub, monkeypatch, 
     assert hub.calls()[-1] == f"GET /{weights}" and cached(entry_of(NAME))
     assert "GET /somebody/model/resolve/main/config.json" in hub.calls()
 
+    hub.put(
+        "somebody/towers", {"open_clip_model.safetensors": b"x", "open_clip_config.json": b"{}", "tf_model.h5": b"x"}
+    )
+    found = download.plan("hf-hub:somebody/towers")  # in open_clip's format, of which nothing else is needed
+    assert found.open_clip and list(found.files) == ["open_clip_config.json", "open_clip_model.safetensors"]
+
     def refused(name: str = NAME) -> str:
         with pytest.raises(NearlError) as error:
             download.fetch(name)
