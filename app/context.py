@@ -21,7 +21,7 @@ from app.visitor.workspace import Workspace
 from app.work import lanes
 from nearl.backbones.measured import FILE, Measured
 from nearl.errors import NearlError
-from nearl.prompts import PromptSet, ready_sets
+from nearl.prompts import FINDINGS, PromptSet, ready_sets
 from nearl.resources import ASSETS
 from nearl.runs import ZERO_GPU
 
@@ -146,7 +146,8 @@ def mark_prompts(ctx: Context, editor: gr.HTML) -> None:
         claims = Claims(backbone, prompts)
         measured = claims.words() if claims.figures is not None else ""
         long = {found.class_name for found in unread(backbone, prompts)}
-        cut = [place for place, name in enumerate(prompts.classes) if name in long]
+        each = 2 if prompts.kind == FINDINGS else 1  # classes of a row of the editor
+        cut = sorted({place // each for place, name in enumerate(prompts.classes) if name in long})
         return {marks: render("cut.html", cut=cut, notes=text_notes(backbone, prompts), measured=measured)}
 
     event = gr.on(

@@ -3,6 +3,12 @@
 On disk, as JSON or YAML:
     {"name": "brain_mri_tumor", "description": "...", "templates": [],
      "classes": [{"name": "glioma", "prompts": ["a brain MRI of a glioma", "..."]}, ...]}
+
+An image has one of these classes. In a set of the kind "findings" it may have any number of them, each present or
+absent on its own; each then has prompts for both, and rules may say which of them exclude or include each other:
+    {"name": "chest_findings", "kind": "findings",
+     "classes": [{"name": "mass", "prompts": ["a mass in the lung"], "absent": ["no mass in the lung"]}, ...],
+     "rules": ["if no finding then not mass", "mass is a kind of opacity"]}
 """
 
 from __future__ import annotations
@@ -13,13 +19,17 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
 from nearl.errors import NearlError
 from nearl.resources import ASSETS
 
+CLASSES, FINDINGS = "classes", "findings"  # kinds of prompt sets
 MAX_CLASSES = 64
+MAX_FINDINGS = MAX_CLASSES // 2
+MAX_RULES = 64
 MAX_PROMPTS = 32  # of one class
 MAX_TEMPLATES = 16
 MAX_TEXTS = 2048  # of one set, every prompt in every template
@@ -29,11 +39,47 @@ MAX_FILE_BYTES = 1_000_000
 DEFAULT_TEMPLATE = "a medical image of {}"
 KIND_ENDS = re.compile(r",? (?:of|with|without|showing|in|negative)\b")  # after what a prompt says the image is
 PROMPTS = ASSETS / "prompts"
+ABSENT = "without "  # before the name of a finding: the class of the images without it
+
+
+class Rule(NamedTuple):
+    """What cannot be true of two findings at once: that ``first`` is present, and ``second`` is present (``excludes``)
+    or absent (else: the first is a kind of the second)."""
+
+    first: str
+    second: str
+    excludes: bool
+
+    def __str__(self) -> str:
+        return (
+            f"if {self.first} then not {self.second}" if self.excludes else f"{self.first} is a kind of {self.second}"
+        )
+
+    @classmethod
+    def read(cls, text: object, findings: Sequence[str]) -> Rule:
+        """The rule that a line says about these findings. NearlError for a line that says none."""
+        words = " ".join(str(text).split())
+        known = {class_key(name): name for name in findings}
+        for pattern, excludes in ((r"if (.+?) then not (.+)", True), (r"(.+?) is a kind of (.+)", False)):
+            if found := re.fullmatch(pattern, words, re.IGNORECASE):
+                missing = [name for name in found.groups() if class_key(name) not in known]
+                if missing:
+                    raise NearlError(
+                        f"The rule “{words:.200}” names “{missing[0]:.100}”, which is not one of the findings."
+                    )
+                first, second = (known[class_key(name)] for name in found.groups())
+                if first == second:
+                    raise NearlError(f"The rule “{words:.200}” is about one finding; it takes two.")
+                return cls(first, second, excludes)
+        raise NearlError(f"“{words:.200}” is not a rule; write “if A then not B” or “A is a kind of B”.")
 
 
 @dataclass(frozen=True)
 class PromptSet:
     """Class names and their prompts, checked and tidied on creation.
+
+    A set of the kind "findings" has two classes for each of F findings, one after the other: C = 2 F, present and
+    absent. ``questions`` says which classes exclude each other.
 
     Runs of white space become one space; a semicolon in a prompt or template, which would split it in the app's table,
     becomes a comma. Raises NearlError, one sentence, for no class, two class names with the same `class_key`, a class
@@ -46,6 +92,8 @@ class PromptSet:
     templates: tuple[str, ...] = ()  # each with one "{}" for the prompt; none uses the prompts as they are
     description: str = ""
     synthetic: bool = False  # written for the synthetic images that come with the project
+    kind: str = CLASSES
+    rules: tuple[Rule, ...] = ()  # of findings; given as text or as rules
 
     def __post_init__(self) -> None:
         classes = tuple(_text(c, "A class name", MAX_NAME) for c in _listed(self.classes, "classes"))
@@ -62,10 +110,22 @@ class PromptSet:
         for name, value in tidy.items():
             object.__setattr__(self, name, value)  # the class is frozen; only creation writes
         self._check()
+        rules = [Rule.read(rule, self.findings) for rule in _listed(self.rules, "rules")]
+        object.__setattr__(self, "rules", tuple(dict.fromkeys(rules)))
 
     def _check(self) -> None:
         if not self.classes:
             raise NearlError("The prompt set has no class; add at least one class with a prompt.")
+        if self.kind not in (CLASSES, FINDINGS):
+            raise NearlError(f"The kind of a prompt set is “{CLASSES}” or “{FINDINGS}”, not “{self.kind:.40}”.")
+        if self.kind == CLASSES and len(self.rules):
+            raise NearlError("Rules are for findings; give the prompt set that kind, or remove them.")
+        if len(self.rules) > MAX_RULES:
+            raise NearlError(f"There are {len(self.rules)} rules; at most {MAX_RULES} are allowed.")
+        if self.kind == FINDINGS and len(self.classes) > 2 * MAX_FINDINGS:
+            raise NearlError(f"These are {len(self.classes) // 2} findings; at most {MAX_FINDINGS} are allowed.")
+        if self.kind == FINDINGS and list(self.classes[1::2]) != [ABSENT + name for name in self.classes[::2]]:
+            raise NearlError("Each finding needs its class and, after it, that of the images without it.")
         if len(self.classes) > MAX_CLASSES:
             raise NearlError(f"The prompt set has {len(self.classes)} classes; at most {MAX_CLASSES} are allowed.")
         seen: dict[str, str] = {}
@@ -85,6 +145,18 @@ class PromptSet:
         total = sum(map(len, self.prompts)) * max(1, len(self.templates))
         if total > MAX_TEXTS:
             raise NearlError(f"Prompts times templates give {total} texts; at most {MAX_TEXTS} are allowed.")
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The names of the F findings; none in a set of classes."""
+        return self.classes[::2] if self.kind == FINDINGS else ()
+
+    @property
+    def questions(self) -> list[slice]:
+        """The classes among which one is true, for each question that the set asks: all of them, or those of each
+        finding. Probabilities are a softmax over each."""
+        size = 2 if self.kind == FINDINGS else len(self.classes)
+        return [slice(start, start + size) for start in range(0, len(self.classes), size)]
 
     def texts(self) -> list[list[str]]:
         """The texts to encode, one list per class: every prompt in every template."""
@@ -114,33 +186,40 @@ class PromptSet:
         own = {class_key(name): texts for name, texts in zip(self.classes, self.texts(), strict=True)}
         names = tuple(classes)
         texts = tuple(
-            tuple(own.get(class_key(name), (f"{self.kind} of {name.replace('_', ' ').strip()}",))) for name in names
+            tuple(own.get(class_key(name), (f"{self.subject} of {name.replace('_', ' ').strip()}",))) for name in names
         )
         return replace(self, classes=names, prompts=texts, templates=())
 
     @property
-    def kind(self) -> str:
+    def subject(self) -> str:
         """What the images are, as most first prompts begin: "a brain MRI". The shortest of the commonest."""
         heads = [KIND_ENDS.split(texts[0])[0] for texts in self.texts()]
         return min(heads, key=lambda head: (-heads.count(head), len(head)))
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the class names and texts; it does not depend on name and description."""
-        content = json.dumps([list(self.classes), self.texts()], ensure_ascii=False)
+        """SHA-256 (hex) of the class names, texts and kind; it does not depend on name, description and rules."""
+        kind = [] if self.kind == CLASSES else [self.kind]
+        content = json.dumps([list(self.classes), self.texts(), *kind], ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def to_dict(self) -> dict:
         """Plain lists and strings in the layout of the file."""
+        entries = [
+            {"name": name, "prompts": list(prompts)} for name, prompts in zip(self.classes, self.prompts, strict=True)
+        ]
+        kind = {}
+        if self.kind == FINDINGS:
+            kind = {"kind": self.kind, "rules": [str(rule) for rule in self.rules]}
+            pairs = zip(entries[::2], entries[1::2], strict=True)
+            entries = [{**present, "absent": absent["prompts"]} for present, absent in pairs]
         return {
             "name": self.name,
             "description": self.description,
             **({"synthetic": True} if self.synthetic else {}),
+            **kind,
             "templates": list(self.templates),
-            "classes": [
-                {"name": name, "prompts": list(prompts)}
-                for name, prompts in zip(self.classes, self.prompts, strict=True)
-            ],
+            "classes": entries,
         }
 
     @classmethod
@@ -151,13 +230,18 @@ class PromptSet:
             raise NearlError(f"{layout[0].upper()}{layout[1:]}.")
         if not all(isinstance(entry, dict) for entry in content["classes"]):
             raise NearlError(f"A class is not written as expected; {layout}.")
+        entries, kind = content["classes"], content.get("kind") or CLASSES
+        if kind == FINDINGS:
+            entries = [part for entry in entries for part in _both(entry)]
         return cls(
             name=content.get("name") or name,
-            classes=tuple(entry.get("name") or "" for entry in content["classes"]),
-            prompts=tuple(entry.get("prompts") or () for entry in content["classes"]),
+            classes=tuple(entry.get("name") or "" for entry in entries),
+            prompts=tuple(entry.get("prompts") or () for entry in entries),
             templates=content.get("templates") or (),
             description=content.get("description") or "",
             synthetic=content.get("synthetic") is True,
+            kind=kind if isinstance(kind, str) else str(kind),
+            rules=content.get("rules") or (),
         )
 
     @classmethod
@@ -204,6 +288,16 @@ def default_prompts(class_names: Iterable[str]) -> PromptSet:
     return PromptSet("class names", names, prompts, description="Made from the class names.")
 
 
+def default_findings(names: Iterable[str]) -> PromptSet:
+    """Prompts for findings, made from their names: "lung_mass" -> "a medical image with lung mass", and "without".
+
+    Raises NearlError for names that no prompt set can have.
+    """
+    entries = [{"name": name, "prompts": [f"a medical image with {_words(name)}"]} for name in names]
+    content = {"kind": FINDINGS, "description": "Made from the names of the findings.", "classes": entries}
+    return PromptSet.from_dict(content, "class names")
+
+
 def ready_sets() -> dict[str, Path]:
     """The prompt sets that come with the project: {name: file}, sorted by name."""
     return {path.stem: path for path in sorted(PROMPTS.glob("*.json"))}
@@ -224,6 +318,20 @@ def coverage(text: str, known: Callable[[str], bool]) -> float:
     """Fraction of a text's words that a model knows, 0..1; 1 for a text without words."""
     found = [known(word) for word in words(text)]
     return sum(found) / len(found) if found else 1.0
+
+
+def _words(name: object) -> str:
+    return str(name).replace("_", " ").strip()
+
+
+def _both(entry: dict) -> tuple[dict, dict]:
+    """The two classes of a finding: with it, and without it, which has a prompt of its own where none is given."""
+    name = entry.get("name") or ""
+    if not isinstance(name, str) or not name.strip():
+        raise NearlError("A finding has no name; give it one.")
+    name = " ".join(name.split())
+    absent = entry.get("absent") or [f"a medical image without {_words(name)}"]
+    return {**entry, "name": name}, {"name": ABSENT + name, "prompts": absent}
 
 
 def _listed(values: object, what: str) -> Sequence:

@@ -172,7 +172,7 @@ def test_a_ready_set_is_fitted_to_other_classes_of_its_kind():
     fitted = ready.fitted_to(["Glioma", "no_lesion"])
     assert fitted.classes == ("Glioma", "no_lesion") and fitted.templates == ()
     assert fitted.prompts[0] == tuple(ready.texts()[0]) and fitted.prompts[1] == ("a brain MRI of no lesion",)
-    kinds = {name: PromptSet.load(path).kind for name, path in ready_sets().items()}
+    kinds = {name: PromptSet.load(path).subject for name, path in ready_sets().items()}
     assert kinds["chest_xray_pneumonia"] == "a chest X-ray" and all(len(kind) < 40 for kind in kinds.values())
 
 

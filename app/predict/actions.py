@@ -11,6 +11,7 @@ import numpy as np
 
 from app.engine import Engine
 from app.html import views
+from app.predict import findings
 from app.visitor import limits
 from app.visitor.maps import MapKey
 from app.visitor.viewing import memory_of
@@ -19,7 +20,7 @@ from nearl.backbones.catalogue import own_windows
 from nearl.data.images import decode_many
 from nearl.data.sandbox.request import asked_by
 from nearl.errors import NearlError
-from nearl.prompts import PromptSet, ready_sets
+from nearl.prompts import FINDINGS, PromptSet, ready_sets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -144,7 +145,10 @@ def recognise(engine: Engine, workspace: Workspace, value: dict | None) -> Recog
         (kind, _), *_ = placed(backbone.measured, backbone.familiar, images, some)
         kind = kind or elsewhere[0]
     try:
-        claims = Claims(backbone, prompt_set_from(value))
+        prompts = prompt_set_from(value)
+        if prompts.kind == FINDINGS:  # what they are about is not known
+            return Recognised(backbone.measured.title(kind), True, [], backbone.measured.beside)
+        claims = Claims(backbone, prompts)
         own = claims.figures is None  # of words that name no kind, only those images tell that they were asked about
         each = claims.of(images, some, elsewhere) or ()
         stale = [own and c.doubt and viewing.kinds and c.kind not in viewing.kinds for c in each]
@@ -189,6 +193,8 @@ def _closer(workspace: Workspace, ready: dict[str, Tensor], found: Prediction) -
     from nearl.reading.claims import Claims, likely
 
     classifier, claims = workspace.viewing.classifier, found.claims
+    if classifier.prompt_set.kind == FINDINGS:  # no ready set is about findings
+        return [[] for _ in workspace.viewing.records]
     images = classifier.image_features(workspace.viewing.records)
     sets = {} if workspace.shelf.adapter is not None else ready
     closer = closer_sets(images, classifier.class_embeddings(), sets, classifier.backbone.logit_scale)
@@ -205,6 +211,8 @@ def _closer(workspace: Workspace, ready: dict[str, Tensor], found: Prediction) -
 
 def closest(workspace: Workspace) -> str:
     """The class nearest to the selected image, after teaching where there is an adapter."""
+    if findings.asked(workspace) is not None:
+        return findings.closest(workspace)
     prediction = workspace.viewing.prediction
     shares = prediction.frozen if prediction.adapted is None else prediction.adapted
     return prediction.classes[int(shares[workspace.viewing.selected].argmax())]

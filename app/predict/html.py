@@ -10,6 +10,7 @@ import numpy as np
 
 from app.context import set_title
 from app.html import render, views
+from app.predict import findings
 from app.predict.scan import html as scan_views
 from app.visitor.workspace import Workspace
 
@@ -216,6 +217,10 @@ def reading_html(workspace: Workspace, fitting: Sequence[str] = (), found: Recog
     if odd:  # a doubt says the first part already
         unlike = f"{'' if claims else UNFAMILIAR} {backbone.familiar.caution()}".strip()
     kind = backbone.measured.title(claims[i].kind) if claims else ""
+    if findings.asked(workspace) is not None:
+        adapter = in_use(workspace) if after is not None else ""
+        about = {"doubt": doubt_of(workspace, i), "unknown": _unknown(unknown), "adapter": adapter}
+        return findings.reading(workspace, trusted, {**about, "unfamiliar": "" if after is not None else unlike})
     return reading(
         Reading(
             prediction.classes,
@@ -253,6 +258,8 @@ def table_html(workspace: Workspace) -> str:
         return ""
     names = [r.name for r in workspace.viewing.records]
     unlike = prediction.trust["unlike"] if prediction.trust else None
+    if findings.asked(workspace) is not None:
+        return findings.table(workspace, [UNLIKE_SHORT if unlike and unlike[i] else "" for i in range(len(names))])
     doubts = [_short_doubt(workspace, i) for i in range(len(names))]
     return table(names, prediction.classes, prediction.frozen, prediction.adapted, unlike, doubts)
 

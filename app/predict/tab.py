@@ -25,6 +25,7 @@ from app.events import INPUT, Components, Press, bump, guarded
 from app.examples import Example, example_list
 from app.html import render, views
 from app.predict import actions as reading
+from app.predict import findings
 from app.predict import html as predict_views
 from app.predict.actions import AFTER, BEFORE, OFF, MapChoice
 from app.predict.scan import html as scan_views
@@ -153,7 +154,7 @@ def _map_choices(tab: PredictTab, workspace: Workspace, choice: MapChoice) -> tu
     when = choice.when if choice.when in dict(whens).values() else BEFORE
     updates = {
         tab.when: gr.update(choices=whens, value=when),
-        tab.about: gr.update(choices=list(prediction.classes), value=name),
+        tab.about: gr.update(choices=findings.offered(workspace), value=name),
     }
     return MapChoice(when, name), updates
 

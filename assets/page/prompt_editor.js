@@ -1,5 +1,6 @@
 // The editable table of classes and prompts. `props.value` is a prompt set as nearl.prompts writes it:
-// {name, description, templates: [..], classes: [{name, prompts: [..]}]}. `config` is
+// {name, description, templates: [..], classes: [{name, prompts: [..]}]}, of findings also kind: "findings", rules: [..]
+// and for each class absent: [..], the prompts of the images without it. `config` is
 // {uid, sets, titles, plain, fixed}, where `sets` are the ready ones, `titles` their names to show, `plain` the same
 // beside a model that was not measured, and `fixed` means that only the prompts can be edited. (Gradio forgets a
 // component's own props when it is hidden and shown again, but not its script.)
@@ -24,19 +25,22 @@ const ready = (name) => Object.keys(config.sets).find((key) => config.sets[key].
 
 const title = (key) => (document.querySelector("#header [data-unmeasured]") ? config.plain : config.titles)[key];
 
+const several = (value) => value?.kind === "findings";
+
 const sameNames = (one, other) => JSON.stringify(one.map((c) => c.name)) === JSON.stringify(other.map((c) => c.name));
 
 // A set that came with the page keeps its name only as long as its classes are asked about.
 const collect = () => {
-  const classes = [...element.querySelectorAll(".pe-row")].map((row) => ({
-    name: row.querySelector("input").value.trim(),
-    prompts: lines(row.querySelector("textarea").value),
-  }));
+  const classes = [...element.querySelectorAll(".pe-row")].map((row) => {
+    const [prompts, absent] = [...row.querySelectorAll("textarea")].map((area) => lines(area.value));
+    return { name: row.querySelector("input").value.trim(), prompts, ...(absent ? { absent } : {}) };
+  });
   const now = props.value, left = ready(now?.name) && !sameNames(classes, config.sets[ready(now.name)].classes);
   return {
     name: left ? "" : now?.name ?? "",
     description: left ? "" : now?.description ?? "",
     templates: lines(element.querySelector(".pe-templates textarea")?.value ?? ""),
+    ...(several(now) ? { kind: now.kind, rules: lines(element.querySelector(".pe-rules textarea")?.value ?? "") } : {}),
     classes,
   };
 };
@@ -60,14 +64,27 @@ const growAll = () => element.querySelectorAll("textarea").forEach(grow);
 
 const counted = (n) => ["No prompt yet", "1 prompt; more go on new lines"][n] ?? `${n} prompts, one per line`;
 
+// The prompts of the images without a finding.
+const absentCell = (entry, index) => {
+  const area = make("textarea", {
+    id: `${uid}-absent-${index}`, rows: "1", spellcheck: "false", value: (entry.absent ?? []).join("\n"),
+    placeholder: `a medical image without ${entry.name}`,
+  });
+  area.addEventListener("input", () => { grow(area); commit(); });
+  const label = make("label", { for: area.id }, [
+    "Prompts for absent", make("span", { class: "sr-only", text: ` of finding ${index + 1}` }),
+  ]);
+  return make("div", { class: "pe-cell pe-absent" }, [label, make("div", { class: "pe-area" }, [area])]);
+};
+
 const row = (entry, index) => {
-  const number = index + 1;
+  const number = index + 1, noun = several(props.value) ? "finding" : "class";
   const name = make("input", { type: "text", id: `${uid}-name-${index}`, value: entry.name, autocomplete: "off" });
   const prompts = make("textarea", {
     id: `${uid}-prompts-${index}`, rows: "1", spellcheck: "false", value: entry.prompts.join("\n"),
   });
   const remove = make("button", {
-    type: "button", class: "pe-remove", text: "Remove", "aria-label": `Remove class ${number}`,
+    type: "button", class: "pe-remove", text: "Remove", "aria-label": `Remove ${noun} ${number}`,
   });
   const count = make("span", { text: counted(entry.prompts.length) });
   if (config.fixed) name.readOnly = true;
@@ -91,16 +108,17 @@ const row = (entry, index) => {
   return make("li", { class: "pe-row" }, [
     make("div", { class: "pe-cell" }, [
       make("div", { class: "pe-head" }, [
-        make("label", { for: name.id, text: `Class ${number}` }), ...(config.fixed ? [] : [remove]),
+        make("label", { for: name.id, text: `${noun[0].toUpperCase()}${noun.slice(1)} ${number}` }), ...(config.fixed ? [] : [remove]),
       ]),
       name,
     ]),
     make("div", { class: "pe-cell" }, [
       make("label", { for: prompts.id }, [
-        count, make("span", { class: "sr-only", text: ` for class ${number}` }),
+        count, make("span", { class: "sr-only", text: ` for ${noun} ${number}` }),
       ]),
       make("div", { class: "pe-area" }, [prompts]),
     ]),
+    ...(several(props.value) ? [absentCell(entry, index)] : []),
   ]);
 };
 
@@ -158,19 +176,52 @@ const templates = (value) => {
   return details;
 };
 
+// Whether an image shows one of the classes, or any number of findings.
+const chooseKind = (value) => {
+  const select = make("select", { id: `${uid}-kind` }, [
+    make("option", { value: "classes", text: "one of these classes" }),
+    make("option", { value: "findings", text: "any number of these findings" }),
+  ]);
+  select.value = several(value) ? "findings" : "classes";
+  select.addEventListener("change", () => {
+    const { kind, rules, ...next } = collect();
+    next.name = "";
+    next.classes = next.classes.map(({ name, prompts, absent }) => ({
+      name, prompts, ...(select.value === "findings" ? { absent: absent ?? [] } : {}),
+    }));
+    props.value = select.value === "findings" ? { ...next, kind: "findings", rules: [] } : next;
+    draw();
+    trigger("input");
+    element.querySelector(`#${uid}-kind`).focus();
+  });
+  return make("div", { class: "pe-kind" }, [make("label", { for: select.id, text: "An image shows" }), select]);
+};
+
+const rules = (value) => {
+  const area = make("textarea", {
+    id: `${uid}-rules`, rows: "2", spellcheck: "false", value: (value.rules ?? []).join("\n"),
+    placeholder: "if no finding then not mass\nmass is a kind of opacity",
+  });
+  area.addEventListener("input", () => { grow(area); commit(); });
+  const label = make("label", { for: area.id, text: "Which findings exclude or include others, one rule per line" });
+  return make("div", { class: "pe-rules" }, [label, make("div", { class: "pe-area" }, [area])]);
+};
+
 const draw = () => {
   const value = props.value ?? { classes: [] };
-  const add = make("button", { type: "button", class: "pe-add", text: "Add a class" });
+  const add = make("button", { type: "button", class: "pe-add", text: several(value) ? "Add a finding" : "Add a class" });
   add.addEventListener("click", () => {
     const next = collect();
-    next.classes.push({ name: "", prompts: [] });
+    next.classes.push({ name: "", prompts: [], ...(several(next) ? { absent: [] } : {}) });
     props.value = next;
     draw();
     [...element.querySelectorAll(".pe-row input")].at(-1).focus();
   });
   const body = make("div", { class: "pe" }, [
     ...chooser(),
+    ...(config.fixed ? [] : [chooseKind(value)]),
     make("ol", { class: "pe-rows" }, (value.classes ?? []).map(row)),
+    ...(several(value) ? [rules(value)] : []),
     make("div", { class: "pe-foot" }, [...(config.fixed ? [] : [add]), templates(value)]),
   ]);
   element.querySelector(".pe-root").replaceChildren(body);

@@ -117,6 +117,8 @@ def _figures(metrics: dict, classes: int) -> str:
     how = MEASURED.get(str(metrics.get("kind")), MEASURED["held-out"])
     number = _count(metrics.get("n"))
     lines = [f"Measured {how}" + (f" ({_plural(number, 'image')})." if number is not None else "."), ""]
+    if "findings" in metrics:
+        return "\n".join([*lines, *_of_findings(frozen, adapted)])
     lines += ["| | before teaching | after teaching |", "| --- | --- | --- |"]
     for label, key, form in (
         ("balanced accuracy", "balanced_accuracy", _percent),
@@ -135,6 +137,17 @@ def _figures(metrics: dict, classes: int) -> str:
     if metrics.get("few") is True or metrics.get("too_few"):
         lines.append("\nThere were few images to measure with: read the intervals, not the figures before them.")
     return "\n".join(lines)
+
+
+def _of_findings(frozen: dict, adapted: dict) -> list[str]:
+    """The lines on findings, of `nearl.measure.findings.study`; may be anybody's."""
+    lines = ["| AUROC | before teaching | after teaching |", "| --- | --- | --- |"]
+    lines.append(f"| mean | {_figure(frozen, 'macro_auroc', _decimal)} | {_figure(adapted, 'macro_auroc', _decimal)} |")
+    sides = [[*map(_dict, _list(side.get("per_finding"))[:SHOWN_CLASSES])] for side in (frozen, adapted)]
+    for before, after in zip(*sides, strict=False):
+        name = quoted(after.get("finding"))
+        lines.append(f"| {name} | {_figure(before, 'auroc', _decimal)} | {_figure(after, 'auroc', _decimal)} |")
+    return [*lines, "", "In brackets: the 95 % interval for which images happened to be measured. 0.5 is chance."]
 
 
 def _recalls(figures: dict) -> list[str]:

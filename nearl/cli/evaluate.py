@@ -30,13 +30,19 @@ def run(args: argparse.Namespace) -> Result:
     there(args.data, "folder or zip")
     check_adapter(args)
 
+    from nearl.data.sets.findings import FindingsSet
     from nearl.measure.evaluate import measure
 
-    train, test = set_of(args)
+    train, test = set_of(args, findings=True)
     data = test or train
     classifier = classifier_of(args, data)
     say(classifier.text_notes())
-    result = measure(classifier, data)
+    if isinstance(data, FindingsSet):
+        from nearl.measure import findings
+
+        result = findings.measure(classifier, data, train if test is not None else None)
+    else:
+        result = measure(classifier, data)
     where = "test images" if test else "images"
     lines = [*seen_lines(result), *metric_lines(result, where), NOTICE]
     return {**result, **set_facts(train, test), "notice": NOTICE}, lines

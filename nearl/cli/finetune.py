@@ -118,7 +118,7 @@ def _job(args: argparse.Namespace, backbone):
 
     method, options = _method(args)
     began = time.perf_counter()
-    data, test = set_of(args)  # test/ is left for `evaluate`
+    data, test = set_of(args, findings=True)  # test/ is left for `evaluate`
     reading = time.perf_counter() - began
     split = _shots(data, args) if args.shots is not None else _held_out(data, args)
     changes = {"steps": args.steps, "lr": args.lr, "augment": args.augment}
@@ -149,8 +149,11 @@ def _method(args: argparse.Namespace) -> tuple[str, dict]:
 
 def _shots(data, args: argparse.Namespace):
     """--shots: this many images of every class, as in few-shot benchmarks, and some of the others held out."""
+    from nearl.data.sets.findings import FindingsSet
     from nearl.data.splits import Split, draw_support
 
+    if isinstance(data, FindingsSet):
+        raise NearlError("--shots draws images by class, and these have findings; use --hold-out instead of --shots.")
     if args.group_by:
         raise NearlError("--shots draws single images; leave --group-by out, or use --hold-out instead of --shots.")
     support = draw_support(data.labels, args.shots, args.seed)
@@ -164,7 +167,8 @@ def _shots(data, args: argparse.Namespace):
 def _held_out(data, args: argparse.Namespace):
     """--hold-out: a fraction of every class, with no patient and no copy of an image on both sides."""
     from nearl.data.checks import check
-    from nearl.data.splits import groups_from_names, plan
+    from nearl.data.sets.findings import FindingsSet
+    from nearl.data.splits import groups_from_names, plan, plan_findings
 
     found = check(data)
     if found.blocking:
@@ -172,7 +176,8 @@ def _held_out(data, args: argparse.Namespace):
     say(caution for caution in found.cautions if caution not in data.said())
     names = [record.name for record in data.records]
     groups = groups_from_names(names, args.group_by) if args.group_by else data.groups
-    split = plan(data.labels, args.hold_out, args.seed, groups, [*found.duplicates, *found.near])
+    divide = plan_findings if isinstance(data, FindingsSet) else plan
+    split = divide(data.labels, args.hold_out, args.seed, groups, [*found.duplicates, *found.near])
     say([split.words])
     return split
 

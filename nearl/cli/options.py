@@ -150,26 +150,36 @@ def prompts_of(args: argparse.Namespace, data: LabelledSet | None = None, adapte
     if not args.prompts and data is None and adapter is None:
         raise NearlError("Say what to look for: give --prompts FILE, or --adapter DIR with prompts of its own.")
 
-    from nearl.prompts import PromptSet, default_prompts
+    from nearl.data.sets.findings import FindingsSet
+    from nearl.prompts import FINDINGS, PromptSet, default_findings, default_prompts
 
     if args.prompts:
         return PromptSet.load(args.prompts)
     if data is not None and data.prompts is not None:
-        return PromptSet.from_dict(data.prompts)
+        found = PromptSet.from_dict(data.prompts)
+        if (found.kind == FINDINGS) != isinstance(data, FindingsSet):
+            raise NearlError(
+                f"prompts.json is of {found.kind}, but the images are labelled with "
+                f"{'classes' if found.kind == FINDINGS else 'findings'}; change one of them, or give --prompts FILE."
+            )
+        return found
     if adapter is not None:
         return PromptSet.from_dict(adapter.meta["prompts"])
-    return default_prompts(data.classes)
+    return default_findings(data.findings) if isinstance(data, FindingsSet) else default_prompts(data.classes)
 
 
-def set_of(args: argparse.Namespace) -> tuple[LabelledSet, LabelledSet | None]:
-    """(train, test) of DATA, with the columns that ``set_options`` names. What was left out and how the files were
-    understood is printed on stderr."""
+def set_of(args: argparse.Namespace, findings: bool = False) -> tuple[LabelledSet, LabelledSet | None]:
+    """(train, test) of DATA, with the columns that ``set_options`` names. ``findings``: a table may mark findings.
+
+    What was left out and how the files were understood is printed on stderr.
+    """
     from nearl.data.sets.columns import Columns, ColumnsError
     from nearl.data.sets.labelled import resolve_splits
 
     asked = Columns(args.file_column, args.label_column)
     try:
-        train, test = resolve_splits(args.data, columns=asked if asked != Columns() else None)
+        own = asked if asked != Columns() else None
+        train, test = resolve_splits(args.data, columns=own, findings=findings)
     except ColumnsError as error:
         raise NearlError(f"{error} Options: --file-column and --label-column.") from None
     facts = set_facts(train, test)
@@ -256,9 +266,12 @@ def say(sentences: Iterable[str]) -> None:
 
 
 def metric_lines(metrics: dict | None, where: str) -> list[str]:
-    """Balanced accuracy before and after teaching, from the result of `nearl.measure.evaluate`'s functions."""
+    """Balanced accuracy before and after teaching, from the result of `nearl.measure.evaluate`'s functions; of findings
+    the AUROC of each and their mean."""
     if metrics is None or not metrics["n"]:
         return ["No images were left to measure on."]
+    if "findings" in metrics:
+        return _finding_lines(metrics, where)
     lines = []
     for name, figures in (("before teaching", metrics["frozen"]), ("after teaching", metrics["adapted"])):
         if figures is None:
@@ -267,5 +280,35 @@ def metric_lines(metrics: dict | None, where: str) -> list[str]:
         said = "too few images to say" if value is None else f"{value:.1%}"
         lines.append(
             f"{name}: balanced accuracy {said} (95 % interval {low:.0%} to {high:.0%}) on {metrics['n']} {where}"
+        )
+    return lines
+
+
+def _finding_lines(metrics: dict, where: str) -> list[str]:
+    """The lines of the result of `nearl.measure.findings.study`."""
+
+    def said(row: dict, key: str) -> str:
+        return "      -" if row[key] is None else f"{row[key]:7.2f}"
+
+    lines = []
+    for name, found in (("before teaching", metrics["frozen"]), ("after teaching", metrics["adapted"])):
+        if found is None:
+            continue
+        value = found["macro_auroc"]
+        head = "no finding is both present and absent" if value is None else f"macro AUROC {value:.2f}"
+        low, high = found["macro_auroc_interval"] or (0, 1)
+        span = "" if value is None else f" (95 % interval {low:.2f} to {high:.2f})"
+        lines.append(f"{name}: {head}{span} on {metrics['n']} {where}")
+        if found["consistent"] is not None:
+            lines.append(
+                f"  answers that break no rule: {found['consistent']:.0%} of images; of shuffled answers "
+                f"{found['consistent_shuffled']:.0%}"
+            )
+    shown = metrics["adapted"] or metrics["frozen"]
+    lines.append(f"  {'finding':28} {'with it':10}{'AUROC':>13}{'sensitivity':>12}{'specificity':>12}{'threshold':>12}")
+    for row in shown["per_finding"]:
+        shares = "".join(f"{said(row, key):>12}" for key in ("auroc", "sensitivity", "specificity"))
+        lines.append(
+            f"  {row['finding'][:28]:28} {row['positives']:3} of {row['n']:<4}{shares}{row['threshold']:12.2f}"
         )
     return lines

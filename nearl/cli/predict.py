@@ -232,9 +232,10 @@ def _read(classifier: Classifier, record: ImageRecord, args: argparse.Namespace)
         if prediction.trust is not None and prediction.trust["unlike"] is not None:
             row["unlike_taught"] = bool(prediction.trust["unlike"][0])
         place = {"slice": record.slice_number + 1, "of": record.slices()} if record.slices() > 1 else {}
-        return row | place | moment
+        return row | place | moment | _answers(classifier, prediction.frozen[0], prediction.adapted)
     reading = read_volume(classifier, record, args.every, lambda done, total: log(f"slice {done}/{total}"))
     frozen, adapted = reading.aggregate(args.aggregate, args.top_k)
+    said = _answers(classifier, frozen, None if adapted is None else adapted[None])
     each = [
         {
             "slice": number + 1,
@@ -244,7 +245,22 @@ def _read(classifier: Classifier, record: ImageRecord, args: argparse.Namespace)
         for i, number in enumerate(reading.numbers)
     ]
     facts = {"aggregate": args.aggregate, "plane": record.view.plane, "of": record.slices(), "slices": each}
-    return {"frozen": named(frozen), "adapted": named(adapted), **facts, **moment}
+    return {"frozen": named(frozen), "adapted": named(adapted), **facts, **moment, **said}
+
+
+def _answers(classifier: Classifier, frozen, adapted) -> dict:
+    """Of findings what is said of each, after teaching where there is an adapter, and the rules that this breaks."""
+    from nearl.prompts import FINDINGS
+    from nearl.reading.findings import answers
+
+    if classifier.prompt_set.kind != FINDINGS:
+        return {}
+    shares, limits = (frozen if adapted is None else adapted[0]), classifier.limits(adapted is not None)
+    found, wrong = answers(shares, limits, classifier.prompt_set)
+    each = {
+        a.finding: {"share": round(a.share, 6), "threshold": round(a.threshold, 6), "present": a.present} for a in found
+    }
+    return {"findings": each, "contradictions": wrong}
 
 
 def _failed(row: dict) -> str:
@@ -258,6 +274,13 @@ def _lines(row: dict) -> list[str]:
     about = about or (f", slice {row['slice']} of {row['of']}" if "slice" in row else "")
     about += f", moment {row['moment']} of {row['moments']}" if "moment" in row else ""
     lines = [f"{_title(row)}{about}"]
+    if "findings" in row:
+        when = "before" if row["adapted"] is None else "after"
+        for name, found in row["findings"].items():
+            said = "present" if found["present"] else "absent"
+            share = f"{found['share']:4.0%}, present from {found['threshold']:.0%}"
+            lines.append(f"  {name:32} {said:8} {when} teaching {share}")
+        return [*lines, *(f"  {words}" for words in row["contradictions"]), *(f"  note: {n}" for n in row["notes"])]
     for name, share in row["frozen"].items():
         after = "" if row["adapted"] is None else f"   after teaching {row['adapted'][name]:4.0%}"
         lines.append(f"  {name:32} before teaching {share:4.0%}{after}")

@@ -61,7 +61,9 @@ class Table:
         cells = [file, part, _slice(row), ""]
         sides = [row["frozen"], row["adapted"]][: len(self.times)]
         if row["error"] is None:
-            cells[3] = max(sides[-1], key=sides[-1].get)
+            found = row.get("findings")
+            said = [name for name, answer in (found or {}).items() if answer["present"]]
+            cells[3] = max(sides[-1], key=sides[-1].get) if found is None else "; ".join(said) or "none"
         for side in sides:
             cells += ["" if side is None else f"{side[name]:.6f}" for name in self.classes]
         cells += [" ".join(flags(row)), " ".join(row.get("notes", ())), row["error"] or "", self.made_with, NOTICE]

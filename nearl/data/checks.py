@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from nearl.data.likeness import near_pairs
 from nearl.data.records import ImageRecord, Problem
+from nearl.data.sets.findings import FindingsSet
 from nearl.data.sets.labelled import LabelledSet
 from nearl.data.splits import FEWEST, joined
 from nearl.errors import NearlError
@@ -50,7 +51,8 @@ def check(data: LabelledSet, test: LabelledSet | None = None) -> SetCheck:
     problems = [*data.problems, *(test.problems if test is not None else [])]
     found = SetCheck(
         counts, problems, duplicates, near, conflicts, in_test, small,
-        (min(widths), max(widths), min(heights), max(heights)), [], _blocking(counts),
+        (min(widths), max(widths), min(heights), max(heights)), [],
+        _lacking(data) if isinstance(data, FindingsSet) else _blocking(counts),
     )  # fmt: skip
     return replace(found, cautions=[*_cautions(found, data, test), *dict.fromkeys(said)])
 
@@ -66,6 +68,18 @@ def _leaked(records: Sequence[ImageRecord], test: Sequence[ImageRecord]) -> list
     known = {record.digest for record in test}
     equal = {i for i, record in enumerate(records) if record.digest in known}
     return sorted(equal | {i for i, _ in near_pairs(records, test)})
+
+
+def _lacking(data: FindingsSet) -> str:
+    """Why findings cannot be taught, in a sentence, or ""."""
+    counts = list(data.counts().values())
+    for name, there, away in zip(data.findings, counts[::2], counts[1::2], strict=True):
+        if not there or not away:
+            return (
+                f"“{name}” is {'absent' if there else 'present'} in no image, so it cannot be taught; add images "
+                "without it and with it, or remove its column."
+            )
+    return ""
 
 
 def _blocking(counts: dict[str, int]) -> str:

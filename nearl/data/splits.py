@@ -20,6 +20,7 @@ from nearl.errors import NearlError
 FEWEST = 4  # images that every class needs for a held-out part
 FEWEST_HELD = 2  # images of every class in that part, and at least as many left to teach with
 MOST_FOLDS, FEWEST_FOLDS = 5, 3
+TRIES = 100  # random parts among which one is chosen
 LONGEST_PATTERN, MOST_REPEATS = 80, 3
 
 
@@ -111,6 +112,48 @@ def plan(
     return Split("none", everything, [], [], words)
 
 
+def plan_findings(
+    labels: Sequence[tuple[int, ...]],
+    fraction: float = 0.25,
+    seed: int = 0,
+    groups: Sequence[str] | None = None,
+    duplicates: Sequence[Sequence[int]] = (),
+) -> Split:
+    """As `plan`, where an image has any number of findings: the first of `TRIES` random parts that holds at least two
+    images of every answer that four or more have, and leaves two to teach with; else the one with most of them.
+
+    labels: of each image the classes it has (`nearl.data.sets.findings.FindingsSet`). There are no folds (our choice).
+    """
+    if not 0 <= fraction < 1:
+        raise NearlError(f"The held-out share must be at least 0 and below 1, not {fraction}.")
+    everything = list(range(len(labels)))
+    if fraction == 0 or len(labels) < 2 * FEWEST:
+        return Split("none", everything, [], [], "Nothing is kept aside, so the result cannot be measured.")
+    count = 1 + max((c for label in labels for c in label), default=0)
+    table = np.zeros((len(labels), count), dtype=int)
+    for row, label in zip(table, labels, strict=True):
+        row[list(label)] = 1
+    wanted, atoms = max(FEWEST_HELD, round(fraction * len(labels))), _together(len(labels), groups, duplicates)
+    best: tuple[int, list[int]] = (-1, [])
+    for number in range(TRIES):
+        draws, held = np.random.PCG64([seed, 7, number]).random_raw(len(atoms)), []
+        for atom in np.argsort(draws, kind="stable"):
+            held += atoms[atom] if len(held) + len(atoms[atom]) <= wanted else []
+        inside = table[held].sum(0)
+        left = table.sum(0) - inside
+        fine = (np.minimum(inside, left) >= FEWEST_HELD) | (table.sum(0) < FEWEST)
+        score = int(fine.sum()) - count * int(((left == 0) & (table.sum(0) > 0)).sum())
+        if held and score > best[0]:
+            best = score, sorted(held)
+        if best[0] == count:
+            break
+    if not best[1]:
+        return Split("none", everything, [], [], "No part can be kept aside, so the result cannot be measured.")
+    words = f"{len(best[1])} of {len(labels)} images are kept aside for testing; "
+    words += f"{'no patient and no copy' if groups is not None else 'no copy'} is on both sides."
+    return Split("held-out", sorted(set(everything) - set(best[1])), best[1], [], words)
+
+
 def joined(count: int, groups: Iterable[Sequence[int]]) -> list[tuple[int, ...]]:
     """Groups of indices below `count`, those that share a member joined; sorted, each with at least two members."""
     parent = list(range(count))
@@ -179,18 +222,23 @@ def _atoms(
     labels: Sequence[int], groups: Sequence[str] | None, duplicates: Sequence[Sequence[int]]
 ) -> tuple[np.ndarray, list[list[int]]]:
     """(images of each class [A, C], members of each atom): an atom is a group that must stay on one side."""
-    together: dict[str, list[int]] = {}
-    for i, group in enumerate(groups or ()):
-        if group:
-            together.setdefault(group, []).append(i)
-    tied = joined(len(labels), [*together.values(), *duplicates])
-    alone = set(range(len(labels))).difference(*tied)
-    atoms = sorted([list(group) for group in tied] + [[i] for i in alone])
+    atoms = _together(len(labels), groups, duplicates)
     kinds, numbers = np.unique(np.asarray(labels, dtype=np.int64), return_inverse=True)
     table = np.zeros((len(atoms), len(kinds)), np.int64)
     for row, members in enumerate(atoms):
         np.add.at(table[row], numbers[members], 1)
     return table, atoms
+
+
+def _together(count: int, groups: Sequence[str] | None, duplicates: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The atoms of so many images: those of one patient, and copies; sorted."""
+    same: dict[str, list[int]] = {}
+    for i, group in enumerate(groups or ()):
+        if group:
+            same.setdefault(group, []).append(i)
+    tied = joined(count, [*same.values(), *duplicates])
+    alone = set(range(count)).difference(*tied)
+    return sorted([list(group) for group in tied] + [[i] for i in alone])
 
 
 def _order(table: np.ndarray, seed: int) -> list[tuple[int, np.ndarray]]:

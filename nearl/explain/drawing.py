@@ -10,7 +10,7 @@ from nearl.explain.card import MapCard
 from nearl.explain.heatmap import Heatmap, seen_box
 from nearl.explain.registry import MAPS
 from nearl.explain.request import MapRequest
-from nearl.explain.score import Scorer, randomised
+from nearl.explain.score import OTHERS, Scorer, randomised
 from nearl.explain.trace import Trace
 from nearl.reading.classifier import Classifier
 
@@ -62,6 +62,8 @@ def draw(trace: Trace, request: MapRequest) -> list[Heatmap]:
     there, and for a map that needs an adapter, or a gradient, that the trace has not.
     """
     card, score, classes = MAPS[request.map], request.score, trace.scorer.classes
+    if trace.scorer.findings and score.against == OTHERS:
+        score = score._replace(against=score.class_index ^ 1)  # present against absent, and the other way round
     check(trace.scorer, request)
     if card.gradient and not trace.gradient:
         raise NearlError(f"{card.name} needs a gradient, and this pass through the model was made without.")

@@ -11,6 +11,7 @@ from torch import Tensor
 from nearl.errors import NearlError
 from nearl.methods import restore
 from nearl.methods.shows import Shows
+from nearl.prompts import FINDINGS
 from nearl.reading.classifier import Classifier
 
 OTHERS, ALONE = "others", "alone"
@@ -73,6 +74,7 @@ class Scorer:
             raise NearlError(Shows.TOKENS.value.format(title=method.card.title))
         self.method, self.backbone = method, method.tower
         self.classes = tuple(classifier.prompt_set.classes)
+        self.findings = classifier.prompt_set.kind == FINDINGS
         with self.backbone.lock, torch.no_grad():
             self.method.warm()
         self.turn = None

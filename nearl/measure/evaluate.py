@@ -264,7 +264,7 @@ def measure(classifier: Classifier, data: LabelledSet) -> dict:
     unknown = [name for name in data.classes if class_key(name) not in index]
     if unknown:
         raise NearlError(f"The prompts do not name the class '{unknown[0]}' of the images; add prompts for it.")
-    data, known = _unseen(classifier, data)
+    data, known = unseen(classifier, data)
     labels = np.array([index[class_key(data.classes[label])] for label in data.labels])
     prediction = classifier.predict(data.records)
     frozen, adapted, classes = prediction.frozen, prediction.adapted, prediction.classes
@@ -277,7 +277,7 @@ def measure(classifier: Classifier, data: LabelledSet) -> dict:
     }
 
 
-def _unseen(classifier: Classifier, data: LabelledSet) -> tuple[LabelledSet, dict[str, int | None]]:
+def unseen(classifier: Classifier, data: LabelledSet) -> tuple[LabelledSet, dict[str, int | None]]:
     """(the images that the classifier's method has not seen, the numbers of the others)."""
     if classifier.method is None:
         return data, {"taught": 0, "calibrated": 0}

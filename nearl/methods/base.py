@@ -18,6 +18,7 @@ from nearl.errors import NearlError
 from nearl.methods.frozen import Frozen, Task, ensemble
 from nearl.methods.shows import Queries, Shows
 from nearl.prompts import PromptSet, class_key
+from nearl.train.answers import shares
 from nearl.train.batches import PromptTokens
 from nearl.train.learner import Phase
 from nearl.train.loop import Training
@@ -133,9 +134,14 @@ class Method(nn.Module):
         return self.task.backbone
 
     @property
-    def labels(self) -> list[int]:
-        """Labels of the support images."""
+    def labels(self) -> list:
+        """Labels of the support images (`nearl.train.answers`)."""
         return self.task.support.labels
+
+    @property
+    def questions(self) -> list[slice]:
+        """The classes asked about among which one is true: all of them, or for each finding present and absent."""
+        return self.task.prompt_set.questions
 
     @property
     def mixed_precision(self) -> bool:
@@ -259,10 +265,10 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def predict(self, records: Sequence[ImageRecord]) -> np.ndarray:
-        """Probabilities float32 [B, C] relative to the prompts; rows sum to one."""
+        """Probabilities float32 [B, C] relative to the prompts; rows sum to one, of findings those of each."""
         if not records:
             return np.zeros((0, len(self.task.prompt_set.classes)), np.float32)
-        return self.logits(records).float().softmax(-1).cpu().numpy()
+        return shares(self.logits(records).float(), self.questions).cpu().numpy()
 
     def key(self, what: str) -> tuple:
         """A cache key for features of these very parameters, in the precision in use."""

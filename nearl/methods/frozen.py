@@ -16,6 +16,7 @@ from nearl.backbones import Backbone
 from nearl.data.images import ImageRecord
 from nearl.data.sets.labelled import LabelledSet
 from nearl.prompts import PromptSet
+from nearl.train.answers import known, members
 from nearl.train.batches import PromptTokens, check_support, class_means
 from nearl.train.memory import Portions, Spill
 from nearl.train.recipe import Recipe
@@ -190,8 +191,21 @@ class Task:
 
     @cached_property
     def labels(self) -> Tensor:
-        """Labels of the support images, int64 [N]."""
+        """Labels of the support images, int64 [N]; not of findings, of which an image has several."""
         return torch.tensor(self.support.labels, device=self.backbone.device)
+
+    @cached_property
+    def problems(self) -> list[tuple[slice, np.ndarray, np.ndarray]]:
+        """What a classifier has to solve, for each question (its classes, the support images of which the answer is
+        known int [n], their answers from 0 int [n])."""
+        questions = self.prompt_set.questions
+        return [(q, *found) for q, found in zip(questions, known(self.support.labels, questions), strict=True)]
+
+    @cached_property
+    def members(self) -> Tensor:
+        """Which support images are of which class, float32 [N, C]."""
+        table = members(self.support.labels, len(self.prompt_set.classes))
+        return torch.from_numpy(table).float().to(self.backbone.device)
 
     @cached_property
     def _tokens(self) -> PromptTokens:

@@ -33,21 +33,29 @@ class LinearProbe(Method):
         self.bias = nn.Parameter(torch.zeros(count, device=task.backbone.device))
 
     def phases(self, recipe: Recipe) -> list[Phase]:
-        x, y = self.task.features().cpu().numpy().astype(np.float64), np.array(self.task.support.labels)
-        fit = lambda index, strength: _regression(strength).fit(x[index], y[index])  # noqa: E731
-        predictor = lambda index, strength: lambda held: fit(index, strength).predict_proba(x[held])  # noqa: E731
-        strength = choose_strength(y, predictor, recipe.seed)
-        found = fit(np.arange(len(y)), strength)
-        weight, bias = found.coef_, found.intercept_
-        if len(bias) == 1:  # two classes: one logit, split evenly
-            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        self.weight.data.copy_(torch.from_numpy(weight))
-        self.bias.data.copy_(torch.from_numpy(bias))
-        self.chosen = {"strength": strength}
+        features, strengths = self.task.features().cpu().numpy().astype(np.float64), []
+        for question, index, answers in self.task.problems:
+            weight, bias, strength = _solve(features[index], answers, recipe.seed)
+            self.weight.data[question].copy_(torch.from_numpy(weight))
+            self.bias.data[question].copy_(torch.from_numpy(bias))
+            strengths.append(strength)
+        self.chosen = {"strength": strengths[0] if len(strengths) == 1 else strengths}
         return []
 
     def scores(self, images: Tensor) -> Tensor:
         return images @ self.weight[self.rows].T + self.bias[self.rows]
+
+
+def _solve(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """(weight [C, E], bias [C], strength) for features [N, E] and classes [N]."""
+    fit = lambda index, strength: _regression(strength).fit(x[index], y[index])  # noqa: E731
+    predictor = lambda index, strength: lambda held: fit(index, strength).predict_proba(x[held])  # noqa: E731
+    strength = choose_strength(y, predictor, seed)
+    found = fit(np.arange(len(y)), strength)
+    weight, bias = found.coef_, found.intercept_
+    if len(bias) == 1:  # two classes: one logit, split evenly
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    return weight, bias, strength
 
 
 def _regression(strength: float):

@@ -41,19 +41,26 @@ class TextProbe(Method):
         self.multipliers = nn.Parameter(task.backbone.logit_scale.repeat(count))
 
     def phases(self, recipe: Recipe) -> list[Phase]:
-        x, t = (v.cpu().numpy().astype(np.float64) for v in (self.task.features(), self.task.classes()))
-        y, scale = np.array(self.task.support.labels), float(self.task.backbone.logit_scale)
+        features, texts = (v.cpu().numpy().astype(np.float64) for v in (self.task.features(), self.task.classes()))
+        strengths = []
+        for question, index, answers in self.task.problems:
+            w, a, strength = self._solve(features[index], answers, texts[question], recipe.seed)
+            self.prototypes.data[question].copy_(torch.from_numpy(w))
+            self.multipliers.data[question].copy_(torch.from_numpy(a))
+            strengths.append(strength)
+        self.chosen = {"strength": strengths[0] if len(strengths) == 1 else strengths}
+        return []
+
+    def _solve(self, x: np.ndarray, y: np.ndarray, t: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+        """(prototypes, multipliers, strength), the strength selected within the support set."""
+        scale = float(self.task.backbone.logit_scale)
 
         def predictor(index: np.ndarray, strength: float):
             w, a = solve(x[index], y[index], t, scale, strength)
             return lambda held: np.exp(log_softmax(x[held] @ (w + a[:, None] * t).T, axis=1))
 
-        strength = choose_strength(y, predictor, recipe.seed)
-        w, a = solve(x, y, t, scale, strength)
-        self.prototypes.data.copy_(torch.from_numpy(w))
-        self.multipliers.data.copy_(torch.from_numpy(a))
-        self.chosen = {"strength": strength}
-        return []
+        strength = choose_strength(y, predictor, seed)
+        return *solve(x, y, t, scale, strength), strength
 
     def weights(self) -> Tensor:
         """w_c + a_c t_c, [C, E]."""

@@ -50,20 +50,22 @@ class TipAdapter(Method):
         task = self.task
         views = task.frozen.embed(task.frozen.views(task.support.records, recipe))
         self.keys.data.copy_(F.normalize(views.mean(0), dim=-1))
-        self.values.copy_(F.one_hot(task.labels, len(task.prompt_set.classes)))
+        self.values.copy_(task.members)
         self.chosen = dict(zip(("alpha", "beta"), self._search(), strict=True))
 
     def _search(self) -> tuple[float, float]:
         if self.values.sum(0).min() < 2:
             return ALPHA, BETA
-        queries, labels = self.task.features(), self.task.labels
+        queries, problems = self.task.features(), self.task.problems
         frozen = self.task.backbone.logit_scale * queries @ self.task.classes().T
         near = queries @ self.keys.data.T
         weight = 1 / self.values.sum(0)
 
         def loss(alpha: float, beta: float) -> float:
             affinity = torch.exp(-beta * (1 - near)).fill_diagonal_(0.0)
-            return F.cross_entropy(frozen + alpha * affinity @ self.values, labels, weight=weight).item()
+            logits = frozen + alpha * affinity @ self.values
+            parts = [(logits[index, q], torch.from_numpy(y).to(logits.device), weight[q]) for q, index, y in problems]
+            return sum(F.cross_entropy(part, y, weight=w).item() for part, y, w in parts)
 
         return min(product(ALPHAS, BETAS), key=lambda pair: loss(*pair))
 

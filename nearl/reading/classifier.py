@@ -17,6 +17,7 @@ from nearl.methods.shows import Shows
 from nearl.methods.zero_shot import ZeroShot
 from nearl.prompts import PromptSet, class_key, unknown_words
 from nearl.reading.claims import Claim, Claims, recognised
+from nearl.reading.findings import limits_of
 from nearl.reading.trust import Trust
 from nearl.reading.words import text_notes
 
@@ -36,7 +37,8 @@ class Prediction:
     trust: dict | None = None
     """None unless the adapter has a `nearl.reading.trust.Trust`, else "calibrated" (whether ``adapted`` is), "coverage"
     (of the sets, or None), "sets" (for each image the names of the classes that include the true one that often,
-    likeliest first; or None), "unlike" (for each image whether it is unlike the training images; or None) and "notes"
+    likeliest first; or None), "thresholds" (of each finding the probability from which on it counts as present; or
+    None), "unlike" (for each image whether it is unlike the training images; or None) and "notes"
     (sentences on what is missing and why)."""
     unfamiliar: list[bool] | None = None
     """For each image whether it is unlike those that the frozen model was pretrained on
@@ -81,6 +83,12 @@ class Classifier:
             method.ask(self.prompt_set, self.frozen)
         self.method, self.trust = method, trust
 
+    def limits(self, adapted: bool) -> list[float]:
+        """Of each finding the probability, as shown, from which on it counts as present, of the taught method or the
+        frozen model; none for classes."""
+        own = adapted and self.trust is not None and self.trust.prompts == self.prompt_set.digest
+        return limits_of(self.prompt_set, self.trust.limits() if own else None)
+
     def untaught(self) -> list[str]:
         """Classes of the prompt set that the method was never taught."""
         if self.method is None:
@@ -113,10 +121,13 @@ class Classifier:
             adapted, trust = self.trust.read(adapted, embeddings.cpu().numpy(), self.prompt_set)
         familiar = self.backbone.familiar
         unfamiliar = None if familiar is None else familiar.unlike(embeddings).tolist()
-        known = claims.of(embeddings, records)
+        one_question = len(self.prompt_set.questions) == 1  # findings were never measured
+        known = claims.of(embeddings, records) if one_question else None
         frozen = claims.calibrated(frozen, known)
         names, classes = [record.name for record in records], list(self.prompt_set.classes)
-        return Prediction(names, classes, frozen, adapted, trust, unfamiliar, known, claims.words())
+        return Prediction(
+            names, classes, frozen, adapted, trust, unfamiliar, known, claims.words() if one_question else ""
+        )
 
     def recognised(self, record: ImageRecord) -> ImageRecord:
         """A scan in the view in which the frozen model recognises its kind best (`nearl.reading.claims.recognised`);

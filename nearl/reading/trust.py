@@ -19,6 +19,7 @@ from scipy.optimize import minimize_scalar
 from nearl.backbones.familiar import FEWEST_TO_COMPARE, USUAL, threshold
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet
+from nearl.train.answers import Label, known
 
 COVERAGES = ("0.8", "0.9", "0.95")
 USED = ("0.9", "0.8")  # the coverage shown with a prediction: the first that was measured
@@ -36,6 +37,7 @@ OTHER_PROMPTS = (
 Temperature = Annotated[float, Field(ge=COOLEST / 2, le=HOTTEST * 2)]
 Threshold = Annotated[float, Field(ge=-0.01, le=1.01)]
 Distance = Annotated[float, Field(ge=-0.01, le=2.01)]
+Limit = Annotated[float, Field(ge=0, le=1)]
 Row = Annotated[list[Annotated[float, Field(ge=-1.01, le=1.01)]], Field(min_length=1, max_length=8192)]
 
 
@@ -59,6 +61,8 @@ class Trust:
     """Why something was not measured, a sentence each: "temperature", "conformal", a coverage or "far"."""
     folds: bool = False
     """Fitted on the pooled predictions of the folds' models."""
+    thresholds: Annotated[list[Limit], Field(max_length=64)] | None = None
+    """Of each finding the uncalibrated probability from which on it counts as present; None for classes."""
 
     @field_validator("centroids")
     @classmethod
@@ -68,10 +72,21 @@ class Trust:
         return rows
 
     def calibrate(self, probabilities: np.ndarray) -> np.ndarray:
-        """Probabilities [B, C] after temperature scaling (Guo et al. 2017), float32; unchanged if there is none."""
+        """Probabilities [B, C] after temperature scaling (Guo et al. 2017), float32; unchanged if there is none. Those
+        of findings are scaled in pairs."""
         if self.temperature is None:
             return probabilities
-        return softened(probabilities, self.temperature)
+        if self.thresholds is None:
+            return softened(probabilities, self.temperature)
+        pairs = np.asarray(probabilities).reshape(-1, 2)
+        return softened(pairs, self.temperature).reshape(np.shape(probabilities))
+
+    def limits(self) -> list[float] | None:
+        """The thresholds of the probabilities as they are shown, which are calibrated."""
+        if self.thresholds is None or self.temperature is None:
+            return self.thresholds
+        pairs = [value for limit in self.thresholds for value in (limit, 1 - limit)]
+        return self.calibrate(np.array([pairs]))[0, ::2].astype(float).tolist()
 
     def sets(self, probabilities: np.ndarray, coverage: str) -> list[list[int]]:
         """The classes in the set of each row of uncalibrated probabilities [B, C], likeliest first.
@@ -123,13 +138,14 @@ class Trust:
             "calibrated": same and self.temperature is not None,
             "coverage": float(coverage) if coverage else None,
             "sets": sets,
+            "thresholds": self.limits() if same else None,
             "unlike": None if self.far is None else self.unlike(embeddings).tolist(),
             "notes": notes,
         }
 
     def to_dict(self) -> dict:
         """Plain values for JSON."""
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "thresholds" or value is not None}
 
     @classmethod
     def from_dict(cls, content: object) -> Trust:
@@ -188,25 +204,56 @@ def fit_trust(
                     f"kept aside; there are {len(labels)}."
                 )
 
-    support, support_labels = np.asarray(support_embeddings, dtype=np.float64), np.asarray(support_labels, dtype=int)
-    means = [support[support_labels == c].mean(0) for c in np.unique(support_labels)]
+    centroids, far = _familiar(support_embeddings, np.asarray(support_labels, dtype=int), held_embeddings, refused)
+    return Trust(prompt_digest, temperature, conformal, centroids, far, refused, bool(folds and held))
+
+
+def fit_findings_trust(
+    prompts: PromptSet,
+    thresholds: Sequence[float],
+    held_probabilities: np.ndarray,
+    held_labels: Sequence[Label],
+    support_embeddings: np.ndarray,
+    held_embeddings: np.ndarray | None,
+) -> Trust:
+    """The same for findings: one temperature for all, no sets, and all training images as one class.
+
+    ``held_probabilities`` [M, 2 F], ``held_labels`` [M]: of the taught model, uncalibrated, and `nearl.train.answers`.
+    """
+    refused = {"conformal": "Sets are of classes; of findings each has a share of its own."}
+    parts = [
+        (np.asarray(held_probabilities, dtype=np.float64)[index, question], answers)
+        for question, (index, answers) in zip(prompts.questions, known(held_labels, prompts.questions), strict=True)
+        if len(index)
+    ]
+    temperature = None
+    if len(held_probabilities) >= FEWEST_TO_CALIBRATE:
+        temperature = pooled_temperature(parts)
+    else:
+        count = f"there are {len(held_probabilities)}"
+        refused["temperature"] = f"Calibrating the shares takes {FEWEST_TO_CALIBRATE} images kept aside; {count}."
+    together = np.zeros(len(support_embeddings), dtype=int)
+    centroids, far = _familiar(support_embeddings, together, held_embeddings, refused)
+    limits = [min(max(float(value), 0.0), 1.0) for value in thresholds]
+    return Trust(prompts.digest, temperature, {}, centroids, far, refused, False, limits)
+
+
+def _familiar(
+    support: np.ndarray, labels: np.ndarray, held: np.ndarray | None, refused: dict[str, str]
+) -> tuple[list[list[float]], float | None]:
+    """(class means, the largest distance of an image that counts as similar, or None with a sentence in ``refused``) of
+    unit embeddings of the training images, with labels, and of held-out ones."""
+    support = np.asarray(support, dtype=np.float64)
+    means = [support[labels == c].mean(0) for c in np.unique(labels)]
     centroids = np.stack([mean / max(np.linalg.norm(mean), FLOOR) for mean in means])
-    kept = np.zeros(0) if held_embeddings is None else _distances(held_embeddings, centroids)
-    distances = kept if len(kept) >= FEWEST_TO_COMPARE else np.append(kept, _left_out(support, support_labels))
+    kept = np.zeros(0) if held is None else _distances(held, centroids)
+    distances = kept if len(kept) >= FEWEST_TO_COMPARE else np.append(kept, _left_out(support, labels))
     far = None
     if len(distances) >= FEWEST_TO_COMPARE:
         far = threshold(distances, USUAL)
     else:
         refused["far"] = f"Telling unlike images takes {FEWEST_TO_COMPARE} images; there are {len(distances)}."
-    return Trust(
-        prompt_digest,
-        temperature,
-        conformal,
-        [[round(float(v), 6) for v in row] for row in centroids],
-        far,
-        refused,
-        bool(folds and held),
-    )
+    return [[round(float(v), 6) for v in row] for row in centroids], far
 
 
 def fewest(coverage: str) -> int:

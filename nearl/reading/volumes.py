@@ -13,6 +13,7 @@ import numpy as np
 
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
+from nearl.prompts import FINDINGS
 
 if TYPE_CHECKING:
     from nearl.reading.classifier import Classifier
@@ -35,10 +36,13 @@ class VolumeReading:
     """Of the frozen model, float32 [S, C]; rows sum to one."""
     adapted: np.ndarray | None
     """Of the taught method, likewise; None without one."""
+    findings: bool = False
+    """Whether the classes are present and absent of each finding."""
 
     def aggregate(self, method: str = "top-k", k: int = TOP_K) -> tuple[np.ndarray, np.ndarray | None]:
         """(frozen [C], adapted [C] or None) for the whole volume, by `aggregate`."""
-        return aggregate(self.frozen, method, k), None if self.adapted is None else aggregate(self.adapted, method, k)
+        combine = aggregate_findings if self.findings else aggregate
+        return combine(self.frozen, method, k), None if self.adapted is None else combine(self.adapted, method, k)
 
 
 def aggregate(shares: np.ndarray, method: str = "top-k", k: int = TOP_K) -> np.ndarray:
@@ -56,6 +60,15 @@ def aggregate(shares: np.ndarray, method: str = "top-k", k: int = TOP_K) -> np.n
     return best / best.sum()
 
 
+def aggregate_findings(shares: np.ndarray, method: str = "top-k", k: int = TOP_K) -> np.ndarray:
+    """The same of findings: each is as present in a volume as in the slices where it is most so."""
+    if method not in METHODS or k < 1 or not len(shares):
+        return aggregate(shares, method, k)  # which says what is wrong
+    there = np.sort(shares[:, ::2], axis=0)
+    there = there[{"mean": 0, "max": -1, "top-k": max(-k, -len(there))}[method] :].mean(axis=0)
+    return np.stack([there, 1 - there], axis=1).reshape(-1)
+
+
 def iter_volume(classifier: Classifier, record: ImageRecord, every: int = 1) -> Iterator[VolumeReading]:
     """Read every ``every``-th slice, in the plane and window of the record.
 
@@ -71,7 +84,8 @@ def iter_volume(classifier: Classifier, record: ImageRecord, every: int = 1) -> 
             adapted.append(prediction.adapted)
         joined = np.concatenate(adapted) if adapted else None
         done = numbers[: start + BATCH]
-        yield VolumeReading(prediction.classes, done, len(numbers), np.concatenate(frozen), joined)
+        findings = classifier.prompt_set.kind == FINDINGS
+        yield VolumeReading(prediction.classes, done, len(numbers), np.concatenate(frozen), joined, findings)
 
 
 def read_volume(

@@ -55,6 +55,13 @@ def verdict(results: Mapping | None) -> str:
     if not results or not (gain := results["gain"]):
         return "Nothing was measured, so whether teaching helped is not known."
     value, (low, high), n = gain["value"], gain["interval"], results["n"]
+    if "findings" in results:
+        ends = f"95 % interval {low:+.2f} to {high:+.2f}".replace("-", "\N{MINUS SIGN}")
+        if low > 0 or high < 0:
+            return f"{'Better' if low > 0 else 'Worse'} by {abs(value):.2f} in macro AUROC, {ends}."
+        return f"No clear sign that teaching helped: {value:+.2f} in macro AUROC, {ends}.".replace(
+            "-", "\N{MINUS SIGN}"
+        )
     if low > 0 or high < 0:
         near, far = sorted((abs(low), abs(high)))
         by = "" if value is None else f" by {plural(round(100 * abs(value)), 'point')}"
@@ -72,6 +79,8 @@ def speaks_against(results: Mapping | None) -> bool:
     where nothing was measured."""
     if not results or not results.get("adapted"):
         return False
+    if "findings" in results:
+        return bool(results["gain"]) and results["gain"]["interval"][1] < 0
     before, after = (_recall(results[which]["confusion"]) for which in ("frozen", "adapted"))
     return after < before - 1e-9
 

@@ -10,11 +10,12 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from nearl.backbones import Backbone, load_backbone
+from nearl.data.sets.findings import FindingsSet
 from nearl.data.sets.labelled import LabelledSet
 from nearl.data.splits import Split
 from nearl.errors import NearlError
 from nearl.methods import card, recipe
-from nearl.prompts import PromptSet, class_key
+from nearl.prompts import FINDINGS, PromptSet, class_key
 from nearl.train.recipe import Recipe
 from nearl.train.samples import as_uint8
 
@@ -36,8 +37,8 @@ class Job:
     images: Tensor | None = Field(None, repr=False)
     """uint8 [N, 3, H, W] as `Backbone.to_uint8` makes them: the labelled images and, after them, given test images.
     None once they are deleted."""
-    labels: list[int]
-    """Index into ``classes`` of every image."""
+    labels: list[int] | list[tuple[int, ...]]
+    """Index into ``classes`` of every image; of findings the indices of those that are known."""
     test: list[int]
     """Indices of the given test images."""
     files: list[str]
@@ -131,12 +132,17 @@ def make_job(
     began = time.perf_counter()
     prompt_set = prompt_set.for_classes(data.classes)
     index = {class_key(name): number for number, name in enumerate(data.classes)}
-    labels, files = [int(label) for label in data.labels], [r.name for r in data.records]
+    labels, files = list(data.labels), [r.name for r in data.records]
+    if (prompt_set.kind == FINDINGS) != isinstance(data, FindingsSet):
+        raise NearlError("The images and the prompts must both be of classes, or both of findings; change one of them.")
+    if prompt_set.kind == FINDINGS and how.get("compared"):
+        raise NearlError("Findings cannot be compared in one run yet; teach each method with `nearl finetune`.")
     if test is not None:
         unknown = [name for name in test.classes if class_key(name) not in index]
         if unknown:
             raise NearlError(f"The test images have a class “{unknown[0]}” that is not taught; add images of it.")
-        labels += [index[class_key(test.classes[label])] for label in test.labels]
+        own = [index[class_key(name)] for name in test.classes]
+        labels += [tuple(own[c] for c in x) if isinstance(x, tuple) else own[x] for x in test.labels]
         files += [record.name for record in test.records]
     job = Job(
         backbone={

@@ -17,17 +17,19 @@ import numpy as np
 from nearl.adapters.store import Adapter
 from nearl.backbones import Backbone
 from nearl.data.records import ImageRecord
+from nearl.data.sets.findings import FindingsSet
 from nearl.data.sets.labelled import LabelledSet
 from nearl.data.splits import draw_support
 from nearl.errors import NearlError
-from nearl.measure import gap
+from nearl.measure import findings, gap
 from nearl.measure.evaluate import rows, study
 from nearl.measure.fit import Fit, metrics
 from nearl.measure.interaction import interaction
 from nearl.methods import Frozen, Method, Task, make
-from nearl.prompts import PromptSet
+from nearl.prompts import FINDINGS, PromptSet
 from nearl.reading.claims import Claims
-from nearl.reading.trust import fit_trust
+from nearl.reading.findings import thresholds
+from nearl.reading.trust import fit_findings_trust, fit_trust
 from nearl.runs.job import UNTAUGHT, Job, Pair, backbone_of
 from nearl.runs.status import CANCELLED, CHECKING, STARTING, TEACHING
 from nearl.train import memory
@@ -139,7 +141,8 @@ class _Bench:
         self.prompt_set = PromptSet.from_dict(job.prompts)
         pixels = job.images.permute(0, 2, 3, 1).numpy()  # at the model's own size: preprocessing changes nothing
         records = [ImageRecord.from_pixels(name, image) for name, image in zip(job.files, pixels, strict=True)]
-        self.images = LabelledSet(job.classes, records, job.labels)
+        kind = FindingsSet if self.prompt_set.kind == FINDINGS else LabelledSet
+        self.images = kind(job.classes, records, list(job.labels))
 
     def task(self, support: Sequence[int]) -> Task:
         """The task of teaching with these images."""
@@ -239,6 +242,8 @@ class _Lesson:
         if first:
             self.row |= fit.cost() | {"taught": len(part.support), "stopped": stopped}
             self._keep(fit)
+            if self.bench.prompt_set.kind == FINDINGS:  # probabilities, to choose thresholds by
+                self.on_support = fit.method.predict(self.bench.images.subset(part.support).records)
         yield from self._read(fit.method, part.held)
 
     def _keep(self, fit: Fit) -> None:
@@ -285,17 +290,26 @@ class _Lesson:
         began = time.perf_counter()
         after, labels = np.concatenate(self.read), [job.labels[i] for i in held]
         before = self._before(bench.images.subset(held).records)
-        results = study(before, after, labels, job.classes, job.split.kind)
-        table = rows(before, after, labels, job.classes, [job.files[i] for i in held])
+        files, prompts = [job.files[i] for i in held], bench.prompt_set
+        if prompts.kind == FINDINGS:
+            trust = self._findings_trust(after, labels)
+            taught = bench.images.subset(self.parts[0].support)
+            plain = make(UNTAUGHT, bench.task(self.parts[0].support)).predict(taught.records)
+            limits = thresholds(plain, taught.labels, prompts), trust["thresholds"]
+            results = findings.study(before, after, labels, prompts, job.split.kind, limits)
+            table = findings.rows(before, after, labels, prompts, files)
+        else:
+            trust = self._trust(after, labels) if self.adapter is not None else {}
+            results = study(before, after, labels, job.classes, job.split.kind)
+            table = rows(before, after, labels, job.classes, files)
         if self.adapter is not None:
-            trust = self._trust(after, labels)
             self.adapter.meta |= {"metrics": results if held else None, "trust": trust}
             if trust["temperature"] is not None and self.adapter.meta.get("images"):
                 self.adapter.meta["images"]["calibrated"] = fingerprints(bench.backbone, bench.images.subset(held))
         self.seconds["evaluate"] += time.perf_counter() - began
         row = self.row | {
-            "metrics": metrics(after, labels) if held else None,
-            "said": after.argmax(1).tolist(),
+            "metrics": metrics(after, labels) if held and prompts.kind != FINDINGS else None,
+            "said": after.argmax(1).tolist() if prompts.kind != FINDINGS else [],
             "seconds": self.seconds,
         }
         yield Finished(row, self.adapter, results, [{**line, "image": i} for line, i in zip(table, held, strict=True)])
@@ -305,7 +319,7 @@ class _Lesson:
         bench = self.bench
         plain = make(UNTAUGHT, bench.task(self.parts[0].support)).predict(records)
         claims = Claims(bench.backbone, bench.prompt_set)
-        if not len(records):  # nothing was held out
+        if not len(records) or bench.prompt_set.kind == FINDINGS:  # nothing was held out, or nothing was measured
             return plain
         return claims.calibrated(plain, claims.of(bench.frozen.embed(bench.frozen.pooled(records)), records))
 
@@ -321,6 +335,14 @@ class _Lesson:
             folds=folded,
         )
         return trust.to_dict()
+
+    def _findings_trust(self, after: np.ndarray, labels: list) -> dict:
+        """Of findings: the thresholds are chosen on the training images, the temperature on the held-out ones."""
+        bench, prompts, support = self.bench, self.bench.prompt_set, self.parts[0].support
+        taught = bench.images.subset(support)
+        limits, held = thresholds(self.on_support, taught.labels, prompts), self.job.held
+        kept = bench.embed(held) if held else None
+        return fit_findings_trust(prompts, limits, after, labels, bench.embed(support), kept).to_dict()
 
     def _step(self, part: _Part, progress: Progress) -> Step:
         return Step(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from nearl.data.sets.labelled import LabelledSet
 from nearl.errors import NearlError
-from nearl.prompts import PromptSet
+from nearl.prompts import FINDINGS, PromptSet
+from nearl.train.answers import Label, members
 from nearl.train.samples import Samples
 
 
@@ -21,9 +23,11 @@ class PromptTokens(NamedTuple):
     counts: list[int]
 
 
-def balanced_batch(labels: list[int], size: int, rng: np.random.Generator) -> np.ndarray:
+def balanced_batch(labels: Sequence[Label], size: int, rng: np.random.Generator) -> np.ndarray:
     """``size`` image indices, every class equally likely, no image twice while its class still has others."""
-    by_class = [np.flatnonzero(np.asarray(labels) == c) for c in sorted(set(labels))]
+    held = [label if isinstance(label, tuple | list) else (label,) for label in labels]
+    count = 1 + max(c for label in held for c in label)
+    by_class = [found for column in members(labels, count).T if len(found := np.flatnonzero(column))]
     order = rng.permutation(len(by_class))
     queues = [iter(()) for _ in by_class]
     picked = []
@@ -68,5 +72,12 @@ def check_support(support: LabelledSet | Samples, prompt_set: PromptSet) -> None
             f"{', '.join(support.classes)}; both must name the same classes in the same order."
         )
     empty = [name for name, count in support.counts().items() if count == 0]
+    if empty and prompt_set.kind == FINDINGS:
+        place = prompt_set.classes.index(empty[0])
+        finding, state = prompt_set.findings[place // 2], ("present", "absent")[place % 2]
+        raise NearlError(
+            f"“{finding}” is marked {state} in no image to teach with, so it cannot be taught; add such images or "
+            "remove its column."
+        )
     if empty:
         raise NearlError(f"The class '{empty[0]}' has no image that can be read; add some or remove the class.")

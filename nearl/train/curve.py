@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nearl.train.answers import known
 from nearl.train.learner import Learner
 from nearl.train.memory import Portions
 from nearl.train.samples import Samples
@@ -37,13 +38,19 @@ class Curve:
 
     @torch.no_grad()
     def measure(self, again: bool = False) -> float:
-        """Mean recall, 0..1, over the classes that have held-out images. ``again``: also what is otherwise computed
-        once, since the precision is another one."""
+        """Mean recall, 0..1, over the classes that have held-out images; of several questions each its own answers.
+
+        ``again``: also what is otherwise computed once, since the precision is another one.
+        """
         if again or not self._prepared:
             normalise = self.learner.backbone.normalise
             prepare = lambda some: self.learner.prepare(normalise(some))  # noqa: E731
             self._prepared = [part for _, part in self._portions.each(self.held.images, prepare)]
         logits = torch.cat([row for part in self._prepared for _, row in self._portions.each(part, self.learner.judge)])
-        labels = np.asarray(self.held.labels)
-        right = logits.argmax(-1).cpu().numpy() == labels
-        return float(np.mean([right[labels == c].mean() for c in np.unique(labels)]))
+        found = []
+        for q, (index, labels) in zip(
+            self.learner.questions, known(self.held.labels, self.learner.questions), strict=True
+        ):
+            right = logits[index, q].argmax(-1).cpu().numpy() == labels
+            found += [right[labels == c].mean() for c in np.unique(labels)]
+        return float(np.mean(found))

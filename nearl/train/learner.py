@@ -31,8 +31,10 @@ class Learner(Protocol):
     """A method, as the loop sees it."""
 
     backbone: Backbone
-    labels: list[int]
-    """Of the support images."""
+    labels: list
+    """Of the support images; see `nearl.train.answers`."""
+    questions: list[slice]
+    """The classes among which one is true."""
     learned: nn.Module
     """Its state dict is what training changes, and what a snapshot and an adapter hold."""
     mixed_precision: bool

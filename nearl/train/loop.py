@@ -12,13 +12,13 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearl.backbones import Backbone
 from nearl.data.sets.labelled import LabelledSet
 from nearl.errors import NearlError
 from nearl.train import memory
+from nearl.train.answers import Objective
 from nearl.train.batches import balanced_batch
 from nearl.train.clock import Clock
 from nearl.train.curve import Curve
@@ -58,6 +58,7 @@ class Training:
         self.rng = np.random.default_rng(recipe.seed)
         self.clock = Clock(self.backbone.device)
         self.most = 0
+        self.objective = Objective(learner.labels, learner.questions, recipe.label_smoothing, self.backbone.device)
         held = None if held is None or not self.steps else Samples.of(self.backbone, held)
         self.curve = Curve(learner, held, self.steps, recipe.batch_size) if held else None
         self._smoothed = math.nan
@@ -132,7 +133,6 @@ class Training:
     def _parts(self, phase: Phase, index: np.ndarray, drawn: Mapping) -> float:
         """As `_gradients`, ``most`` images at a time; every part draws from the generator's state ``drawn``."""
         device, most = self.backbone.device, self.most or len(index)
-        targets = torch.tensor(self.learner.labels, device=device)[index]
         value = 0.0
         self.optimizer.zero_grad()
         for start in range(0, len(index), most):
@@ -143,9 +143,7 @@ class Training:
                 with self.clock("forward"):
                     with self._autocast():
                         logits, penalty = phase.forward(index, self.rng, *part)
-                    smoothing = self.recipe.label_smoothing
-                    loss = F.cross_entropy(logits.float(), targets[rows], label_smoothing=smoothing) + penalty
-                    loss = loss * (len(logits) / len(index))
+                    loss = (self.objective(logits, index[rows]) + penalty) * (len(logits) / len(index))
                 with self.clock("backward"):
                     loss.backward()
             value += loss.item()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nearl.backbones import Backbone
 from nearl.data.sets.labelled import LabelledSet
+from nearl.train.answers import members
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Samples:
 
     images: Tensor
     """uint8 [N, 3, H, W]."""
-    labels: list[int]
-    """N indices into ``classes``."""
+    labels: list
+    """N indices into ``classes``, or tuples of them (`nearl.train.answers`)."""
     classes: list[str]
 
     @classmethod
@@ -35,7 +36,8 @@ class Samples:
 
     def counts(self) -> dict[str, int]:
         """The number of images of every class."""
-        return {name: self.labels.count(index) for index, name in enumerate(self.classes)}
+        found = members(self.labels, len(self.classes)).sum(0)
+        return dict(zip(self.classes, found.tolist(), strict=True))
 
     def subset(self, indices: Iterable[int]) -> Samples:
         """The images at ``indices``, in that order, with the same classes."""

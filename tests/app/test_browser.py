@@ -149,6 +149,21 @@ def test_on_a_phone_images_come_before_their_reading(browser, server):
     expect(page.locator("#viewer figure")).to_contain_text("ct_slice")
     for seen in (page.locator("#viewer img.base"), page.locator("#reading .headline"), example(page, 4)):
         expect(seen).to_be_in_viewport(ratio=1)
+
+    # the same classes as findings, each present or absent on its own
+    page.get_by_label("An image shows").select_option("findings")
+    expect(page.get_by_label("Prompts for absent")).to_have_count(2)
+    page.get_by_label("Which findings exclude").fill("if lesion then not no lesion")
+    page.get_by_role("button", name="Read the image").click()
+    expect(page.locator("#reading .bars.findings .bar-class")).to_have_count(2)
+    expect(page.locator("#reading")).to_contain_text("Counts as present from")
+    page.get_by_label("Which findings exclude").fill("lesion and more")
+    page.get_by_role("button", name="Read the image").click()
+    expect(page.locator("#predict-message .error")).to_contain_text("is not a rule")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.get_by_label("An image shows").select_option("classes")
+    page.get_by_role("button", name="Read the image").click()
+    expect(page.locator("#reading .headline")).to_contain_text("losest to")
     page.close()
 
 

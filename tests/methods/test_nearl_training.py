@@ -16,16 +16,21 @@ from tests.support.reading import reader
 CLASSES = ["one", "two"]
 
 
+def asked(labels):
+    """The one question of two classes, with these answers."""
+    return [(slice(0, 2), torch.arange(len(labels)), torch.as_tensor(labels))]
+
+
 def test_the_anchor_holds_as_far_as_the_frozen_model_reads(tiny):
     backbone = tiny("clip")
     texts, labels = [backbone.tokenize([name]) for name in CLASSES], torch.tensor([0, 1, 0, 1])
-    own = Anchor(backbone, texts, torch.eye(backbone.embed_dim)[:2], torch.tensor([0, 1]), 1.0).classes
-    assert Anchor(backbone, texts, own.repeat(2, 1), labels, 2.0).weight == 2 * MOST
+    own = Anchor(backbone, texts, torch.eye(backbone.embed_dim)[:2], asked([0, 1]), 1.0).classes
+    assert Anchor(backbone, texts, own.repeat(2, 1), asked(labels), 2.0).weight == 2 * MOST
     unsure = F.normalize(1.02 * own + own.flip(0), dim=-1).repeat(2, 1)
-    anchor = Anchor(backbone, texts, unsure, labels, 2.0)
+    anchor = Anchor(backbone, texts, unsure, asked(labels), 2.0)
     loss = F.cross_entropy(anchor.logits(unsure), labels).item()
     assert 0 < loss < math.log(2) and anchor.weight == pytest.approx(2 * (math.log(2) / loss - 1), rel=1e-4)
-    assert Anchor(backbone, texts, unsure, 1 - labels, 2.0).weight == 0.0  # worse than a guess: not followed
+    assert Anchor(backbone, texts, unsure, asked(1 - labels), 2.0).weight == 0.0  # worse than a guess: not followed
     assert anchor.loss(unsure, anchor.logits(unsure)).item() == pytest.approx(0.0, abs=1e-5)
     other = anchor.logits(unsure.flip(0))
     p, q = anchor.logits(unsure).softmax(-1), other.softmax(-1)

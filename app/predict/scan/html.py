@@ -82,9 +82,14 @@ def curve(workspace: Workspace, name: str | None) -> str:
     shares = (found.adapted if taught else found.frozen)[:, found.classes.index(name)]
     together = workspace.viewing.together
     method = together if together in METHODS else METHODS[-1]
-    whole = len(found.numbers) >= found.total
+    whole, each = (
+        len(found.numbers) >= found.total,
+        2 if found.findings else 1,
+    )  # present, and absent, which is the rest
     before, after = found.aggregate(method) if whole else ([], None)
-    differ = _differ(workspace, found.classes, before if after is None else after) if whole else ""
+    differ = ""
+    if whole and not found.findings:
+        differ = _differ(workspace, found.classes, before if after is None else after)
     return render(
         "predict/volume.html",
         name=name,
@@ -95,9 +100,9 @@ def curve(workspace: Workspace, name: str | None) -> str:
         whole=whole,
         total=found.total,
         together=TOGETHER[method].lower(),
-        classes=found.classes,
-        before=np.asarray(before).tolist(),
-        after=None if after is None else np.asarray(after).tolist(),
+        classes=found.classes[::each],
+        before=np.asarray(before)[::each].tolist(),
+        after=None if after is None else np.asarray(after)[::each].tolist(),
         untaught=workspace.viewing.classifier.untaught() if taught else [],
         differ=differ,
     )

@@ -26,7 +26,7 @@ from nearl.data.sets import labelled as sets
 from nearl.data.sets.columns import Columns, ColumnsError
 from nearl.data.sets.labelled import LabelledSet
 from nearl.errors import NearlError
-from nearl.prompts import PromptSet, class_key, default_prompts
+from nearl.prompts import FINDINGS, PromptSet, class_key, default_prompts
 
 if TYPE_CHECKING:
     from nearl.data.checks import SetCheck
@@ -353,6 +353,8 @@ def prompts_for(workspace: Workspace | LabelledSet) -> PromptSet:
     made = default_prompts(data.classes)
     try:
         own = PromptSet.from_dict(data.prompts or {})
+        if own.kind == FINDINGS:  # which are for images with any number of them
+            return made
         texts = {class_key(name): tuple(group) for name, group in zip(own.classes, own.texts(), strict=True)}
         if not any(class_key(name) in texts for name in data.classes):
             return made

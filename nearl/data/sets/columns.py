@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from nearl.data.sets.marks import MARKS, UNCERTAIN, findings_of
 from nearl.data.sets.tables import Table, listed, same
 from nearl.errors import NearlError
 
@@ -29,8 +30,6 @@ LABEL_ENDS = ("label", "class", "diagnosis", "category", "grade", "finding")  # 
 PLAIN = ("label", "labels", "class", "category", "target", "grade", "level", "severity", "diagnosis", "outcome", "y")
 SEPARATOR = "|"
 NOTHING = ("nan", "na", "n/a", "#n/a", "<na>", "null")  # cells that programs write where there is no value
-_MARKS = {"": 0, "0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
-UNCERTAIN = ("-1", "-1.0")
 _LOOKED_AT, _LOOKED_AT_IN_ALL = 2000, 100_000  # cells of one column and of all, to see which column names files
 
 
@@ -59,14 +58,21 @@ class Chosen:
     groups: list[str]
     parts: list[str]  # of the column that says train or test; empty without one
     notes: list[str]
+    findings: tuple[str, ...] = ()  # where the table marks findings: `labels` are then codes, a mark for each
 
 
 def choose(
-    table: Table, fits: Callable[[str], int | None], part_of: Callable[[str], str | None], columns: Columns
+    table: Table,
+    fits: Callable[[str], int | None],
+    part_of: Callable[[str], str | None],
+    columns: Columns,
+    findings: bool = False,
 ) -> Chosen:
     """The columns of a table. ColumnsError where it is not plain which holds the files or the labels.
 
-    `fits`: the number of the file that a cell names, or None; `part_of`: train or test for a cell that says so.
+    `fits`: the number of the file that a cell names, or None; `part_of`: train or test for a cell that says so;
+    `findings`: whether columns of marks may mean findings, of which an image has any number. NearlError where such a
+    column cannot be used.
     """
     keys = [key(name) for name in table.header]
     file = _named(columns.file, table) if columns.file else _file(table, keys, fits)
@@ -78,20 +84,24 @@ def choose(
     left = [i for i in left if i not in (label, part)]
     group = _first(PATIENTS, keys, [i for i in left if len(set(table.column(i)) - {""}) > 1])
     left = [i for i in left if i != group]
-    marked = _marked(table, left) if label is None else []
-    if label is None and not marked:
+    named, codes = findings_of(table, left) if findings and label is None else ([], [])
+    marked = _marked(table, left) if label is None and not named else []
+    if label is None and not marked and not named:
         others = [i for i in left if table.header[i]]
         if len(others) != 1 or len(table.header) != 2:
             raise _unclear(table, table.header[file])
         label = others[0]
-    if label is not None:
+    if named:
+        marked, labels = [i for i in left if table.header[i] in named], codes
+        words = f"findings from the marks in {listed(named)} (1 present, 0 absent, empty unknown)"
+    elif label is not None:
         cells = ["" if same(cell) in NOTHING else cell for cell in table.column(label)]
         labels = _binary(cells, table.header[label], keys[label])
         words = f"labels from “{table.header[label]}”"
     else:
         rows = zip(*(table.column(i) for i in marked), strict=True)
         names = [table.header[i] for i in marked]
-        labels = [SEPARATOR.join(n for n, cell in zip(names, row, strict=True) if _MARKS[same(cell)]) for row in rows]
+        labels = [SEPARATOR.join(n for n, cell in zip(names, row, strict=True) if MARKS[same(cell)]) for row in rows]
         words = f"labels from the marks in {listed(names)}"
     left = [table.header[i] for i in left if i not in (label, *marked) and table.header[i]]
     words = f"{table.name}: file names are read from “{table.header[file]}”, {words}"
@@ -101,8 +111,9 @@ def choose(
     usual = {*keys} <= {"file", "label", "patient", "group", ""} and not left
     groups = [""] * len(table.rows) if group is None else table.column(group)
     parts = [] if part is None else [part_of(cell) or "" for cell in table.column(part)]
-    notes = [*table.notes, *([] if usual else [words]), *_several(table.name, labels)]
-    return Chosen(table.column(file), labels, groups, parts, notes)
+    several = [] if named else _several(table.name, labels)
+    notes = [*table.notes, *([] if usual else [words]), *several]
+    return Chosen(table.column(file), labels, groups, parts, notes, tuple(named))
 
 
 def key(text: str) -> str:
@@ -144,17 +155,17 @@ def _file(table: Table, keys: Sequence[str], fits: Callable[[str], int | None]) 
 
 def _marked(table: Table, places: Sequence[int]) -> list[int]:
     """The columns of a table with a column for each class: two or more that hold only 0 and 1 and mark every row."""
-    columns = [i for i in places if table.header[i] and all(same(cell) in _MARKS for cell in table.column(i))]
+    columns = [i for i in places if table.header[i] and all(same(cell) in MARKS for cell in table.column(i))]
     columns = [i for i in columns if any(table.column(i))]
     rows = zip(*(table.column(i) for i in columns), strict=True)
-    return columns if len(columns) > 1 and all(any(_MARKS[same(cell)] for cell in row) for row in rows) else []
+    return columns if len(columns) > 1 and all(any(MARKS[same(cell)] for cell in row) for row in rows) else []
 
 
 def _binary(labels: list[str], name: str, column: str) -> list[str]:
     """Labels with names instead of 1 and 0 where the column is named after a finding, and without ".0"."""
     found = {label for label in labels if label}
     plain = column in PLAIN or column.endswith(LABEL_ENDS)
-    if not plain and name and {same(label) for label in found} <= {*_MARKS, *UNCERTAIN}:
+    if not plain and name and {same(label) for label in found} <= {*MARKS, *UNCERTAIN}:
         return [label and _meant(label, name) for label in labels]
     if all(re.fullmatch(r"\d+(\.0)?", label) for label in found):
         return [label.removesuffix(".0") for label in labels]
@@ -165,7 +176,7 @@ def _meant(mark: str, name: str) -> str:
     """The label that a mark in the column of a finding stands for; -1 is how chest X-ray sets write "uncertain"."""
     if mark in UNCERTAIN:
         return f"{name} uncertain"
-    return name if _MARKS[same(mark)] else f"no {name}"
+    return name if MARKS[same(mark)] else f"no {name}"
 
 
 def _several(name: str, labels: list[str]) -> list[str]:
@@ -184,7 +195,8 @@ def _several(name: str, labels: list[str]) -> list[str]:
     example = next(label for label in labels if parts(label) > 1)
     return [
         f"{count} rows of {name} have several labels in one cell, such as “{example}”. An image has one class here, so "
-        "each combination is a class of its own; merge, rename or remove such classes."
+        "each combination is a class of its own; merge, rename or remove such classes, or teach findings, of which an "
+        "image has any number, with `nearl finetune`."
     ]
 
 
@@ -199,11 +211,14 @@ def _unclear(table: Table, file: str = "") -> ColumnsError:
     marks = [
         name
         for place, name in enumerate(table.header)
-        if name and name != file and {same(c) for c in table.column(place)} <= {*_MARKS, *UNCERTAIN}
+        if name and name != file and {same(c) for c in table.column(place)} <= {*MARKS, *UNCERTAIN}
     ]
     why = ""
     if file and len(marks) > 1:
-        why = f" The columns {listed(marks)} hold only marks, and not every row has one: choose one of them."
+        why = (
+            f" The columns {listed(marks)} hold only marks, and not every row has one: choose one of them, or teach "
+            "all of them as findings with `nearl finetune`."
+        )
     return ColumnsError(
         f"{table.name} needs the columns file and label in its first line, but has “{shown}{more}”; rename two of "
         f"them, or say which ones to use.{why}",

@@ -9,17 +9,18 @@ rest is used.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from nearl.data.archives import Parts, Reader, folder_files, is_zip, open_zip, path_reader, zip_files
 from nearl.data.images import ImageRecord, Problem, base_name, decode_one
-from nearl.data.records import SYNTHETIC
 from nearl.data.sandbox.request import current
+from nearl.data.sets.base import LabelledSet
 from nearl.data.sets.columns import Chosen, Columns, ColumnsError, choose
+from nearl.data.sets.findings import FindingsSet
 from nearl.data.sets.layouts import TEST, TRAIN, VALID, File, Layout, arrange, split_of, stem, without_masks
 from nearl.data.sets.tables import Names, Row, Table, is_table, match, read_tables, same
 from nearl.errors import NearlError
@@ -29,67 +30,16 @@ MAX_SIDE = 512  # pixels; larger images are shrunk so that a whole set fits in m
 MAX_DECODED = 3_000_000_000  # bytes of pixels of one set, about 4,000 images of the largest side
 
 
-@dataclass
-class LabelledSet:
-    """Images with labels."""
-
-    classes: list[str]  # C names
-    records: list[ImageRecord]
-    labels: list[int]  # of each image, an index into classes
-    problems: list[Problem] = field(default_factory=list)  # what was left out, and why
-    name: str = "images"
-    prompts: dict | None = None  # the content of the prompts.json that came with the images, unchecked
-    groups: list[str] | None = None  # the patient or series of each image, "" for a group of its own; None: unknown
-    synthetic: bool = False  # drawn by this project: shows no patient
-    ours: bool = False  # comes with this project: its name may be written anywhere, and another set may replace it
-    notes: list[str] = field(default_factory=list)  # how the files were understood, in sentences
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def counts(self) -> dict[str, int]:
-        """How many images every class has."""
-        return {name: self.labels.count(index) for index, name in enumerate(self.classes)}
-
-    def subset(self, indices: Iterable[int]) -> LabelledSet:
-        """The images at `indices`, in that order, with the same classes and no problems or notes."""
-        chosen = list(indices)
-        return replace(
-            self,
-            classes=list(self.classes),
-            records=[self.records[i] for i in chosen],
-            labels=[self.labels[i] for i in chosen],
-            problems=[],
-            notes=[],
-            groups=None if self.groups is None else [self.groups[i] for i in chosen],
-        )
-
-    def said(self) -> list[str]:
-        """What to know of the images besides the problems: `notes` and `image_notes`."""
-        return [*self.notes, *self.image_notes()]
-
-    def image_notes(self) -> list[str]:
-        """What decoding noted, and of how many images; without the names of files."""
-        kinds: dict[str, list[str]] = {}  # by the note without its numbers, which differ from image to image
-        for record in self.records:
-            for note in dict.fromkeys(record.notes):
-                if note != SYNTHETIC:
-                    kinds.setdefault(re.sub(r"\d[\d.,]*\d|\d", "#", note), []).append(note)
-        whose = lambda n: "1 image" if n == 1 else "All images" if n == len(self) else f"{n} images"  # noqa: E731
-        differ = lambda notes: " (The numbers differ.)" if len(set(notes)) > 1 else ""  # noqa: E731
-        found = sorted(kinds.values(), key=len, reverse=True)
-        return [f"{whose(len(notes))}: {notes[0]}{differ(notes)}" for notes in found]
-
-
 def resolve_splits(
-    path: Path | str, fewest: int = 2, columns: Columns | None = None
+    path: Path | str, fewest: int = 2, columns: Columns | None = None, findings: bool = False
 ) -> tuple[LabelledSet, LabelledSet | None]:
     """(train, test) of a folder or zip with train/ and test/, or with a table that has such a column; (all, None) where
     it holds only class folders or a table.
 
     Both have the same classes in the same order, those of train. A zip is read in memory, nothing is unpacked to disk;
     entries that must not be opened are named in `problems` (`nearl.data.archives`). fewest: so many classes must
-    have images. columns: which columns of the table to use; None finds them by their names and content.
+    have images. columns: which columns of the table to use; None finds them by their names and content. findings: a
+    table that marks several findings gives a `nearl.data.sets.findings.FindingsSet`.
 
     Raises NearlError if there is no such folder or zip, a class name occurs twice, fewer than `fewest` classes have
     images that can be read, test holds a class that train does not, or a zip was made to harm; ColumnsError where it is
@@ -97,10 +47,11 @@ def resolve_splits(
     """
     path = Path(path)
     name = base_name(str(path.resolve()))
+    how = How(columns or Columns(), columns is not None, findings)
     if not path.is_file():
-        return _load(*folder_files(path, name), name, fewest, columns)
+        return _load(*folder_files(path, name), name, fewest, how)
     with open_zip(path, name) as archive:
-        return _load(*zip_files(archive, name), name, fewest, columns)
+        return _load(*zip_files(archive, name), name, fewest, how)
 
 
 def from_files(per_class: dict[str, Sequence[Path | str]], name: str = "your images", fewest: int = 2) -> LabelledSet:
@@ -151,7 +102,7 @@ def table_splits(
         if not tables:
             lack = f"{name} has no table of labels; add a CSV with the columns file and label."
             raise NearlError(unread[0].reason if unread else lack)
-        reading = _Reading(_images(opened), columns)
+        reading = _Reading(_images(opened), How(columns or Columns()))
         if not reading.take(tables, name):
             raise reading.refused[0]
         return reading.sets(name, fewest, problems + masks + unread, divide)
@@ -196,12 +147,20 @@ def _opened(paths: Iterable[Path | str], stack: ExitStack, problems: list[Proble
     return files
 
 
+class How(NamedTuple):
+    """How a table is to be read."""
+
+    columns: Columns
+    asked: bool = False  # whether somebody named the columns
+    findings: bool = False  # whether columns of marks may be findings
+
+
 def _load(
-    files: list[tuple[Parts, Reader]], problems: list[Problem], name: str, fewest: int, columns: Columns | None
+    files: list[tuple[Parts, Reader]], problems: list[Problem], name: str, fewest: int, how: How
 ) -> tuple[LabelledSet, LabelledSet | None]:
     files, masks = without_masks(files)
     layout = arrange(files, [*problems, *masks])
-    if reading := _reading(layout, _images(files), name, columns):
+    if reading := _reading(layout, _images(files), name, how):
         train, test = reading.sets(name, fewest, layout.problems, notes=layout.notes)
     else:
         if None not in layout.splits and TRAIN not in layout.splits:
@@ -216,18 +175,18 @@ def _images(files: Iterable[tuple[Parts, Reader]]) -> list[tuple[Parts, Reader]]
     return [item for item in files if item[0][-1] and not is_table(item[0]) and item[0][-1] != "prompts.json"]
 
 
-def _reading(layout: Layout, images: list[tuple[Parts, Reader]], name: str, columns: Columns | None) -> _Reading | None:
+def _reading(layout: Layout, images: list[tuple[Parts, Reader]], name: str, how: How) -> _Reading | None:
     """What a table says of the images; None where the folders do. NearlError where nothing says what is what."""
     tables, unread = read_tables(layout.loose)
     layout.problems += unread
-    reading = _Reading(images, columns)
+    reading = _Reading(images, how)
     if layout.flat:
         for part, files in layout.flat.items():
             own, unread = read_tables(item for item in files if len(item[0]) == 1)
             layout.problems += unread
             common = [t for t in tables if split_of(stem(t.name)) == part] or tables
             reading.take(own or common, name, _images(files), part)
-    elif None in layout.splits or not layout.splits or columns is not None:
+    elif None in layout.splits or not layout.splits or how.asked:
         reading.take(tables, name)
     if reading.rows:
         layout.problems += reading.problems
@@ -254,8 +213,9 @@ def _why_not(table: Table, reading: _Reading) -> str:
 class _Reading:
     """What tables say of images: rows that were matched with files."""
 
-    def __init__(self, images: list[tuple[Parts, Reader]], columns: Columns | None):
-        self.images, self.columns = images, columns or Columns()
+    def __init__(self, images: list[tuple[Parts, Reader]], how: How):
+        self.images, self.how = images, how
+        self.findings: tuple[str, ...] = ()
         self.rows: list[tuple[str, list[Row], list[tuple[Parts, Reader]]]] = []  # (table, its rows, files they mean)
         self.notes: list[str] = []
         self.problems: list[Problem] = []  # tables that are not used
@@ -274,7 +234,7 @@ class _Reading:
         others: list[tuple[Table, str]] = []
         for table in tables:
             try:
-                found.append((table, choose(table, names.only, split_of, self.columns)))
+                found.append((table, choose(table, names.only, split_of, self.how.columns, self.how.findings)))
             except ColumnsError as error:
                 self.refused.append(error)
                 others.append((table, str(error)))
@@ -282,6 +242,10 @@ class _Reading:
         if len(found) > 1 and (len(set(parts)) < len(parts) or TRAIN not in parts or None in parts):
             pair = f"{found[0][0].name}, {found[1][0].name}"
             raise NearlError(f"{where} holds {len(found)} tables ({pair}); leave one of them.")
+        for table, chosen in found:
+            if (self.rows and chosen.findings != self.findings) or chosen.findings != found[0][1].findings:
+                raise NearlError(f"{table.name} has other findings than the other table; give both the same columns.")
+            self.findings = chosen.findings
         rows: list[Row] = []
         for (table, chosen), word in zip(found, parts, strict=True):
             of_table = part or (word if len(found) > 1 else "")
@@ -317,9 +281,13 @@ class _Reading:
         for part in per_part.keys() - {TRAIN, "", as_test}:
             count = sum(map(len, per_part[part].values()))
             said.append(f"{count} images that the table gives for {part}ation are not used; only train and test are.")
+        test = per_part.get(as_test)
+        if self.findings:
+            each = [None if part is None else _decode_classes(part, name, fewest=1) for part in (train, test)]
+            sets = [None if part is None else FindingsSet.of(part, self.findings) for part in each]
+            return replace(sets[0], problems=problems + sets[0].problems, notes=said), sets[1]
         result = _decode_classes(train, name, fewest=fewest)
         result = replace(result, problems=problems + result.problems, notes=said)
-        test = per_part.get(as_test)
         return result, None if test is None else _decode_classes(test, name, result.classes, fewest=1)
 
 

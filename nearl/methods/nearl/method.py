@@ -18,9 +18,10 @@ from nearl.methods.base import Card, InsideTower
 from nearl.methods.frozen import Frozen, Task
 from nearl.methods.nearl.anchor import Anchor
 from nearl.methods.nearl.network import ClassFeatures, NearlCLIP, NearlConfig
-from nearl.methods.nearl.partner import Lesson, Partner
+from nearl.methods.nearl.partner import Lessons, Partner
 from nearl.methods.shows import Queries, Shows
 from nearl.prompts import PromptSet, class_key
+from nearl.train.answers import known
 from nearl.train.batches import PromptTokens, balanced_batch, class_means, draw_prompts
 from nearl.train.learner import ALL, Phase
 from nearl.train.loop import autocast
@@ -101,18 +102,23 @@ class Nearl(InsideTower):
         index = balanced_batch(self.labels, min(count, some), rng)
         with self.backbone.lock, autocast(self.backbone, recipe):
             embeddings = views.embeddings(views.pick(index, rng))
-            anchor = Anchor(self.backbone, texts, embeddings, self.task.labels[index], recipe.pull)
+            some = [self.labels[i] for i in index]
+            problems = [(q, *found) for q, found in zip(self.questions, known(some, self.questions), strict=True)]
+            anchor = Anchor(self.backbone, texts, embeddings, problems, recipe.pull)
         return anchor if anchor.weight > 0 else None
 
-    def _lesson(self) -> Lesson:
+    def _lesson(self) -> Lessons:
         """The partner's, which is put into the network."""
         task, projection = self.task, self.backbone.vision.projection
         images = task.features()
         frozen = self.backbone.logit_scale * images @ task.classes().T
-        lesson = Lesson(images, task.labels, frozen, None if projection is None else projection[0])
-        self.network.partner = lesson.partner
-        self.chosen = {"share": lesson.share, "partner": lesson.weight}
-        return lesson
+        lessons = Lessons(images, task.problems, frozen, None if projection is None else projection[0])
+        self.network.partner = lessons.partner
+        first = lessons.each[0]
+        self.chosen = {"share": first.share, "partner": first.weight}
+        if len(lessons.each) > 1:
+            self.chosen = {"share": [x.share for x in lessons.each], "partner": [x.weight for x in lessons.each]}
+        return lessons
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
@@ -205,7 +211,7 @@ class Nearl(InsideTower):
 
     def make_room(self, state: dict[str, Tensor]) -> None:
         if any(name.startswith("partner.") for name in state):  # taught with one
-            partner = Partner(len(self.taught.classes), self.backbone.embed_dim)
+            partner = Partner(len(self.taught.classes), self.backbone.embed_dim, len(self.taught.questions))
             self.network.partner = partner.to(self.backbone.device)
 
     def config(self) -> dict:

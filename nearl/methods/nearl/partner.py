@@ -14,6 +14,7 @@ The paper on NEARL-CLIP has no such part; it is our choice.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import product
 
 import torch
@@ -30,11 +31,12 @@ RANK = 1e-2  # singular values of the projection below this share of the largest
 
 
 class Partner(nn.Module):
-    """What is kept of the classifier: ``share`` of NEARL's logits, and a linear map of unit image embeddings."""
+    """What is kept of the classifier: ``share`` of NEARL's logits, and a linear map of unit image embeddings. With
+    several questions every class has a share, that of its question."""
 
-    def __init__(self, classes: int, width: int):
+    def __init__(self, classes: int, width: int, questions: int = 1):
         super().__init__()
-        self.register_buffer("share", torch.ones(()))
+        self.register_buffer("share", torch.ones(() if questions == 1 else (classes,)))
         self.register_buffer("weight", torch.zeros(classes, width))
         self.register_buffer("bias", torch.zeros(classes))
 
@@ -44,11 +46,48 @@ class Partner(nn.Module):
         ``rows``: of each class asked about its number among the taught ones, or -1, which has the taught ones' mean.
         """
         own = F.linear(images.float(), self.weight, self.bias)
-        return self.share * logits.float() + F.pad(own, (0, 1))[..., rows][..., : logits.shape[-1]]
+        share = self.share if self.share.ndim == 0 else F.pad(self.share, (0, 1), value=1.0)[rows][: logits.shape[-1]]
+        return share * logits.float() + F.pad(own, (0, 1))[..., rows][..., : logits.shape[-1]]
+
+
+class Lessons:
+    """Fits a partner for all questions: a `Lesson` for each, with the images for which its answer is known.
+
+    ``problems``: of each question its classes, these images and the answers; the rest is as of a lesson.
+    """
+
+    def __init__(self, embeddings: Tensor, problems: Sequence[tuple], frozen: Tensor, projection: Tensor | None):
+        self.questions = [question for question, _, _ in problems]
+        self.each, self.places = [], []
+        for question, index, answers in problems:
+            labels = torch.as_tensor(answers, device=frozen.device)
+            index = torch.as_tensor(index, device=frozen.device)
+            self.each.append(Lesson(embeddings[index], labels, frozen[index][:, question], projection))
+            place = torch.full((len(embeddings),), -1, device=frozen.device)
+            place[index] = torch.arange(len(index), device=frozen.device)
+            self.places.append(place)
+        self.partner = self.each[0].partner
+        if len(problems) > 1:
+            self.partner = Partner(frozen.shape[1], embeddings.shape[1], len(problems)).to(frozen.device)
+            for question, lesson in zip(self.questions, self.each, strict=True):
+                for name, value in lesson.partner.named_buffers():
+                    self.partner.get_buffer(name)[question] = value
+
+    def join(self, logits: Tensor, images: Tensor, index: Tensor) -> Tensor:
+        """As `Lesson.join`, of all questions; an image for which an answer is not known has not taught its question."""
+        if len(self.each) == 1:
+            return self.each[0].join(logits, images, index)
+        index = index.to(logits.device)
+        parts = []
+        for question, lesson, place in zip(self.questions, self.each, self.places, strict=True):
+            at = place[index]
+            taught = lesson.join(logits[:, question], images, at.clamp(min=0))
+            parts.append(torch.where((at >= 0)[:, None], taught, lesson.partner.join(logits[:, question], images)))
+        return torch.cat(parts, 1)
 
 
 class Lesson:
-    """Fits a partner, and joins it in training as it would be without the image in question.
+    """Fits a partner for one question, and joins it in training as it would be without the image in question.
 
     The features are the embeddings taken back before the tower's last projection, which was trained for other images
     (``projection``: its weight [E, D], or None). ``embeddings``: unit embeddings [N, E] of the support images in the
