@@ -29,7 +29,7 @@ from nearl.reading.classifier import Classifier
 from tests.support.reading import PROMPTS, Counter, adapter_for, reader, record
 
 HOSTILE = "<script>alert(1)</script>"
-ENGINE = SimpleNamespace(device_lock=DeviceLock())
+ENGINE = SimpleNamespace(device_lock=DeviceLock(), models=SimpleNamespace(several=True))
 LOOK = {"colours": "viridis", "smooth": False, "contour": 0.9}
 
 
@@ -162,7 +162,7 @@ class Built:
         self.workspace = workspace
         ctx = SimpleNamespace(engine=ENGINE, workspace=lambda key: workspace, run=self.run)
         with gr.Blocks() as self.page, gr.Tabs(), gr.Tab("Explain") as item:
-            ctx.session = gr.State(None)
+            ctx.session, ctx.changed = gr.State(None), gr.State(0)
             self.tab = explain.build(ctx, item)
 
     @staticmethod

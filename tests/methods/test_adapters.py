@@ -1,14 +1,13 @@
 """Adapters of every method in the classifier: whose words they follow, what they refuse, and the maps of them."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from app.engine import DeviceLock
+from app.engine import Engine
 from app.explain import actions as explaining
 from app.explain import choice as choosing
 from app.predict import actions as reading
@@ -195,8 +194,10 @@ def test_the_command_line_takes_any_adapter(tiny, adapters, checkpoints, tmp_pat
     assert stop.value.code == 2 and "Tip-Adapter answers only" in capsys.readouterr().err
 
 
-def test_the_shelf_takes_any_adapter(tiny, adapters, tmp_path):
-    engine = SimpleNamespace(device_lock=DeviceLock(), backbone=lambda: tiny("biomedclip"))
+def test_the_shelf_takes_any_adapter(tiny, adapters, tmp_path, monkeypatch):
+    monkeypatch.setattr(Engine, "_load_one", lambda self, name: tiny("biomedclip"))
+    engine = Engine("any", "cpu")
+    engine.start()
     workspace = Workspace("w", tmp_path / "w")
     path = zip_adapter(adapters("lora"), tmp_path / "lora.zip")
     key = adapting.add(engine, workspace, path)
