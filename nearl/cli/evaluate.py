@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> Result:
     if isinstance(data, FindingsSet):
         from nearl.measure import findings
 
-        result = findings.measure(classifier, data, train if test is not None else None)
+        support = train if test is not None and isinstance(train, FindingsSet) else None
+        result = findings.measure(classifier, data, support)
     else:
         result = measure(classifier, data)
     where = "test images" if test else "images"

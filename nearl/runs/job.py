@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -21,6 +22,10 @@ from nearl.train.samples import as_uint8
 
 UNTAUGHT = "zero-shot"  # learns nothing: one seed is enough, and there is no adapter
 
+if TYPE_CHECKING:
+    Labels = list[Any]
+else:
+    Labels = list[int] | list[tuple[int, ...]]
 Pair = tuple[str, int]  # method and seed
 
 
@@ -37,7 +42,7 @@ class Job:
     images: Tensor | None = Field(None, repr=False)
     """uint8 [N, 3, H, W] as `Backbone.to_uint8` makes them: the labelled images and, after them, given test images.
     None once they are deleted."""
-    labels: list[int] | list[tuple[int, ...]]
+    labels: Labels
     """Index into ``classes`` of every image; of findings the indices of those that are known."""
     test: list[int]
     """Indices of the given test images."""

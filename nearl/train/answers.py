@@ -64,7 +64,7 @@ class Objective:
         if len(self.questions) == 1:
             return F.cross_entropy(logits, self.targets[index], label_smoothing=self.smoothing)
         table = self.table[torch.from_numpy(np.asarray(index)).to(self.device)]
-        total, weight = logits.sum() * 0, 1e-12
+        total, weight = logits.sum() * 0, self.weights.sum() * 0 + 1e-12
         for q in self.questions:
             part, answer = logits[:, q].log_softmax(-1), table[:, q].float()
             each = (answer * self.weights[q]).sum(1)  # 0 where it is not known
