@@ -129,8 +129,7 @@ def ratios(name: str, weights: str, batch: int, rounds: int) -> dict:
         tokens = backbone.vision.embed(images)
 
     def step():
-        """As `nearl.train.loop` does it: patches embedded once and for all, bf16 autocast where it is
-        faster."""
+        """As `nearl.train.loop` does it: patches embedded once and for all, bf16 autocast where it is faster."""
         optimizer.zero_grad()
         with torch.autocast(backbone.device.type, torch.bfloat16, enabled=has_fast_bf16(backbone)):
             loss = F.cross_entropy(model.forward_tokens(tokens, prompts).float(), labels)
@@ -167,11 +166,8 @@ def ratios(name: str, weights: str, batch: int, rounds: int) -> dict:
         return round(statistics.median(a / b for a, b in zip(seconds[task], seconds[base], strict=True)), 3)
 
     run = WARM * over("nearl_warm", "lora") + (1 - WARM) * over("nearl", "lora")
-    return {
-        "backbone": name,
-        "weights": weights,
-        "batch": batch,
-        "rounds": rounds,
+    about = {"backbone": name, "weights": weights, "batch": batch, "rounds": rounds}
+    return about | {
         "threads": torch.get_num_threads(),
         "frozen_forward_seconds": round(statistics.median(seconds["frozen_forward"]), 4),
         "adapted_over_frozen_forward": over("adapted_forward", "frozen_forward"),
