@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.compare import elsewhere
+from app.compare.elsewhere import CHECK, LEARN, OWN
 from app.engine import Engine
 from app.examples import tasks
 from app.html.views import plural
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from nearl.methods import Card
     from nearl.runs import Job
 
-OWN = "own"  # the images in Teach; other sources are ready tasks
-LEARN, CHECK = 16, 32  # synthetic images of each class
 MOST_RUNS = 24  # methods times draws
 
 STEPS, PARTS_OF = "Trained step by step", "NEARL, whole or without a part"
@@ -70,6 +70,8 @@ class Choice:
     """How many times they are drawn at random."""
     preset: str = "balanced"
     """"balanced" takes each method's own recipe, "quick" fewer steps."""
+    there: str = ""
+    """Another source with the same classes, to be read too; "" for none."""
 
 
 def groups() -> dict[str, list[str]]:
@@ -126,9 +128,10 @@ def images(about: Job) -> str:
     taught = sum(min(n, about.shots or n) for n in per)
     name = about.name[:1].upper() + about.name[1:]
     draws = f", in {len(about.seeds)} random draws" if len(about.seeds) > 1 else ""
+    other = f" Read too: {plural(len(about.there), 'image')} of {about.there_name}." if about.there else ""
     return (
         f"{name}. Taught with {plural(taught, 'image')} in {len(per)} classes{draws}; measured on "
-        f"{plural(len(about.held), 'image')} kept aside, used for neither training nor selection."
+        f"{plural(len(about.held), 'image')} kept aside, used for neither training nor selection.{other}"
     )
 
 
@@ -150,13 +153,14 @@ def start(engine: Engine, workspace: Workspace, choice: Choice, question: bool =
 
     images, held = numbered(data, "image"), numbered(test, "test image")
     how = {"seeds": list(range(choice.seeds)), "shots": choice.shots, "preset": choice.preset, "compared": True}
+    other = numbered(elsewhere.images(workspace, choice.source, choice.there, data.classes), "other image")
     with engine.device_lock:
-        job = make_job(backbone, images, held, prompt_set, split, methods=methods, **how)
+        job = make_job(backbone, images, held, prompt_set, split, other, methods=methods, **how)
     if earlier is not None and (question or there < set(methods)) and _same(earlier, job):
         job.methods = [name for names in groups().values() for name in names if name in there.union(methods)]
     else:
         earlier = None
-    about = {"source": choice.source, "data": digests(data), "test": digests(test)}
+    about = {"source": choice.source, "there": choice.there, "data": digests(data), "test": digests(test)}
     return engine.queue.start(workspace, COMPARE, job, instead=earlier, **about)
 
 
@@ -180,8 +184,8 @@ def extended(workspace: Workspace, choice: Choice) -> RunView | None:
     if view is None or not view.finished or not view.notes.source or not _finished(view):
         return None
     about, support = view.folder.about, workspace.support
-    same = (view.notes.source, about.shots, len(about.seeds), about.preset) == (
-        choice.source, choice.shots, choice.seeds, choice.preset,
+    same = (view.notes.source, view.notes.there, about.shots, len(about.seeds), about.preset) == (
+        choice.source, choice.there, choice.shots, choice.seeds, choice.preset,
     )  # fmt: skip
     if choice.source == OWN:
         same &= (view.notes.data, view.notes.test) == (digests(support.data), digests(support.held_out))
@@ -257,7 +261,9 @@ def asked(view: RunView | None) -> Choice | None:
         about = view.folder.about
     except NearlError:
         return None
-    return Choice(view.notes.source, tuple(about.methods), about.shots, len(about.seeds), about.preset)
+    return Choice(
+        view.notes.source, tuple(about.methods), about.shots, len(about.seeds), about.preset, view.notes.there
+    )
 
 
 def history(workspace: Workspace) -> list[Kept]:

@@ -10,6 +10,7 @@ from app.html.charts import scatter
 from app.html.views import plural, quiet
 from app.teach.run.html import duration
 from nearl.report.comparison import few_words
+from nearl.report.words import points
 
 HEADS = [
     ("Method", ""),
@@ -93,11 +94,18 @@ def comparison(
         done=done,
         few=plural(done[0]["n"], "image") if any(line["few"] for line in done) else "",
         hint=few_words,
+        drop=drop_words,
         notes=_notes(done, status.going_on),
         chance=1 / len(classes) if classes else 0,
         scatter=scatter(done),
         spaces=space.spaces(done, classes),
     )
+
+
+def drop_words(drop: Mapping) -> str:
+    """By how much a method is worse on the other source, with its interval."""
+    value, (low, high) = -drop["value"], sorted(-end for end in drop["interval"])
+    return f"{points(value)} points ({points(low)} to {points(high)})"
 
 
 def _notes(done: Sequence[Mapping], going_on: bool) -> str:

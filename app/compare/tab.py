@@ -14,14 +14,14 @@ import gradio as gr
 from app.compare import actions as comparing
 from app.compare import html as compare_views
 from app.compare.actions import OWN, QUESTIONS, USUAL, WHOLE, Choice
+from app.compare.elsewhere import NONE
+from app.compare.sources import READY, offered, plan, sources, there
 from app.context import DEVICE, QUIET, Context, asset_text, away, calls, seen
 from app.events import INPUT, Act, Components, Press, bump, guarded
-from app.examples import task_choices
 from app.html import views
 from app.visitor.workspace import Workspace
 from app.work import lanes
 from app.work.run import COMPARE, RunView, Shown
-from nearl.errors import NearlError
 from nearl.runs.status import CANCELLED, FAILED
 
 SHOW = "() => { document.getElementById('comparison-result').scrollIntoView({ block: 'start' }); }"
@@ -37,7 +37,6 @@ TAKE = """(source, offer) => {  // images that came since, unless somebody has c
 SHOTS = [("4", 4), ("8", 8), ("16", 16), ("All", 0)]
 SEEDS = [("One", 1), ("Three, for an average", 3)]
 LENGTHS = [("Quick", "quick"), ("Full recipe", "balanced")]
-READY = task_choices()
 INTRO = (
     "Every method gets the same images to learn from and the same prompts, and is measured on the same images that "
     "none of them learned from."
@@ -52,6 +51,7 @@ class CompareTab(Components):
     shots: gr.Radio = field(metadata=INPUT)
     seeds: gr.Radio = field(metadata=INPUT)
     length: gr.Radio = field(metadata=INPUT)
+    there: gr.Radio
     plan: gr.HTML
     questions: dict[str, gr.Button]  # by the ablation that answers it
     cost: gr.HTML
@@ -74,7 +74,7 @@ class CompareTab(Components):
 
     @property
     def settings(self) -> list:
-        return [self.shots, self.seeds, self.length]
+        return [self.shots, self.seeds, self.length, self.there]
 
 
 def build(ctx: Context, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
@@ -88,11 +88,14 @@ def build(ctx: Context, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
 def _components() -> CompareTab:
     gr.HTML(views.section("The same images, taught in different ways") + views.quiet(INTRO), js_on_load=None)
     source = gr.Radio(READY, value=READY[0][1], label="Images", elem_id="compare-source")
-    plan = gr.HTML("", js_on_load=None, elem_id="compare-plan")
+    about = gr.HTML("", js_on_load=None, elem_id="compare-plan")
     with gr.Row(elem_classes="compare-row"):
         shots = gr.Radio(SHOTS, value=Choice.shots, label="Images of each class to learn from", elem_id="compare-shots")
         seeds = gr.Radio(SEEDS, value=Choice.seeds, label="Random draws of training images", elem_id="compare-seeds")
         length = gr.Radio(LENGTHS, value=Choice.preset, label="How long", elem_id="compare-length")
+    other = gr.Radio(
+        [NONE], value="", label="Read images of another source too", elem_classes=away(), elem_id="compare-there"
+    )
     gr.HTML(views.section("Ask a question about NEARL"), js_on_load=None)
     with gr.Row(elem_classes="questions"):
         questions = {name: gr.Button(words, size="md") for name, words in QUESTIONS.items()}
@@ -113,14 +116,14 @@ def _components() -> CompareTab:
     untouched = gr.State("")
     slot = gr.DownloadButton("Download", elem_id="compare-slot", elem_classes="slot")
     return CompareTab(
-        source, shots, seeds, length, plan, questions, cost, methods, folded, compare, cancel, message, used, result,
-        history, offer, untouched, slot,
+        source, shots, seeds, length, other, about, questions, cost, methods, folded, compare, cancel, message, used,
+        result, history, offer, untouched, slot,
     )  # fmt: skip
 
 
 def _choice(methods: Sequence[str], values: tuple) -> Choice:
-    source, shots, seeds, preset = values
-    return Choice(source, tuple(methods), int(shots or 0), int(seeds), preset)
+    source, shots, seeds, preset, other = values
+    return Choice(source, tuple(methods), int(shots or 0), int(seeds), preset, other or "")
 
 
 # ---- what is shown
@@ -169,32 +172,6 @@ def _methods(ticked: Sequence[str]) -> dict:
 @lru_cache(maxsize=1)
 def _cards() -> str:
     return compare_views.cards(comparing.cards())
-
-
-def _sources(tab: CompareTab, workspace: Workspace, chosen: str | None = None) -> dict:
-    """The images to choose from; those in Teach come first, and are taken unless others were `chosen`."""
-    data, choices = workspace.support.data, READY
-    if data is not None:
-        own = f"{data.name.split(', ', 1)[-1]}, as in Teach" if data.ours else "Mine, from Teach"
-        choices = [(own, OWN), *READY]
-    if chosen in [kind for _, kind in choices]:
-        return {tab.source: gr.update(choices=choices), tab.plan: _plan(workspace, chosen)}
-    first = choices[0][1]
-    return {tab.source: gr.update(choices=choices, value=first), tab.plan: _plan(workspace, first)}
-
-
-def _offered(choices: Sequence[tuple], value: object) -> object:
-    """A value that is among the choices, else the first of them; a program may have asked for another."""
-    found = [key for _, key in choices]
-    return value if value in found else found[0]
-
-
-def _plan(workspace: Workspace, source: str) -> str:
-    """Which images teach and which measure, or why it cannot be done."""
-    try:
-        return compare_views.plan(comparing.plan(workspace, source))
-    except NearlError as error:
-        return views.message(str(error))
 
 
 def _result(view: RunView, now: Shown) -> str:
@@ -291,8 +268,8 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
     @guarded(tab.message)
     def on_source(key: str, source: str, *values) -> dict:
         workspace = ctx.workspace(key)
-        shown = {tab.plan: _plan(workspace, source), **_cost(tab, workspace, (source, *values))}
-        return {**shown, tab.message: "", tab.untouched: ""}
+        shown = {tab.plan: plan(workspace, source), **_cost(tab, workspace, (source, *values))}
+        return {**shown, **there(tab, workspace, source, values[-1]), tab.message: "", tab.untouched: ""}
 
     @guarded(tab.message)
     def on_settings(key: str, *values) -> dict:
@@ -306,8 +283,10 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
         button.click(asker(name), inputs, outputs, **QUIET)
     tab.cancel.click(on_cancel, session, [tab.cancel, tab.message], **QUIET)
     last = {"trigger_mode": "always_last", **QUIET}
-    tab.source.input(on_source, [session, *tab.controls], [tab.plan, tab.message, tab.cost, tab.untouched], **last)
-    for control in (tab.shots, tab.seeds, tab.length):
+    tab.source.input(
+        on_source, [session, *tab.controls], [tab.plan, tab.message, tab.cost, tab.untouched, tab.there], **last
+    )
+    for control in tab.settings:
         control.input(on_settings, [session, *tab.controls], [tab.cost, tab.message], **last)
 
 
@@ -346,18 +325,18 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.eve
         ticked = view.folder.about.methods if view is not None else USUAL
         cards = {tab.methods: _methods(ticked), tab.folded: gr.update(open=view is None)}
         asked = comparing.asked(view) or Choice(OWN if workspace.support.data is not None else READY[0][1])
-        sources = _sources(tab, workspace, asked.source)
-        source = sources[tab.source].setdefault("value", asked.source)
-        sources[tab.untouched] = source if view is None else ""
-        values = [_offered(SHOTS, asked.shots), _offered(SEEDS, asked.seeds), _offered(LENGTHS, asked.preset)]
-        settings = dict(zip(tab.settings, values, strict=True))
-        return workspace, {**sources, **settings, **cards, **_cost(tab, workspace, (source, *values))}
+        found = sources(tab, workspace, asked.source)
+        source = found[tab.source].setdefault("value", asked.source)
+        found[tab.untouched] = source if view is None else ""
+        values = [offered(SHOTS, asked.shots), offered(SEEDS, asked.seeds), offered(LENGTHS, asked.preset)]
+        settings = dict(zip(tab.settings[:-1], values, strict=True)) | there(tab, workspace, source, asked.there)
+        return workspace, {**found, **settings, **cards, **_cost(tab, workspace, (source, *values, asked.there))}
 
     @guarded(tab.message)
     def on_select(key: str, untouched: str, source: str) -> dict:
         """What may have changed elsewhere; nothing that a visitor may be about to change in this tab."""
         workspace = ctx.workspace(key)
-        found = _sources(tab, workspace, None if source == untouched else source)
+        found = sources(tab, workspace, None if source == untouched else source)
         found.pop(tab.plan)  # `on_settled` shows it, of what is chosen by then
         first = found[tab.source].pop("value", source)
         if source not in [key for _, key in found[tab.source]["choices"]]:
@@ -371,7 +350,8 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.eve
     def on_settled(key: str, source: str, *values) -> dict:
         """Which images teach and what a question takes, with the settings as they are now."""
         workspace = ctx.workspace(key)
-        return {tab.plan: _plan(workspace, source), **_cost(tab, workspace, (source, *values))}
+        shown = {tab.plan: plan(workspace, source), **_cost(tab, workspace, (source, *values))}
+        return {**shown, **there(tab, workspace, source, values[-1])}
 
     @guarded(tab.message)
     async def on_open(key: str) -> AsyncIterator[dict]:
@@ -395,5 +375,5 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.eve
     opened.then(on_open, ctx.session, outputs, **QUIET)
     event = tab_item.select(on_select, [ctx.session, tab.untouched, tab.source], outputs, trigger_mode="once", **QUIET)
     event = event.then(None, [tab.source, tab.offer], tab.source, js=TAKE, api_visibility="private")
-    event = event.then(on_settled, [ctx.session, *tab.controls], [tab.plan, tab.cost, tab.message], **QUIET)
+    event = event.then(on_settled, [ctx.session, *tab.controls], [tab.plan, tab.cost, tab.message, tab.there], **QUIET)
     event.then(on_selected, ctx.session, outputs, trigger_mode="once", **QUIET)

@@ -17,6 +17,7 @@ COLUMNS = {  # heading -> key of `nearl.runs.table.scores`
     "AUROC": "auroc", "calibration error": "ece", "trained parameters": "parameters",
     "seconds to teach": "fit_seconds", "milliseconds to read an image": "predict_ms",
     "images measured on": "n", "draws": "done",
+    "balanced accuracy on the other images": "there",
 }  # fmt: skip
 HINT = "a hint only"
 

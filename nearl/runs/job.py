@@ -40,12 +40,16 @@ class Job:
     prompts: dict
     """Of a PromptSet for ``classes``."""
     images: Tensor | None = Field(None, repr=False)
-    """uint8 [N, 3, H, W] as `Backbone.to_uint8` makes them: the labelled images and, after them, given test images.
-    None once they are deleted."""
+    """uint8 [N, 3, H, W] as `Backbone.to_uint8` makes them: the labelled images and, after them, given test images
+    and those of another source. None once they are deleted."""
     labels: Labels
     """Index into ``classes`` of every image; of findings the indices of those that are known."""
     test: list[int]
     """Indices of the given test images."""
+    there: list[int] = Field(default_factory=list)
+    """Indices of images of another source with the same classes, which are read too (`nearl.measure.elsewhere`)."""
+    there_name: str = ""
+    """What that source is called."""
     files: list[str]
     """Name of every image, as its owner calls it."""
     split: Split
@@ -126,10 +130,17 @@ def _current(plain: dict) -> dict:
 
 
 def make_job(
-    backbone: Backbone, data: LabelledSet, test: LabelledSet | None, prompt_set: PromptSet, split: Split, **how: object
+    backbone: Backbone,
+    data: LabelledSet,
+    test: LabelledSet | None,
+    prompt_set: PromptSet,
+    split: Split,
+    there: LabelledSet | None = None,
+    **how: object,
 ) -> Job:
     """The job of a run on these images. ``split`` has indices into ``data``; ``test`` may be images to measure on
-    (split kind "given"). ``how``: methods, seeds, shots, preset, recipe and compared of a `Job`; NEARL by default.
+    (split kind "given"), ``there`` those of another source. ``how``: methods, seeds, shots, preset, recipe and compared
+    of a `Job`; NEARL by default.
 
     NearlError where prompts, images and test images do not name the same classes, and for methods or values that are
     not there.
@@ -142,13 +153,15 @@ def make_job(
         raise NearlError("The images and the prompts must both be of classes, or both of findings; change one of them.")
     if prompt_set.kind == FINDINGS and how.get("compared"):
         raise NearlError("Findings cannot be compared in one run yet; teach each method with `nearl finetune`.")
-    if test is not None:
-        unknown = [name for name in test.classes if class_key(name) not in index]
+    parts = [part for part in (data, test, there) if part is not None]
+    for part in parts[1:]:
+        unknown = [name for name in part.classes if class_key(name) not in index]
         if unknown:
             raise NearlError(f"The test images have a class “{unknown[0]}” that is not taught; add images of it.")
-        own = [index[class_key(name)] for name in test.classes]
-        labels += [tuple(own[c] for c in x) if isinstance(x, tuple) else own[x] for x in test.labels]
-        files += [record.name for record in test.records]
+        own = [index[class_key(name)] for name in part.classes]
+        labels += [tuple(own[c] for c in x) if isinstance(x, tuple) else own[x] for x in part.labels]
+        files += [record.name for record in part.records]
+    measured = len(data) + (len(test) if test is not None else 0)
     job = Job(
         backbone={
             "name": backbone.name,
@@ -159,16 +172,18 @@ def make_job(
         classes=list(data.classes),
         prompts=prompt_set.to_dict(),
         labels=labels,
-        test=list(range(len(data), len(labels))),
+        test=list(range(len(data), measured)),
+        there=list(range(measured, len(labels))),
+        there_name="" if there is None else there.name,
         files=files,
         split=split,
         name=data.name,
-        notes=list(dict.fromkeys(note for part in (data, test) if part is not None for note in part.image_notes())),
+        notes=list(dict.fromkeys(note for part in parts for note in part.image_notes())),
         **{"methods": ["nearl"], **how},  # type: ignore[arg-type]
     )
     for name in job.methods:
         job.recipe_of(name)
-    job.images = torch.cat([as_uint8(backbone, part) for part in (data, test) if part is not None])
+    job.images = torch.cat([as_uint8(backbone, part) for part in parts])
     job.decode_seconds = time.perf_counter() - began
     return job
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from nearl.measure.elsewhere import drop
 from nearl.measure.evaluate import FEW, WIDEST, study
 from nearl.measure.intervals import student
 from nearl.methods import card
@@ -18,7 +19,8 @@ COSTS = ("fit_seconds", "predict_ms", "parameters", "taught")
 def scores(job: Job, rows: Sequence[Mapping]) -> list[dict]:
     """A dict for each method of the job, in its order: "method", "title", "error" (a sentence or ""), "done"
     (how many seeds), "few" (whether it was measured on few images), and where it was measured "n", the means
-    "balanced_accuracy", "auroc", "ece", "interval", the medians of the costs, and "space" or None.
+    "balanced_accuracy", "auroc", "ece", "interval", the medians of the costs, and "space" or None. Where images of
+    another source were read, also "there", the mean balanced accuracy on them, and "drop", {"value", "interval"}.
 
     ``rows``: of `nearl.runs.teaching.Finished`. "interval" [low, high]: 95 %, over the images measured on where there
     is one seed, else over the seeds; None where the seeds do not differ. A balanced accuracy whose interval over images
@@ -47,9 +49,23 @@ def _score(name: str, rows: list[Mapping]) -> dict:
     for key in ("auroc", "ece"):
         values = [m[key] for m in metrics if m[key] is not None]
         found[key] = statistics.fmean(values) if values and not too_wide else None
+    found |= {} if too_wide else _elsewhere(done)
     found["space"] = next((row["space"] for row in done if "space" in row), None)
     found |= {key: statistics.median(row[key] for row in done) for key in COSTS}
     return found | {"n": metrics[0]["n"], "balanced_accuracy": None if too_wide else mean, "interval": spread}
+
+
+def _elsewhere(done: list[Mapping]) -> dict:
+    """The mean balanced accuracy on the other source, and by how much it is lower there: over images with one seed,
+    over the seeds with several that differ."""
+    both = [(row["metrics"], row["there"]) for row in done if "there" in row]
+    if not both:
+        return {}
+    drops = [drop(here, there) for here, there in both]
+    value, half = student([each["value"] for each in drops])
+    interval = drops[0]["interval"] if not half else [value - half, value + half]
+    mean = statistics.fmean(there["balanced_accuracy"] for _, there in both)
+    return {"there": mean, "drop": {"value": value, "interval": interval}}
 
 
 def difference(job: Job, rows: Sequence[Mapping], first: str, second: str) -> dict | None:

@@ -83,7 +83,8 @@ class Finished:
     "parameters", "fit_seconds", "step_ms", "peak_mb", "settings", "taught" (images), "said" (class of every held-out
     image), "stopped" ("", "early" or "cancelled") and "seconds" by phase; and in a comparison
     "predict_ms" and, with the first seed, "space": places in the joint space (`nearl.measure.gap.study`) "before" and
-    "after", the "labels" of these images, and the interaction scores "together"."""
+    "after", the "labels" of these images, and the interaction scores "together"; with images of another source "there",
+    the metrics on them."""
     adapter: Adapter | None = None
     """With its figures and trust; None after the first seed, for zero-shot, and where nothing was learned."""
     results: dict | None = None
@@ -244,6 +245,7 @@ class _Lesson:
             self._keep(fit)
             if self.bench.prompt_set.kind == FINDINGS:  # probabilities, to choose thresholds by
                 self.on_support = fit.method.predict(self.bench.images.subset(part.support).records)
+            yield from self._elsewhere(fit.method)
         yield from self._read(fit.method, part.held)
 
     def _keep(self, fit: Fit) -> None:
@@ -255,6 +257,13 @@ class _Lesson:
             self.row["predict_ms"] = fit.predict_ms(held)
             if self.seed == self.job.seeds[0]:
                 self.row["space"] = self._space(fit.method, fit.task)
+
+    def _elsewhere(self, method: Method) -> Iterator[Step]:
+        """Measure the method on the images of another source, if there are any."""
+        there, found = self.job.there, []
+        if there:
+            yield from self._batches(there, lambda records: found.append(method.predict(records)))
+            self.row["there"] = metrics(np.concatenate(found), [self.job.labels[i] for i in there])
 
     def _space(self, method: Method, task: Task) -> dict:
         """Where some held-out images and the classes lie before and after (`nearl.measure.gap`), and the share of the

@@ -27,6 +27,9 @@ def test_five_methods_are_compared_and_one_of_them_reads(visitor):
     page.keyboard.press("Space")
     page.locator("#compare-shots").get_by_text("4", exact=True).click()
     page.locator("#compare-length").get_by_text("Quick", exact=True).click()
+    expect(page.locator("#compare-there")).to_be_hidden()  # no other source has the classes of a real task
+    page.locator("#compare-source").get_by_text("Chest CT, synthetic", exact=True).click()
+    page.locator("#compare-there").get_by_text("Blood smear, synthetic", exact=True).click()
     page.get_by_role("button", name="Compare", exact=True).click()
     expect(_finished(page).first).to_be_visible(timeout=LONG)
 
@@ -38,6 +41,7 @@ def test_five_methods_are_compared_and_one_of_them_reads(visitor):
     measured = re.compile(r"Taught with \d+ images in \d classes; measured on \d+ images kept aside")
     expect(_result(page)).to_contain_text(measured)
     expect(_result(page).locator(".by-method .bar-line")).to_have_count(5)
+    expect(_result(page).get_by_text("on the other images")).to_have_count(5)
     expect(_result(page).locator("svg.scatter.wide circle")).to_have_count(5)
     expect(_result(page).locator(".space")).to_have_count(3)  # of what moves nothing, of LoRA and of NEARL
 

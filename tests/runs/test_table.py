@@ -24,6 +24,18 @@ def test_one_seed_has_the_images_interval_and_several_their_own():
     assert alike["interval"] is None
 
 
+def test_the_drop_on_another_source_is_over_images_or_over_seeds():
+    job = SimpleNamespace(methods=["nearl"])
+    there = lambda seed, here, value: row("nearl", seed, here) | {"there": row("nearl", seed, value)["metrics"]}  # noqa: E731
+    (one,) = scores(job, [there(0, 0.8, 0.6)])
+    assert one["there"] == pytest.approx(0.6) and one["drop"]["value"] == pytest.approx(0.2)
+    assert one["drop"]["interval"] == pytest.approx([0.2 - 0.02**0.5, 0.2 + 0.02**0.5])
+    (several,) = scores(job, [there(0, 0.8, 0.6), there(1, 0.8, 0.5), there(2, 0.8, 0.7)])
+    assert several["drop"]["value"] == pytest.approx(0.2)
+    assert several["drop"]["interval"] == pytest.approx([0.2 - 0.2484, 0.2 + 0.2484], abs=1e-3)
+    assert "drop" not in scores(job, [row("nearl", 0, 0.8)])[0]
+
+
 def test_a_failure_is_a_line_with_its_sentence():
     job = SimpleNamespace(methods=["lora", "nearl"])
     failed, open_ = scores(job, [{"method": "lora", "seed": 0, "error": "LoRA needs the package 'peft'."}])

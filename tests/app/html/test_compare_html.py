@@ -50,6 +50,12 @@ def test_names_never_become_markup():
         assert "<img src=x" not in html and "\"'&" not in html
 
 
+def test_the_drop_on_another_source_is_beside_the_figure():
+    shown = page([line(there=0.6, drop={"value": 0.2, "interval": [0.1, 0.3]})])
+    assert "60\u202f% on the other images, \u221220 points (\u221230 to \u221210)" in shown
+    assert "on the other images" not in page([line()])
+
+
 def test_a_row_says_what_it_is_waiting_for():
     waits, fails = line("lora", done=0), line("coop", done=0, error="CoOp needs a text tower.")
     html = page([line(), waits, fails], at_work="lora", step="step 3 of 30", going_on=True)

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from app.compare import actions as comparing
-from app.compare import tab
+from app.compare import elsewhere, tab
 from app.compare.actions import OWN, Choice
+from app.compare.sources import sources
 from app.examples import tasks
 from app.predict import actions as reading
 from nearl import NOTICE
@@ -80,7 +81,7 @@ def test_the_visitors_own_images_are_taken_unless_others_were_chosen(workspace):
     assert selected("", first) == selected(first, other) == ""  # chosen by the visitor
     task = tasks()[first]
     workspace.support.keep(replace(workspace.support.data, name=task.name, ours=True))
-    (own, _), *_ = tab._sources(SimpleNamespace(source="source", plan="plan"), workspace)["source"]["choices"]
+    (own, _), *_ = sources(SimpleNamespace(source="source", plan="plan"), workspace)["source"]["choices"]
     assert own == f"{task.label}, as in Teach"
 
 
@@ -154,8 +155,17 @@ def test_a_question_adds_its_rows_and_earlier_comparisons_are_kept(engine, regis
     with pytest.raises(NearlError, match="answers this already"):
         comparing.start(engine, workspace, question, question=True)
 
-    other = ended(comparing.start(engine, workspace, Choice(OWN, CHEAP, 1), question=True))  # other settings
-    assert comparing.asked(other) == Choice(OWN, tuple(CHEAP), 1)  # what a page that is loaded again shows
+    # other settings: images of another source with the same classes are read too
+    assert "smear" in {key for _, key in elsewhere.choices(workspace, OWN)}
+    assert elsewhere.choices(workspace, "chest_xray_pneumonia") == [elsewhere.NONE]
+    with pytest.raises(NearlError, match="the same classes"):
+        comparing.start(engine, workspace, Choice(OWN, CHEAP, 1, there="chest_xray_pneumonia"))
+    other = ended(comparing.start(engine, workspace, Choice(OWN, CHEAP, 1, there="smear"), question=True))
+    assert comparing.asked(other) == Choice(OWN, tuple(CHEAP), 1, there="smear")  # what a page loaded again shows
+    assert f"Read too: {2 * elsewhere.CHECK} images of Synthetic example, Blood smear" in comparing.images(
+        other.folder.about
+    )
+    assert [row["there"]["n"] for row in other.folder.rows] == [2 * elsewhere.CHECK] * 2
     assert titles() == [("2 methods", True), ("3 methods", False)]
     comparing.show(workspace, 1)
     assert comparing.current(workspace).key == second.key and titles() == [("2 methods", False), ("3 methods", True)]
