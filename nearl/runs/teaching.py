@@ -17,19 +17,17 @@ import numpy as np
 from nearl.adapters.store import Adapter
 from nearl.backbones import Backbone
 from nearl.data.records import ImageRecord
-from nearl.data.sets.findings import FindingsSet
-from nearl.data.sets.labelled import LabelledSet
-from nearl.data.splits import draw_support
 from nearl.errors import NearlError
 from nearl.measure import findings, gap
 from nearl.measure.evaluate import rows, study
 from nearl.measure.fit import Fit, metrics
 from nearl.measure.interaction import interaction
-from nearl.methods import Frozen, Method, Task, make
-from nearl.prompts import FINDINGS, PromptSet
+from nearl.methods import Method, Task, make
+from nearl.prompts import FINDINGS
 from nearl.reading.claims import Claims
 from nearl.reading.findings import thresholds
 from nearl.reading.trust import fit_findings_trust, fit_trust
+from nearl.runs.bench import Bench
 from nearl.runs.job import UNTAUGHT, Job, Pair, backbone_of
 from nearl.runs.status import CANCELLED, CHECKING, STARTING, TEACHING
 from nearl.train import memory
@@ -112,7 +110,7 @@ def perform(
     method has learned is kept only where it is the job's only one: the best weights so far, which are not measured. A
     failure ends the run where it is the only one, else it is a row. ``backbone``: one that is loaded already.
     """
-    bench = _Bench(job, backbone or backbone_of(job))
+    bench = Bench(job, backbone or backbone_of(job))
     for pair in job.pairs if pairs is None else pairs:
         own = state if state is not None and (state.about["method"], state.about["seed"]) == pair else None
         lesson = _Lesson(bench, *pair, stop, every, own)
@@ -134,34 +132,6 @@ class _Cancelled(Exception):
     """The run was asked to stop."""
 
 
-class _Bench:
-    """What all methods of a run share: the images, the prompts and the frozen model's features."""
-
-    def __init__(self, job: Job, backbone: Backbone):
-        self.job, self.backbone, self.frozen = job, backbone, Frozen(backbone)
-        self.prompt_set = PromptSet.from_dict(job.prompts)
-        pixels = job.images.permute(0, 2, 3, 1).numpy()  # at the model's own size: preprocessing changes nothing
-        records = [ImageRecord.from_pixels(name, image) for name, image in zip(job.files, pixels, strict=True)]
-        kind = FindingsSet if self.prompt_set.kind == FINDINGS else LabelledSet
-        self.images = kind(job.classes, records, list(job.labels))
-
-    def task(self, support: Sequence[int]) -> Task:
-        """The task of teaching with these images."""
-        return Task(self.backbone, self.prompt_set, self.images.subset(support), self.frozen)
-
-    def draw(self, indices: list[int], seed: int) -> list[int]:
-        """The job's number of images of every class, by seed."""
-        if not self.job.shots:
-            return indices
-        labels = [self.job.labels[i] for i in indices]
-        return [indices[i] for i in draw_support(labels, self.job.shots, seed)]
-
-    def embed(self, indices: Sequence[int]) -> np.ndarray:
-        """The frozen model's unit embeddings [N, E]."""
-        records = self.images.subset(indices).records
-        return self.frozen.embed(self.frozen.pooled(records)).cpu().numpy()
-
-
 @dataclass
 class _Part:
     """One training: of the adapter that is kept, or of a fold."""
@@ -175,7 +145,7 @@ class _Lesson:
     """One method with one seed: its parts are taught and read the held-out images one after the other."""
 
     def __init__(
-        self, bench: _Bench, name: str, seed: int, stop: Callable[[], bool], every: float, state: Snapshot | None
+        self, bench: Bench, name: str, seed: int, stop: Callable[[], bool], every: float, state: Snapshot | None
     ):
         self.bench, self.job, self.name, self.seed, self.stop, self.every = bench, bench.job, name, seed, stop, every
         self.recipe = self.job.recipe_of(name, seed)
