@@ -27,7 +27,7 @@ from nearl.data.records import Problem
 from nearl.data.sets.listing import Listing
 from nearl.errors import NearlError
 from nearl.methods import Method
-from nearl.prompts import unknown_words, words
+from nearl.prompts import unknown_words
 from nearl.reading.index import Index
 
 BATCH = 16  # images encoded together, after which the index on disk has them
@@ -113,8 +113,8 @@ class Seer:
         text = " ".join(text.split())
         if not text:
             raise NearlError("There is no sentence to search with; describe the images in a few words.")
-        known = list(map(self.backbone.knows, words(text)))
-        if known and not any(known):
+        (nothing, own) = map(set, self.backbone.read_as(["", text]))
+        if own - nothing <= {-1}:
             raise NearlError(f"The model knows none of the words in “{text:.80}”; use other ones.")
         return self.texts([text])
 
