@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from nearl.errors import NearlError
 from nearl.methods.nearl.network import NearlCLIP, NearlConfig, aligned_steps
 from nearl.methods.nearl.oca import OCA, token_norm
-from nearl.methods.nearl.useformer import Attention
+from nearl.methods.nearl.useformer import Attention, USEformer
 from nearl.train.batches import PromptTokens
 from tests.support.reading import moved
 
@@ -107,6 +107,22 @@ def test_attention_equals_the_textbook_one():
     expected, _ = torchs(x, context, context, key_padding_mask=~mask)
     added = torch.zeros(2, 1, 9).masked_fill(~mask[:, None], -torch.inf)
     torch.testing.assert_close(ours(x, context, added), expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_what_the_steps_of_a_pass_share_is_of_their_own_block():
+    """With each block's products made in its call instead."""
+    torch.manual_seed(0)
+    use = USEformer((24, 20), 3, 16, 4, 2, 2, 2.0)
+    vision, text = torch.randn(2, 7, 24), torch.randn(1, 3, 20)
+    s, shared = use.start(2)
+    context = use.norm_context(torch.cat([use.in_vision(vision), use.in_text(text).expand(2, -1, -1)], dim=1))
+    expected = s + use.depth[1]
+    for block in use.blocks:
+        expected = expected + block.cross(block.norm_cross(expected), context)
+        expected = expected + block.self(block.norm_self(expected), block.norm_self(expected))
+        expected = expected + block.mlp(block.norm_mlp(expected))
+    torch.testing.assert_close(use.step(1, s, shared, vision=vision, text=text), expected)
 
 
 @pytest.mark.parametrize("context", CONTEXTS)

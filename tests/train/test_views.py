@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nearl.train.batches import balanced_batch, draw_prompts
+from nearl.train.batches import balanced_batch, class_means, draw_prompts
 from nearl.train.recipe import Recipe
 from nearl.train.samples import as_uint8
 from nearl.train.views import MAX_VIEWS, STRENGTHS, Change, Kept, Views, some_patches
@@ -39,6 +39,13 @@ def test_prompts_are_drawn_per_class():
     drawn = draw_prompts(texts, 4, np.random.default_rng(0))
     assert drawn.counts == [4, 2] and drawn.tokens[4:, 0].tolist() == [10, 11]
     assert len(set(drawn.tokens[:4, 0].tolist())) == 4 and drawn.tokens[:4].max() < 6
+
+
+@pytest.mark.parametrize("counts", [[2, 2, 2], [1, 4, 1], [3]])
+def test_means_over_the_prompts_of_each_class(counts):
+    x = torch.randn(sum(counts), 5, 4)
+    expected = torch.stack([part.mean(0) for part in x.split(counts)])
+    torch.testing.assert_close(class_means(x, counts), expected)
 
 
 def test_views_are_embedded_once_and_are_what_the_backbone_would_embed(tiny):
