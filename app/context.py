@@ -208,10 +208,23 @@ def shown_name(name: str) -> str:
     return re.sub(r"tumor(?!\w)", "tumour", name.replace("_", " "))
 
 
+TITLES = {  # of ready sets whose names do not tell what they ask
+    "blood_cells_pbc": "Blood cells, eight types",
+    "brain_mri_healthy": "Brain MRI, which plane",
+    "brain_mri_lesions": "Brain MRI, metastasis or MS",
+    "liver_ct": "CT, abdomen or chest",
+    "malaria_cells_gray": "Malaria cells in grey",
+    "octa_plexus": "OCTA, which plexus",
+    "ultrasound_anatomy": "Ultrasound, neck or fetal head",
+}
+
+
 def set_title(name: str) -> str:
     """A ready set's name as it is shown: "knee_xray_oa" -> "Knee X-ray OA"."""
-    words = shown_name(re.sub("^phantom_", "synthetic ", name)).replace("xray", "X-ray")
-    words = re.sub(r"\b(aml|ct|mri|oa|wbc)\b", lambda found: found[0].upper(), words)
+    if name in TITLES:
+        return TITLES[name]
+    words = shown_name(re.sub("^phantom_", "synthetic ", name)).replace("xray", "X-ray").replace("isic", "ISIC ")
+    words = re.sub(r"\b(aml|ct|ddsm|mias|mri|oa|wbc)\b", lambda found: found[0].upper(), words)
     return words[:1].upper() + words[1:]
 
 

@@ -68,8 +68,8 @@ def gate(name: str, source: str) -> str:
 def unreachable(name: str) -> str:
     """What to do about a model that cannot be fetched."""
     return (
-        f"The model '{name}' could not be fetched (no connection, or no such model); check the name and the network, "
-        "or use 'embedded', which is always available."
+        f"The model '{name}' could not be fetched: there is no connection to the Hub, or no model of this name. "
+        "'embedded' is always available."
     )
 
 
