@@ -60,7 +60,7 @@ def _about(tab: FindTab, workspace: Workspace) -> dict:
     return {
         tab.gallery: find_views.gallery(words),
         tab.query: find_views.query(record),
-        tab.like: seen(record is not None),
+        tab.like: seen(record is not None and words),
     }
 
 

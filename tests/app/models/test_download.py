@@ -126,7 +126,7 @@ def test_the_weights_come_last_and_what_fails_is_one_sentence(hub, monkeypatch, 
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
     hub.put("somebody/pickled", {"config.json": b"{}", "pytorch_model.bin": b"x"})
     assert "safetensors" in refused("hf-hub:somebody/pickled")
-    assert "no such model" in refused("hf-hub:somebody/nobody")
+    assert "no model of this name" in refused("hf-hub:somebody/nobody")
     assert "not on the hub" in refused("ViT-B-32/laion400m_e32")
     full = OSError(errno.ENOSPC, "No space left on device")
     with monkeypatch.context() as disk:
