@@ -268,7 +268,7 @@ def test_examples_are_one_click_away_credited_or_called_synthetic(page):
 
 
 def test_the_tab_is_in_the_address_and_answers_arrow_keys(page, server):
-    assert len(httpx.get(server.url).content) < 420_000
+    assert len(httpx.get(server.url).content) < 400_000
     chosen = page.locator("#tabs [role=tab][aria-selected=true]")
     open_tab(page, "Learn")
     assert page.locator("#learn-page section").last.bounding_box()["x"] > 600  # as wide as the window
