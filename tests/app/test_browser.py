@@ -397,7 +397,7 @@ def test_other_words_are_offered_where_they_fit_better(browser, tmp_path):
         marked = page.locator("tr", has_text="fit better").filter(has_text="chest.png")
         expect(marked).to_have_count(1)
         offered.click()
-        expect(page.locator("#predict-prompts select")).to_have_value("lung_ct")
+        expect(page.locator("#predict-set")).to_have_value("lung_ct")
         expect(page.locator("#reading .bars")).to_contain_text("malignant")
         expect(page.locator("#reading .note button")).to_have_count(0)
         expect(marked).to_have_count(0)
