@@ -45,11 +45,16 @@ class MapChoice:
 
 
 def bring(
-    workspace: Workspace, paths: Sequence[str | Path | tuple[str, Path]], synthetic: bool = False, credit: str = ""
-) -> None:
+    workspace: Workspace,
+    paths: Sequence[str | Path | tuple[str, Path]],
+    synthetic: bool = False,
+    credit: str = "",
+    stay: bool = False,
+) -> bool:
     """Decode the files into the workspace; unreadable ones are kept as problems. `credit`: whose an example is.
 
-    NearlError, before any is decoded, if these are too many.
+    Whether other images are there now: with `stay` those before stay where no file can be read. NearlError, before any
+    is decoded, if these are too many.
     """
     if len(paths) > MAX_FILES:
         raise NearlError(f"These are {len(paths)} files; bring at most {MAX_FILES} at a time.")
@@ -57,7 +62,11 @@ def bring(
     with asked_by(workspace.id or "", memory=limits.EACH_MEMORY - others):
         records, problems = decode_many(paths, max_side=VIEW_PIXELS, images=MAX_IMAGES)
     workspace.check_memory(sum(map(memory_of, records)) - workspace.viewing.memory)  # instead of those there now
+    if stay and problems and not records and workspace.viewing.records:
+        workspace.viewing.leave_out(problems)
+        return False
     workspace.viewing.bring(records, problems, synthetic, credit)
+    return True
 
 
 def prompt_set_from(value: dict | None) -> PromptSet:

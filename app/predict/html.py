@@ -51,6 +51,7 @@ class Reading:
     beside: Mapping[str, str] = field(default_factory=dict)  # what to say beside the name of a ready set
     unfamiliar: str = ""  # that the image is unlike the model's training images, in sentences
     adapter: str = ""  # the name of the adapter in use
+    alien: bool = False  # it is the visitor's own image, and the model does not know its kind
 
 
 def reading(r: Reading) -> str:
@@ -71,6 +72,7 @@ def reading(r: Reading) -> str:
         kind=r.kind,
         beside=r.beside,
         adapter=r.adapter if taught else "",
+        alien=r.alien and not taught,
     )
 
 
@@ -87,10 +89,14 @@ def _unknown(words: Sequence[str]) -> str:
 
 
 def reading_empty(
-    has_image: bool, closer: Sequence[tuple[str, str]] = (), adapter: str = "", found: Recognised | None = None
+    has_image: bool,
+    closer: Sequence[tuple[str, str]] = (),
+    adapter: str = "",
+    found: Recognised | None = None,
+    own: bool = True,
 ) -> str:
     """What to do before there is a reading. `closer`: (name, title) of ready sets that fit the image better; `found`:
-    what the model makes of the image, where it can tell."""
+    what the model makes of the image, where it can tell; `own`: it is the visitor's, not an example."""
     words = "The reading appears here once there is an image."
     if has_image:
         words = "Check that the classes below fit this image, then press “Read the image”."
@@ -98,14 +104,18 @@ def reading_empty(
         begin = f"To the model, this image is of the kind “{found.title}”." if found.title else UNFAMILIAR
         words = f"{begin} {words if found.fits or not found.title else STALE}"
     kind, beside = (found.title, found.beside) if found is not None else ("", {})
+    unfit = has_image and own and found is not None and not found.fits
     return render(
-        "predict/waiting.html", words=words, busy=False, closer=closer, adapter=adapter, kind=kind, beside=beside
+        "predict/waiting.html", words=words, busy=False, closer=closer, adapter=adapter, kind=kind, beside=beside,
+        unfit=unfit,
     )  # fmt: skip
 
 
 def reading_busy(loading: bool, words: str = "Reading the image.") -> str:
     words = "The model is still loading; the reading follows." if loading else words
-    return render("predict/waiting.html", words=words, busy=True, closer=(), adapter="", kind="", beside={})
+    return render(
+        "predict/waiting.html", words=words, busy=True, closer=(), adapter="", kind="", beside={}, unfit=False
+    )
 
 
 def trust(
@@ -204,7 +214,7 @@ def reading_html(workspace: Workspace, fitting: Sequence[str] = (), found: Recog
     prediction = workspace.viewing.prediction
     if prediction is None:
         offered = [(name, set_title(name)) for name in fitting]
-        return reading_empty(bool(workspace.viewing.records), offered, in_use(workspace), found)
+        return reading_empty(bool(workspace.viewing.records), offered, in_use(workspace), found, workspace.viewing.own)
     i = workspace.viewing.selected
     after = None if prediction.adapted is None else prediction.adapted[i]
     untaught = workspace.viewing.classifier.untaught() if after is not None else []
@@ -231,13 +241,20 @@ def reading_html(workspace: Workspace, fitting: Sequence[str] = (), found: Recog
             trusted,
             closer,
             doubt_of(workspace, i),
-            prediction.measured,
+            prediction.measured if _tested(workspace, i) else "",
             kind,
             backbone.measured.beside if claims else {},
             unlike,
             in_use(workspace),
+            bool(claims) and not claims[i].kind and workspace.viewing.own,
         )
     )
+
+
+def _tested(workspace: Workspace, i: int) -> bool:
+    """Whether image `i` is, as far as the model can tell, of the kind of the test images of these prompts."""
+    claims = workspace.viewing.prediction.claims
+    return not claims or claims[i].fits or (workspace.viewing.synthetic and not claims[i].kind)
 
 
 def trust_html(prediction: Prediction, i: int) -> str:

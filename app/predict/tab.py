@@ -41,7 +41,8 @@ MARK_STALE = "() => document.getElementById('reading')?.classList.add('stale')"
 MARK_FRESH = """() => {  // a reading that has just come; the editor is told whether its classes fit the image
   const reading = document.getElementById("reading");
   if (!document.querySelector("#predict-message .error")) reading?.classList.remove("stale");
-  const fits = new CustomEvent("fits", { bubbles: true, detail: !reading?.querySelector(".unfit") });
+  const detail = reading?.querySelector(".unknown-kind") ? null : !reading?.querySelector(".unfit");  // null: as before
+  const fits = new CustomEvent("fits", { bubbles: true, detail });
   document.querySelector("#predict-prompts .pe-root")?.dispatchEvent(fits);
 }"""
 SHOW_VIEWER = "() => window.scrollTo(0, 0)"
@@ -218,9 +219,13 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
         try:
             if not sure:
                 raise NearlError(f"Nothing was read: first tick “{CONFIRM}”, then bring the images again.")
-            reading.bring(workspace, paths or [])
+            new = reading.bring(workspace, paths or [], stay=True)
         finally:
             uploads.forget(paths or [])
+        if not new:
+            left_out = views.problem_list(workspace.viewing.problems)
+            yield {session: workspace.id, tab.upload: None, tab.problems: left_out}
+            return
         yield {session: workspace.id, tab.upload: None, **_show(tab, workspace)}
         yield from _read_new(ctx, tab, workspace, value, MapChoice(when))
 

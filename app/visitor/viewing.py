@@ -64,6 +64,11 @@ class Viewing:
         return self.records[self.selected] if self.records else None
 
     @property
+    def own(self) -> bool:
+        """Whether the images are the visitor's own, not an example."""
+        return not (self.synthetic or self.credit)
+
+    @property
     def prompts(self) -> PromptSet | None:
         """The prompts last read with; where nothing was read yet, those of the adapter in use."""
         if self._prompts is None and self._shelf.adapter is not None:
@@ -83,6 +88,11 @@ class Viewing:
             self.prediction = self._volume = None
             self._maps.clear()
             self._hold()
+
+    def leave_out(self, problems: list[Problem]) -> None:
+        """Keep the images and their reading: of the new files none can be read."""
+        with self._lock:
+            self.problems = problems
 
     def put_away(self) -> None:
         """Give up the images, because others need the memory, unless something is being done with them just now."""

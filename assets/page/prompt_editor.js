@@ -131,7 +131,7 @@ const otherName = () => {
   if (!key) return shownName(name);
   if (unfit) return "Choose a set that fits the image";
   const set = config.sets[key], content = (s) => JSON.stringify([s.classes, s.templates ?? []]);
-  return content({ classes, templates }) === content(set) ? "" : `${title(key)}, edited`;
+  return content({ classes, templates }) === content(set) ? "" : `${config.plain[key]}, edited`;
 };
 
 const nameSet = () => {
@@ -229,9 +229,10 @@ const draw = () => {
   growAll();
 };
 
-// "fits" tells whether these classes are those of the image on show, as far as the model can say.
+// "fits" tells whether these classes are those of the image on show, as far as the model can say; null where it does
+// not know the kind of the image and has read it: then they fit if somebody has chosen or edited them for it.
 element.addEventListener("fits", ({ detail }) => {
-  unfit = !detail;
+  if (detail !== null) unfit = !detail;
   nameSet();
 });
 element.addEventListener("model", draw);  // another one is in use

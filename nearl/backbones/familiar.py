@@ -86,7 +86,10 @@ class Familiar:
             return "Some familiar images are flagged by mistake."
         wrong, count = self.mistaken
         share = f"{100 * wrong / count:.0f}\u202f%"
-        return f"Of {count} test images of the kinds that it knows, {wrong} ({share}) were flagged by mistake."
+        return (
+            f"This warning is wrong for {share} of images of the kinds that the model knows "
+            f"({wrong} of {count} test images)."
+        )
 
     def distances(self, images: Tensor) -> Tensor:
         """Unit image embeddings [N, E] -> float32 [N]."""

@@ -84,7 +84,7 @@ def test_images_unlike_those_learned_from_are_told(tmp_path):
     new = torch.cat([cluster(1, 30, 10), cluster(3, 10, 11)])
     assert found.mistaken is None and found.caution().startswith("Some")
     found = found.measured(new)
-    assert found.mistaken == (int(found.unlike(new).sum()), 40) and "Of 40 test images" in found.caution()
+    assert found.mistaken == (int(found.unlike(new).sum()), 40) and "of 40 test images" in found.caution()
     together, alone = found.distances(cluster(1, 3, 9)), found.distances(cluster(1, 3, 9)[:1])
     assert torch.allclose(together[:1], alone, atol=1e-5)
 

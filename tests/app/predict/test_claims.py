@@ -103,9 +103,10 @@ def test_teach_offers_the_ready_prompts_of_the_kind_of_its_images(measured, work
     assert value["classes"][0] == {"name": "sick", "prompts": ["a chest X-ray of sick"]}
 
 
-def test_classes_of_other_images_are_not_asked_about_without_a_word(measured, workspace, tmp_path):
+def built(engine, workspace):
+    """A page with the Predict tab of a workspace: its events by name."""
     ctx = SimpleNamespace(
-        engine=measured,
+        engine=engine,
         workspace=lambda key: workspace,
         ready_prompts=load_ready_prompts(),
         default_prompts=BRAIN,
@@ -115,8 +116,42 @@ def test_classes_of_other_images_are_not_asked_about_without_a_word(measured, wo
         ctx.session, ctx.changed = gr.State(None), gr.State(0)
         tab.build(ctx, page.load(None))
         ready.wire(ctx, gr.HTML(), gr.HTML(), gr.HTML())
-    on_upload = next(f.fn for f in page.fns.values() if f.name == "on_upload")
-    on_ready = next(f for f in page.fns.values() if f.name == "on_ready")
+    return {event.name: event for event in page.fns.values()}
+
+
+def test_an_accuracy_stands_only_under_images_of_the_kind_that_it_was_measured_on(measured, workspace):
+    def said(*images, **about) -> str:
+        workspace.viewing.bring(list(images), [], **about)
+        reading.read(measured, workspace, BRAIN)
+        return predict_views.reading_html(workspace)
+
+    fitting, other, unlike = (said(image) for image in (picture(RED, 930), picture(BLUE, 930), strange()))
+    assert "test images these" in fitting and "unfit" not in fitting and "unknown-kind" not in fitting
+    assert "test images these" not in other and "unfit" in other
+    assert "test images these" not in unlike and "unknown-kind" in unlike
+    assert "unknown-kind" not in said(strange(), credit="Somebody")  # an example comes with its classes
+
+    found = reading.recognise(measured, workspace, BRAIN)
+    assert "unfit" not in predict_views.reading_empty(True, found=found, own=False)
+    assert "unfit" in predict_views.reading_empty(True, found=found)
+
+
+def test_files_that_cannot_be_read_leave_the_open_image_and_its_reading(measured, workspace, tmp_path):
+    show(workspace, picture(RED, 931))
+    reading.read(measured, workspace, BRAIN)
+    before, letter = workspace.viewing.prediction, tmp_path / "letter.png"
+    letter.write_text("Dear colleague")
+    answers = list(built(measured, workspace)["on_upload"].fn("w", [str(letter)], True, BRAIN, "off"))
+    said = {part.elem_id: value for answer in answers for part, value in answer.items() if hasattr(part, "elem_id")}
+    assert "letter.png" in said["predict-problems"] and not {"viewer", "reading"} & set(said)
+    assert workspace.viewing.record is not None and workspace.viewing.prediction is before
+    reading.bring(workspace, [letter])  # a program that asks about this file alone
+    assert workspace.viewing.record is None
+
+
+def test_classes_of_other_images_are_not_asked_about_without_a_word(measured, workspace, tmp_path):
+    events = built(measured, workspace)
+    on_upload, on_ready = events["on_upload"].fn, events["on_ready"]
     assert on_ready.concurrency_id != lanes.DEVICE  # chosen prompts are there before anything else is pressed
 
     def brought(image, value) -> str:
