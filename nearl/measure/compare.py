@@ -83,13 +83,16 @@ class Loaded:
 def plan(
     data: Sequence[str], methods: Sequence[str], shots: Sequence[int], seeds: int, **settings: object
 ) -> list[Run]:
-    """All runs, set after set and seed after seed. NearlError for a missing method or folder, or too small a
-    number."""
+    """All runs, set after set and seed after seed. NearlError for a missing method or folder, too small a
+    number, and for another source that is one of ``data``."""
     for name in methods:
         card(name)
     for folder in (*data, *filter(None, [settings.get("test_on")])):
         if not Path(folder).exists():
             raise NearlError(f"There is no folder or zip of images at '{folder}'.")
+    test_on = settings.get("test_on")
+    if test_on and any(Path(folder).resolve() == Path(test_on).resolve() for folder in data):
+        raise NearlError(f"'{test_on}' is the same source as the one to teach with; give another one with --test-on.")
     if seeds < 1 or min(shots, default=0) < 1:
         raise NearlError("Comparing needs at least one seed, and numbers of shots of at least 1.")
     runs = [

@@ -7,6 +7,7 @@ are those of the taught source and the only bridge: nothing is fitted to the oth
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -24,18 +25,26 @@ def common(ours: Sequence[str], theirs: Sequence[str], same: Iterable[tuple[str,
     """The classes that both sources have: name in the taught one -> name in the other, in the order of ``ours``.
 
     Names are compared by `class_key`; ``same``: pairs of names, one of each source, that mean one class. NearlError for
-    fewer than two, and for a pair that names no class.
+    fewer than two, for a pair that names no class, and for a class that would mean two of the other source.
     """
     known, others = ({class_key(name): name for name in names} for names in (ours, theirs))
-    pairs = {}
+    pairs = {(key, key) for key in known if key in others}
     for one, two in same:
         a, b = class_key(one), class_key(two)
         if a not in known and a in others:
             a, b = b, a
         if a not in known or b not in others:
             raise NearlError(f"“{one}” and “{two}” are not a class of each source; they have {_named(ours, theirs)}.")
-        pairs[a] = b
-    found = {known[key]: others[pairs.get(key, key)] for key in known if pairs.get(key, key) in others}
+        pairs.add((a, b))
+    for side, names in enumerate((known, others)):
+        twice = [key for key, count in Counter(pair[side] for pair in pairs).items() if count > 1]
+        if twice:
+            raise NearlError(
+                f"“{names[min(twice)]}” would mean two classes of the other source at once; a class that both sources "
+                "have by the same name needs no --same, and any other may stand in one --same alone."
+            )
+    partner = dict(pairs)
+    found = {name: others[partner[key]] for key, name in known.items() if key in partner}
     if len(found) < 2:
         raise NearlError(
             f"Two sources need at least two classes in common, but they have {_named(ours, theirs)}; say which names "

@@ -264,11 +264,22 @@ class _Indexing:
             for place, problem in problems:
                 self._left_out(numbers[place], problem.reason)
             for place, record in records:
-                if place not in seen:
-                    yield numbers[place], record
-                else:
+                if place in seen:
                     self._note(f"{sources[place][0]} holds several images, of which the first is used.")
+                elif self._unchanged(numbers[place], *sources[place]):
+                    yield numbers[place], record
                 seen.add(place)
+
+    def _unchanged(self, number: int, path: str, source: bytes | Path) -> bool:
+        """Whether what was decoded is the content that the key was made of, under which it will be kept; else the file
+        is left out."""
+        try:
+            if content_key(lambda: source, path) == self.keys[number]:
+                return True
+            self._left_out(number, f"{path} changed while it was read and was left out; index the gallery again.")
+        except NearlError as error:
+            self._left_out(number, str(error))
+        return False
 
     def _encode(self, batch: Sequence[tuple[int, ImageRecord]]) -> None:
         if not batch:

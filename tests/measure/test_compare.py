@@ -16,6 +16,7 @@ from nearl.errors import NearlError
 from nearl.measure import compare_report, intervals
 from nearl.measure.compare import _SHELF, fingerprint, finished, perform, perform_on_ray, plan
 from nearl.measure.cost import PeakMemory
+from nearl.measure.elsewhere import common
 from nearl.measure.fit import measure
 from nearl.measure.intervals import student
 from nearl.measure.results import Results
@@ -88,6 +89,27 @@ def test_taught_on_one_source_read_on_another(data, name, tmp_path, capsys):
     assert intervals.difference(0.9, 0.5, [0.8, 0.95], [0.3, 0.7]) == pytest.approx(
         [0.4 - math.hypot(0.1, 0.2), 0.4 + math.hypot(0.05, 0.2)]
     )
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "same"),
+    [
+        ("abc", "xc", [("a", "x"), ("b", "x")]),
+        ("ac", "xyc", [("a", "x"), ("A", "y")]),
+        ("ab", "ab", [("a", "b")]),
+        ("ab", "abx", [("x", "a")]),
+    ],
+)
+def test_a_class_means_one_class_of_the_other_source(ours, theirs, same):
+    with pytest.raises(NearlError, match="two classes"):
+        common(ours, theirs, same)
+    assert common("abc", "xyc", [("a", "x"), ("y", "b"), ("x", "a"), ("c", "c")]) == {"a": "x", "b": "y", "c": "c"}
+
+
+def test_the_other_source_is_another_one(data, tmp_path):
+    (tmp_path / "link").symlink_to(data)
+    with pytest.raises(NearlError, match="another"):
+        plan([data], ["prolip"], [1], 1, test_on=str(tmp_path / "link"))
 
 
 def test_a_changed_set_is_another_set(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from nearl.data.images import decode_one
 from nearl.data.sets.listing import list_images
 from nearl.errors import NearlError
 from nearl.methods import make
@@ -103,6 +104,28 @@ def test_an_index_is_made_once_resumed_and_never_trusted_blindly(seer, folder, t
     (tmp_path / "damaged.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(NearlError, match="cannot be used"):
         build(file="damaged.sqlite")
+
+
+def test_a_file_that_changes_while_it_is_read_is_left_out_and_not_kept(seer, folder, tmp_path):
+    changing, kept = folder / "test" / "two" / "4.png", Index(tmp_path / "index.sqlite")
+    before = changing.read_bytes()
+
+    def build(watch=lambda done, n: None):
+        with list_images(folder) as listing:
+            return index_images(seer, listing, kept, watch)
+
+    def change(done, n):
+        if not done:
+            Image.new("RGB", (32, 32), (200, 10, 10)).save(changing)
+
+    found = build(change)
+    assert "test/two/4.png" in {problem.name for problem in found.problems} and found.indexed == 11
+    changing.write_bytes(before)
+    again = build()
+    assert again.indexed == 1 and len(again) == 12
+    row = [entry.name for entry in again.entries].index("test/two/4.png")
+    torch.testing.assert_close(again.places.frozen[row], seer.images([decode_one(changing)]).frozen[0])
+    kept.close()
 
 
 def test_the_closest_come_first_before_and_after(seer):
