@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nearl.data.sets.marks import MARKS, UNCERTAIN, findings_of
+from nearl.data.sets.marks import MARKS, NOTHING, UNCERTAIN, findings_of, mark, only_marks, partly
 from nearl.data.sets.tables import Table, listed, same
 from nearl.errors import NearlError
 
@@ -25,11 +25,14 @@ PATIENTS = (
     "person", "personid", "pid", "case", "caseid", "lesion", "lesionid", "study", "studyid", "studyinstanceuid",
     "group", "groupid",
 )  # fmt: skip
+FINDINGS = (  # how names of columns end that are findings where they hold marks; of PATIENTS and LABELS too
+    "lesion", "case", "study", "group", "finding", "findings", "disease", "pathology", "condition", "grade", "level",
+    "severity",
+)  # fmt: skip
 PARTS = ("split", "subset", "partition", "set", "usage", "phase", "dataset")
 LABEL_ENDS = ("label", "class", "diagnosis", "category", "grade", "finding")  # of the only column with such a name
 PLAIN = ("label", "labels", "class", "category", "target", "grade", "level", "severity", "diagnosis", "outcome", "y")
 SEPARATOR = "|"
-NOTHING = ("nan", "na", "n/a", "#n/a", "<na>", "null")  # cells that programs write where there is no value
 _LOOKED_AT, _LOOKED_AT_IN_ALL = 2000, 100_000  # cells of one column and of all, to see which column names files
 
 
@@ -82,9 +85,16 @@ def choose(
         raise _unclear(table)
     part = next((i for i in left if i != label and keys[i] in PARTS and _all_parts(table, i, part_of)), None)
     left = [i for i in left if i not in (label, part)]
-    group = _first(PATIENTS, keys, [i for i in left if len(set(table.column(i)) - {""}) > 1])
+    marks = [i for i in range(len(keys)) if findings and i != file and only_marks(table.column(i))]
+    either = [i for i in marks if keys[i].endswith(FINDINGS)]
+    group = _first(PATIENTS, keys, [i for i in left if i not in either and len(set(table.column(i)) - {""}) > 1])
     left = [i for i in left if i != group]
-    named, codes = findings_of(table, left) if findings and label is None else ([], [])
+    guess = label if not columns.label and label in either and any(i in marks for i in left) else None
+    named, codes = [], []
+    if findings and (label is None or guess is not None):
+        named, codes = findings_of(table, sorted([*left, *([] if guess is None else [guess])]))
+    if named and guess is not None:
+        label, left = None, sorted([*left, guess])
     marked = _marked(table, left) if label is None and not named else []
     if label is None and not marked and not named:
         others = [i for i in left if table.header[i]]
@@ -101,17 +111,17 @@ def choose(
     else:
         rows = zip(*(table.column(i) for i in marked), strict=True)
         names = [table.header[i] for i in marked]
-        labels = [SEPARATOR.join(n for n, cell in zip(names, row, strict=True) if MARKS[same(cell)]) for row in rows]
+        labels = [SEPARATOR.join(n for n, cell in zip(names, row, strict=True) if MARKS[mark(cell)]) for row in rows]
         words = f"labels from the marks in {listed(names)}"
-    left = [table.header[i] for i in left if i not in (label, *marked) and table.header[i]]
+    left = [i for i in left if i not in (label, *marked) and table.header[i]]
     words = f"{table.name}: file names are read from “{table.header[file]}”, {words}"
     words += f", images that belong together from “{table.header[group]}”" if group is not None else ""
     words += f", train and test from “{table.header[part]}”" if part is not None else ""
-    words += f". Not used: {', '.join(left)}." if left else "."
+    words += f". Not used: {', '.join(table.header[i] for i in left)}." if left else "."
     usual = {*keys} <= {"file", "label", "patient", "group", ""} and not left
     groups = [""] * len(table.rows) if group is None else table.column(group)
     parts = [] if part is None else [part_of(cell) or "" for cell in table.column(part)]
-    several = [] if named else _several(table.name, labels)
+    several = partly(table, left) if named else _several(table.name, labels)
     notes = [*table.notes, *([] if usual else [words]), *several]
     return Chosen(table.column(file), labels, groups, parts, notes, tuple(named))
 
@@ -155,10 +165,10 @@ def _file(table: Table, keys: Sequence[str], fits: Callable[[str], int | None]) 
 
 def _marked(table: Table, places: Sequence[int]) -> list[int]:
     """The columns of a table with a column for each class: two or more that hold only 0 and 1 and mark every row."""
-    columns = [i for i in places if table.header[i] and all(same(cell) in MARKS for cell in table.column(i))]
-    columns = [i for i in columns if any(table.column(i))]
+    columns = [i for i in places if table.header[i] and all(mark(cell) in MARKS for cell in table.column(i))]
+    columns = [i for i in columns if any(map(mark, table.column(i)))]
     rows = zip(*(table.column(i) for i in columns), strict=True)
-    return columns if len(columns) > 1 and all(any(MARKS[same(cell)] for cell in row) for row in rows) else []
+    return columns if len(columns) > 1 and all(any(MARKS[mark(cell)] for cell in row) for row in rows) else []
 
 
 def _binary(labels: list[str], name: str, column: str) -> list[str]:
@@ -211,7 +221,7 @@ def _unclear(table: Table, file: str = "") -> ColumnsError:
     marks = [
         name
         for place, name in enumerate(table.header)
-        if name and name != file and {same(c) for c in table.column(place)} <= {*MARKS, *UNCERTAIN}
+        if name and name != file and {mark(c) for c in table.column(place)} <= {*MARKS, *UNCERTAIN}
     ]
     why = ""
     if file and len(marks) > 1:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from nearl.data.checks import check
+from nearl.data.sets.columns import Columns
 from nearl.data.sets.findings import FindingsSet
 from nearl.data.sets.labelled import resolve_splits
 from nearl.data.splits import plan_findings
@@ -50,6 +51,50 @@ def test_one_mark_in_every_row_is_a_class_and_without_the_word_nothing_has_chang
         assert not isinstance(data, FindingsSet) and data.counts() == {"x": 2, "y": 2}
     with pytest.raises(NearlError, match="nearl finetune"):
         resolve_splits(folder(GOOD))
+
+
+ONE_HOT = {
+    "empty for absent": "file,x,y\na.png,1,\nb.png,,1\nc.png,1,\nd.png,,1\n",
+    "one cell forgotten": "file,x,y\na.png,1,0\nb.png,0,1\nc.png,1,\nd.png,0,1\n",
+    "nan for absent": "file,x,y\na.png,1.00,nan\nb.png,NA,1.00\nc.png,1.00,nan\nd.png,nan,1.00\n",
+}
+
+
+@pytest.mark.parametrize("name", ONE_HOT)
+def test_a_column_for_each_class_may_have_empty_cells(name, folder):
+    data, _ = resolve_splits(folder(ONE_HOT[name]), findings=True)
+    assert not isinstance(data, FindingsSet) and data.counts() == {"x": 2, "y": 2}
+
+
+@pytest.mark.parametrize("first", ["lesion", "case", "study", "severity", "fracture_grade", "main finding"])
+def test_a_column_of_marks_is_a_finding_whatever_its_name(first, folder):
+    table = f"file,{first},mass\na.png,1,1\nb.png,0,1\nc.png,0,0\nd.png,1,0\n"
+    data, _ = resolve_splits(folder(table), findings=True)
+    assert isinstance(data, FindingsSet) and data.findings == [first, "mass"] and data.groups is None
+    if first not in ("lesion", "case", "study"):
+        named, _ = resolve_splits(folder(table), findings=True, columns=Columns(label=first))
+        assert not isinstance(named, FindingsSet) and len(named.classes) == 2
+
+
+def test_a_label_and_a_patient_stay_what_they_are_beside_marks(folder):
+    table = "file,patient_id,label,male\na.png,0,1,1\nb.png,0,0,1\nc.png,1,0,0\nd.png,1,1,0\n"
+    data, _ = resolve_splits(folder(table), findings=True)
+    assert not isinstance(data, FindingsSet) and data.classes == ["0", "1"] and set(data.groups) == {"0", "1"}
+
+
+def test_cells_without_a_value_are_unknown_and_numbers_are_marks(folder):
+    table = "file,nodule,mass\na.png,1.00,NA\nb.png,0.00,nan\nc.png,N/A,1\nd.png,1.,0\n"
+    data, _ = resolve_splits(folder(table), findings=True)
+    found = {record.name: label for record, label in zip(data.records, data.labels, strict=True)}
+    assert found == {"a.png": (0,), "b.png": (1,), "c.png": (2,), "d.png": (0, 3)}
+
+
+def test_a_column_of_marks_and_words_is_named(folder):
+    table = "file,nodule,mass,age\na.png,1,1,1\nb.png,maybe,0,44\nc.png,maybe,0,52\nd.png,0,1,0\n"
+    data, _ = resolve_splits(folder(table), findings=True)
+    said = [note for note in data.notes if "maybe" in note]
+    assert data.findings == ["mass"] and len(said) == 1 and "“nodule”" in said[0]
+    assert not any("“age”" in note for note in data.notes)
 
 
 def test_parts_and_words_for_marks(folder):
