@@ -19,6 +19,7 @@ from nearl.errors import NearlError
 
 PATIENCE = 30.0  # seconds to wait while another program writes
 AT_ONCE = 500  # keys in one question
+OFF = 1e-2  # from a length of 1, above which an embedding is damaged (our choice)
 
 
 class Index:
@@ -44,7 +45,7 @@ class Index:
         self._file.close()
 
     def get(self, model: str, images: Iterable[str], width: int) -> dict[str, np.ndarray]:
-        """The embeddings float32 [width] that are there, by the keys of ``images``."""
+        """The embeddings float32 [width] that are there, by the keys of ``images``; a damaged one counts as missing."""
         keys, found = list(dict.fromkeys(images)), {}
         for start in range(0, len(keys), AT_ONCE):
             some = keys[start : start + AT_ONCE]
@@ -53,8 +54,12 @@ class Index:
                 rows = self._file.execute(
                     f"SELECT image, vector FROM vectors WHERE model = ? AND image IN ({marks})", [model, *some]
                 ).fetchall()
-            found |= {key: np.frombuffer(blob, "<f4") for key, blob in rows if len(blob) == 4 * width}
-        return {key: vector for key, vector in found.items() if np.isfinite(vector).all()}
+            found |= {
+                key: np.frombuffer(blob, "<f4")
+                for key, blob in rows
+                if isinstance(blob, bytes) and len(blob) == 4 * width
+            }
+        return {key: vector for key, vector in found.items() if abs(np.linalg.norm(vector) - 1) < OFF}
 
     def add(self, model: str, vectors: Mapping[str, np.ndarray]) -> None:
         """Keep embeddings float32 [E] by their keys, all of them or none."""

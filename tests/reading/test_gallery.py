@@ -101,6 +101,10 @@ def test_an_index_is_made_once_resumed_and_never_trusted_blindly(seer, folder, t
         assert "new.png" not in content and "gallery" not in content
         file.execute("UPDATE vectors SET vector = x'00' WHERE image = (SELECT max(image) FROM vectors)")
     assert build().indexed == 1
+    for damage in ("NULL", "7", "zeroblob(length(vector))"):
+        with sqlite3.connect(tmp_path / "index.sqlite") as file:
+            file.execute(f"UPDATE vectors SET vector = {damage}")
+        assert build().indexed == 13
     (tmp_path / "damaged.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(NearlError, match="cannot be used"):
         build(file="damaged.sqlite")
