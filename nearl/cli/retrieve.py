@@ -20,6 +20,7 @@ from nearl.cli.progress import Bar
 from nearl.errors import NearlError
 
 if TYPE_CHECKING:
+    from nearl.data.records import Problem
     from nearl.prompts import PromptSet
     from nearl.reading.gallery import Gallery, Places, Seer
 
@@ -96,7 +97,7 @@ def _gallery(args: argparse.Namespace, seer: Seer) -> tuple[Gallery, dict, Promp
         finally:
             if kept is not None:
                 kept.close()
-    reasons = [problem.reason for problem in gallery.problems]
+    reasons = [_reason(problem) for problem in gallery.problems]
     more = [f"{len(reasons) - NAMED} more were left out."] if len(reasons) > NAMED else []
     say([*reasons[:NAMED], *more, *gallery.notes])
     labels = sorted({entry.label for entry in gallery.entries} - {""})
@@ -107,6 +108,14 @@ def _gallery(args: argparse.Namespace, seer: Seer) -> tuple[Gallery, dict, Promp
     }
     beside = None if listing.prompts is None else PromptSet.from_dict(listing.prompts)
     return gallery, {"gallery": facts, "left_out": reasons, "notes": list(gallery.notes)}, beside
+
+
+def _reason(problem: Problem) -> str:
+    """Why a file was left out, with its folder: files of the same name may lie in several."""
+    from nearl.data.records import base_name
+
+    name, reason = problem
+    return reason if name in reason else reason.replace(base_name(name), name, 1)
 
 
 def _made(gallery: Gallery) -> PromptSet | None:

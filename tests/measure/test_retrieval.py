@@ -97,7 +97,7 @@ def test_the_command_finds_evaluates_and_refuses(checkpoints, tmp_path, capsys):
     assert [row["label"] for row in found["results"]] == ["one"] * 3 and "before" not in found
     assert found["gallery"] == {"images": 30, "indexed": 30, "classes": {"one": 15, "two": 15}}
     assert found["texts"] == [{"text": "a dark square", "score": found["texts"][0]["score"]}]
-    assert len(found["left_out"]) == 1 and "bad.png" in found["left_out"][0] and found["refused"] == ""
+    assert len(found["left_out"]) == 1 and "test/one/bad.png" in found["left_out"][0] and found["refused"] == ""
 
     taught = run("--text", "a dark square", "--adapter", str(tmp_path / "run"))
     assert len(taught["results"]) == len(taught["before"]) == 10 and taught["gallery"]["indexed"] == 30
