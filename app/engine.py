@@ -80,7 +80,7 @@ class Engine:
     ):
         self.name, self.device, self.weights = name, device, weights
         self.device_lock = DeviceLock()
-        self.queue, self.lanes = Queue(), Lanes()
+        self.queue, self.lanes = Queue(self.chosen), Lanes()
         names = dict.fromkeys([name, *offered])
         self.models = Models(list(names), self._load_one, memory, lambda: self.queue.models())
         self.downloads = Downloads(self.models.get)

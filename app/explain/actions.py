@@ -101,11 +101,11 @@ def layer_profile(engine: Engine, workspace: Workspace) -> Profile:
     from nearl.explain import MapRequest, look
     from nearl.explain.layers import profile
 
-    record = workspace.viewing.record
+    record, classifier = workspace.viewing.record, workspace.viewing.classifier
 
     def draw() -> Profile:
         with engine.device_lock:
-            return profile(look(workspace.viewing.classifier, [record], MapRequest(adapted=True), gradient=False))
+            return profile(look(classifier, [record], MapRequest(adapted=True), gradient=False))
 
     return workspace.maps.once(("profile", record.digest), draw)
 

@@ -17,6 +17,7 @@ from nearl.data.images import ImageRecord
 
 if TYPE_CHECKING:
     from nearl.explain import Heatmap, MapRequest, Trace
+    from nearl.reading.classifier import Classifier
 
 CONTROL_SEED = 0
 BATCH = 8
@@ -106,11 +107,12 @@ def _quick(engine: Engine, workspace: Workspace, ask: Ask) -> None:
     from nearl.explain import MAPS, draw, look
 
     card, maps = MAPS[ask.requests[0].map], workspace.maps
+    classifier = workspace.viewing.classifier  # it may have to be made, before others wait
     for batch in _batches(ask.missing(workspace)):
         with engine.device_lock:
-            trace = look(workspace.viewing.classifier, batch, ask.requests[0], card.gradient or len(batch) == 1)
+            trace = look(classifier, batch, ask.requests[0], card.gradient or len(batch) == 1)
             for request in _distinct(ask):
-                for one in _bundle(trace, workspace, request, whole=len(batch) == 1):
+                for one in _bundle(trace, classifier, request, whole=len(batch) == 1):
                     keys = [_key(record, one) for record in batch]
                     if any(k not in maps for k in keys):
                         maps.keep(zip(keys, draw(trace, one), strict=True))
@@ -126,13 +128,13 @@ def _distinct(ask: Ask) -> Sequence[MapRequest]:
     return ask.requests if MAPS[ask.requests[0].map].by_class else ask.requests[:1]
 
 
-def _bundle(trace: Trace, workspace: Workspace, request: MapRequest, whole: bool) -> set[MapRequest]:
+def _bundle(trace: Trace, classifier: Classifier, request: MapRequest, whole: bool) -> set[MapRequest]:
     """The map that is asked for and, if ``whole``, those that the same pass gives besides."""
     from nearl.explain import available
 
     wanted = {request}
     if whole:
-        for other in available(workspace.viewing.classifier, trace.scorer.adapted, slow=False):
+        for other in available(classifier, trace.scorer.adapted, slow=False):
             of = lambda layer, head, key=other.key: replace(request, map=key, layer=layer, head=head)  # noqa: E731
             wanted.add(of(None, None))
             if other.layers and (other.gradient or other.heads or other.adapter):

@@ -75,7 +75,18 @@ def about(workspace: Workspace) -> str:
 
 def search(engine: Engine, workspace: Workspace, sentence: str | None, anyway: bool = False) -> Iterator[Going | Found]:
     """Index the images that are new, which yields how far it is, then find: with a sentence, or without one with the
-    image on show in Predict. ``anyway``: also where that image is unlike all of them."""
+    image on show in Predict. ``anyway``: also where that image is unlike all of them. It begins again where another
+    model or adapter was chosen meanwhile."""
+    begun = None
+    while begun != (now := (engine.chosen(workspace), workspace.shelf.in_use)):
+        begun = now
+        for found in _search(engine, workspace, sentence, anyway):
+            if isinstance(found, Going) or begun == (engine.chosen(workspace), workspace.shelf.in_use):
+                yield found
+
+
+def _search(engine: Engine, workspace: Workspace, sentence: str | None, anyway: bool) -> Iterator[Going | Found]:
+    """As `search`, with the model and adapter that are chosen when it begins."""
     from nearl.reading.index import Index
 
     if not about(workspace):

@@ -102,10 +102,11 @@ class Downloads:
             if found.cancelled:  # a moment ago
                 _stop(process)
         for line in process.stdout or ():
-            with contextlib.suppress(ValueError):  # what a library says there
+            with contextlib.suppress(ValueError, TypeError, OverflowError):  # what a library says there
                 told = json.loads(line)
-                found.error = str(told.get("error", ""))
-                found.done, found.total = int(told.get("done", found.done)), int(told.get("total", found.total))
+                if isinstance(told, dict):
+                    found.error = str(told.get("error") or "")
+                    found.done, found.total = int(told.get("done", found.done)), int(told.get("total", found.total))
         if process.wait() and not found.cancelled and not found.error:
             found.error = FAULT
 

@@ -58,6 +58,11 @@ class Models:
         with self._guard:
             return list(self._kept)
 
+    def keeps(self, backbone: Backbone) -> bool:
+        """Whether this very model is in memory, and has not left since it was given out."""
+        with self._guard:
+            return any(kept is backbone for kept in self._kept.values())
+
     def here(self, name: str) -> bool:
         """Whether a model can be loaded without a download."""
         return name in self._sizes or cached(entry_of(name))

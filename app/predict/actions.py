@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nearl.explain import Heatmap
-    from nearl.reading.classifier import Prediction
+    from nearl.reading.classifier import Classifier, Prediction
 
 MAX_IMAGES = 64
 MAX_FILES = 1200  # the slices of a series are one image
@@ -91,13 +91,13 @@ def read(engine: Engine, workspace: Workspace, value: dict | None) -> None:
 
     viewing = workspace.viewing
     with workspace.lock:
-        classifier = viewing.ask(prompt_set, make)
+        classifier = viewing.ask(prompt_set, make, engine.models.keeps)
         ready = engine.ready_classes(classifier.backbone) if workspace.shelf.adapter is None else {}
         with engine.device_lock:
             found = classifier.predict(viewing.records)
             if found.adapted is not None and not np.isfinite(found.adapted).all():
                 raise NearlError("The adapter in use gives no usable numbers for these images; stop using it in Teach.")
-            viewing.keep(found, _closer(workspace, ready, found))
+            viewing.keep(found, _closer(workspace, classifier, ready, found))
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ def _in_own_windows(engine: Engine, workspace: Workspace) -> None:
         from nearl.methods import Frozen
         from nearl.reading.claims import recognised
 
+        frozen = Frozen(engine.backbone(workspace))  # it may have to be loaded, before others wait
         with workspace.lock, engine.device_lock:
-            frozen = Frozen(engine.backbone(workspace))
             viewing.redraw_all([recognised(frozen, record) for record in viewing.records])
 
 
@@ -194,14 +194,16 @@ def fitting(engine: Engine, workspace: Workspace, value: dict | None) -> list[st
     return closer_sets(image, classes, ready, classifier.backbone.logit_scale)[0]
 
 
-def _closer(workspace: Workspace, ready: dict[str, Tensor], found: Prediction) -> list[list[str]]:
+def _closer(
+    workspace: Workspace, classifier: Classifier, ready: dict[str, Tensor], found: Prediction
+) -> list[list[str]]:
     """For each image the ready sets that fit it where these prompts do not: by its kind, none where the model does not
     know that; by the words that are clearly closer to it with a backbone that was not measured. What was taught is not
     questioned."""
     from nearl.backbones.familiar import closer_sets
     from nearl.reading.claims import Claims, likely
 
-    classifier, claims = workspace.viewing.classifier, found.claims
+    claims = found.claims
     if classifier.prompt_set.kind == FINDINGS:  # no ready set is about findings
         return [[] for _ in workspace.viewing.records]
     images = classifier.image_features(workspace.viewing.records)

@@ -34,6 +34,7 @@ class Viewing:
         self.selected = 0  # the place of the image on show
         self._classifier: Classifier | None = None
         self._make: Callable[[PromptSet], Classifier] | None = None
+        self._kept: Callable[[Backbone], bool] = lambda backbone: True
         self.prediction: Prediction | None = None  # of all images; None until they are read
         self.kinds: set[str] = set()  # of the images last read, as the model knows them
         self.closer: list[list[str]] = []  # for each image, ready sets whose prompts are closer to it
@@ -131,16 +132,33 @@ class Viewing:
 
     # ---- reading
 
-    def ask(self, prompts: PromptSet, make: Callable[[PromptSet], Classifier]) -> Classifier:
-        """The classifier, with these prompts; `make` gives one where there is none yet, and again after `rest`."""
+    def ask(
+        self,
+        prompts: PromptSet,
+        make: Callable[[PromptSet], Classifier],
+        kept: Callable[[Backbone], bool] = lambda model: True,
+    ) -> Classifier:
+        """The classifier, with these prompts; `make` gives one where there is none yet, and again after `rest`.
+        `kept`: whether a model is still in memory for all; one that is not is not held here either."""
         with self._lock:
-            if self._classifier is None:
-                self._classifier, self._make = make(prompts), make
-            elif self._prompts is None or self._prompts.digest != prompts.digest:
-                self._classifier.set_prompts(prompts)
+            found = self._classifier
+            other = self._prompts is None or self._prompts.digest != prompts.digest
+            if other:
                 self._maps.clear()
+            if found is None:
+                found = make(prompts)
+                self._make, self._kept = make, kept
+                self._store(found)
+            elif other:
+                found.set_prompts(prompts)
             self._prompts = prompts
-            return self._classifier
+            return found
+
+    def _store(self, classifier: Classifier) -> None:
+        """Keep a classifier, unless its model has left memory while it was made."""
+        self._classifier = classifier
+        if not self._kept(classifier.backbone):
+            self.rest()
 
     @property
     def classifier(self) -> Classifier | None:
@@ -150,7 +168,7 @@ class Viewing:
         if found is None and make is not None:
             found = make(self._prompts)
             if self._make is make:  # else the adapter has changed meanwhile
-                self._classifier = found
+                self._store(found)
         return found
 
     def rest(self) -> None:
@@ -158,9 +176,9 @@ class Viewing:
         self._classifier = None
 
     def let_go(self, backbone: Backbone) -> None:
-        """Rest where the classifier is one of this model."""
+        """Rest where the classifier is one of this model, loaded now or earlier."""
         found = self._classifier
-        if found is not None and found.backbone is backbone:
+        if found is not None and found.backbone.name == backbone.name:
             self.rest()
             self._maps.let_go()
 

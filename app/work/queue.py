@@ -11,6 +11,7 @@ import logging
 import shutil
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,9 +31,12 @@ FAULT = "Teaching stopped because of a fault on the server; the details are in i
 
 
 class Queue:
-    """Runs in the order in which they came. A run with several methods lets waiting ones in between two methods."""
+    """Runs in the order in which they came. A run with several methods lets waiting ones in between two methods.
 
-    def __init__(self) -> None:
+    `chosen`: the name of the model that a visitor reads with."""
+
+    def __init__(self, chosen: Callable[[Workspace], str] = lambda workspace: workspace.model) -> None:
+        self.chosen = chosen
         self._waiting: deque[RunView] = deque()
         self._running: RunView | None = None
         self._turn = threading.Condition(threading.RLock())
@@ -54,7 +58,7 @@ class Queue:
             workspace.check_room(job.images.nbytes)
             view = RunView.new(workspace, kind, self)
             view.folder.create(job)
-            view.note(model=workspace.model, **notes)
+            view.note(model=self.chosen(workspace), **notes)
             if instead is not None:
                 view.folder.take_over(instead.folder)
                 view.note(shelf=instead.notes.shelf)

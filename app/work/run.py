@@ -47,7 +47,7 @@ class Notes(BaseModel):
 
     data: list[str] = []  # digests of the images, in the order of the job
     test: list[str] = []  # of the separate test images
-    model: str = ""  # the workspace's when it was started
+    model: str = ""  # the name of the one that the visitor read with when it was started
     source: str = ""  # where a comparison's images are from, as the page names it
     there: str = ""  # likewise those of another source that are read too
     shelf: dict[str, str] | None = None  # by method: its adapter's id on the shelf; None until there was a look
@@ -94,6 +94,8 @@ class Line(Protocol):
     def drop(self, view: RunView) -> bool: ...
 
     def at(self, view: RunView) -> bool: ...
+
+    def chosen(self, workspace: Workspace) -> str: ...
 
 
 class RunView:
@@ -251,7 +253,7 @@ class RunView:
             self.note(shelf={})
             return
         key = self.workspace.shelf.put(outcome.adapter)
-        switched = self.workspace.model != self.notes.model  # to another model meanwhile
+        switched = self.queue.chosen(self.workspace) != self.notes.model  # to another model meanwhile
         if not switched and outcome.stopped != CANCELLED and not speaks_against(outcome.results):
             self.workspace.shelf.use(key, outcome.adapter)
         self.note(shelf={outcome.adapter.meta["method"]: key})

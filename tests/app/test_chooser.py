@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from app.teach.shelf import html as shelf_views
 from nearl.adapters.store import zip_adapter
 from nearl.errors import NearlError
 from nearl.prompts import default_prompts
+from nearl.reading.classifier import Classifier
 from tests.support.app_work import ended, taught, visitor
 
 PROMPTS = default_prompts(["lesion", "normal"]).to_dict()
@@ -128,6 +130,20 @@ def test_a_run_that_ends_after_a_switch_is_shelved_but_not_put_to_use(offering, 
     assert adapting.homes(offering, workspace)[key].where == "here"
 
 
+def test_a_run_that_ends_after_a_switch_there_and_back_is_put_to_use(
+    offering, registry, in_threads, engine, monkeypatch
+):
+    monkeypatch.setattr("app.work.run.speaks_against", lambda results: False)
+    workspace = visitor(registry)
+    choice = teaching.Choice("quick", steps=4, early_stop=False)
+    with offering.queue._turn:  # nothing starts before the switches
+        run = teaching.start(offering, workspace, gathering.prompts_for(workspace).to_dict(), choice)
+        for name in (offering.models.names[1], offering.name):
+            choosing.choose(offering, workspace, name)
+    key = ended(run).look().adapter_key
+    assert key and workspace.shelf.in_use == key
+
+
 def test_a_model_that_leaves_memory_is_let_go_and_read_with_again(checkpoints, registry, images):
     names = [f"local-dir:{checkpoints(kind)}" for kind in ("clip", "transformers-clip")]
     engine = Engine(names[0], "cpu", offered=names[1:])
@@ -141,6 +157,34 @@ def test_a_model_that_leaves_memory_is_let_go_and_read_with_again(checkpoints, r
     assert first() is None and anna.viewing.prediction is not None
     reading.read(engine, anna, default_prompts(["lesion", "healthy"]).to_dict())
     assert shares(engine, anna, images) == pytest.approx(before)
+
+
+@pytest.mark.parametrize("moment", ["__init__", "predict"])
+def test_a_model_that_leaves_during_a_reading_is_neither_loaded_again_by_it_nor_held(
+    checkpoints, registry, images, monkeypatch, moment
+):
+    names = [f"local-dir:{checkpoints(kind)}" for kind in ("clip", "transformers-clip")]
+    engine = Engine(names[0], "cpu", offered=names[1:])
+    engine.models.left = registry.let_go
+    engine.start()
+    first, real = weakref.ref(engine.backbone()), getattr(Classifier, moment)
+    engine.models.budget = engine.models.size(names[0]) + 1  # the other one is smaller
+    anna, ben = registry.get(None), registry.get(None)
+
+    def then_another_is_chosen(*given):
+        found = real(*given)
+        choosing.choose(engine, ben, names[1])
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, moment, then_another_is_chosen)
+        shares(engine, anna, images)
+    assert engine.models.kept() == names[1:] and anna.viewing.prediction is not None
+    gc.collect()
+    assert first() is None
+    anna.maps.keep([("a map", 1)])
+    reading.read(engine, anna, default_prompts(["lesion", "healthy"]).to_dict())
+    assert "a map" not in anna.maps  # of the earlier prompts
 
 
 def test_one_image_is_read_by_every_model_that_is_here(offering, workspace, images, monkeypatch):

@@ -62,3 +62,16 @@ def test_an_image_unlike_all_is_shown_nothing_unless_it_is_asked_for(engine, wor
     assert len(_search(engine, workspace, None, anyway=True)[1].before) == 10
     with pytest.raises(NearlError, match="shorten it"):
         _search(engine, workspace, "x" * 301)
+
+
+def test_a_search_begins_again_where_another_adapter_is_chosen_meanwhile(engine, workspace):
+    data = shades(12, seed=5)
+    workspace.support.keep(data)
+    key = workspace.shelf.put(taught(make("nearl", task_of(engine.backbone()))).adapter(), "taught")
+    steps = finding.search(engine, workspace, "dark")
+    assert isinstance(next(steps), Going)
+    workspace.shelf.use(key)
+    (found,) = [one for one in steps if isinstance(one, Found)]
+    assert found.after is not None
+    steps = finding.search(engine, workspace, "dark")
+    assert isinstance(next(steps), Found) and list(steps) == []

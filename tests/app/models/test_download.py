@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+from types import SimpleNamespace
 
 import huggingface_hub.constants
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from app.chooser import actions as choosing
 from app.chooser import html as chooser_views
 from app.engine import Engine
+from app.models.download import Downloads
 from nearl.backbones import download
 from nearl.backbones.catalogue import cached, entry_of, repository_cache
 from nearl.errors import NearlError
@@ -137,3 +139,15 @@ def test_the_weights_come_last_and_what_fails_is_one_sentence(hub, monkeypatch, 
         assert "room on this machine's disk" in refused()
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     assert "could not be fetched" in refused()
+
+
+@pytest.mark.parametrize("line", ["0", "null", "[1]", '{"done": null}', '{"total": Infinity}', '{"error": null}', "x"])
+def test_a_line_that_is_no_progress_does_not_end_a_download(workspace, monkeypatch, line):
+    lines = [line, '{"done": 3, "total": 4}']
+    monkeypatch.setattr(download, "start", lambda name: SimpleNamespace(stdout=lines, wait=lambda: 0))
+    arrived = []
+    downloads = Downloads(arrived.append)
+    downloads.begin(workspace, NAME)
+    going = downloads.of(workspace)
+    assert going.over.wait(60)
+    assert (going.error, going.done, going.total, arrived) == ("", 3, 4, [NAME])
