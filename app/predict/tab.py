@@ -223,8 +223,7 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
         finally:
             uploads.forget(paths or [])
         if not new:
-            left_out = views.problem_list(workspace.viewing.problems)
-            yield {session: workspace.id, tab.upload: None, tab.problems: left_out}
+            yield {session: workspace.id, tab.upload: None, tab.problems: views.problem_list(workspace.viewing.problems)}
             return
         yield {session: workspace.id, tab.upload: None, **_show(tab, workspace)}
         yield from _read_new(ctx, tab, workspace, value, MapChoice(when))
