@@ -223,8 +223,8 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
         finally:
             uploads.forget(paths or [])
         if not new:
-            yield {session: workspace.id, tab.upload: None, tab.problems: views.problem_list(workspace.viewing.problems)}
-            return
+            left = views.problem_list(workspace.viewing.problems)
+            return (yield {session: workspace.id, tab.upload: None, tab.problems: left})
         yield {session: workspace.id, tab.upload: None, **_show(tab, workspace)}
         yield from _read_new(ctx, tab, workspace, value, MapChoice(when))
 
