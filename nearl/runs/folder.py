@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -383,8 +384,9 @@ class RunFolder:
 
     @contextlib.contextmanager
     def _whole(self, name: str) -> Iterator[Path]:
-        """A path to write a file to, which then takes the file's name; nothing of it is left where that fails."""
-        partial = self._file(f".{name}.partial")
+        """A path to write a file to, which then takes the file's name; nothing of it is left where that fails. Each
+        thread has its own: the page may cancel a run at the moment in which its queue writes."""
+        partial = self._file(f".{name}.{threading.get_native_id()}.partial")
         try:
             yield partial
             partial.replace(self._file(name))

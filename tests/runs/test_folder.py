@@ -2,6 +2,7 @@
 
 import errno
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -114,6 +115,14 @@ def test_cancelling_a_run_that_waits(backbone, tmp_path):
     run = RunFolder(tmp_path / "run").create(made(backbone))
     run.request_cancel()
     assert run.look().state == "cancelled" and run.look().finished and run.outcome() is None
+
+
+def test_two_threads_may_write_at_once(backbone, tmp_path):
+    run = RunFolder(tmp_path / "run").create(made(backbone))
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(step, "twice") for _ in range(100) for step in (run.wait, run.failed)]:
+            done.result()
+    assert run.look().state in ("waiting", "failed") and not list(run.path.glob(".*.partial"))
 
 
 @pytest.mark.parametrize(
