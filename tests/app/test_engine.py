@@ -50,7 +50,7 @@ def test_without_any_model_every_use_says_why(monkeypatch):
 
 def test_there_is_one_queue_whoever_asks_first(monkeypatch):
     made = []
-    monkeypatch.setattr("app.engine.Queue", lambda: made.append(object()) or made[-1])
+    monkeypatch.setattr("app.engine.Queue", lambda _: made.append(object()) or made[-1])
     engine, start, found = Engine("no-such-model", "cpu"), threading.Barrier(8), []
 
     def ask() -> None:
