@@ -5,10 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Hashable, Iterator, MutableMapping
 from typing import IO, Any, TypeVar
 
 import torch
+
+from nearl.errors import NearlError
 
 R = TypeVar("R")
 SPARE = 1.2  # on top of what is counted: work space and pieces too small to use again (our choice)
@@ -56,12 +59,14 @@ class Portions:
 
 
 class Spill(MutableMapping[Hashable, torch.Tensor]):
-    """Tensors by key: the first ``limit`` bytes of them in memory, the others in a temporary file."""
+    """Tensors by key: the first ``limit`` bytes of them in memory, the others in a temporary file. Raises NearlError
+    where there is no room for it; what was kept before can still be read."""
 
     def __init__(self, limit: int):
         self.limit, self.held = limit, 0
         self._items: dict[Hashable, torch.Tensor | tuple] = {}
         self._file: IO[bytes] | None = None
+        self._lock = threading.Lock()
 
     def __setitem__(self, key: Hashable, tensor: torch.Tensor) -> None:
         self.pop(key, None)
@@ -69,9 +74,20 @@ class Spill(MutableMapping[Hashable, torch.Tensor]):
             self.held += tensor.nbytes
             self._items[key] = tensor
             return
-        self._file = self._file or tempfile.TemporaryFile(prefix="nearl-")  # noqa: SIM115  closed with this object
-        place = self._file.seek(0, os.SEEK_END)
-        self._file.write(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        content = memoryview(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        with self._lock:
+            if self._file is None:  # unbuffered: what could not be written is known at once, and is not in the way
+                self._file = tempfile.TemporaryFile(prefix="nearl-", buffering=0)  # noqa: SIM115  closed with this object
+            place = self._file.seek(0, os.SEEK_END)
+            try:
+                while content:
+                    content = content[self._file.write(content) :]
+            except OSError as error:
+                self._file.truncate(place)
+                raise NearlError(
+                    f"Features of the images could not be kept in '{tempfile.gettempdir()}': {error.strerror}. Free "
+                    "some space there, or set TMPDIR to another folder."
+                ) from error
         self._items[key] = place, tensor.nbytes, tensor.dtype, tensor.shape, tensor.device
 
     def __getitem__(self, key: Hashable) -> torch.Tensor:
@@ -79,8 +95,10 @@ class Spill(MutableMapping[Hashable, torch.Tensor]):
         if isinstance(item, torch.Tensor):
             return item
         place, size, dtype, shape, device = item
-        self._file.seek(place)
-        return torch.frombuffer(bytearray(self._file.read(size)), dtype=dtype).view(shape).to(device)
+        with self._lock:
+            self._file.seek(place)
+            content = bytearray(self._file.read(size))
+        return torch.frombuffer(content, dtype=dtype).view(shape).to(device)
 
     def __contains__(self, key: object) -> bool:
         return key in self._items

@@ -1,6 +1,9 @@
 """Where memory runs out, fewer images at a time go through the model, with the same result; how much is needed is said
 before. A stand-in for a small card refuses large batches with the error that torch raises for a real one."""
 
+import errno
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -172,6 +175,26 @@ def test_what_does_not_fit_in_memory_is_read_back_from_disk(dtype):
     kept[4] = tensors[2].T
     del kept[0]
     assert torch.equal(kept[4], tensors[2].T) and 0 not in kept and kept.held == tensors[1].nbytes and len(kept) == 5
+
+
+def test_a_full_disk_is_a_sentence_and_what_was_kept_can_be_read(tmp_path, monkeypatch):
+    class Full(io.FileIO):
+        """A file on a disk with room for 100 bytes."""
+
+        def write(self, content) -> int:
+            if not (room := 100 - self.tell()):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content[:room])
+
+    monkeypatch.setattr(memory.tempfile, "TemporaryFile", lambda **_: Full(tmp_path / "features", "w+"))
+    kept, first = memory.Spill(0), torch.arange(20.0)
+    kept["first"] = first
+    for key in ("second", "third"):
+        with pytest.raises(NearlError, match="No space left"):
+            kept[key] = torch.arange(9.0)
+    kept["small"] = first[:5]
+    assert list(kept) == ["first", "small"]
+    assert torch.equal(kept["first"], first) and torch.equal(kept["small"], first[:5])
 
 
 def test_a_run_whose_features_are_on_disk_ends_with_the_same_adapter(tiny, monkeypatch):
