@@ -222,11 +222,10 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
             new = reading.bring(workspace, paths or [], stay=True)
         finally:
             uploads.forget(paths or [])
-        if not new:
-            left = views.problem_list(workspace.viewing.problems)
-            return (yield {session: workspace.id, tab.upload: None, tab.problems: left})
-        yield {session: workspace.id, tab.upload: None, **_show(tab, workspace)}
-        yield from _read_new(ctx, tab, workspace, value, MapChoice(when))
+        left_out = {tab.problems: views.problem_list(workspace.viewing.problems)}
+        yield {session: workspace.id, tab.upload: None, **(_show(tab, workspace) if new else left_out)}
+        if new:
+            yield from _read_new(ctx, tab, workspace, value, MapChoice(when))
 
     @guarded(tab.problems, without_message)
     def on_example(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
