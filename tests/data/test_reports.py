@@ -1,0 +1,111 @@
+"""Reports are summarised by rules: the findings that a report says are present, and no others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nearl.data.phantoms.thorax.findings import NAMES
+from nearl.data.phantoms.thorax.report import CHANGES, write
+from nearl.data.reports import ABSENT, NOTHING, PRESENT, UNCERTAIN, summarise, vocabulary
+
+
+def report_of(seed):
+    """(report, its true findings), as a study of this seed would have it, without drawing one."""
+    rng = np.random.default_rng(seed)
+    present = {name: bool(rng.random() < 0.35) for name in NAMES}
+    prior = bool(rng.integers(2))
+    changes = dict.fromkeys(NAMES, "")
+    if prior:
+        changes = {n: CHANGES[rng.integers(4)] if p else ("", "resolved")[rng.integers(2)] for n, p in present.items()}
+    side = ("right", "left")[rng.integers(2)]
+    places = dict.fromkeys(NAMES, f"{side} {('upper', 'lower')[rng.integers(2)]} lobe")
+    places |= {"upper lobe consolidation": f"{side} upper lobe", "lower lobe consolidation": f"{side} lower lobe"}
+    places |= {"rib lesion": f"{side} 5th rib", "hilar adenopathy": f"{side} hilum", "vertebral fracture": "T8"}
+    sizes = dict.fromkeys(NAMES, "24 mm") | dict.fromkeys(("right effusion", "left effusion", "pneumothorax"), "small")
+    words = {name: {"side": side, "place": places[name], "size": sizes[name]} for name in NAMES}
+    return write(seed, words, present, changes, prior), [name for name in NAMES if present[name]]
+
+
+@pytest.mark.parametrize("half", range(2))
+def test_the_summary_of_a_synthetic_report_is_its_true_findings(half):
+    for seed in range(half, 200, 2):
+        report, true = report_of(seed)
+        found = summarise(report.text)
+        assert list(found.present) == true, report.text
+        said = found.states
+        negated = {s.finding for s in report.sentences if s.kind == "negated"}
+        assert all(said[name] == ABSENT for name in negated), report.text
+        kept = {line.text for line in found.lines if line.mentions}
+        assert not kept & {s.text for s in report.sentences if s.kind in ("normal", "about")}
+    assert summarise("The lungs are clear.").text == NOTHING
+
+
+P, A, U = PRESENT, ABSENT, UNCERTAIN
+SENTENCES = [
+    # how far a negation reaches
+    ("No pneumothorax, effusion on the left or consolidation in the upper lobes.",
+     {"pneumothorax": A, "left effusion": A, "upper lobe consolidation": A}),
+    ("No pneumothorax, but there is a small nodule.", {"pneumothorax": A, "nodule": P}),
+    ("There is no effusion and the heart is enlarged.", {"right effusion": A, "left effusion": A, "cardiomegaly": P}),
+    ("Nodule without a pneumothorax.", {"nodule": P, "pneumothorax": A}),
+    ("Neither a mass nor a nodule is seen.", {"mass": A, "nodule": A}),
+    ("No abnormality other than a 6.5 mm nodule in the left upper lobe.", {"nodule": P}),
+    ("The mass is larger; no pneumothorax.", {"mass": P, "pneumothorax": A}),
+    ("A mass rather than a nodule.", {"mass": P, "nodule": A}),
+    ("The heart is not enlarged, a right pleural effusion is present.", {"cardiomegaly": A, "right effusion": P}),
+    ("No mass effect.", {}),
+    # what reads like a negation and is none
+    ("The nodule was not present before.", {"nodule": P}),
+    ("No change in the right pleural effusion.", {"right effusion": P}),
+    ("Mass without interval change.", {"mass": P}),
+    ("The pneumothorax has not resolved.", {"pneumothorax": P}),
+    ("The left pleural effusion has not increased.", {"left effusion": P}),
+    ("Not only a nodule but also a mass.", {"nodule": P, "mass": P}),
+    ("The pneumothorax has partially resolved.", {"pneumothorax": P}),
+    ("The nodule is not calcified.", {"nodule": P}),
+    # change, and what is gone
+    ("The nodule is no longer seen.", {"nodule": A}),
+    ("There is no longer a pneumothorax.", {"pneumothorax": A}),
+    ("The mass seen before has resolved.", {"mass": A}),
+    ("Resolution of the right pleural effusion.", {"right effusion": A}),
+    ("The effusion on the right has resolved and the nodule is stable.", {"right effusion": A, "nodule": P}),
+    ("The heart is no longer enlarged.", {"cardiomegaly": A}),
+    ("The nodule has decreased since the prior study.", {"nodule": P}),
+    ("No new nodule.", {}),
+    # doubt
+    ("A small pneumothorax cannot be excluded.", {"pneumothorax": U}),
+    ("Cannot exclude a nodule in the right lower lobe.", {"nodule": U}),
+    ("Possible consolidation in the left lower lobe.", {"lower lobe consolidation": U}),
+    ("Opacity suspicious for a mass, no pneumothorax.", {"mass": U, "pneumothorax": A}),
+    ("Pleural effusion.", {"right effusion": U, "left effusion": U}),
+    # which one is meant
+    ("Bilateral pleural effusions.", {"right effusion": P, "left effusion": P}),
+    ("Consolidation in the upper and lower lobes.", {"upper lobe consolidation": P, "lower lobe consolidation": P}),
+    ("Small right effusion, no left pleural effusion.", {"right effusion": P, "left effusion": A}),
+    ("No consolidation.", {"upper lobe consolidation": A, "lower lobe consolidation": A}),
+    # not of this study
+    ("History of pneumothorax.", {}),
+    ("Indication: rule out pneumothorax. Fall yesterday with a rib lesion.", {}),
+    ("HISTORY:\nKnown mass.\nFINDINGS: Nodule in the left upper lobe.", {"nodule": P}),
+    ("If the nodule grows, biopsy.", {}),
+    ("", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "states"), SENTENCES, ids=[text[:40] for text, _ in SENTENCES])
+def test_what_a_sentence_says(text, states):
+    assert summarise(text).states == states
+
+
+def test_a_finding_outweighs_what_denies_it_elsewhere():
+    found = summarise("No nodule in the right lung. A nodule is seen in the left upper lobe.")
+    assert found.present == ("nodule",) and found.text == "There is lung nodule."
+    assert [line.mentions[0].state for line in found.lines] == [ABSENT, PRESENT]
+
+
+def test_other_findings_are_known_by_their_words():
+    terms = vocabulary(["rib_fracture", "Tuberculosis", "nodule"])
+    found = summarise("Old fractures of two ribs. No tuberculosis. Nodules.", terms)
+    assert found.states == {"rib_fracture": P, "Tuberculosis": A, "nodule": P}
+    assert found.sentences == ["There is rib fracture.", "There is lung nodule."]
