@@ -23,7 +23,7 @@ FIRST = (
     "test_isolation", "test_browser_compare", "test_browser_models", "test_browser_explain",
     "test_browser_volumes", "test_zero_gpu", "test_browser_proxy",
     "test_shelf", "test_api", "test_process", "test_cli", "test_compare", "test_privacy",
-    "test_jobs", "test_docs", "test_loop", "test_comparison", "test_plugin", "test_extending", "test_checks",
+    "test_jobs", "test_docs", "test_loop", "test_comparison", "test_extending", "test_checks",
     "test_pretrain", "test_explain", "test_faithfulness", "test_methods",
 )  # fmt: skip
 

@@ -34,7 +34,7 @@ def test_teaching_raises_balanced_accuracy_on_real_blood_cells(real_data, tmp_pa
     train, test = resolve_splits(data)
     assert test is not None and not train.problems
     adapter = tmp_path / "adapter"
-    run(capsys, "finetune", data, "--shots", 8, "--preset", "quick", "--out", adapter, "--json")
+    run(capsys, "finetune", data, "--shots", 8, "--preset", "quick", "--steps", 30, "--out", adapter, "--json")
     result = run(capsys, "evaluate", data, "--adapter", adapter, "--json")
     assert result["n"] == len(test) == 32
     assert result["adapted"]["balanced_accuracy"] > result["frozen"]["balanced_accuracy"]

@@ -55,8 +55,8 @@ def drawn() -> dict[str, list[ImageRecord]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_copies_are_found_whatever_was_done_to_them_and_nothing_else(kind, drawn):
     others = drawn[kind]
-    edited = [record(edit(picture.image())) for edit in EDITS.values() for picture in others[:2]]
-    wanted = [(place % 2, place) for place in range(len(edited))]
+    edited = [record(edit(picture.image())) for edit in EDITS.values() for picture in others[:1]]
+    wanted = [(0, place) for place in range(len(edited))]
     assert sorted(near_pairs(others, edited)) == sorted(wanted)
     assert sorted(near_pairs(edited, others)) == sorted((place, i) for i, place in wanted)
 

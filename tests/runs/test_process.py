@@ -13,6 +13,7 @@ import pytest
 from nearl.runs import RunFolder, process, start
 from nearl.runs.status import STARTING
 from nearl.runs.teaching import NO_MEMORY
+from tests.support.plugins import plugged
 from tests.support.runs import PATIENCE, made, processes, until
 
 
@@ -65,15 +66,25 @@ def many_files():
         os.close(number)
 
 
-def test_workers_of_one_host_are_processes_of_their_own(backbone, tmp_path, many_files, monkeypatch, request):
+@pytest.fixture
+def plugin():
+    """The toy plugin, in this process and in the workers of runs; without it afterwards."""
+    with plugged():
+        yield "toy"
+
+
+def test_workers_of_one_host_are_processes_of_their_own_and_teach_a_plugins_method(
+    backbone, tmp_path, many_files, plugin, monkeypatch, request
+):
     monkeypatch.setenv("NEARL_TEST", "another host")  # and none that an earlier test has left
-    runs = [RunFolder(tmp_path / name).create(made(backbone, methods=["linear-probe"])) for name in ("a", "b", "c")]
+    runs = [RunFolder(tmp_path / name).create(made(backbone, methods=[plugin])) for name in ("a", "b", "c")]
     first = start(runs[0])
     assert not first.wait() and runs[0].look().state == "done"
     second = start(runs[1])
     assert second.process.host is first.process.host and second.process.pid != first.process.pid
     assert not second.wait() and runs[1].look().state == "done"
-    assert runs[0].outcome().adapter.version == runs[1].outcome().adapter.version
+    adapter = runs[0].outcome().adapter
+    assert adapter.meta["method"] == plugin and adapter.version == runs[1].outcome().adapter.version
     second.process.host.process.kill()  # while it has nothing to do
     second.process.host.process.wait()
     request.getfixturevalue("quick_hosts")

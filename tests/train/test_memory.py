@@ -43,7 +43,7 @@ def short_of_memory(monkeypatch, most, method):
 
 @pytest.mark.parametrize(
     "method",
-    ["nearl", "nearl:image-context", "lora", "alta", "maple", "coop", "clip-adapter", "prolip", "tip-adapter-f"],
+    ["nearl", "nearl:image-context", "lora", "coop", "prolip", "tip-adapter-f"],
 )
 def test_a_step_in_parts_is_the_step_at_once(tiny, monkeypatch, method):
     options = {"dropout": 0.0} if method == "lora" else {}  # which is drawn for each part
