@@ -15,6 +15,7 @@ from nearl.cli.options import (
     log,
     metric_lines,
     prompt_options,
+    reads_volumes,
     say,
     set_facts,
     set_of,
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> Result:
     from nearl.data.sets.findings import FindingsSet
     from nearl.measure.evaluate import measure
 
-    train, test = set_of(args, findings=True)
+    train, test = set_of(args, findings=True, studies=reads_volumes(args))
     data = test or train
     classifier = classifier_of(args, data)
     say(classifier.text_notes())

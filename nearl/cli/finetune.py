@@ -112,13 +112,14 @@ def outcome_lines(outcome) -> list[str]:
 
 def _job(args: argparse.Namespace, backbone):
     """(the job that the arguments and the images describe, what to tell of the images)."""
+    from nearl.methods import card
     from nearl.reading.words import text_notes
     from nearl.runs import make_job
     from nearl.train.recipe import PATIENCE
 
     method, options = _method(args)
     began = time.perf_counter()
-    data, test = set_of(args, findings=True)  # test/ is left for `evaluate`
+    data, test = set_of(args, findings=True, studies=card(method).volumes)  # test/ is left for `evaluate`
     reading = time.perf_counter() - began
     split = _shots(data, args) if args.shots is not None else _held_out(data, args)
     changes = {"steps": args.steps, "lr": args.lr, "augment": args.augment}

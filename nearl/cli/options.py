@@ -145,6 +145,15 @@ def check_adapter(args: argparse.Namespace) -> None:
         raise other_backbone(name, args.backbone)
 
 
+def reads_volumes(args: argparse.Namespace) -> bool:
+    """Whether the adapter's method reads volumes whole."""
+    from nearl.adapters.store import describe
+    from nearl.methods import METHODS
+
+    name = describe(args.adapter)["method"] if args.adapter else ""
+    return name in METHODS and METHODS[name].card.volumes
+
+
 def prompts_of(args: argparse.Namespace, data: LabelledSet | None = None, adapter: Adapter | None = None) -> PromptSet:
     """--prompts FILE, else prompts.json in DATA, else the adapter's, else the class names through a template."""
     if not args.prompts and data is None and adapter is None:
@@ -168,8 +177,11 @@ def prompts_of(args: argparse.Namespace, data: LabelledSet | None = None, adapte
     return default_findings(data.findings) if isinstance(data, FindingsSet) else default_prompts(data.classes)
 
 
-def set_of(args: argparse.Namespace, findings: bool = False) -> tuple[LabelledSet, LabelledSet | None]:
+def set_of(
+    args: argparse.Namespace, findings: bool = False, studies: bool = False
+) -> tuple[LabelledSet, LabelledSet | None]:
     """(train, test) of DATA, with the columns that ``set_options`` names. ``findings``: a table may mark findings.
+    ``studies``: volumes are read whole.
 
     What was left out and how the files were understood is printed on stderr.
     """
@@ -179,7 +191,7 @@ def set_of(args: argparse.Namespace, findings: bool = False) -> tuple[LabelledSe
     asked = Columns(args.file_column, args.label_column)
     try:
         own = asked if asked != Columns() else None
-        train, test = resolve_splits(args.data, columns=own, findings=findings)
+        train, test = resolve_splits(args.data, columns=own, findings=findings, studies=studies)
     except ColumnsError as error:
         raise NearlError(f"{error} Options: --file-column and --label-column.") from None
     facts = set_facts(train, test)

@@ -177,7 +177,8 @@ class _Reader:
         try:
             record = view_of(record, self.args)
             if self.args.window is None and self.args.plane is None and self.args.slice is None:
-                record = self.classifier.recognised(record)
+                whole = self.args.aggregate is None and self.classifier.reads_volumes
+                record = record.study() if whole else self.classifier.recognised(record)
             row = _read(self.classifier, record, self.args)
         except NearlError as error:
             return _error(file.argument, str(error))

@@ -59,8 +59,14 @@ def _pictures(folder: RunFolder) -> Callable[[dict], Image.Image | None]:
 
     if not folder.has_images():
         raise NearlError(f"The run in '{folder.path}' has no images any more; teach with --keep-images to show them.")
-    images = folder.job().images
-    return lambda row: Image.fromarray(images[row["image"]].permute(1, 2, 0).numpy()) if "image" in row else None
+    job = folder.job()
+
+    def picture(row: dict) -> Image.Image | None:
+        if "image" not in row or job.images is None:
+            return None
+        return Image.fromarray(job.images[job.shown(row["image"])].permute(1, 2, 0).numpy())
+
+    return picture
 
 
 def add(sub: argparse.ArgumentParser) -> None:

@@ -11,8 +11,11 @@ import numpy as np
 from PIL import Image
 
 from nearl.data.formats.volume import Scan, View
+from nearl.data.formats.windows import THREE_CT
 
 SYNTHETIC = "Synthetic."  # the note of a phantom
+STUDY_SLICES = 32  # of a volume that is taught or read whole (our choice)
+STUDY_SIDE = 256  # pixels of such a slice, at most (our choice)
 
 
 class Problem(NamedTuple):
@@ -33,6 +36,7 @@ class ImageRecord:
     scan: Scan | None = field(default=None, repr=False)  # the numbers behind the pixels; None for a still image
     view: View | None = None  # which part of the scan is shown
     max_side: int | None = None  # scans are drawn at most so many pixels long
+    stack: tuple[ImageRecord, ...] = field(default=(), repr=False)  # the still slices of a whole study, in order
 
     @classmethod
     def from_pixels(cls, name: str, pixels: np.ndarray, notes: Iterable[str] = ()) -> ImageRecord:
@@ -49,6 +53,40 @@ class ImageRecord:
         view = scan.default_view() if view is None else scan.checked(view)
         record = cls.from_pixels(name, scan.render(view, max_side), scan.notes)
         return replace(record, scan=scan, view=view, max_side=max_side)
+
+    @classmethod
+    def of_slices(cls, name: str, slices: Iterable[ImageRecord], notes: Iterable[str] = ()) -> ImageRecord:
+        """A study of still slices in order, which a method may read as a whole; shown is the middle one."""
+        stack = tuple(slices)
+        digest = hashlib.sha256("".join(part.digest for part in stack).encode()).hexdigest()
+        return cls(name, stack[len(stack) // 2].pixels, digest, tuple(notes), stack=stack)
+
+    @property
+    def parts(self) -> tuple[ImageRecord, ...]:
+        """The slices of a study; any other image is its only part."""
+        return self.stack or (self,)
+
+    def study(self, most: int = STUDY_SLICES) -> ImageRecord:
+        """The volume as a study of at most `most` still slices, evenly spaced: axial ones where it has them, a CT in
+        the windows for lung, mediastinum and bone at once. Where there is one slice, a still image."""
+        plane = {"plane": "axial"} if self.scan is not None and "axial" in self.scan.planes else {}
+        window = {"window": THREE_CT} if self.scan is not None and self.scan.modality == "CT" else {}
+        whole = replace(self, max_side=STUDY_SIDE).at(**plane, **window)
+        total = whole.slices()
+        if total == 1:
+            return self.still()
+        count = min(total, most)
+        numbers = [(2 * i + 1) * total // (2 * count) for i in range(count)]
+        said = (f"{count} of {total} slices are read.",) if count < total else ()
+        return self.of_slices(self.name, (whole.slice_at(n).as_shown() for n in numbers), (*self.notes, *said))
+
+    def noted(self, notes: Iterable[str]) -> ImageRecord:
+        """The same image with further notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+    def as_shown(self) -> ImageRecord:
+        """The pixels that are shown, and nothing else of the scan."""
+        return ImageRecord(self.name, self.pixels, self.digest)
 
     def at(self, **changes) -> ImageRecord:
         """Another view of the same scan: fields of View by name. A still image is returned as it is."""

@@ -46,15 +46,22 @@ class Frozen:
     # ---- features ----------------------------------------------------------------------------------------------------
 
     def pooled(self, records: Sequence[ImageRecord]) -> Tensor:
-        """Pooled features [B, D] float32 of the images as they are."""
+        """Pooled features [B, D] float32 of the images as they are; of a study the mean of its slices' (our choice)."""
+        if any(record.stack for record in records):
+            return torch.stack([self.slices(record).mean(0) for record in records])
         return self.of_images("image", records, lambda some: self.see(self.pixels(some)))
 
+    def slices(self, record: ImageRecord) -> Tensor:
+        """Pooled features [S, D] of the slices of a study; of any other image S = 1."""
+        return self.pooled(record.parts)
+
     def views(self, records: Sequence[ImageRecord], recipe: Recipe) -> Tensor:
-        """Pooled features [V, B, D] of ``recipe.views`` augmented views of each image; without augmentation V = 1.
+        """Pooled features [V, B, D] of ``recipe.views`` augmented views of each image; V = 1 without augmentation, and
+        of studies, which are read as they are.
 
         The views of an image depend on its content, the seed and the kind of augmentation, not on the other images.
         """
-        if recipe.augment == "none":
+        if recipe.augment == "none" or any(record.stack for record in records):
             return self.pooled(records)[None]
         by_digest = {record.digest: record for record in records}
         views = range(recipe.views)
@@ -122,7 +129,7 @@ class Frozen:
 
     def forget(self, records: Sequence[ImageRecord]) -> None:
         """Drop what is kept of these images as they are, as if they had not been seen."""
-        digests = {record.digest for record in records}
+        digests = {part.digest for record in records for part in record.parts}
         self._drop([key for key in self._kept if len(key) == 2 and key[1] in digests])
 
     # ---- what they cost ----------------------------------------------------------------------------------------------

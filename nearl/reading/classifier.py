@@ -135,6 +135,11 @@ class Classifier:
         return record if self.method is not None else recognised(self.frozen, record)
 
     @property
+    def reads_volumes(self) -> bool:
+        """Whether there is a taught method that reads a volume as a study of all its slices."""
+        return self.method is not None and self.method.card.volumes
+
+    @property
     def mapped(self) -> bool:
         """Whether there is a taught method that maps can be drawn of."""
         return self.method is not None and Shows.TOKENS in self.method.shows

@@ -16,6 +16,13 @@ from nearl.prompts import FINDINGS, PromptSet
 from nearl.runs.job import Job
 
 
+def _names(job: Job) -> list[str]:
+    """The name of every tensor of the job: that of its file, or of the study that the slice is of."""
+    if not job.slices:
+        return job.files
+    return [name for name, count in zip(job.files, job.slices, strict=True) for _ in range(max(count, 1))]
+
+
 class Bench:
     """The images, the prompts and the frozen model's features."""
 
@@ -23,7 +30,14 @@ class Bench:
         self.job, self.backbone, self.frozen = job, backbone, Frozen(backbone)
         self.prompt_set = PromptSet.from_dict(job.prompts)
         pixels = job.images.permute(0, 2, 3, 1).numpy()  # at the model's own size: preprocessing changes nothing
-        records = [ImageRecord.from_pixels(name, image) for name, image in zip(job.files, pixels, strict=True)]
+        records = [ImageRecord.from_pixels(name, image) for name, image in zip(_names(job), pixels, strict=True)]
+        if job.slices:
+            each = iter(records)
+            counted = zip(job.files, job.slices, strict=True)
+            records = [
+                ImageRecord.of_slices(name, [next(each) for _ in range(count)]) if count else next(each)
+                for name, count in counted
+            ]
         kind = FindingsSet if self.prompt_set.kind == FINDINGS else LabelledSet
         self.images = kind(job.classes, records, list(job.labels))
 

@@ -41,7 +41,9 @@ class Job:
     """Of a PromptSet for ``classes``."""
     images: Tensor | None = Field(None, repr=False)
     """uint8 [N, 3, H, W] as `Backbone.to_uint8` makes them: the labelled images and, after them, given test images
-    and those of another source. None once they are deleted."""
+    and those of another source; of studies all their slices, study after study. None once they are deleted."""
+    slices: list[int] = Field(default_factory=list)
+    """Number of slices of every study, 0 for a still image; empty where there is no study."""
     labels: Labels
     """Index into ``classes`` of every image; of findings the indices of those that are known."""
     test: list[int]
@@ -94,6 +96,11 @@ class Job:
         if self.split.kind == "folds":
             return [i for _, held in self.split.folds for i in held]
         return self.test if self.split.kind == "given" else self.split.held
+
+    def shown(self, i: int) -> int:
+        """Where in ``images`` the picture of image ``i`` is; of a study its middle slice."""
+        counts = self.slices or [0] * len(self.labels)
+        return sum(max(count, 1) for count in counts[:i]) + counts[i] // 2
 
     def recipe_of(self, name: str, seed: int = 0) -> Recipe:
         """The recipe of a method with a seed. NearlError for a value that is not allowed."""
@@ -149,6 +156,7 @@ def make_job(
     prompt_set = prompt_set.for_classes(data.classes)
     index = {class_key(name): number for number, name in enumerate(data.classes)}
     labels, files = list(data.labels), [r.name for r in data.records]
+    slices = [len(record.stack) for record in data.records]
     if (prompt_set.kind == FINDINGS) != isinstance(data, FindingsSet):
         raise NearlError("The images and the prompts must both be of classes, or both of findings; change one of them.")
     if prompt_set.kind == FINDINGS and how.get("compared"):
@@ -161,6 +169,7 @@ def make_job(
         own = [index[class_key(name)] for name in part.classes]
         labels += [tuple(own[c] for c in x) if isinstance(x, tuple) else own[x] for x in part.labels]
         files += [record.name for record in part.records]
+        slices += [len(record.stack) for record in part.records]
     measured = len(data) + (len(test) if test is not None else 0)
     job = Job(
         backbone={
@@ -176,6 +185,7 @@ def make_job(
         there=list(range(measured, len(labels))),
         there_name="" if there is None else there.name,
         files=files,
+        slices=slices if any(slices) else [],
         split=split,
         name=data.name,
         notes=list(dict.fromkeys(note for part in parts for note in part.image_notes())),

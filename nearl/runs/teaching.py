@@ -182,7 +182,7 @@ class _Lesson:
     def _part(self, part: _Part) -> Iterator[Event]:
         """Teach one part and read its held-out images."""
         first = part.phase == TEACHING
-        drawn = first and self.job.alone and 0 < len(part.held) <= CURVE_IMAGES
+        drawn = first and self.job.alone and 0 < len(part.held) <= CURVE_IMAGES and not self.job.slices
         watched = self.bench.images.subset(part.held) if drawn else None
         task, options = self.bench.task(part.support), self.job.options
         fit = Fit(self.name, task, self.recipe, watched, self._resume, self._spent, options)

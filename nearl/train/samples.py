@@ -53,7 +53,7 @@ def fingerprints(backbone: Backbone, data: LabelledSet | Samples) -> list[str]:
 
 
 def as_uint8(backbone: Backbone, data: LabelledSet) -> Tensor:
-    """All images of a set as uint8 [N, 3, H, W]."""
+    """All images of a set as uint8 [N, 3, H, W]; of studies all their slices, study after study."""
     if not data.records:
         return torch.zeros(0, 3, *backbone.image_size, dtype=torch.uint8)
-    return torch.stack([backbone.to_uint8(record.image()) for record in data.records])
+    return torch.stack([backbone.to_uint8(part.image()) for record in data.records for part in record.parts])

@@ -23,6 +23,9 @@ class LabelledSet:
     synthetic: bool = False  # drawn by this project: shows no patient
     ours: bool = False  # comes with this project: its name may be written anywhere, and another set may replace it
     notes: list[str] = field(default_factory=list)  # how the files were understood, in sentences
+    reports: list[str] | None = (
+        None  # the report of each image, for methods that learn from texts; None: there are none
+    )
 
     def __len__(self) -> int:
         return len(self.records)
@@ -42,6 +45,7 @@ class LabelledSet:
             problems=[],
             notes=[],
             groups=None if self.groups is None else [self.groups[i] for i in chosen],
+            reports=None if self.reports is None else [self.reports[i] for i in chosen],
         )
 
     def said(self) -> list[str]:

@@ -22,6 +22,7 @@ from nearl.data.sets.base import LabelledSet
 from nearl.data.sets.columns import Chosen, Columns, ColumnsError, choose
 from nearl.data.sets.findings import FindingsSet
 from nearl.data.sets.layouts import TEST, TRAIN, VALID, File, Layout, arrange, split_of, stem, without_masks
+from nearl.data.sets.studies import decode_study, with_studies
 from nearl.data.sets.tables import Names, Row, Table, is_table, match, read_tables, same
 from nearl.errors import NearlError
 from nearl.prompts import class_key
@@ -31,7 +32,11 @@ MAX_DECODED = 3_000_000_000  # bytes of pixels of one set, about 4,000 images of
 
 
 def resolve_splits(
-    path: Path | str, fewest: int = 2, columns: Columns | None = None, findings: bool = False
+    path: Path | str,
+    fewest: int = 2,
+    columns: Columns | None = None,
+    findings: bool = False,
+    studies: bool = False,
 ) -> tuple[LabelledSet, LabelledSet | None]:
     """(train, test) of a folder or zip with train/ and test/, or with a table that has such a column; (all, None) where
     it holds only class folders or a table.
@@ -39,7 +44,8 @@ def resolve_splits(
     Both have the same classes in the same order, those of train. A zip is read in memory, nothing is unpacked to disk;
     entries that must not be opened are named in `problems` (`nearl.data.archives`). fewest: so many classes must
     have images. columns: which columns of the table to use; None finds them by their names and content. findings: a
-    table that marks several findings gives a `nearl.data.sets.findings.FindingsSet`.
+    table that marks several findings gives a `nearl.data.sets.findings.FindingsSet`. studies: a volume is read whole,
+    as a study of its slices, and a folder of DICOM slices or a zip is one volume; else one slice of it is an image.
 
     Raises NearlError if there is no such folder or zip, a class name occurs twice, fewer than `fewest` classes have
     images that can be read, test holds a class that train does not, or a zip was made to harm; ColumnsError where it is
@@ -47,7 +53,7 @@ def resolve_splits(
     """
     path = Path(path)
     name = base_name(str(path.resolve()))
-    how = How(columns or Columns(), columns is not None, findings)
+    how = How(columns or Columns(), columns is not None, findings, studies)
     if not path.is_file():
         return _load(*folder_files(path, name), name, fewest, how)
     with open_zip(path, name) as archive:
@@ -153,21 +159,25 @@ class How(NamedTuple):
     columns: Columns
     asked: bool = False  # whether somebody named the columns
     findings: bool = False  # whether columns of marks may be findings
+    studies: bool = False  # whether volumes are read whole
 
 
 def _load(
     files: list[tuple[Parts, Reader]], problems: list[Problem], name: str, fewest: int, how: How
 ) -> tuple[LabelledSet, LabelledSet | None]:
-    files, masks = without_masks(files)
+    files, masks = without_masks(with_studies(files) if how.studies else files)
     layout = arrange(files, [*problems, *masks])
     if reading := _reading(layout, _images(files), name, how):
         train, test = reading.sets(name, fewest, layout.problems, notes=layout.notes)
     else:
         if None not in layout.splits and TRAIN not in layout.splits:
             raise NearlError(f"{name} has a test folder but no train folder; add train/<class>/ folders.")
-        train = _decode_classes(layout.splits[None if None in layout.splits else TRAIN], name, fewest=fewest)
+        known = layout.splits[None if None in layout.splits else TRAIN]
+        train = _decode_classes(known, name, fewest=fewest, studies=how.studies)
         train = replace(train, problems=layout.problems + train.problems, notes=layout.notes)
-        test = _decode_classes(layout.splits[TEST], name, train.classes, fewest=1) if TEST in layout.splits else None
+        test = None
+        if TEST in layout.splits:
+            test = _decode_classes(layout.splits[TEST], name, train.classes, fewest=1, studies=how.studies)
     return replace(train, prompts=layout.prompts), test and replace(test, prompts=layout.prompts)
 
 
@@ -281,18 +291,26 @@ class _Reading:
         for part in per_part.keys() - {TRAIN, "", as_test}:
             count = sum(map(len, per_part[part].values()))
             said.append(f"{count} images that the table gives for {part}ation are not used; only train and test are.")
-        test = per_part.get(as_test)
+        test, whole = per_part.get(as_test), self.how.studies
         if self.findings:
-            each = [None if part is None else _decode_classes(part, name, fewest=1) for part in (train, test)]
+            each = [
+                None if part is None else _decode_classes(part, name, fewest=1, studies=whole) for part in (train, test)
+            ]
             sets = [None if part is None else FindingsSet.of(part, self.findings) for part in each]
             return replace(sets[0], problems=problems + sets[0].problems, notes=said), sets[1]
-        result = _decode_classes(train, name, fewest=fewest)
+        result = _decode_classes(train, name, fewest=fewest, studies=whole)
         result = replace(result, problems=problems + result.problems, notes=said)
-        return result, None if test is None else _decode_classes(test, name, result.classes, fewest=1)
+        if test is None:
+            return result, None
+        return result, _decode_classes(test, name, result.classes, fewest=1, studies=whole)
 
 
 def _decode_classes(
-    per_class: dict[str, list[File]], name: str, classes: list[str] | None = None, fewest: int = 2
+    per_class: dict[str, list[File]],
+    name: str,
+    classes: list[str] | None = None,
+    fewest: int = 2,
+    studies: bool = False,
 ) -> LabelledSet:
     """Decode every file. classes: the exact classes to use, even those without an image; None takes what is there."""
     check_names(per_class, name)
@@ -311,12 +329,12 @@ def _decode_classes(
         files = per_class.get(label, [])
         for file in files:
             try:
-                record = _decode(file)
+                record = decode_study(file.read, file.path) if studies else _decode(file)
             except NearlError as error:
                 problems.append(Problem(base_name(file.path), str(error)))
                 continue
             decoded[label].append((record, file.group))
-            size += record.pixels.nbytes
+            size += sum(part.pixels.nbytes for part in record.parts)
             check_memory(size, name)
         if not decoded[label]:
             lack = "no image that can be read" if files else "no image"
