@@ -30,7 +30,7 @@ from app.explain import actions as explaining
 from app.explain.choice import Choice as MapChoice
 from app.explain.choice import settle
 from app.predict import actions as reading
-from app.predict.html import doubt_of
+from app.predict.html import doubt_of, tested
 from app.teach.images import actions as gathering
 from app.teach.run import actions as teaching
 from app.teach.shelf import actions as adapting
@@ -152,8 +152,10 @@ class Programs:
         viewing, answers = workspace.viewing, []
         if value is None and viewing.prompts is not None:
             value = viewing.prompts.to_dict()
-        p = None
+        p, fits = None, []
         if viewing.records:
+            from nearl.reading.claims import NOT_THESE
+
             reading.recognise(self.engine, workspace, value)  # of a scan, the view
             reading.read(self.engine, workspace, value)
             p = viewing.prediction  # another request of the same visitor may bring other images meanwhile
@@ -162,7 +164,8 @@ class Programs:
                 after = None if p.adapted is None else dict(zip(p.classes, map(float, p.adapted[i]), strict=True))
                 record = viewing.records[i]
                 row: dict = {"file": name, "frozen": before, "adapted": after, "error": None}
-                row["notes"] = list(record.notes)
+                fits.append(tested(workspace, i))
+                row["notes"] = [*record.notes, *([] if fits[-1] else [NOT_THESE])]
                 row |= {"slices": record.slices()} if record.slices() > 1 else {}
                 row |= {} if p.unfamiliar is None else {"unfamiliar": p.unfamiliar[i]}
                 if p.claims is not None:
@@ -175,7 +178,8 @@ class Programs:
         if asked:
             facts = {"untaught": asked.untaught(), "unknown_words": asked.unknown_words()}
             facts["prompt_notes"] = asked.text_notes()
-            facts |= {"measured": p.measured} if p is not None and p.claims is not None else {}
+            if p is not None and p.claims is not None:
+                facts["measured"] = p.measured if any(fits) else None
         return {"predictions": answers, **facts, "notice": NOTICE}
 
     def explain(self, workspace: Workspace, name: str, kind: str) -> tuple[dict, str]:

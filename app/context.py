@@ -167,12 +167,16 @@ SET_STRENGTH = "(v) => { document.documentElement.style.setProperty('--map-stren
 
 
 def asset_text(name: str) -> str:
-    """A file of the page; a script without its comments and indentation."""
+    """A file of the page; a script or style sheet without its comments and indentation."""
     text = (PAGE / name).read_text(encoding="utf-8")
+    if name.endswith(".css"):
+        text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+        text = re.sub(r"\s*([{};])\s*", r"\1", text)
+        return re.sub(r"(?<=[;{])([\w-]+):\s+", r"\1:", text)
     if not name.endswith(".js"):
         return text
-    lines = map(str.strip, text.splitlines())
-    return "\n".join(line for line in lines if line and not line.startswith("//"))
+    lines = (re.sub(r"(^|  )// .*", "", line.strip()) for line in text.splitlines())
+    return "\n".join(line for line in lines if line)
 
 
 SHARED = ("act.js", "pick.js", "prompt_editor.js")  # scripts of several components

@@ -323,7 +323,7 @@ def launch_options(rules: Rules) -> dict:
     """
     return {
         "theme": build_theme(),
-        "css_paths": [PAGE / "charts.css", PAGE / "style.css"],
+        "css": asset_text("charts.css") + asset_text("style.css"),
         "head": f"{NO_REFERRER}<script>{shared_scripts()}{asset_text('head.js')}{asset_text('drop.js')}</script>",
         "i18n": gr.I18n(en=WORDS),
         "favicon_path": PAGE / "favicon.png",

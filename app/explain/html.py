@@ -27,15 +27,15 @@ def empty(words: str = "Maps appear here once an image has been read.") -> str:
     return render("explain/empty.html", words=words)
 
 
-def busy() -> str:
-    return views.quiet("Drawing the map.")
+def busy(name: str) -> str:
+    return views.quiet(f"Drawing {name}.")
 
 
-def waiting(record: ImageRecord, name: str, synthetic: bool) -> str:
-    """The image alone, while a slow map of it is drawn."""
+def waiting(record: ImageRecord, name: str, synthetic: bool, of: str = "") -> str:
+    """The image alone, while a map of it is drawn. `of`: as in `stage`."""
     return render(
         "explain/waiting.html", picture=data_uri(record.image()), name=record.name, size=record.size, words=name,
-        synthetic=synthetic,
+        synthetic=synthetic, of=of,
     )  # fmt: skip
 
 
@@ -44,10 +44,13 @@ def progress(name: str, share: float) -> str:
     return render("explain/progress.html", words=f"Drawing {name}", share=share)
 
 
-def stage(shown: Sequence[Panel], view: str, synthetic: bool, how: dict, file: str = "") -> str:
+def stage(
+    shown: Sequence[Panel], view: str, synthetic: bool, how: dict, file: str = "", of: str = "", known: str = ""
+) -> str:
     """The images of a view with their maps, each with its colour bar in the map's own units. `how`: the look, as of
     `nearl.explain.heat_layer`; `file`: what the browser calls the view when it is downloaded, which may be after the
-    visitor's file and so is not the name of a file of ours."""
+    visitor's file and so is not the name of a file of ours; `of`: the choice that it shows, as JSON, which the page
+    compares with its controls; `known`: what is known of such maps in general."""
     from nearl.explain import MAPS
 
     side = THUMB_SIDE * 2 if view == IMAGES else SMALL_SIDE if len(shown) > 1 else VIEW_SIDE
@@ -65,6 +68,8 @@ def stage(shown: Sequence[Panel], view: str, synthetic: bool, how: dict, file: s
         panels=[_panel(panel, side, how) for panel in shown],
         words=", ".join(words),
         file=file,
+        of=of,
+        known=known,
         name="" if view == IMAGES else record.name,
         synthetic=synthetic,
         notes=[*_cautions(shown, view), *(panel.note for panel in shown if panel.note)],
@@ -75,7 +80,7 @@ def _cautions(shown: Sequence[Panel], view: str) -> list[str]:
     """What to beware of in these maps, with the names of those that it is about where there are several."""
     found: dict[str, list[str]] = {}
     for number, panel in enumerate(shown, start=1):
-        if panel.heatmap.adapted is not None and (words := panel.heatmap.caution(panel.record.image())):
+        if panel.heatmap.adapted is not None and (words := panel.heatmap.caution(panel.record)):
             found.setdefault(words, []).append(f"image {number}" if view == IMAGES else panel.title)
     return [words if len(shown) == 1 else f"{', '.join(names)}: {words}" for words, names in found.items()]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import gradio as gr
 
@@ -29,6 +30,7 @@ LOOKED_AT = """() => {  // whether this tab is open
   const open = document.querySelector("#tabs [role=tab][aria-selected=true]");
   return [open?.textContent.trim() === "Explain" ? "yes" : ""];
 }"""
+NOT_DRAWN = "No map was drawn."
 POLL_SECONDS = 0.4  # between two looks at a slow map
 CONTOURS = [("None", 0.0), ("Highest tenth", 0.9), ("Highest quarter", 0.75)]
 
@@ -174,20 +176,29 @@ def _draw(ctx: Context, tab: ExplainTab, workspace: Workspace, choice: Choice, l
     shown = explaining.panels(ctx.engine, workspace, choice)
     opacity, how = _look(look)
     path = explaining.figure_of(workspace, shown, opacity, how, choice.view)
-    name = explaining.file_name(workspace, choice, shown)
+    name, of, known = (
+        explaining.file_name(workspace, choice, shown),
+        _of(workspace, choice),
+        explaining.plausible(workspace),
+    )
     return {
-        tab.stage: map_views.stage(shown, choice.view, workspace.viewing.synthetic, how, name),
+        tab.stage: map_views.stage(shown, choice.view, workspace.viewing.synthetic, how, name, of, known),
         tab.download: gr.update(value=path, interactive=True),
     }
 
 
-def _waiting(tab: ExplainTab, workspace: Workspace, going: drawing.Drawing) -> dict:
-    """The image alone and how far its map is; nothing of an earlier map."""
-    viewing, name = workspace.viewing, _name(going.choice)
+def _of(workspace: Workspace, choice: Choice) -> str:
+    """What a view shows, in the names and values of the page's controls, as JSON."""
+    of = {**asdict(choice), "class": choice.class_name, "image": workspace.viewing.selected}
+    return json.dumps({**of, "seen": workspace.viewing.record.digest[:12]})
+
+
+def _waiting(tab: ExplainTab, workspace: Workspace, choice: Choice) -> dict:
+    """The image alone, and what is drawn of it; nothing of an earlier map."""
+    viewing, name = workspace.viewing, _name(choice)
     return {
-        tab.stage: map_views.waiting(viewing.record, name, viewing.synthetic),
-        tab.message: map_views.progress(name, going.share),
-        tab.cancel: seen(True),
+        tab.stage: map_views.waiting(viewing.record, name, viewing.synthetic, _of(workspace, choice)),
+        tab.message: map_views.busy(name),
         tab.details: "",
         tab.download: gr.update(value=None, interactive=False),
     }
@@ -216,7 +227,7 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
     session, count = ctx.session, len(tab.choices)
     asked = gr.State(0)  # changes with what no control holds: another image, a class of one's own choice, a drawn map
 
-    @guarded(tab.message, lambda *given: {tab.cancel: seen(False)})
+    @guarded(tab.message, lambda *given: {tab.cancel: seen(False), tab.stage: map_views.empty(NOT_DRAWN)})
     def show(key: str, *given) -> Iterator[dict]:
         """The whole tab, for what is chosen; the model is asked only for what has not been drawn yet. A slow map is
         begun, and `follow` watches it."""
@@ -233,13 +244,15 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
         choice = _settled(workspace, wanted)
         controls = {**_controls(tab, workspace, wanted, choice), tab.filmstrip: filmstrip_html(workspace)}
         if drawing.waits(workspace, choice):
-            yield {**controls, **_waiting(tab, workspace, drawing.begin(ctx.engine, workspace, choice))}
+            going = drawing.begin(ctx.engine, workspace, choice)
+            told = {tab.message: map_views.progress(_name(choice), going.share), tab.cancel: seen(True)}
+            yield {**controls, **_waiting(tab, workspace, choice), **told}
             return
         left = drawing.stop(workspace)
         said = views.quiet(f"Stopped: {_name(left.choice)} was not drawn.") if left else ""
         controls[tab.cancel] = seen(False)
         if drawing.missing(workspace, choice):
-            yield {**controls, tab.message: map_views.busy()}
+            yield {**controls, **_waiting(tab, workspace, choice)}
             controls = {}  # once, so that what is chosen while it is drawn stays
         drawn = _draw(ctx, tab, workspace, choice, given[count:])
         yield {**controls, **drawn, tab.details: _details(ctx, workspace, choice), tab.message: said}
@@ -273,6 +286,7 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
     triggers = [tab_item.select, tab.cancel.click, asked.change, *(part.input for part in controls)]
     values = [session, *tab.choices, *tab.look]
     event = gr.on(triggers, show, values, [session, *tab.outputs], trigger_mode="always_last", **DEVICE)
+    event.then(None, js="() => nearl.came('maps')", api_visibility="private")
     event.then(_follower(ctx, tab, asked), session, [asked, tab.message, tab.cancel], trigger_mode="multiple", **QUIET)
 
 

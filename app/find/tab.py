@@ -27,7 +27,7 @@ class FindTab(Components):
 
     gallery: gr.HTML
     sentence: gr.Textbox = field(metadata=INPUT)
-    find: gr.Button = field(metadata=INPUT)
+    find: gr.Button
     query: gr.HTML
     like: gr.Button
     message: gr.HTML
@@ -43,7 +43,7 @@ def build(ctx: Context, tab_item: gr.Tab) -> None:
                 label="Describe what to find", placeholder="a chest X-ray with pneumonia", max_lines=3,
                 max_length=finding.LONGEST, elem_id="find-sentence",
             )  # fmt: skip
-            find = gr.Button("Find", variant="primary", elem_id="find-button")
+            find = gr.Button("Find", variant="primary", elem_id="find-button", interactive=False)
             message = gr.HTML("", js_on_load=None, elem_id="find-message")
             query = gr.HTML(find_views.query(None), js_on_load=None, elem_id="find-query")
             like = gr.Button("Find images like this one", elem_id="find-like", elem_classes="away")
@@ -59,6 +59,7 @@ def _about(tab: FindTab, workspace: Workspace) -> dict:
     words = finding.about(workspace)
     return {
         tab.gallery: find_views.gallery(words),
+        tab.find: gr.update(interactive=bool(words)),
         tab.query: find_views.query(record),
         tab.like: seen(record is not None and words),
     }

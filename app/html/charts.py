@@ -9,7 +9,7 @@ from app.html import render
 
 TICKS = [(0.1, "≤ 0.1 s"), (1, "1 s"), (10, "10 s"), (60, "1 min"), (600, "10 min"), (3600, "1 h")]
 LEAST = 0.1  # seconds; what takes less lies at the left edge
-LETTER = 6.4  # width of a letter of its names, roughly
+NARROW, WIDE = frozenset("fijlrtI.,;:'|!()-/ "), frozenset("mwMW%@…")  # letters of names
 HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 280.0, 44.0, 16.0, 12.0, 28.0
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -53,21 +53,34 @@ def place_labels(
     points: Sequence[tuple[float, float]], names: Sequence[str], box: Box
 ) -> list[tuple[float, float, str]]:
     """Where to write each name, (x, y of its baseline, anchor): beside its point, where it covers neither another name
-    nor a point nor the edge of the box; the first place tried where there is none."""
+    nor a point; inside the box in any case, as far as it is no wider."""
     taken = [(a - 8, b - 8, a + 8, b + 8) for a, b in points]
     found = []
     for (a, b), name in zip(points, names, strict=True):
-        wide = LETTER * len(name)
+        wide = width_of(name)
         tries = []
         for dy in (4, -10, 18, -24, 32, -38, 46, -52, 60, -66, 74):
             tries.append((a + 11, b + dy, "start", (a + 11, b + dy - 11, a + 11 + wide, b + dy + 3)))
             tries.append((a - 11, b + dy, "end", (a - 11 - wide, b + dy - 11, a - 11, b + dy + 3)))
         inside = [t for t in tries if _inside(t[3], box)]
         free = [t for t in inside if not any(overlap(t[3], other) for other in taken)]
-        best = (free or inside or tries)[0]
+        best = (free or inside or [_shifted(wide, tries[0][1], tries[0][3][0], box)])[0]
         taken.append(best[3])
         found.append(best[:3])
     return found
+
+
+def width_of(name: str) -> float:
+    """The width of a name in bold letters of 12 pixels, in the widest of the usual system fonts, roughly."""
+    return sum(
+        5.0 if letter in NARROW else 12.6 if letter in WIDE else 9.2 if letter.isupper() else 8.2 for letter in name
+    )
+
+
+def _shifted(wide: float, y: float, left: float, box: Box) -> tuple[float, float, str, Box]:
+    """The place nearest to this one that is inside the box."""
+    left, y = max(min(left, box[2] - wide), box[0]), max(min(y, box[3] - 3), box[1] + 11)
+    return left, y, "start", (left, y - 11, left + wide, y + 3)
 
 
 def _inside(r: Box, box: Box) -> bool:

@@ -85,8 +85,8 @@ def viewer(
     what to check; `marks`: an SVG over the image; `facts`: short words under it.
     """
     return render(
-        "viewer.html", picture=data_uri(record.image()), name=record.name, size=record.size, synthetic=synthetic,
-        heat=map_layer[0], caption=map_layer[1], notes=notes, marks=marks, facts=facts,
+        "viewer.html", picture=data_uri(record.image()), digest=record.digest[:12], name=record.name, size=record.size,
+        synthetic=synthetic, heat=map_layer[0], caption=map_layer[1], notes=notes, marks=marks, facts=facts,
     )  # fmt: skip
 
 

@@ -262,6 +262,6 @@ def map_layer(engine: Engine, workspace: Workspace, choice: MapChoice) -> tuple[
     moment = f"{AFTER if adapted else BEFORE} teaching"
     if not heatmap.values.any():
         return None, f"No part of the image supports “{name}”, {moment}: the map is empty"
-    caution = heatmap.caution(record.image())
+    caution = heatmap.caution(record)
     words = f"Where it looked for “{name}”, {moment}" + (f". {caution}" if caution else "")
     return views.data_uri(heat_layer(heatmap)), words

@@ -85,7 +85,7 @@ def _unknown(words: Sequence[str]) -> str:
         return ""
     listed = ", ".join(f"“{word}”" for word in words[:MOST_WORDS]) + (" and others" if len(words) > MOST_WORDS else "")
     noun = "word" if len(words) == 1 else "words"
-    return f"The model ignores the unknown {noun} {listed}; use other words or a larger model."
+    return f"The model ignores the unknown {noun} {listed}; use other words."
 
 
 def reading_empty(
@@ -241,7 +241,7 @@ def reading_html(workspace: Workspace, fitting: Sequence[str] = (), found: Recog
             trusted,
             closer,
             doubt_of(workspace, i),
-            prediction.measured if _tested(workspace, i) else "",
+            prediction.measured if tested(workspace, i) else "",
             kind,
             backbone.measured.beside if claims else {},
             unlike,
@@ -251,7 +251,7 @@ def reading_html(workspace: Workspace, fitting: Sequence[str] = (), found: Recog
     )
 
 
-def _tested(workspace: Workspace, i: int) -> bool:
+def tested(workspace: Workspace, i: int) -> bool:
     """Whether image `i` is, as far as the model can tell, of the kind of the test images of these prompts."""
     claims = workspace.viewing.prediction.claims
     return not claims or claims[i].fits or (workspace.viewing.synthetic and not claims[i].kind)

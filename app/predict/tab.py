@@ -38,12 +38,14 @@ from nearl.errors import NearlError
 from nearl.resources import ASSETS
 
 MARK_STALE = "() => document.getElementById('reading')?.classList.add('stale')"
+CAME = "() => nearl.came('viewer')"
 MARK_FRESH = """() => {  // a reading that has just come; the editor is told whether its classes fit the image
   const reading = document.getElementById("reading");
   if (!document.querySelector("#predict-message .error")) reading?.classList.remove("stale");
   const detail = reading?.querySelector(".unknown-kind") ? null : !reading?.querySelector(".unfit");  // null: as before
   const fits = new CustomEvent("fits", { bubbles: true, detail });
   document.querySelector("#predict-prompts .pe-root")?.dispatchEvent(fits);
+  nearl.came("viewer");
 }"""
 SHOW_VIEWER = "() => window.scrollTo(0, 0)"
 SHOW_READING = """() => {  // unless it is looked at already: then somebody may be about to press something there
@@ -279,7 +281,7 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
     for trigger in (tab.button.click, tab.editor.submit):
         event = wire(trigger, on_read, [tab.editor, tab.when]).then(None, js=MARK_FRESH, api_visibility="private")
         event.then(None, js=SHOW_READING, api_visibility="private")
-    wire(tab.filmstrip.click, on_pick, [tab.when])
+    wire(tab.filmstrip.click, on_pick, [tab.when]).then(None, js=CAME, api_visibility="private")
 
 
 def _wire_map(ctx: Context, tab: PredictTab) -> None:

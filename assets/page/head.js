@@ -69,39 +69,69 @@
   }).observe(document, { subtree: true, childList: true, attributeFilter: ["aria-selected", "name"] });
 }
 
-// Every press counts. Answers that come late move a button, or draw it again, between the press and the release of the
-// mouse: the browser then makes no click, and the button is clicked here, unless the mouse was dragged away. And Gradio
-// builds a tab when it is first opened and then sets its controls once more: what somebody presses in between is put off
-// until that is done, instead of being undone.
+// Every press counts. Answers that come late move a button, or draw it again, between the press and the release of a
+// mouse, a finger or the space bar: the browser then makes no click, or clicks what has come under the finger, and the
+// button is clicked here, unless the pointer was dragged or the page scrolled. And Gradio builds a tab when it is first
+// opened and then sets its controls once more: what somebody presses in between is put off until that is done, instead
+// of being undone.
 {
   const BUTTON = "a, button, summary, label:has(input[type=radio], input[type=checkbox])";
-  const NEAR = 8;  // pixels; further off the mouse was dragged
+  const NEAR = 8;  // pixels; further off it was dragged
+  const TAP = 500, LATE = 350;  // milliseconds: a longer touch is no tap; the browser's click after one may come so late
   const of = (event) => {
     const node = event.target.closest?.(BUTTON) ?? event.target;
-    return { node, within: event.composedPath(), x: event.clientX, y: event.clientY };
+    return { node, within: event.composedPath(), x: event.clientX, y: event.clientY, at: event.timeStamp };
   };
-  const alike = (one, other) => one.textContent === other.textContent && JSON.stringify({ ...one.dataset }) === JSON.stringify({ ...other.dataset });
+  const alike = (one, other) => one.textContent === other.textContent && one.ariaLabel === other.ariaLabel && JSON.stringify({ ...one.dataset }) === JSON.stringify({ ...other.dataset });
   const click = ({ node, within }) => {
     const drawn = () => within.find((part) => part.isConnected).querySelectorAll(node.localName);
     const now = node.isConnected ? node : node.matches?.(BUTTON) && [...drawn()].find((other) => alike(other, node));
     if (now) now.click();
+    return now;
   };
 
   let pressed = null;
+  const letGo = () => { pressed = null; };
+  const released = (wait, then = () => {}) => {
+    const now = pressed;
+    setTimeout(() => {  // after the browser's own click
+      if (pressed !== now) return;
+      letGo();
+      then(click(now));
+    }, wait);
+  };
   window.addEventListener("pointerdown", (event) => {
-    pressed = event.pointerType === "mouse" && event.button === 0 && event.target.closest?.(BUTTON) ? of(event) : null;
+    const one = event.isPrimary && event.button === 0 && event.target.closest?.(BUTTON);
+    pressed = one ? { ...of(event), finger: event.pointerType !== "mouse" } : null;
   }, true);
   window.addEventListener("click", (event) => {
-    if (pressed && event.composedPath().includes(pressed.node)) pressed = null;
+    if (!pressed) return;
+    const there = event.target.closest?.(BUTTON);
+    if (event.composedPath().includes(pressed.node) || (there && alike(there, pressed.node))) letGo();
+    else if (pressed.finger && event.isTrusted) {  // it has come under the finger
+      event.preventDefault();
+      event.stopImmediatePropagation();
+    }
   }, true);
+  window.addEventListener("pointermove", (event) => {
+    if (pressed && Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) > NEAR) letGo();
+  }, true);
+  for (const end of ["pointercancel", "contextmenu"]) window.addEventListener(end, letGo, true);
   window.addEventListener("pointerup", (event) => {
-    const now = pressed;
-    if (!now || Math.hypot(event.clientX - now.x, event.clientY - now.y) > NEAR) pressed = null;
-    else setTimeout(() => {  // after the browser's own click
-      if (pressed !== now) return;
-      pressed = null;
-      click(now);
-    });
+    if (!pressed) return;
+    const far = Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) > NEAR;
+    if (far || (pressed.finger && event.timeStamp - pressed.at > TAP)) letGo();
+    else released(pressed.finger ? LATE : 0);
+  }, true);
+  window.addEventListener("keydown", (event) => {
+    if (event.key !== " ") return;
+    if (!event.repeat) pressed = event.target.closest?.("button, summary") ? of(event) : null;
+    else if (pressed && !pressed.node.isConnected) event.preventDefault();  // or the page scrolls
+  }, true);
+  window.addEventListener("keyup", (event) => {
+    if (event.key !== " " || !pressed) return;
+    if (pressed.node.isConnected) letGo();  // the browser clicks it, or the focus was moved on
+    else released(0, (now) => document.activeElement === document.body && now?.focus({ preventScroll: true }));
   }, true);
 
   const built = new Set();
@@ -123,6 +153,58 @@
       held.push(of(event));
     }
   }, true);
+}
+
+// What is asked for is named at once, over what is put aside until it comes: an image in Predict, a map in Explain. What
+// a map is of ([data-of]) is compared with what the controls say, of those in sight.
+{
+  const coming = (id, words) => {
+    const part = document.getElementById(id);
+    if (!words) part?.removeAttribute("data-coming");
+    else if (part && part.dataset.coming !== words) part.dataset.coming = words;
+  };
+  const value = (name) => {
+    if (name === "image") return document.querySelector("#explain-filmstrip [aria-pressed=true]");
+    const block = document.getElementById(`explain-${name}`);
+    return block?.offsetParent ? block.querySelector("input:checked, input[type=range], input[type=checkbox]") : null;
+  };
+  let opened = false;  // Explain, with another image than it shows
+  const compare = () => {
+    const stage = document.querySelector("#maps [data-of]");
+    if (!stage?.offsetParent) return;
+    const of = JSON.parse(stage.dataset.of), image = value("image");
+    const differ = Object.keys(of).filter((name) => {
+      const now = value(name);
+      const said = now?.dataset.pick ?? (now?.type === "checkbox" ? now.checked : now?.value);
+      return now && String(of[name]) !== String(said);
+    });
+    const words = (name) => value(name)?.closest("label")?.textContent.trim().replace(/ \(slow\)$/, "");
+    const about = words("class") && !differ.includes("method") ? ` for “${words("class")}”` : "";
+    const where = differ.includes("image") ? `, ${image.title}` : "";
+    coming("maps", differ.length || opened ? `Drawing ${words("method")}${about}${where} …` : "");
+  };
+  window.nearl.came = (id) => {
+    opened &&= id !== "maps";
+    coming(id, "");
+    compare();
+  };
+  document.addEventListener("click", ({ target }) => {
+    const strip = target.closest("#examples, #filmstrip, #explain-filmstrip"), button = target.closest("[data-pick]");
+    if (button && strip?.id === "explain-filmstrip")
+      for (const other of strip.querySelectorAll("[data-pick]")) other.ariaPressed = other === button;
+    else if (button && strip) coming("viewer", `Opening ${button.title} …`);
+    if (target.closest("#tabs [role=tab]")) {
+      const now = document.querySelector("#viewer figure")?.dataset.image;
+      const stage = document.querySelector("#maps [data-of]");
+      opened = Boolean(now && stage) && now !== JSON.parse(stage.dataset.of).seen;
+    }
+    compare();
+  });
+  for (const act of ["input", "change"]) document.addEventListener(act, compare);
+  new MutationObserver((changes) => {
+    compare();
+    if (changes.some(({ target }) => target.closest?.("#viewer"))) coming("viewer", "");
+  }).observe(document, { subtree: true, childList: true });
 }
 
 // A downloaded map gets its name, which holds that of the image, in the page: the server writes no such name to disk.

@@ -170,7 +170,7 @@ def _trust(trust: dict) -> str:
     else:
         lines.append("- Its shares are not calibrated.")
     coverages = [_percent(float(c)) for c in _dict(trust.get("conformal")) if re.fullmatch(r"0\.\d{1,4}", c)]
-    if coverages:
+    if coverages and _finite(temperature):  # without one they rest on too few images
         lines.append(f"- It can give sets of classes that hold the right one in {', '.join(coverages)} of images like "
                      "those it was measured on.")  # fmt: skip
     else:

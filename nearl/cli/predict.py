@@ -174,6 +174,8 @@ class _Reader:
         self._advance(last)
 
     def _reading(self, file: File, record: ImageRecord) -> dict:
+        from nearl.reading.claims import NOT_THESE
+
         try:
             record = view_of(record, self.args)
             if self.args.window is None and self.args.plane is None and self.args.slice is None:
@@ -182,7 +184,8 @@ class _Reader:
             row = _read(self.classifier, record, self.args)
         except NearlError as error:
             return _error(file.argument, str(error))
-        return {"file": file.argument, **row, "notes": list(record.notes), "error": None}
+        notes = [*record.notes, *([NOT_THESE] if row.get("measured", "") is None else [])]
+        return {"file": file.argument, **row, "notes": notes, "error": None}
 
     def _flush(self, files: Sequence[File], number: int, pending: list[tuple[str, dict]]) -> Iterator[dict]:
         """The rows of a file that was read; the images of one that holds several are told apart by name."""
@@ -229,7 +232,7 @@ def _read(classifier: Classifier, record: ImageRecord, args: argparse.Namespace)
             row |= {"unfamiliar_caution": classifier.backbone.familiar.caution()} if row["unfamiliar"] else {}
         if prediction.claims is not None:
             (claim,) = prediction.claims
-            row |= {"kind": claim.kind, "doubt": claim.doubt, "measured": prediction.measured}
+            row |= {"kind": claim.kind, "doubt": claim.doubt, "measured": prediction.measured if claim.fits else None}
         if prediction.trust is not None and prediction.trust["unlike"] is not None:
             row["unlike_taught"] = bool(prediction.trust["unlike"][0])
         place = {"slice": record.slice_number + 1, "of": record.slices()} if record.slices() > 1 else {}
@@ -285,8 +288,8 @@ def _lines(row: dict) -> list[str]:
     for name, share in row["frozen"].items():
         after = "" if row["adapted"] is None else f"   after teaching {row['adapted'][name]:4.0%}"
         lines.append(f"  {name:32} before teaching {share:4.0%}{after}")
-    if row["adapted"] is None and row.get("measured"):
-        lines += [f"  {words}" for words in (row["doubt"], row["measured"]) if words]
+    if row["adapted"] is None:
+        lines += [f"  {words}" for words in (row.get("doubt"), row.get("measured")) if words]
     if row.get("unfamiliar") and row["adapted"] is None:
         if not row.get("doubt"):
             lines.append("  unlike the model's training images: little more than a guess until you teach it")

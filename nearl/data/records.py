@@ -138,6 +138,14 @@ class ImageRecord:
         """(width, height) in pixels."""
         return self.pixels.shape[1], self.pixels.shape[0]
 
+    def hounsfield(self) -> np.ndarray | None:
+        """Of a CT the values of what is shown, float32 [h, w], before they were scaled to square pixels; None for other
+        images. What is no number counts as air."""
+        if self.scan is None or self.scan.modality != "CT" or self.scan.colour:
+            return None
+        values = self.scan.values(self.view.plane, self.view.index, self.view.frame)
+        return np.nan_to_num(values, nan=-1000.0).astype(np.float32)
+
     def image(self) -> Image.Image:
         """A PIL image of mode RGB."""
         return Image.fromarray(self.pixels)

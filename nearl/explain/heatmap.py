@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image
 
 from nearl.backbones import Backbone
-from nearl.explain.outside import covered, patient
+from nearl.data.images import ImageRecord
+from nearl.explain.outside import covered, patient_of
 
 OUTSIDE = (
     "Most of this map is outside the patient, on empty background. The model may read the outline there, or store what "
@@ -62,25 +62,25 @@ class Heatmap:
         x, y = left + (column + 0.5) * (right - left) / columns, top + (row + 0.5) * (bottom - top) / rows
         return round(x), round(y)
 
-    def _patient(self, image: Image.Image) -> np.ndarray:
+    def _patient(self, record: ImageRecord) -> np.ndarray:
         """The share of each patch that shows the patient, float32 [grid height, grid width]."""
-        shown = patient(image)
-        x, y = shown.shape[1] / image.width, shown.shape[0] / image.height
+        shown, (width, height) = patient_of(record), record.size
+        x, y = shown.shape[1] / width, shown.shape[0] / height
         left, top, right, bottom = self.box
         return covered(shown, (left * x, top * y, right * x, bottom * y), self.values.shape)
 
-    def outside(self, image: Image.Image) -> float:
-        """The share of the map's absolute values, 0..1, that is outside the patient in its ``image``.
+    def outside(self, record: ImageRecord) -> float:
+        """The share of the map's absolute values, 0..1, that is outside the patient in its image.
 
         Vision Transformers are known to store facts about the whole image in such patches (arXiv 2309.16588).
         """
         weight = np.abs(self.values)
-        return float((weight * (1 - self._patient(image))).sum() / max(weight.sum(), 1e-30))
+        return float((weight * (1 - self._patient(record))).sum() / max(weight.sum(), 1e-30))
 
-    def caution(self, image: Image.Image) -> str:
+    def caution(self, record: ImageRecord) -> str:
         """`OUTSIDE` where most of the map, or its peak and much of it, is outside the patient, else ""."""
-        share = self.outside(image)
-        peak = self._patient(image)[self.peak] < 0.5
+        share = self.outside(record)
+        peak = self._patient(record)[self.peak] < 0.5
         return OUTSIDE if share > MOST or (peak and share > MUCH) else ""
 
     def scaled(self, span: tuple[float, float] | None = None) -> np.ndarray:

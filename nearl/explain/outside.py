@@ -4,6 +4,9 @@ Outside is what is connected to the image's edge, nearly even, and darker than i
 brighter) with a clear step between them. What is dark inside the body (ventricles, lungs, suppressed fat) is cut off
 from the edge by what surrounds it; the shadow in an ultrasound image is neither even nor has it a clear step. All
 thresholds are our choice; where it is in doubt the image counts as patient.
+
+The air of a CT is known from its numbers, whatever the window: it is not always darker than all else there (a black
+surround beside the field of view is), and a table that reaches the edge does not cut it off.
 """
 
 from __future__ import annotations
@@ -11,11 +14,42 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from nearl.data.images import ImageRecord
+
 SIDE = 128  # pixels of the longer side of the image that is looked at
 GAP = 7  # half the width, in these pixels, of gaps that do not let the outside into the body
 COLOURED = 12  # mean difference of the strongest and the weakest channel, of 255, from which an image is coloured
 BLACK, WHITE = 24, 225  # grey levels of a coloured image's surround
+AIR, THIN = -400, 2  # Hounsfield units, below which is air or lung; half the width of what is no part of a body
+PART, SOLID = 0.03, 0.6  # of the largest part the size, and of itself the share that is no air, of another one: an arm
 STEP, EDGE, EVEN, FLAT = 0.22, 0.04, 0.03, 0.006  # shares of the image's range of grey levels
+
+
+def patient_of(record: ImageRecord) -> np.ndarray:
+    """As `patient`, of a record; that of a CT from the numbers behind it."""
+    values, image = record.hounsfield(), record.image()
+    if values is None or not (values < AIR).any():
+        return patient(image)
+    scale = SIDE / max(image.size)
+    size = (max(8, round(image.width * scale)), max(8, round(image.height * scale)))
+    return _body(np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BOX)) > AIR)
+
+
+def _body(solid: np.ndarray) -> np.ndarray:
+    """The largest part of what is no air, with the air inside it, and others that are as solid as an arm; not the shell
+    of a table, tubes or clothes. bool [h, w]."""
+    from scipy.ndimage import binary_fill_holes, binary_opening, label
+
+    disc = np.hypot(*np.mgrid[-THIN : THIN + 1, -THIN : THIN + 1]) <= THIN + 0.2
+    parts, count = label(binary_opening(binary_fill_holes(solid), disc))
+    if not count:
+        return np.ones(solid.shape, dtype=bool)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    full = np.bincount(parts.ravel(), solid.ravel(), count + 1) / np.maximum(sizes, 1)
+    largest = int(sizes.argmax())
+    kept = [n for n in range(1, count + 1) if n == largest or (sizes[n] > PART * sizes[largest] and full[n] > SOLID)]
+    return np.isin(parts, kept)
 
 
 def patient(image: Image.Image) -> np.ndarray:

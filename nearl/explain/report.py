@@ -112,7 +112,7 @@ def _write(classifier: Classifier, record: ImageRecord, heatmap: Heatmap, out: P
     """Write the overlay and the figure of a map; returns its numbers."""
     kind = {None: "difference", False: "frozen", True: "adapted"}[heatmap.adapted]
     stem = f"{heatmap.method.replace('+', 'p')}-{kind}"  # not the file's own name, which may hold a person's
-    lines = [*caption(heatmap, classifier), *filter(None, [heatmap.caution(record.image())])]
+    lines = [*caption(heatmap, classifier), *filter(None, [heatmap.caution(record)])]
     png, page = out / f"{stem}.png", out / f"{stem}-figure.png"
     save_figure(overlay(record.image(), heatmap, opacity, **how), png, lines)
     save_figure(figure(record.image(), heatmap, lines, opacity, **how), page, lines)

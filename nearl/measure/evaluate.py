@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from nearl.data.sets.labelled import LabelledSet
+from nearl.data.splits import FEW_HELD
 from nearl.errors import NearlError
 from nearl.measure import intervals
 from nearl.prompts import class_key
@@ -19,7 +20,6 @@ from nearl.train.samples import fingerprints
 
 ECE_BINS = 15
 SHOWN_BINS = 10  # of the reliability diagram
-FEW = 20  # images; below this a page says that they are few (our choice)
 WIDEST = 0.5  # a figure whose interval is wider is not shown (our choice)
 FIGURES = ("balanced_accuracy", "accuracy", "auroc", "ece")
 NOTHING_HELD = "No image was kept aside, so how well it does on new images is not known."
@@ -161,7 +161,7 @@ def study(
     minus before on the same images, or None without ``adapted``; its value is None where the interval is too wide.
     """
     labels = np.asarray(labels, dtype=int)
-    result = {"n": len(labels), "classes": list(classes), "kind": kind, "few": len(labels) < FEW, "too_few": ""}
+    result = {"n": len(labels), "classes": list(classes), "kind": kind, "few": len(labels) < FEW_HELD, "too_few": ""}
     if not len(labels):
         return {**result, "too_few": NOTHING_HELD, "frozen": None, "adapted": None, "gain": None}
     before = _said(evaluate(frozen, labels, classes=classes))

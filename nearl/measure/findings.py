@@ -12,9 +12,10 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from nearl.data.sets.findings import FindingsSet
+from nearl.data.splits import FEW_HELD
 from nearl.errors import NearlError
 from nearl.measure import intervals
-from nearl.measure.evaluate import FEW, NOTHING_HELD, unseen
+from nearl.measure.evaluate import NOTHING_HELD, unseen
 from nearl.prompts import FINDINGS, PromptSet, Rule, class_key
 from nearl.reading.classifier import Classifier
 from nearl.reading.findings import consistent, thresholds
@@ -102,7 +103,7 @@ def study(
     """
     result = {
         "n": len(labels), "classes": list(prompts.classes), "findings": list(prompts.findings), "kind": kind,
-        "few": len(labels) < FEW, "too_few": "", "frozen": None, "adapted": None, "gain": None,
+        "few": len(labels) < FEW_HELD, "too_few": "", "frozen": None, "adapted": None, "gain": None,
     }  # fmt: skip
     if not len(labels):
         return {**result, "too_few": NOTHING_HELD}

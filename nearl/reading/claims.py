@@ -24,6 +24,7 @@ from nearl.reading.trust import softened
 
 MOST = 3  # classes named in a sentence
 WINDOWS = {"chest CT": "Lung", "abdominal CT": "Abdomen"}  # in which a kind is usually shown (our choice)
+NOT_THESE = "How often these prompts are right was not measured on images like this one."
 UNKNOWN = ""  # the kind of an image that is unlike the training images
 NOT_FAR = 1.2  # of the distance from which an image counts as unlike: as far as nearly all held-out images (our choice)
 MODALITIES = {  # of DICOM, to a pattern for the titles of its kinds of image

@@ -17,18 +17,22 @@ from pydantic.dataclasses import dataclass
 from scipy.optimize import minimize_scalar
 
 from nearl.backbones.familiar import FEWEST_TO_COMPARE, USUAL, threshold
+from nearl.data.splits import FEW_HELD
 from nearl.errors import NearlError
 from nearl.prompts import PromptSet
 from nearl.train.answers import Label, known
 
 COVERAGES = ("0.8", "0.9", "0.95")
 USED = ("0.9", "0.8")  # the coverage shown with a prediction: the first that was measured
-FEWEST_TO_CALIBRATE = 20  # held-out images; our choice
 COOLEST, HOTTEST = 0.05, 20.0
 FLOOR = 1e-12  # of a probability, before its logarithm
 NOTHING_HELD = "No image was kept aside."
 FOLDS = "The folds' predictions come from other models; sets can only be measured on images kept from this model."
 FOLDS_CALIBRATE = "The shares are calibrated with models taught on parts of the images, not with this very one."
+TOO_FEW = (
+    f"Which classes are not ruled out is not said: a promise of how often they include the true one takes {FEW_HELD} "
+    "images kept aside; there are {}."
+)
 OTHER_PROMPTS = (
     "The prompts were edited since teaching. Trust was measured with the old ones, so the shares are shown as the "
     "model gives them, without sets."
@@ -58,7 +62,8 @@ class Trust:
     refused: Annotated[
         dict[Annotated[str, Field(max_length=32)], Annotated[str, Field(max_length=400)]], Field(max_length=8)
     ]
-    """Why something was not measured, a sentence each: "temperature", "conformal", a coverage or "far"."""
+    """Why something was not measured, a sentence each: "temperature", "conformal" or "far"; of adapters of earlier
+    versions also a coverage."""
     folds: bool = False
     """Fitted on the pooled predictions of the folds' models."""
     thresholds: Annotated[list[Limit], Field(max_length=64)] | None = None
@@ -111,12 +116,17 @@ class Trust:
 
     @property
     def coverage(self) -> str | None:
-        """The coverage whose sets are shown: "0.9", else "0.8", else None."""
-        return next((c for c in USED if c in self.conformal), None)
+        """The coverage whose sets are shown: "0.9", else "0.8", else None.
+
+        Without a temperature fewer than `FEW_HELD` images were held out; what an adapter then promises is not repeated.
+        """
+        return next((c for c in USED if c in self.conformal and self.temperature is not None), None)
 
     def notes(self) -> list[str]:
-        """The sentences of ``refused``; of those about coverages only the smallest's, without which there is none."""
-        return [words for key, words in self.refused.items() if key not in COVERAGES[1:]]
+        """The sentences of ``refused``, and why a stored promise is not repeated; without those about single coverages,
+        of which the adapters of earlier versions have some."""
+        kept = [words for key, words in self.refused.items() if key not in COVERAGES]
+        return [*kept, TOO_FEW.format("fewer")] if self.conformal and self.coverage is None else kept
 
     def read(self, shares: np.ndarray, embeddings: np.ndarray, prompts: PromptSet) -> tuple[np.ndarray, dict]:
         """The probabilities to show, and the ``trust`` of `nearl.reading.classifier.Prediction`.
@@ -183,26 +193,20 @@ def fit_trust(
     labels = np.asarray(held_labels, dtype=int) if held else None
 
     temperature = None
-    if held and len(labels) >= FEWEST_TO_CALIBRATE:
+    if held and len(labels) >= FEW_HELD:
         temperature = fit_temperature(probabilities, labels)
     else:
         count = f"there are {len(labels)}" if held else "none was"
-        refused["temperature"] = f"Calibrating the shares takes {FEWEST_TO_CALIBRATE} images kept aside; {count}."
+        refused["temperature"] = f"Calibrating the shares takes {FEW_HELD} images kept aside; {count}."
 
     conformal = {}
     if not held or folds:
         refused["conformal"] = FOLDS if held else f"{NOTHING_HELD} Sets of classes can only be measured on such images."
     else:
         scores = 1 - probabilities[np.arange(len(labels)), labels]
-        for coverage in COVERAGES:
-            if len(labels) >= fewest(coverage):
-                conformal[coverage] = threshold(scores, coverage)
-            else:
-                share = f"{100 * float(coverage):.0f}\u202f%"
-                refused[coverage] = (
-                    f"Sets that contain the true class in {share} of cases take at least {fewest(coverage)} images "
-                    f"kept aside; there are {len(labels)}."
-                )
+        conformal = {c: threshold(scores, c) for c in COVERAGES if len(labels) >= fewest(c)}
+        if not conformal:
+            refused["conformal"] = TOO_FEW.format(len(labels))
 
     centroids, far = _familiar(support_embeddings, np.asarray(support_labels, dtype=int), held_embeddings, refused)
     return Trust(prompt_digest, temperature, conformal, centroids, far, refused, bool(folds and held))
@@ -227,11 +231,11 @@ def fit_findings_trust(
         if len(index)
     ]
     temperature = None
-    if len(held_probabilities) >= FEWEST_TO_CALIBRATE:
+    if len(held_probabilities) >= FEW_HELD:
         temperature = pooled_temperature(parts)
     else:
         count = f"there are {len(held_probabilities)}"
-        refused["temperature"] = f"Calibrating the shares takes {FEWEST_TO_CALIBRATE} images kept aside; {count}."
+        refused["temperature"] = f"Calibrating the shares takes {FEW_HELD} images kept aside; {count}."
     together = np.zeros(len(support_embeddings), dtype=int)
     centroids, far = _familiar(support_embeddings, together, held_embeddings, refused)
     limits = [min(max(float(value), 0.0), 1.0) for value in thresholds]
@@ -257,9 +261,15 @@ def _familiar(
 
 
 def fewest(coverage: str) -> int:
-    """The smallest number of held-out images with which a set can promise this coverage: ceil(c / (1 - c))."""
+    """The smallest number of held-out images M with which this coverage c is promised.
+
+    The ceil((M + 1) c)-th smallest of M scores exists from M = ceil(c / (1 - c)) = ceil(1 / (1 - c)) - 1 on. With so
+    few the promise holds on average over many draws of the M images, and for the one draw at hand the true coverage,
+    Beta(k, M + 1 - k) with k = ceil((M + 1) c), varies widely. So it also takes `FEW_HELD` images, below which no other
+    figure is given without a caveat either (our choice).
+    """
     share = Fraction(coverage)
-    return math.ceil(share / (1 - share))
+    return max(math.ceil(share / (1 - share)), FEW_HELD)
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:

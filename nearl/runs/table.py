@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from nearl.data.splits import FEW_HELD
 from nearl.measure.elsewhere import drop
-from nearl.measure.evaluate import FEW, WIDEST, study
+from nearl.measure.evaluate import WIDEST, study
 from nearl.measure.intervals import student
 from nearl.methods import card
 from nearl.runs.job import Job
@@ -36,7 +37,7 @@ def _score(name: str, rows: list[Mapping]) -> dict:
         "title": card(name).title,
         "error": next((row["error"] for row in rows if "error" in row), ""),
         "done": len(done),
-        "few": bool(done) and done[0]["metrics"]["n"] < FEW,
+        "few": bool(done) and done[0]["metrics"]["n"] < FEW_HELD,
     }
     if not done:
         return found

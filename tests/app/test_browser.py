@@ -244,6 +244,9 @@ def test_errors_stand_where_their_cause_is_and_vanish_with_it(page, tmp_path):
     example(page).click()
     expect(page.locator("#reading .bars")).to_be_visible()
     expect(page.locator("#predict-problems [role=alert]")).to_have_count(0)
+    open_tab(page, "Find")
+    expect(page.locator("#find-gallery")).to_contain_text("no images to search yet")
+    expect(page.locator("#find-button")).to_be_disabled()
     letter = tmp_path / "letter.zip"
     letter.write_text("Dear colleague")
     open_tab(page, "Teach")
@@ -254,10 +257,35 @@ def test_errors_stand_where_their_cause_is_and_vanish_with_it(page, tmp_path):
     expect(page.locator("#shelf-message [role=alert]")).to_contain_text("adapter")
 
 
-def test_examples_are_one_click_away_credited_or_called_synthetic(page):
-    page.locator("#examples button").first.click()
+CLICKED = "(button) => { button.click(); return document.querySelector('#viewer').dataset.coming; }"
+
+
+def test_examples_are_one_click_away_credited_or_called_synthetic(page, tmp_path):
+    coming = page.locator("#viewer[data-coming]")
+    assert page.locator("#examples button").first.evaluate(CLICKED) == "Opening Blood, eosinophil …"
     expect(page.locator("#viewer")).to_contain_text("CC BY")
     expect(page.locator("#viewer .tag")).to_have_count(0)
+    expect(coming).to_have_count(0)
+    paths = [tmp_path / f"{shade}.png" for shade in (40, 200)]
+    for path, shade in zip(paths, (40, 200), strict=True):
+        Image.new("RGB", (64, 64), (shade, 90, 90)).save(path)
+    upload(page, "#upload", paths)
+    strip = page.locator("#filmstrip button")
+    assert strip.nth(1).evaluate(CLICKED) == "Opening 200.png …"
+    expect(page.locator("#viewer .file")).to_have_text("200.png")
+    assert strip.nth(1).evaluate(CLICKED)  # again
+    expect(coming).to_have_count(0)
+
+    page.locator("#examples button").first.focus()  # one stop of the Tab key
+    for key in ("ArrowRight", "End", "ArrowDown", "Home", "ArrowDown"):
+        page.keyboard.press(key)
+    focused = page.locator("#examples button:focus")
+    expect(focused).to_have_accessible_name("Brain MRI, glioma")
+    assert page.locator("#examples button[tabindex='0']").count() == 1
+    page.keyboard.press("Tab")
+    assert not page.evaluate("document.activeElement.closest('#examples')")
+    page.keyboard.press("Shift+Tab")
+    expect(focused).to_have_accessible_name("Brain MRI, glioma")
     for number in range(3):  # while the first is being read; the last press counts
         example(page, number).click()
     expect(page.locator("#viewer .tag")).to_have_text("Synthetic")

@@ -17,6 +17,9 @@ from tests.support.browser import (
     upload,
 )
 
+# Click, and say at once what is told to come.
+CLICKED = "(part) => { part.click(); return document.querySelector('#maps').dataset.coming; }"
+
 
 def _caption(page):
     return page.locator("#maps .map-caption")
@@ -38,8 +41,11 @@ def test_maps_from_the_first_look_to_before_and_after(page, task, tmp_path):
     open_tab(page, "Explain")
     expect(page.locator("#maps figure")).to_have_count(1)
     expect(page.locator("#explain-method label.selected")).to_have_text("Grad-CAM")
-    choose(page, "#explain-method", "Relevance")
+    coming = page.locator("#maps[data-coming]")
+    expect(coming).to_have_count(0)
+    assert page.locator("#explain-method [value=relevance]").evaluate(CLICKED) == "Drawing Relevance …"
     expect(_caption(page)).to_contain_text("Relevance for “")
+    expect(coming).to_have_count(0)
     expect(page.locator("#maps .ends span")).to_have_count(3)
     expect(page.locator("#maps .scale-words")).to_have_text("relevance")
     expect(page.locator("#explain-details .word")).not_to_have_count(0)
@@ -48,12 +54,21 @@ def test_maps_from_the_first_look_to_before_and_after(page, task, tmp_path):
     # another class, another picture; a map that knows no class does not ask for one
     first = page.locator("#maps img.map").get_attribute("src")
     chosen = page.locator("#explain-class label.selected").inner_text()
-    choose(page, "#explain-class", "no lesion" if chosen == "lesion" else "lesion")
+    other = "no lesion" if chosen == "lesion" else "lesion"
+    said = page.locator(f"#explain-class [value='{other}']").evaluate(CLICKED)
+    assert said == f"Drawing Relevance for “{other}” …"
     expect(page.locator("#maps img.map")).not_to_have_attribute("src", first)
     choose(page, "#explain-method", "Attention")
     expect(page.locator("#explain-class")).to_be_hidden()
     expect(page.locator("#explain-head")).to_be_visible()
     expect(_caption(page)).to_contain_text("Attention")
+
+    said = page.locator("#explain-filmstrip button").nth(1).evaluate(CLICKED)
+    assert said.startswith("Drawing Attention, ")
+    expect(page.locator("#maps .file")).to_have_text(said.removeprefix("Drawing Attention, ").removesuffix(" …"))
+    expect(coming).to_have_count(0)
+    page.locator("#explain-filmstrip button").first.click()
+    expect(coming).to_have_count(0)
 
     # by keyboard alone: the layer
     page.locator("#explain-layer input[type=range]").focus()

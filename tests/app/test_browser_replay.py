@@ -210,6 +210,7 @@ def test_the_first_quarter_of_an_hour(page, server, own, archive):
 
 
 MOVE = "document.querySelector('#predict-prompts').style.marginTop = '200px'"
+LATE = 500  # milliseconds in which a click that comes late, or twice, has come
 DRAW_AGAIN = "document.querySelector('#predict-set').dispatchEvent(new Event('change'))"
 
 
@@ -242,3 +243,42 @@ def test_a_press_counts_though_an_answer_moves_or_redraws_its_button(page):
         expect(classes).to_have_count(count + more)
     add.press("Enter")
     expect(classes).to_have_count(count + 4)
+    _fingers_and_keys(page, add, classes, count)
+
+
+def _fingers_and_keys(page, add, classes, count) -> None:
+    """A finger on a button that is redrawn or moved, a finger that scrolls, and a held space bar; none counts twice."""
+    touch = page.context.new_cdp_session(page)
+
+    def tap(meanwhile: str = "0", by: int = 0) -> None:
+        page.evaluate("document.querySelector('#predict-prompts').style.marginTop = 0")
+        add.scroll_into_view_if_needed()
+        box = add.bounding_box()
+        points = [{"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}]
+        touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": points})
+        page.evaluate(meanwhile)
+        points[0]["y"] += by
+        if by:
+            touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": points})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        page.wait_for_timeout(LATE)
+
+    def held(meanwhile: str = "0") -> None:
+        add.focus()
+        page.keyboard.down(" ")
+        page.evaluate(meanwhile)
+        page.keyboard.up(" ")
+        page.wait_for_timeout(LATE)
+
+    for press, more in (
+        (lambda: tap(), 1),
+        (lambda: tap(MOVE), 1),
+        (lambda: tap(DRAW_AGAIN), 1),
+        (lambda: tap(by=60), 0),
+        (lambda: held(), 1),
+        (lambda: held(DRAW_AGAIN), 1),
+    ):
+        page.get_by_label("Ready sets").select_option("phantom_head_mri")
+        expect(classes).to_have_count(count)
+        press()
+        expect(classes).to_have_count(count + more)

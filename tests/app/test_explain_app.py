@@ -1,7 +1,10 @@
 """The Explain tab without a browser: what is asked of the model, what is kept, and what the page is told."""
 
 import asyncio
+import html
 import inspect
+import json
+import re
 import threading
 import time
 from dataclasses import replace
@@ -26,6 +29,7 @@ from app.visitor.workspace import Workspace
 from nearl.errors import NearlError
 from nearl.explain import MAPS
 from nearl.reading.classifier import Classifier
+from nearl.resources import ASSETS
 from tests.support.reading import PROMPTS, Counter, adapter_for, reader, record
 
 HOSTILE = "<script>alert(1)</script>"
@@ -95,8 +99,8 @@ def test_views(workspace, passes):
     assert len(found) == 3 and passes.take() == 2  # the first image was there already
     _, found = shown(workspace, view=CLASSES, method="evidence")
     assert [panel.heatmap.class_name for panel in found] == list(PROMPTS.classes) and found[0].span == found[1].span
-    html = map_views.stage(found, CLASSES, True, LOOK)
-    assert html.count("<figure>") == 2 and "Synthetic" in html and "logits, against to for" in html
+    page = map_views.stage(found, CLASSES, True, LOOK)
+    assert page.count("<figure>") == 2 and "Synthetic" in page and "logits, against to for" in page
     _, found = shown(workspace, control=True)
     assert len(found) == 2 and "scrambled" in found[1].title
     assert abs(found[0].heatmap.values - found[1].heatmap.values).max() > 0
@@ -125,10 +129,10 @@ def test_names_never_become_markup_and_stay_out_of_files(workspace):
 
 def test_words_and_layers_are_told(workspace):
     choice = choosing.settle(workspace, Choice(method="relevance", class_name="glioma"))
-    html = map_views.words_line(explaining.word_shares(ENGINE, workspace, choice))
-    assert html.count('class="word"') == 4
-    html = map_views.profile(explaining.layer_profile(ENGINE, workspace))
-    assert "Image side, layer by layer" in html and "Text side" in html and "glioma" in html
+    page = map_views.words_line(explaining.word_shares(ENGINE, workspace, choice))
+    assert page.count('class="word"') == 4
+    page = map_views.profile(explaining.layer_profile(ENGINE, workspace))
+    assert "Image side, layer by layer" in page and "Text side" in page and "glioma" in page
 
 
 def test_a_map_that_is_no_better_than_chance_or_its_control_is_called_so(workspace, monkeypatch):
@@ -195,6 +199,42 @@ def test_one_event_draws_all_that_is_chosen(workspace):
     assert told >= {part._id for part in (*tab.look, *tab.choices, tab.cancel) if part is not tab.about}
     for name in ("on_class", "on_pick"):  # they change what it listens to
         assert {c._id for c in built.function(name).outputs if c is not tab.message} <= told
+
+
+def test_no_map_stands_under_a_choice_that_is_not_its_own(workspace, monkeypatch):
+    built = Built(workspace)
+    built.call("show")
+    workspace.maps.pick("normal")
+    tab, stages = built.tab, []
+    chosen = (ONE, BEFORE, "normal", "gradcam", 0, 0, False, 55, "inferno", True, 0.0)
+    for answer in built.function("show").fn("w", *chosen):
+        if tab.message in answer:  # with the controls, while it is drawn, and at the end
+            stages.append(answer[tab.stage])
+    assert len(stages) == 2 and 'class="map"' not in stages[0] and 'class="map"' in stages[1]
+    for stage in stages:
+        assert "for “normal”" in stage and "glioma" not in stage.split("data-of")[1].split(">")[0]
+    of = json.loads(html.unescape(re.search('data-of="([^"]*)"', stages[1])[1]))
+    assert (of["class"], of["method"], of["image"]) == ("normal", "gradcam", 0)
+
+    def fails(*given):
+        raise NearlError("It cannot be drawn.")
+
+    monkeypatch.setattr(explaining, "panels", fails)
+    assert 'class="map"' not in built.call("show")[tab.stage]
+
+
+def test_how_plausible_maps_are_is_said_of_the_model_that_was_looked_at(workspace, monkeypatch):
+    weights = workspace.viewing.classifier.backbone.identity["weights"]
+    assert explaining.plausible(workspace) == ""
+    monkeypatch.setattr(explaining, "BY_EYE", {weights[:12]: (3, 7)})
+    _, found = shown(workspace)
+    words = explaining.plausible(workspace)
+    assert "of 7" in words and words in html.unescape(map_views.stage(found, ONE, False, {}, known=words))
+    monkeypatch.undo()
+    card = (ASSETS / "backbone" / "README.md").read_text(encoding="utf-8")
+    shipped = json.loads((ASSETS / "backbone" / "measured.json").read_text(encoding="utf-8"))["weights"]
+    plausible, of = explaining.BY_EYE[shipped[:12]]
+    assert f"**{plausible} of {of} Grad-CAMs are plausible**" in " ".join(card.split())
 
 
 def test_the_map_is_of_the_answer_on_show_until_a_class_is_chosen(workspace):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nearl.data.formats.volume import Scan
+from nearl.data.images import ImageRecord
 from nearl.explain import Heatmap, difference, heat_layer, overlay
 from nearl.explain.heatmap import seen_box
 from nearl.explain.render import Cell, colour_bar, figure, placed, save_figure, sheet, ticks
@@ -12,6 +14,10 @@ from nearl.explain.render import Cell, colour_bar, figure, placed, save_figure, 
 def heatmap_of(values, box, size, **changes):
     facts = {"class_name": "c", "method": "m", "name": "M", "units": "logits", "adapted": True} | changes
     return Heatmap(np.asarray(values, dtype=np.float32), box, size, **facts)
+
+
+def still(image):
+    return ImageRecord.from_pixels("still", np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize(
@@ -58,10 +64,10 @@ def test_a_map_on_nothing_is_said(box, share):
     pixels[:, 20:] = np.random.default_rng(1).integers(60, 255, (40, 20))
     image, values = Image.fromarray(pixels), np.ones((12, 4))
     heatmap = heatmap_of(values, box, image.size)
-    assert heatmap.outside(image) == pytest.approx(share, abs=0.02)
-    assert bool(heatmap.caution(image)) == (share > 0.4)
-    assert heatmap_of(-values, box, image.size, signed=True).outside(image) == heatmap.outside(image)
-    assert heatmap_of(0 * values, box, image.size).caution(image) == ""
+    assert heatmap.outside(still(image)) == pytest.approx(share, abs=0.02)
+    assert bool(heatmap.caution(still(image))) == (share > 0.4)
+    assert heatmap_of(-values, box, image.size, signed=True).outside(still(image)) == heatmap.outside(still(image))
+    assert heatmap_of(0 * values, box, image.size).caution(still(image)) == ""
 
 
 def scan(kind):
@@ -91,24 +97,52 @@ def test_a_map_beside_the_patient_is_said_on_every_kind_of_image(kind):
     image, box = Image.fromarray(pixels), (0, 0, 128, 128)
     corner, within = np.zeros((16, 16)), dark.reshape(16, 8, 16, 8).mean((1, 3))
     corner[1:4, 1:3] = 1
-    assert heatmap_of(corner, box, image.size).caution(image)
-    assert heatmap_of(within, box, image.size).caution(image) == ""
+    assert heatmap_of(corner, box, image.size).caution(still(image))
+    assert heatmap_of(within, box, image.size).caution(still(image)) == ""
+
+
+def chest_ct():
+    """A drawn CT slice in Hounsfield units, with where its lungs and the air within the round field of view are. Beyond
+    the field the scanner writes a lower number, and a hollow table that reaches both edges shuts the air off from the
+    back."""
+    rng, (y, x) = np.random.default_rng(3), np.mgrid[:256, :256]
+    body = np.hypot((y - 110) / 62, (x - 128) / 92) < 1
+    lungs = np.hypot((y - 108) / 40, (np.abs(x - 128) - 42) / 30) < 1
+    field, sag = np.hypot(y - 128, x - 128) < 126, 178 + ((x - 128) / 24) ** 2
+    table = (np.abs(y - sag) < 2) | (np.abs(y - sag - 26) < 2)
+    noise = rng.normal(0, 14, body.shape)
+    values = np.select([~field, lungs, body, table], [-3024, -840 + noise, 40 + noise, 300 + noise], -1000 + noise)
+    return values, lungs, field & ~body & ~table
+
+
+@pytest.mark.parametrize("window", ["Lung", "Abdomen", "Auto"])
+def test_a_map_on_the_air_of_a_ct_is_said_in_every_window(window):
+    values, lungs, air = chest_ct()
+    scan = Scan(values[None, None].astype(np.int16), np.ones((1, 1)), np.zeros((1, 1)), modality="CT")
+    record = ImageRecord.from_scan("ct", scan)
+    record = record.at(window=next(one for one in scan.presets() if one.name == window))
+    y, x = np.mgrid[:256, :256]
+    patches = lambda where: where.reshape(16, 16, 16, 16).mean((1, 3))  # noqa: E731
+    for beside in (air & (y < 60), air & (y > 160), air & (x < 30)):
+        assert heatmap_of(patches(beside), (0, 0, 256, 256), record.size).caution(record)
+    for within in (lungs, ~lungs & (np.hypot((y - 110) / 56, (x - 128) / 84) < 1)):
+        assert heatmap_of(patches(within), (0, 0, 256, 256), record.size).caution(record) == ""
 
 
 def test_a_shadow_in_an_ultrasound_image_belongs_to_the_patient():
     pixels, dark = scan("ultrasound")
     image = Image.fromarray(pixels)
     shadow = dark.reshape(16, 8, 16, 8).mean((1, 3))
-    assert heatmap_of(shadow, (0, 0, 128, 128), image.size).caution(image) == ""
+    assert heatmap_of(shadow, (0, 0, 128, 128), image.size).caution(still(image)) == ""
 
 
 def test_a_peak_beside_the_patient_is_said_though_most_of_the_map_is_on_the_patient():
     image = Image.fromarray(scan("head")[0])
     values = np.zeros((16, 16))
     values[1, 1:3], values[6:10, 7:9] = 2, 0.8
-    assert heatmap_of(values, (0, 0, 128, 128), image.size).caution(image)
+    assert heatmap_of(values, (0, 0, 128, 128), image.size).caution(still(image))
     values[1, 1:3] = 0.7
-    assert heatmap_of(values, (0, 0, 128, 128), image.size).caution(image) == ""
+    assert heatmap_of(values, (0, 0, 128, 128), image.size).caution(still(image)) == ""
 
 
 def ramp(size=(50, 30), **changes):

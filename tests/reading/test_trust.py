@@ -1,10 +1,12 @@
 """Trust at prediction: a known miscalibration is undone, promised coverage holds, and what cannot be is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from nearl.data.splits import FEW_HELD
 from nearl.errors import NearlError
 from nearl.prompts import default_prompts
 from nearl.reading.trust import COVERAGES, Trust, fewest, fit_temperature, fit_trust, threshold
@@ -80,14 +82,20 @@ def test_coverage_holds_at_the_promised_rate():
         assert float(coverage) - slack <= bare / (rounds * fresh) <= float(coverage) + 1 / (m + 1) + slack
 
 
-def test_sets_are_refused_below_the_size_that_can_promise_anything():
-    assert [fewest(c) for c in COVERAGES] == [4, 9, 19]
-    for held, there in ((3, set()), (4, {"0.8"}), (8, {"0.8"}), (9, {"0.8", "0.9"}), (19, set(COVERAGES))):
+def test_no_coverage_is_promised_on_images_that_are_called_few():
+    assert all(fewest(c) >= max(FEW_HELD, float(c) / (1 - float(c)) - 1e-9) for c in (*COVERAGES, "0.98"))
+    shares, embeddings = np.full((1, 3), 1 / 3, np.float32), np.eye(8)[:1]
+    for held in (4, 6, FEW_HELD - 1):
         trust = fitted(held)
-        assert set(trust.conformal) == there
-        assert set(trust.refused) & set(COVERAGES) == set(COVERAGES) - there
-    with pytest.raises(KeyError):
-        fitted(8).sets(np.full((1, 3), 1 / 3), "0.9")
+        _, said = trust.read(shares, embeddings, PROMPTS)
+        assert trust.conformal == {} and said["sets"] is None and said["coverage"] is None
+        assert sum("ruled out" in note and f"there are {held}" in note for note in said["notes"]) == 1
+        with pytest.raises(KeyError):
+            trust.sets(shares, "0.9")
+        earlier = replace(trust, conformal={"0.8": 0.5}, refused={"0.9": "9 images", "temperature": "20 images"})
+        _, said = earlier.read(shares, embeddings, PROMPTS)  # an adapter that promised on few
+        assert said["sets"] is None and said["notes"][0] == "20 images" and "ruled out" in said["notes"][1]
+    assert set(fitted(FEW_HELD).conformal) == set(COVERAGES)
 
 
 def test_folds_may_calibrate_but_promise_no_sets():

@@ -40,7 +40,7 @@ def marks(record: ImageRecord, box: tuple[float, float, float, float] | None) ->
 
 
 def facts(record: ImageRecord) -> list[str]:
-    """Plane, slice, window and spacing in words, for the line under the image."""
+    """Plane, slice, window and spacings in words, for the line under the image."""
     if record.scan is None:
         return []
     scan, view, words = record.scan, record.view, []
@@ -59,6 +59,9 @@ def facts(record: ImageRecord) -> list[str]:
     rows, columns = scan.pixel_spacing(view.plane)
     if rows and columns:
         words.append(f"{rows:.3g} × {columns:.3g} mm a pixel")
+    apart = scan.slice_spacing(view.plane)
+    if apart and record.slices() > 1 and not is_film(record):
+        words.append(f"slices {apart:.3g} mm apart")
     return words
 
 

@@ -265,6 +265,10 @@ class Scan:
         _, (down, _), (right, _) = self._layout(plane)
         return self.spacing[down], self.spacing[right]
 
+    def slice_spacing(self, plane: str) -> float | None:
+        """Millimetres between the slices of a plane."""
+        return self.spacing[self._layout(plane)[0][0]]
+
     def letters(self, plane: str) -> dict[str, str]:
         """The patient's sides at the "left", "right", "top" and "bottom" of a plane; empty where they are unknown."""
         if self.axes is not None and self.oriented:

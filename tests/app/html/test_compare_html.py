@@ -102,7 +102,7 @@ def test_labels_keep_off_each_other_and_inside():
     found = charts.place_labels(points, names, box)
     rooms = []
     for (x, y, end), name in zip(found, names, strict=True):
-        wide = charts.LETTER * len(name)
+        wide = charts.width_of(name)
         left = x if end == "start" else x - wide
         rooms.append((left, y - 11, left + wide, y + 3))
         assert box[0] <= left and left + wide <= box[2]
@@ -141,10 +141,19 @@ def test_names_in_the_plot_of_images_and_prompts_keep_off_each_other():
     for drawing in re.findall(r"<svg.*?</svg>", html, flags=re.S):
         rooms = []
         for x, y, side, name in re.findall(r'<text x="([-\d.]+)" y="([-\d.]+)" text-anchor="(\w+)">([^<]+)', drawing):
-            left = float(x) - (charts.LETTER * len(name) if side == "end" else 0)
-            rooms.append((left, float(y) - 11, left + charts.LETTER * len(name), float(y) + 3))
+            left = float(x) - (charts.width_of(name) if side == "end" else 0)
+            rooms.append((left, float(y) - 11, left + charts.width_of(name), float(y) + 3))
         assert len(rooms) == 4 and all(r[0] >= 0 and r[2] <= spaces.WIDTH for r in rooms)
         assert not any(charts.overlap(a, b) for i, a in enumerate(rooms) for b in rooms[:i])
+
+
+def test_a_name_that_fits_at_no_side_of_its_mark_is_moved_into_the_picture():
+    box, name = (2.0, 2.0, 230.0, 174.0), "mammogram WM…"
+    wide = charts.width_of(name)
+    for point in ((116.0, 90.0), (116.0, 2.0), (230.0, 174.0)):
+        ((x, y, end),) = charts.place_labels([point], [name], (*box[:2], wide + 6, box[3]))
+        left = x if end == "start" else x - wide
+        assert left >= box[0] and left + wide <= wide + 6 and box[1] <= y - 11 and y + 3 <= box[3]
 
 
 def test_images_that_would_be_one_blot_are_spread_and_nothing_leaves_the_picture():

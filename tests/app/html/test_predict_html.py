@@ -23,7 +23,7 @@ from tests.support.pages import ROOT
 
 HOSTILE = """<script>alert("1")</script>'"&{{7*7}}{% raw %}""" + "x" * 300
 TEMPLATES = ROOT / "app" / "html" / "templates"
-PICTURE = SimpleNamespace(name=HOSTILE, size=(1, 1), image=lambda: Image.new("L", (1, 1)))
+PICTURE = SimpleNamespace(name=HOSTILE, digest="0", size=(1, 1), image=lambda: Image.new("L", (1, 1)))
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
 import pytest
 
+from app.api import Programs
 from app.context import load_ready_prompts
 from app.engine import Engine
 from app.predict import actions as reading
@@ -17,11 +19,13 @@ from app.predict.scan.html import caution
 from app.teach.images import ready
 from app.work import lanes
 from nearl.backbones.catalogue import own_windows
+from nearl.cli.main import main
 from nearl.data.formats.volume import Scan
 from nearl.data.formats.windows import THREE_CT
 from nearl.data.images import ImageRecord
 from nearl.data.sets.labelled import LabelledSet
 from nearl.prompts import PromptSet, default_prompts, ready_sets
+from nearl.reading.claims import NOT_THESE
 from tests.support.measured import BLUE, RED, measured_folder, picture, strange
 
 
@@ -134,6 +138,24 @@ def test_an_accuracy_stands_only_under_images_of_the_kind_that_it_was_measured_o
     found = reading.recognise(measured, workspace, BRAIN)
     assert "unfit" not in predict_views.reading_empty(True, found=found, own=False)
     assert "unfit" in predict_views.reading_empty(True, found=found)
+
+
+def test_programs_get_no_accuracy_that_was_measured_on_other_images(measured, workspace, tmp_path, capsys):
+    paths = [tmp_path / "fits.png", tmp_path / "unlike.png"]
+    for path, image in zip(paths, (picture(RED, 932), strange()), strict=True):
+        image.image().save(path)
+    ask = Programs(SimpleNamespace(engine=measured)).predict
+    fits, unlike = (ask(workspace, [str(path)], BRAIN) for path in paths)
+    assert "test images these" in fits["measured"] and fits["predictions"][0]["notes"] == []
+    assert unlike["measured"] is None and unlike["predictions"][0]["notes"] == [NOT_THESE]
+    assert "test images these" in ask(workspace, list(map(str, paths)), BRAIN)["measured"]
+
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps(BRAIN))
+    main(["predict", *map(str, paths), "--prompts", str(prompts), "--backbone", measured.name, "--json"])
+    fits, unlike = json.loads(capsys.readouterr().out)["predictions"]
+    assert "test images these" in fits["measured"] and fits["notes"] == []
+    assert unlike["measured"] is None and unlike["notes"] == [NOT_THESE] and unlike["doubt"]
 
 
 def test_files_that_cannot_be_read_leave_the_open_image_and_its_reading(measured, workspace, tmp_path):
