@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from app.engine import Engine
 from app.models.memory import gigabytes, label
+from app.visitor.shelf import Entry
 from app.visitor.workspace import Workspace
 from nearl.backbones.catalogue import REGISTRY, card, entry_of
+from nearl.errors import NearlError
 
 CHOSEN, HERE, AWAY, COMING = "chosen", "here", "away", "coming"
 
@@ -84,3 +86,20 @@ def choose(engine: Engine, workspace: Workspace, name: str) -> None:
     engine.models.get(name)
     if name != engine.chosen(workspace):
         workspace.choose(name)
+
+
+def aside(workspace: Workspace | None) -> Entry | None:
+    """The adapter that was put aside with its model, where none is in use now."""
+    if workspace is None or not workspace.aside or workspace.shelf.in_use:
+        return None
+    return workspace.shelf.entry(workspace.aside)
+
+
+def put_back(engine: Engine, workspace: Workspace) -> None:
+    """Read again with the adapter that was put aside, and with its model. NearlError where it is no longer there."""
+    entry = aside(workspace)
+    if entry is None:
+        raise NearlError("There is no adapter to put back; choose one on your shelf in Teach.")
+    adapter = workspace.shelf.load(entry.id)
+    choose(engine, workspace, engine.home(workspace, adapter.meta["backbone"]))
+    workspace.shelf.use(entry.id, adapter)

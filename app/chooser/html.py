@@ -15,6 +15,7 @@ def progress(name: str, done: int, total: int, arrived: bool) -> str:
     return render("models/progress.html", words=words, more=more, share=done / total if total else 0)
 
 
-def offers(found: Sequence) -> str:
-    """The models, each with what is known of it and what can be done with it; the buttons carry its place."""
-    return render("models/offers.html", offers=found)
+def offers(found: Sequence, aside: str = "") -> str:
+    """The models, each with what is known of it and what can be done with it; the buttons carry its place. `aside`: the
+    name of the adapter that can be put back, with its model."""
+    return render("models/offers.html", offers=found, aside=aside)

@@ -24,7 +24,10 @@ INTRO = (
     "You read, teach and compare with one of them at a time; other visitors have a choice of their own. An adapter "
     "belongs to the model that it was taught on."
 )
-PUT_ASIDE = "The adapter in use belongs to the model before, so it was put aside; it stays on your shelf in Teach."
+PUT_ASIDE = (
+    "The adapter “{}” belongs to the model before, so it was put aside: put it back here, or find it on your shelf in "
+    "Teach."
+)
 TELL_EDITORS = """() => {  // which measured figures may be said beside the ready sets
   document.querySelectorAll(".pe-root").forEach((root) => root.dispatchEvent(new Event("model", { bubbles: true })));
 }"""
@@ -44,7 +47,7 @@ class Chooser(Components):
 def header(engine: Engine, workspace: Workspace | None = None) -> str:
     """The strip at the top of the page, with the visitor's model."""
     measured = not engine.models.several or engine.chosen(workspace) == FALLBACK
-    return views.header(engine.label(workspace), engine.state(workspace), engine.notice, measured)
+    return views.header(engine.label(workspace), engine.state(workspace), engine.notice, measured, _aside(workspace))
 
 
 def build(engine: Engine) -> Chooser:
@@ -61,7 +64,20 @@ def build(engine: Engine) -> Chooser:
 
 
 def _offers(engine: Engine, workspace: Workspace | None = None) -> str:
-    return chooser_views.offers(choosing.offers(engine, workspace))
+    return chooser_views.offers(choosing.offers(engine, workspace), _aside(workspace))
+
+
+def _aside(workspace: Workspace | None) -> str:
+    """The name of the adapter that was put aside with its model; "" where there is none."""
+    entry = choosing.aside(workspace)
+    return "" if entry is None else entry.name
+
+
+def _chosen(workspace: Workspace, said: str = "") -> str:
+    """What to say of another model in use: `said`, and that an adapter was put aside."""
+    name = _aside(workspace)
+    words = " ".join(filter(None, (said, PUT_ASIDE.format(name) if name else "")))
+    return views.quiet(words) if words else ""
 
 
 def _show(ctx: Context, part: Chooser, workspace: Workspace) -> dict:
@@ -83,15 +99,19 @@ def wire(ctx: Context, part: Chooser, top: gr.HTML, opened: gr.events.Dependency
     @guarded(part.message, lambda key, *_: _show(ctx, part, ctx.workspace(key)))
     def on_press(key: str, event: gr.EventData) -> Iterator[dict]:
         workspace, pressed = ctx.workspace(key), Press.of(event)
-        name = pressed.pick("model", ctx.engine.models.names)
         if pressed.act is not Act.USE:
             raise NearlError(GONE)
+        if "aside" in pressed.data:
+            choosing.put_back(ctx.engine, workspace)
+            yield {ctx.session: workspace.id, ctx.changed: bump(), part.message: ""}
+            return
+        name = pressed.pick("model", ctx.engine.models.names)
         if name not in ctx.engine.models.kept() and ctx.engine.models.here(name):
             yield {part.message: views.quiet(f"Loading “{label(name)}”.")}
-        used = workspace.shelf.in_use
+        before = ctx.engine.chosen(workspace)
         choosing.choose(ctx.engine, workspace, name)
-        said = PUT_ASIDE if used and not workspace.shelf.in_use else ""
-        yield {ctx.session: workspace.id, ctx.changed: bump(), part.message: views.quiet(said) if said else ""}
+        said = _chosen(workspace) if ctx.engine.chosen(workspace) != before else ""
+        yield {ctx.session: workspace.id, ctx.changed: bump(), part.message: said}
 
     @guarded(part.message)
     def on_tick(key: str | None) -> dict:
@@ -103,7 +123,8 @@ def wire(ctx: Context, part: Chooser, top: gr.HTML, opened: gr.events.Dependency
             return _progress(ctx, part, workspace)
         if found.error:
             return {part.message: views.message(found.error, "error"), **_show(ctx, part, workspace)}
-        return {part.message: "", ctx.changed: bump(), **_show(ctx, part, workspace)}
+        said = _chosen(workspace, f"“{label(found.name)}” is here now, and you read with it.")
+        return {part.message: said, ctx.changed: bump(), **_show(ctx, part, workspace)}
 
     @guarded(part.message)
     def on_cancel(key: str) -> dict:

@@ -20,6 +20,7 @@ from app.visitor.workspace import Workspace
 from app.work.run import COMPARE, RunView, check_idle
 from nearl.errors import NearlError
 from nearl.report.words import points
+from nearl.runs.status import CANCELLED
 
 if TYPE_CHECKING:
     from nearl.data.sets.labelled import LabelledSet
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from nearl.runs import Job
 
 MOST_RUNS = 24  # methods times draws
+AGAIN = "This is a new comparison; the one before is in the list below it."
+THERE = "These images, methods and settings are compared below already, so nothing was done again; choose others."
+GOING_ON = "Your comparison is going on already, so this press began no other."
 
 STEPS, PARTS_OF = "Trained step by step", "NEARL, whole or without a part"
 GROUPS = {
@@ -139,14 +143,12 @@ def start(engine: Engine, workspace: Workspace, choice: Choice, question: bool =
     """Queue a comparison: a new one, or more methods of the one on show, whose results stay in the table.
 
     Methods are added where the one on show is of the same images and settings and a `question` is asked, or all its
-    methods are chosen again and more. NearlError with one sentence where it cannot be done, and for a question that is
-    answered already.
+    methods are chosen again and more. Where it has all that is asked for, nothing is queued, and it is returned.
+    NearlError with one sentence where it cannot be done, Busy while one is going on.
     """
     methods, earlier = _checked(choice), extended(workspace, choice)
     check_idle(workspace, COMPARE)
     there = set() if earlier is None else set(_finished(earlier))
-    if question and there.issuperset(methods):
-        raise NearlError("The comparison below answers this already; ask with other images or settings.")
     data, test, split = sets(workspace, choice.source)
     prompt_set, backbone = gathering.prompts_for(data), engine.backbone(workspace)
     from nearl.runs import make_job
@@ -156,12 +158,22 @@ def start(engine: Engine, workspace: Workspace, choice: Choice, question: bool =
     other = numbered(elsewhere.images(workspace, choice.source, choice.there, data.classes), "other image")
     with engine.device_lock:
         job = make_job(backbone, images, held, prompt_set, split, other, methods=methods, **how)
-    if earlier is not None and (question or there < set(methods)) and _same(earlier, job):
+    same = earlier is not None and _same(earlier, job)
+    if same and (there == set(methods) or (question and there.issuperset(methods))):
+        return earlier
+    if same and (question or there < set(methods)):
         job.methods = [name for names in groups().values() for name in names if name in there.union(methods)]
     else:
         earlier = None
     about = {"source": choice.source, "there": choice.there, "data": digests(data), "test": digests(test)}
     return engine.queue.start(workspace, COMPARE, job, instead=earlier, **about)
+
+
+def said(before: RunView | None, view: RunView) -> str:
+    """What `start` has done, in a sentence, where that may be a surprise. `before`: what was on show."""
+    if before is None or not before.has_results:  # which is so too where it was taken over
+        return ""
+    return THERE if view.key == before.key else AGAIN
 
 
 def _checked(choice: Choice) -> list[str]:
@@ -237,8 +249,23 @@ def _duration(seconds: float) -> str:
 
 
 def current(workspace: Workspace) -> RunView | None:
-    """The comparison that is running, or the last one; also after a reload and after a restart of the server."""
-    return RunView.latest(workspace, COMPARE)
+    """The comparison that is running, or the last one; also after a reload and after a restart of the server. One that
+    was cancelled before anything of it was finished does not take the place of an earlier one with results."""
+    view = RunView.latest(workspace, COMPARE)
+    if view is None or not _empty(view):
+        return view
+    return next((one for one in RunView.kept(workspace, COMPARE) if one.has_results), view)
+
+
+def cancelled_since(view: RunView) -> bool:
+    """Whether the last comparison is another one, of which there is nothing to show."""
+    latest = RunView.latest(view.workspace, COMPARE)
+    return latest is not None and latest.key != view.key
+
+
+def _empty(view: RunView) -> bool:
+    """Whether it was cancelled before anything was finished."""
+    return view.look().state == CANCELLED and not view.has_results
 
 
 @dataclass(frozen=True)
@@ -251,6 +278,8 @@ class Kept:
     """Methods, images of each class, draws and when."""
     shown: bool
     """Whether it is the one on show."""
+    empty: bool = False
+    """Whether there is nothing to show of it."""
 
 
 def asked(view: RunView | None) -> Choice | None:
@@ -268,10 +297,14 @@ def asked(view: RunView | None) -> Choice | None:
 
 def history(workspace: Workspace) -> list[Kept]:
     """The comparisons that are kept, the newest first."""
-    return [_kept(view, view is current(workspace)) for view in RunView.kept(workspace, COMPARE)]
+    shown = current(workspace)
+    return [
+        _kept(view, shown is not None and view.key == shown.key, _empty(view))
+        for view in RunView.kept(workspace, COMPARE)
+    ]
 
 
-def _kept(view: RunView, shown: bool) -> Kept:
+def _kept(view: RunView, shown: bool, empty: bool) -> Kept:
     when = datetime.datetime.fromtimestamp(view.began, datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     try:
         about, found = view.folder.about, lines(view)
@@ -280,8 +313,9 @@ def _kept(view: RunView, shown: bool) -> Kept:
     shots = plural(about.shots, "image") + " of each class" if about.shots else "all images"
     done = sum(bool(line["done"]) for line in found)
     methods = plural(done, "method") if done == len(found) else f"{done} of {plural(len(found), 'method')}"
+    methods += ", cancelled" if view.look().state == CANCELLED else ""
     title = about.name[:1].upper() + about.name[1:]
-    return Kept(title, f"{methods} · {shots} · {plural(len(about.seeds), 'draw')} · {when}", shown)
+    return Kept(title, f"{methods} · {shots} · {plural(len(about.seeds), 'draw')} · {when}", shown, empty)
 
 
 def show(workspace: Workspace, place: int) -> None:

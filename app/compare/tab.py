@@ -21,10 +21,11 @@ from app.events import INPUT, Act, Components, Press, bump, guarded
 from app.html import views
 from app.visitor.workspace import Workspace
 from app.work import lanes
-from app.work.run import COMPARE, RunView, Shown
+from app.work.run import COMPARE, Busy, RunView, Shown
 from nearl.runs.status import CANCELLED, FAILED
 
-SHOW = "() => { document.getElementById('comparison-result').scrollIntoView({ block: 'start' }); }"
+SHOW = "() => { document.getElementById('compare-message').scrollIntoView({ block: 'start' }); }"
+COMPARE_WORDS = {False: "Compare", True: "Comparing …"}  # on the button, by whether a comparison is going on
 DOWNLOAD = """() => {  // press the hidden button after a file was put into it
   if (document.body.dataset.act !== "report") return;
   const button = document.querySelector("#compare-slot");
@@ -36,6 +37,7 @@ TAKE = """(source, offer) => {  // images that came since, unless somebody has c
 }"""
 SHOTS = [("4", 4), ("8", 8), ("16", 16), ("All", 0)]
 SEEDS = [("One", 1), ("Three, for an average", 3)]
+CANCELLED_SINCE = "Cancelled before a result was finished; this is the comparison before it."
 LENGTHS = [("Quick", "quick"), ("Full recipe", "balanced")]
 INTRO = (
     "Every method gets the same images to learn from and the same prompts, and is measured on the same images that "
@@ -105,10 +107,10 @@ def _components() -> CompareTab:
             None, html_template='<div class="methods-root"></div>', js_on_load=asset_text("methods.js"),
             apply_default_css=False, elem_id="method-cards",
         )  # fmt: skip
-    message = gr.HTML("", js_on_load=None, elem_id="compare-message")
     with gr.Row(elem_classes="action"):
-        compare = gr.Button("Compare", variant="primary", elem_id="compare")
+        compare = gr.Button(COMPARE_WORDS[False], variant="primary", elem_id="compare")
         cancel = gr.Button("Cancel", elem_classes=away(), elem_id="compare-cancel")
+    message = gr.HTML("", js_on_load=None, elem_id="compare-message")
     used = gr.HTML("", js_on_load=None, elem_id="compare-used")
     result = gr.HTML(compare_views.empty(), js_on_load=calls("act.js"), elem_id="comparison-result")
     history = gr.HTML("", js_on_load=calls("act.js"), elem_id="compare-history")
@@ -147,9 +149,7 @@ def _shown(tab: CompareTab, view: RunView, now: Shown) -> dict:
 
 
 def _badge(view: RunView, now: Shown) -> str:
-    """The comparison in the head of the page while it is going on."""
-    if now.finished:
-        return ""
+    """The comparison that is going on, in the head of the page."""
     done = sum(bool(line["done"]) for line in comparing.lines(view))
     return compare_views.badge(now.place, done, len(view.folder.about.methods))
 
@@ -160,8 +160,12 @@ def _cost(tab: CompareTab, workspace: Workspace, values: tuple) -> dict:
 
 
 def _buttons(tab: CompareTab, busy: bool, cancelling: bool = False) -> dict:
-    idle = {button: gr.update(interactive=not busy) for button in (tab.compare, *tab.questions.values())}
-    return {**idle, tab.cancel: seen(busy and not cancelling)}
+    idle = {button: gr.update(interactive=not busy) for button in tab.questions.values()}
+    return {**idle, tab.compare: _compare(busy), tab.cancel: seen(busy and not cancelling)}
+
+
+def _compare(busy: bool) -> dict:
+    return gr.update(interactive=not busy, value=COMPARE_WORDS[busy])
 
 
 def _methods(ticked: Sequence[str]) -> dict:
@@ -201,7 +205,8 @@ def _ended(view: RunView, now: Shown, done: int) -> str:
         if done:
             kept = f"{views.plural(done, 'finished result')} {'is' if done == 1 else 'are'} kept."
         return views.message(f"Cancelled. {kept}")
-    return compare_views.headline(f"{views.plural(len(view.folder.about.methods), 'method')} compared.")
+    after = views.message(CANCELLED_SINCE) if comparing.cancelled_since(view) else ""
+    return after + compare_views.headline(f"{views.plural(len(view.folder.about.methods), 'method')} compared.")
 
 
 def _used(name: str) -> str:
@@ -225,6 +230,9 @@ async def _follow(ctx: Context, tab: CompareTab, workspace: Workspace) -> AsyncI
         return
     badge = ctx.badges[COMPARE.name]
     async for now in view.follow():
+        if now.finished:
+            yield {**await ctx.run(lanes.LIGHT, _show, tab, workspace), badge: ""}
+            return
         shown = await ctx.run(lanes.LIGHT, _shown, tab, view, now)
         yield {**shown, badge: await ctx.run(lanes.LIGHT, _badge, view, now)}
 
@@ -238,9 +246,15 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
 
     async def begin(key: str, methods: Sequence[str], values: tuple, question: bool) -> AsyncIterator[dict]:
         workspace = await ctx.run(lanes.LIGHT, ctx.workspace, key)
-        yield {session: workspace.id, tab.message: "", tab.untouched: "", tab.compare: gr.update(interactive=False)}
-        await ctx.run(lanes.DEVICE, comparing.start, ctx.engine, workspace, _choice(methods, values), question)
-        yield {tab.folded: gr.update(open=False)}
+        yield {session: workspace.id, tab.message: "", tab.untouched: "", tab.compare: _compare(True)}
+        before = await ctx.run(lanes.LIGHT, comparing.current, workspace)
+        try:
+            choice = _choice(methods, values)
+            view = await ctx.run(lanes.DEVICE, comparing.start, ctx.engine, workspace, choice, question)
+            said = await ctx.run(lanes.LIGHT, comparing.said, before, view)
+        except Busy:  # begun in another tab, or by a press a moment ago
+            said = comparing.GOING_ON
+        yield {tab.folded: gr.update(open=False), tab.message: views.quiet(said) if said else ""}
         async for shown in _follow(ctx, tab, workspace):
             yield shown
         yield await ctx.run(lanes.LIGHT, _cost, tab, workspace, values)
@@ -276,8 +290,8 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
         return _cost(tab, ctx.workspace(key), values)
 
     inputs, outputs = [session, tab.methods, *tab.controls], [session, ctx.badges[COMPARE.name], *tab.outputs]
-    for button in (tab.compare, *tab.questions.values()):  # first: the other events end with the run
-        button.click(None, js=SHOW, api_visibility="private")
+    presses = [button.click for button in (tab.compare, *tab.questions.values())]
+    gr.on(presses, None, js=SHOW, api_visibility="private")  # first: the other events end with the run
     tab.compare.click(on_compare, inputs, outputs, **QUIET)
     for name, button in tab.questions.items():
         button.click(asker(name), inputs, outputs, **QUIET)

@@ -55,11 +55,13 @@ def section(words: str, tag: str = "") -> str:
     return render("section.html", words=words, tag=tag)
 
 
-def header(model: str, state: str, notice: str = "", measured: bool = True) -> str:
+def header(model: str, state: str, notice: str = "", measured: bool = True, aside: str = "") -> str:
     """The strip at the top of the page. `state`: "ready", "loading" or what is wrong in a sentence; `notice`: why
     another model than the one asked for is in use; `measured`: whether what was measured of the embedded model may be
-    said, which the prompt editor reads here."""
-    return render("header.html", model=model, state=state, notice=notice, purpose=NOTICE, measured=measured)
+    said, which the prompt editor reads here; `aside`: the name of the adapter that was put aside with its model."""
+    return render(
+        "header.html", model=model, state=state, notice=notice, purpose=NOTICE, measured=measured, aside=aside
+    )  # fmt: skip
 
 
 def badge(tab: str, words: str) -> str:

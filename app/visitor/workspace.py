@@ -40,6 +40,7 @@ class OnePage:
 
     def __init__(self, workspace: Workspace, viewing: Viewing, maps: Maps):
         self._workspace, self.viewing, self.maps = workspace, viewing, maps
+        self.opened = ""  # the id of the adapter whose result Teach shows; "" for that of the last run
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._workspace, name)
@@ -51,6 +52,8 @@ class Workspace:
     `path` is its folder on disk, made when first written to. `id` is None for one that a restarted server found there
     and whose visitor has not come back yet. `house`: where it asks for room.
     """
+
+    opened = ""  # of a page alone
 
     def __init__(self, key: str | None, path: Path, now: float = 0.0, house: House | None = None):
         self.id, self.path, self.touched = key, path, now
@@ -65,6 +68,7 @@ class Workspace:
         self.viewing = Viewing(self.lock, self.maps, self.shelf, self._hold)  # of the page that was used last
         self.support = Support(path / "set", self.lock, self.check_room, self.check_memory)
         self.runs = Runs(self.lock, state, self._hold)
+        self.aside = ""  # the id of the adapter that was put aside with its model, until another one is used
         self._downloads = uploads.root() / f"out-{secrets.token_hex(16)}"
 
     # ---- pages
@@ -113,8 +117,9 @@ class Workspace:
         return self._state.read().model
 
     def choose(self, model: str) -> None:
-        """Read with another model from now on, as it is before teaching."""
+        """Read with another model from now on, as it is before teaching; the adapter in use is put aside."""
         with self.lock:
+            self.aside = self.shelf.in_use or self.aside
             self._state.change(model=model)
             self.shelf.use(None)
 
@@ -162,6 +167,8 @@ class Workspace:
         self._house.hold(self)
 
     def _adapter_changed(self, adapter: Adapter | None) -> None:
+        if adapter is not None:
+            self.aside = ""
         for viewing in self._viewings():
             viewing.forget_reading(None if adapter is None else PromptSet.from_dict(adapter.meta["prompts"]))
 

@@ -12,7 +12,6 @@ import shutil
 import threading
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.visitor.disk import DISK_FULL, is_full, made_here
@@ -65,7 +64,7 @@ class Queue:
             workspace.runs.keep(kind.name, view, view.key)
         if instead is not None:
             shutil.rmtree(instead.path, ignore_errors=True)
-        _forget_old_runs(view.path, kind.kept)
+        _forget_old_runs(view)
         self.put(view)
         return view
 
@@ -157,7 +156,12 @@ def _tell(view: RunView, sentence: str) -> None:
         log.error("noting why a run failed: %s", type(error).__name__)
 
 
-def _forget_old_runs(newest: Path, kept: int) -> None:
-    runs = sorted(newest.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in [path for path in runs if path != newest][kept - 1 :]:
-        shutil.rmtree(path, ignore_errors=True)
+def _forget_old_runs(newest: RunView) -> None:
+    """Delete all runs of this kind beyond as many as are kept: first those without a result, then the oldest. One whose
+    adapter is on the shelf stays as long as that does, since its report is the adapter's."""
+    workspace, kind = newest.workspace, newest.kind
+    found = [RunView(workspace, kind, path.name) for path in newest.path.parent.iterdir()]
+    others = [view for view in found if view.key != newest.key]
+    for view in sorted(others, key=lambda view: (view.has_results, view.began), reverse=True)[kind.kept - 1 :]:
+        if not kind.shelves or not any(map(workspace.shelf.entry, (view.notes.shelf or {}).values())):
+            shutil.rmtree(view.path, ignore_errors=True)

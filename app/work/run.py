@@ -77,11 +77,15 @@ class Shown(Status):
     """Whether it has been asked to stop and has not ended yet."""
 
 
+class Busy(NearlError):
+    """A run of the visitor's own is going on, so that no other one can begin."""
+
+
 def check_idle(workspace: Workspace, kind: Kind) -> None:
-    """Raises NearlError while the workspace's latest run of this kind has not ended."""
+    """Raises Busy while the workspace's latest run of this kind has not ended."""
     latest = RunView.latest(workspace, kind)
     if latest is not None and not latest.finished:
-        raise NearlError(f"A {kind.name} of yours is still running; cancel it first or wait until it is done.")
+        raise Busy(f"A {kind.name} of yours is still running; cancel it first or wait until it is done.")
 
 
 class Line(Protocol):
@@ -139,6 +143,11 @@ class RunView:
             return (self.path / "job.json").stat().st_mtime
         except OSError:
             return 0.0
+
+    @property
+    def has_results(self) -> bool:
+        """Whether a method of it is finished; not where that cannot be read."""
+        return any("error" not in row for row in _readable(lambda: self.folder.rows) or ())
 
     # ---- looking
 

@@ -31,6 +31,7 @@ from nearl.measure.results import Results
 from nearl.methods import Frozen, Task, card, recipe
 from nearl.prompts import PromptSet, default_prompts, ready_sets
 from nearl.reading.words import text_notes
+from nearl.train import memory
 from nearl.train.recipe import Recipe
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "peft", "scikit-learn", "numpy")
@@ -123,7 +124,8 @@ def perform(runs: Sequence[Run], out: str | Path, say: Callable[[str], None] = l
             if not mine or key in results.finished():
                 continue
             say(f"{number}/{len(runs)}  {Path(run.data).name}  {run.method}  {run.shots} shots  seed {run.seed}")
-            row = shelf.measure(run, key)
+            with memory.in_words():
+                row = shelf.measure(run, key)
             for note in shelf.heard():
                 say(note)
             results.append(row)
@@ -279,7 +281,8 @@ _SHELF = _Shelf()  # of this process, or of a Ray worker, which goes on to other
 
 
 def _measure_anywhere(run: Run, key: str) -> dict:
-    return _SHELF.measure(run, key)
+    with memory.in_words():
+        return _SHELF.measure(run, key)
 
 
 def finished(runs: Sequence[Run], out: str | Path) -> list[dict]:

@@ -15,7 +15,8 @@ from nearl.errors import NearlError
 from nearl.runs import ZERO_GPU, host
 from nearl.runs.folder import RunFolder
 from nearl.runs.status import CANCELLED, DONE, STARTING
-from nearl.runs.teaching import NO_MEMORY, SNAPSHOT_SECONDS
+from nearl.runs.teaching import SNAPSHOT_SECONDS
+from nearl.train.memory import NO_MEMORY
 
 FORKS = sys.platform == "linux"  # other systems have no fork, or libraries that do not survive it
 POLL_SECONDS = 0.25

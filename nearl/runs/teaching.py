@@ -41,10 +41,6 @@ CHECK_BATCH = 16  # images between two looks at whether to stop, while checking
 CURVE_IMAGES = 400  # held-out images above which there is no curve, which would take too long (our choice)
 SHOWN = 32  # images, at most, whose places in the joint space are kept
 NO_SPACE = "The disk is full; free some space, then start it again."
-NO_MEMORY = (
-    "There was not enough memory for this run, so it was stopped; teach with fewer images or classes, or with a "
-    "smaller model."
-)
 HALVED = "Memory ran out, so at most {} images go through the model at a time; the result is the same, it takes longer."
 FAULT = "Teaching stopped because of a fault; the details are on the console of the program."
 
@@ -372,7 +368,7 @@ def why(error: Exception) -> str:
     if isinstance(error, NearlError):
         return str(error)
     if memory.ran_out(error):
-        return NO_MEMORY
+        return memory.NO_MEMORY
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):  # safetensors has no number
         return NO_SPACE
     log.exception("teaching")

@@ -36,7 +36,7 @@ class Training:
     A run that reaches its last step leaves the weights of that step in the method. One that stops early leaves those
     with the lowest smoothed training loss; after a cancelled one `keep_best` puts them there. Held-out images select
     nothing. The backbone's lock is held for one step at a time. Deterministic for a seed on one machine, also if
-    resumed. Raises NearlError for a snapshot of another run and for a loss that is not finite.
+    resumed. Raises NearlError for a snapshot of another run, for a loss that is not finite, and where memory runs out.
 
     Where memory runs out, the images of a step go through the model in parts, half as many at a time, and their
     gradients are added up, each part weighted by its share of the images. What is drawn is drawn once for all parts and
@@ -72,7 +72,8 @@ class Training:
         return self
 
     def __next__(self) -> Progress:
-        return next(self._loop)
+        with memory.in_words():
+            return next(self._loop)
 
     def close(self) -> None:
         """End the run; `keep_best` and `snapshot` can still be called."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import tempfile
@@ -14,6 +15,10 @@ import torch
 from nearl.errors import NearlError
 
 R = TypeVar("R")
+NO_MEMORY = (
+    "There was not enough memory for this run, so it was stopped; teach with fewer images or classes, or with a "
+    "smaller model."
+)
 SPARE = 1.2  # on top of what is counted: work space and pieces too small to use again (our choice)
 
 
@@ -22,6 +27,17 @@ def ran_out(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and ("t allocate memory" in str(error) or "out of memory" in str(error))
     )
+
+
+@contextlib.contextmanager
+def in_words() -> Iterator[None]:
+    """Inside, the error of a device that has not enough memory becomes a NearlError with one sentence."""
+    try:
+        yield
+    except Exception as error:
+        if ran_out(error):
+            raise NearlError(NO_MEMORY) from error
+        raise
 
 
 def let_go(device: torch.device) -> None:
@@ -59,17 +75,20 @@ class Portions:
 
 
 class Spill(MutableMapping[Hashable, torch.Tensor]):
-    """Tensors by key: the first ``limit`` bytes of them in memory, the others in a temporary file. Raises NearlError
-    where there is no room for it; what was kept before can still be read."""
+    """Tensors by key: the first ``limit`` bytes of them in memory, the others in a temporary file, in which the place
+    of one that was deleted or overwritten is used again for one of the same size. Raises NearlError where there is no
+    room for it; what was kept before can still be read."""
 
     def __init__(self, limit: int):
         self.limit, self.held = limit, 0
         self._items: dict[Hashable, torch.Tensor | tuple] = {}
         self._file: IO[bytes] | None = None
-        self._lock = threading.Lock()
+        self._free: dict[int, list[int]] = {}  # places in the file that are free again, by their bytes
+        self._lock = threading.RLock()
 
     def __setitem__(self, key: Hashable, tensor: torch.Tensor) -> None:
-        self.pop(key, None)
+        if key in self._items:
+            del self[key]
         if self.held + tensor.nbytes <= self.limit:
             self.held += tensor.nbytes
             self._items[key] = tensor
@@ -78,24 +97,27 @@ class Spill(MutableMapping[Hashable, torch.Tensor]):
         with self._lock:
             if self._file is None:  # unbuffered: what could not be written is known at once, and is not in the way
                 self._file = tempfile.TemporaryFile(prefix="nearl-", buffering=0)  # noqa: SIM115  closed with this object
-            place = self._file.seek(0, os.SEEK_END)
+            end, free = self._file.seek(0, os.SEEK_END), self._free.get(tensor.nbytes)
+            place = self._file.seek(free[-1] if free else end)
             try:
                 while content:
                     content = content[self._file.write(content) :]
             except OSError as error:
-                self._file.truncate(place)
+                self._file.truncate(end)
                 raise NearlError(
                     f"Features of the images could not be kept in '{tempfile.gettempdir()}': {error.strerror}. Free "
                     "some space there, or set TMPDIR to another folder."
                 ) from error
-        self._items[key] = place, tensor.nbytes, tensor.dtype, tensor.shape, tensor.device
+            if free:
+                free.pop()
+            self._items[key] = place, tensor.nbytes, tensor.dtype, tensor.shape, tensor.device
 
     def __getitem__(self, key: Hashable) -> torch.Tensor:
-        item = self._items[key]
-        if isinstance(item, torch.Tensor):
-            return item
-        place, size, dtype, shape, device = item
         with self._lock:
+            item = self._items[key]
+            if isinstance(item, torch.Tensor):
+                return item
+            place, size, dtype, shape, device = item
             self._file.seek(place)
             content = bytearray(self._file.read(size))
         return torch.frombuffer(content, dtype=dtype).view(shape).to(device)
@@ -104,8 +126,12 @@ class Spill(MutableMapping[Hashable, torch.Tensor]):
         return key in self._items
 
     def __delitem__(self, key: Hashable) -> None:
-        item = self._items.pop(key)
-        self.held -= item.nbytes if isinstance(item, torch.Tensor) else 0
+        with self._lock:
+            item = self._items.pop(key)
+            if isinstance(item, torch.Tensor):
+                self.held -= item.nbytes
+            else:
+                self._free.setdefault(item[1], []).append(item[0])
 
     def __iter__(self) -> Iterator[Hashable]:
         return iter(self._items)

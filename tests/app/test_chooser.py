@@ -223,7 +223,7 @@ def test_what_was_measured_of_the_embedded_model_is_said_of_that_one_alone(offer
     assert "transformers-clip" in chooser.header(offering, workspace)
 
 
-def test_a_press_chooses_and_a_wrong_one_is_refused(offering, workspace):
+def test_a_press_chooses_and_a_wrong_one_is_refused(offering, workspace, monkeypatch):
     with gr.Blocks() as page:
         ctx = SimpleNamespace(
             engine=offering, workspace=lambda key: workspace, session=gr.State(None), changed=gr.State(0)
@@ -232,10 +232,26 @@ def test_a_press_chooses_and_a_wrong_one_is_refused(offering, workspace):
         part = chooser.build(offering)
         chooser.wire(ctx, part, top, button.click(lambda: None))
     press = next(f.fn for f in page.fns.values() if f.name == "on_press")
-    adapting.use(offering, workspace, workspace.shelf.put(taught(offering)))
+    own, key = offering.chosen(workspace), workspace.shelf.put(taught(offering), "mine")
+    adapting.use(offering, workspace, key)
     *_, answer = press("w", SimpleNamespace(_data={"act": "use", "model": 2}))
     assert offering.chosen(workspace) == offering.models.names[2] and ctx.changed in answer
-    assert "stays on your shelf" in answer[part.message]
+    assert "“mine” belongs to the model before" in answer[part.message]
+    *_, answer = press("w", SimpleNamespace(_data={"act": "use", "aside": "1"}))
+    assert answer[part.message] == "" and (offering.chosen(workspace), workspace.shelf.in_use) == (own, key)
+    *_, answer = press("w", SimpleNamespace(_data={"act": "use", "aside": "1"}))
+    assert "no adapter to put back" in answer[part.message] and workspace.shelf.in_use == key
+
+    # a model that was downloaded takes its place too, and the page says so when it is there
+    workspace.choose(offering.models.names[2])
+    arrived = SimpleNamespace(name=offering.models.names[2], ended=True, error="")
+    monkeypatch.setattr(offering.downloads, "of", lambda workspace: arrived)
+    ctx.pages = SimpleNamespace(known=lambda key: workspace)
+    answer = next(f.fn for f in page.fns.values() if f.name == "on_tick")("w")
+    assert "“siglip” is here now" in answer[part.message] and "“mine” belongs" in answer[part.message]
+    assert 'data-aside="1"' in answer[part.offers] and "“mine” was put aside" in chooser.header(offering, workspace)
+    workspace.shelf.delete(key)
+    assert "data-aside" not in chooser_views.offers([], choosing.aside(workspace) or "")
     for data in ({"act": "use", "model": 9}, {"act": "drop", "model": 1}):
         *_, answer = press("w", SimpleNamespace(_data=data))
         assert "no longer there" in answer[part.message]

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from nearl.cli.main import main
 from nearl.errors import NearlError
@@ -56,6 +57,15 @@ def test_rows_hold_what_reproduces_them_and_are_not_made_twice(data, name, tmp_p
     assert "/" not in json.dumps(row)  # no path of this machine
     other = plan([data], ["prolip"], [2], 1, backbone=name, recipe=(("steps", 4),))
     assert finished(other, tmp_path) == [] and len(list(perform(other, tmp_path))) == 1
+
+
+def test_memory_that_runs_out_is_a_sentence(data, name, tmp_path, monkeypatch):
+    def step(*given):  # the first one makes the moments of all weights
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("torch.optim.AdamW.step", step)
+    with pytest.raises(NearlError, match="not enough memory"):
+        list(perform(plan([data], ["lora"], [1], 1, backbone=name, **FAST), tmp_path))
 
 
 def test_taught_on_one_source_read_on_another(data, name, tmp_path, capsys):

@@ -12,7 +12,7 @@ from nearl.errors import NearlError
 from nearl.runs import RunFolder, Step, perform, scores, start
 from nearl.runs import folder as folders
 from nearl.runs.status import LONGEST_CURVE
-from nearl.runs.teaching import NO_MEMORY
+from nearl.train.memory import NO_MEMORY
 from tests.support.before import RUNS, run_folder
 from tests.support.runs import finish, made
 

@@ -12,7 +12,7 @@ import pytest
 
 from nearl.runs import RunFolder, process, start
 from nearl.runs.status import STARTING
-from nearl.runs.teaching import NO_MEMORY
+from nearl.train.memory import NO_MEMORY
 from tests.support.plugins import plugged
 from tests.support.runs import PATIENCE, made, processes, until
 

@@ -19,7 +19,7 @@ from nearl.errors import NearlError
 from nearl.prompts import default_prompts
 from nearl.runs import Finished, RunFolder, perform
 from nearl.runs.status import STARTING
-from nearl.runs.teaching import NO_MEMORY
+from nearl.train.memory import NO_MEMORY
 from nearl.train.recipe import Recipe
 from tests.support.methods_data import teach
 

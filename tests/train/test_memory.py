@@ -60,7 +60,7 @@ def test_a_step_in_parts_is_the_step_at_once(tiny, monkeypatch, method):
 
 def test_not_even_one_image_fits(tiny, monkeypatch):
     tried = short_of_memory(monkeypatch, 0, "clip-adapter")
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(NearlError, match="not enough memory"):
         list(started(tiny("clip"), RECIPE, name="clip-adapter")[1])
     assert tried == [8, 4, 2, 1]
 
@@ -175,6 +175,10 @@ def test_what_does_not_fit_in_memory_is_read_back_from_disk(dtype):
     kept[4] = tensors[2].T
     del kept[0]
     assert torch.equal(kept[4], tensors[2].T) and 0 not in kept and kept.held == tensors[1].nbytes and len(kept) == 5
+    size = kept._file.seek(0, 2)
+    for number in range(4):  # overwritten in its place
+        kept[5] = tensors[5] + number
+    assert torch.equal(kept[5], tensors[5] + 3) and torch.equal(kept[3], tensors[3]) and kept._file.seek(0, 2) == size
 
 
 def test_a_full_disk_is_a_sentence_and_what_was_kept_can_be_read(tmp_path, monkeypatch):

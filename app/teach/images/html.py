@@ -68,6 +68,11 @@ def equal_images(
     )  # fmt: skip
 
 
+def looking() -> str:
+    """That it is not known yet which ready prompts fit."""
+    return render("teach/ready.html", offered=())
+
+
 def ready_prompts(offered: Sequence[tuple[str, str]]) -> str:
     """Ready prompts to take for these images: (name, title) of their sets; "" for none."""
     return render("teach/ready.html", offered=offered) if offered else ""

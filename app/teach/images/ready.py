@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import AsyncIterator
 
 import gradio as gr
 
-from app.context import DEVICE, QUIET, Context, set_title
+from app.context import QUIET, Context, set_title
 from app.engine import Engine
 from app.events import Press, guarded
 from app.teach.images import actions as gathering
 from app.teach.images import html as image_views
 from app.visitor.workspace import Workspace
+from app.work import lanes
 from nearl.prompts import PromptSet, class_key, ready_sets
 
 LOOKED_AT = 12  # images, at most, by which the fitting sets are found
 MOST = 2  # sets offered
 
 
+def can_look(engine: Engine, workspace: Workspace) -> bool:
+    """Whether there are images for which ready prompts may fit, and a model to tell."""
+    data = workspace.support.data
+    usable = data is not None and not data.synthetic and not gathering.unusable(workspace)
+    return usable and engine.state(workspace) == "ready"
+
+
 def ready_prompts(engine: Engine, workspace: Workspace, value: dict | None) -> list[str]:
     """Ready sets whose prompts are of the kind of the visitor's own images and not in the editor already, the closest
     first; those that name all of the classes before others. Nothing where that cannot be told now."""
     data = workspace.support.data
-    if data is None or data.synthetic or gathering.unusable(workspace) or engine.state(workspace) != "ready":
+    if data is None or not can_look(engine, workspace):
         return []
     from nearl.backbones.familiar import fitting_sets
     from nearl.methods import Frozen
@@ -53,15 +62,19 @@ def ready_value(workspace: Workspace, name: str) -> dict:
 
 
 def wire(ctx: Context, images: gr.HTML, editor: gr.HTML, ready: gr.HTML) -> None:
-    """Show in `ready` what is offered for the `images`, and put what is chosen into the editor."""
+    """Show in `ready` what is offered for the `images`, and put what is chosen into the editor, which nothing else
+    changes. Until there is an answer, the same place says that the images are looked at."""
 
     def offered(workspace: Workspace, value: dict | None) -> dict:
         names = ready_prompts(ctx.engine, workspace, value)
         return {ready: image_views.ready_prompts([(name, set_title(name)) for name in names])}
 
     @guarded(ready)
-    def on_shown(key: str, value: dict | None) -> dict:
-        return offered(ctx.workspace(key), value)
+    async def on_shown(key: str, value: dict | None, shown: str | None) -> AsyncIterator[dict]:
+        workspace = await ctx.run(lanes.LIGHT, ctx.workspace, key)
+        if not shown and await ctx.run(lanes.LIGHT, can_look, ctx.engine, workspace):
+            yield {ready: image_views.looking()}
+        yield await ctx.run(lanes.DEVICE, offered, workspace, value)
 
     @guarded(ready)
     def on_ready(key: str, event: gr.EventData) -> dict:
@@ -73,5 +86,5 @@ def wire(ctx: Context, images: gr.HTML, editor: gr.HTML, ready: gr.HTML) -> None
 
     # What is chosen does not wait for the model: somebody may press "Teach" next.
     inputs, last = [ctx.session, editor], {"trigger_mode": "always_last"}
-    gr.on([images.change, editor.change], on_shown, inputs, [ready], **DEVICE, **last)
+    gr.on([images.change, editor.change], on_shown, [*inputs, ready], [ready], **QUIET, **last)
     ready.click(on_ready, ctx.session, [editor, ready], **QUIET, **last)

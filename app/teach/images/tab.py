@@ -153,6 +153,9 @@ def _drawn(part: ImagesPart, workspace: Workspace, plan: Plan, opened: int | Non
     found = gathering.check(workspace)
     version = workspace.support.version
     return {
+        part.kind: gathering.task_here(
+            workspace
+        ),  # a task stays chosen as long as its images are the ones to teach with
         part.set: image_views.labelled_set(found.counts, opened, page, thumbs, version),
         part.check: _check(workspace, plan),
         part.editor: gathering.editor_value(workspace),
@@ -219,14 +222,15 @@ class _Changes:
         workspace = self.ctx.workspace(key)
         gathering.keep_edited(workspace, value)
         message = change(workspace) or ""
-        return {self.ctx.session: workspace.id, **show(self.part, workspace, plan, *opened, message)}
+        shown = show(self.part, workspace, plan, *opened, message)
+        return {self.ctx.session: workspace.id, self.part.kind: None, **shown}
 
     def none(self, key: str, *given) -> dict:
         """What is there after a change that failed; the message stays."""
         workspace = self.ctx.workspace(key)
-        shown = {self.ctx.session: workspace.id, **show(self.part, workspace, Plan.of(*given[-2:]))}
+        shown = show(self.part, workspace, Plan.of(*given[-2:]))
         shown.pop(self.part.message)
-        return shown
+        return {self.ctx.session: workspace.id, self.part.kind: None, **shown}
 
 
 def wire(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component]) -> None:
@@ -245,9 +249,13 @@ def _wire_sources(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], 
     @guarded(part.message, changes.none)
     def on_kind(key: str, kind: str, *plan) -> Iterator[dict]:
         """Until its images are there, nothing of the set before, which could be taught by mistake."""
+        if gathering.own_images(ctx.workspace(key)):
+            yield {**changes.none(key, *plan), part.message: views.quiet(gathering.OWN_HERE)}
+            return
         reading = views.quiet("Reading the images of this task.")
         yield {part.message: reading, part.set: "", part.check: "", part.words: seen(False)}
         update = changes.make(key, None, Plan.of(*plan), lambda workspace: gathering.gather_example(workspace, kind))
+        update.pop(part.kind)  # another one may have been chosen meanwhile
         yield {**update, part.message: views.quiet(tasks()[kind].credit)}
 
     @guarded(part.message, lambda *given: {**changes.none(*given), part.files: None, part.name: ""})
@@ -318,8 +326,7 @@ def _wire_set(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], chan
                 return views.message(str(error), "error")
             return ""
 
-        update = changes.make(key, value, Plan.of(*plan), press, _opened(pressed))
-        return {**update, part.kind: None} if pressed.act is Act.FORGET else update
+        return changes.make(key, value, Plan.of(*plan), press, _opened(pressed))
 
     @guarded(part.message)
     def on_plan(key: str, *plan) -> dict:
@@ -353,8 +360,7 @@ def _as_it_was(part: ImagesPart, workspace: Workspace, source: str) -> dict:
         return {}
     if not data.ours:
         return {part.choice: source if source != EXAMPLE else FILES}
-    names = {task.name: key for key, task in tasks().items()}
-    return {part.choice: EXAMPLE, part.kind: names.get(data.name)}
+    return {part.choice: EXAMPLE}
 
 
 def _opened(pressed: Press) -> tuple[int | None, int]:

@@ -22,7 +22,9 @@ from nearl.prompts import PromptSet
 if TYPE_CHECKING:
     from PIL import Image
 
+    from app.visitor.shelf import Entry
     from nearl.methods import Card
+    from nearl.report import Report
 
 NEARL = "nearl"
 UNTAUGHT = "zero-shot"
@@ -117,6 +119,39 @@ def current(workspace: Workspace) -> RunView | None:
     return RunView.latest(workspace, TEACH)
 
 
+def opened(workspace: Workspace) -> Entry | None:
+    """The adapter on the shelf whose result the page shows; None for that of the last run."""
+    return workspace.shelf.entry(workspace.opened) if workspace.opened else None
+
+
+def run_of(workspace: Workspace, key: str) -> RunView | None:
+    """The run that an adapter on the shelf came from; None for one that was brought, or is of a comparison."""
+    runs = RunView.kept(workspace, TEACH)
+    return next((run for run in runs if key in (run.notes.shelf or {}).values()), None)
+
+
+def on_show(workspace: Workspace) -> RunView | None:
+    """The run whose result the page shows."""
+    entry = opened(workspace)
+    return current(workspace) if entry is None else run_of(workspace, entry.id)
+
+
+def report_of(workspace: Workspace) -> Report:
+    """What there is to report of the result that the page shows: of a run, or what an adapter says of itself.
+
+    NearlError where there is nothing.
+    """
+    from nearl.report import Report
+
+    run, entry = on_show(workspace), opened(workspace)
+    if run is not None:
+        return replace(Report.from_run(run.folder), rows=run.rows or [])
+    if entry is None:
+        raise NearlError("There is no result yet; teach first.")
+    meta = workspace.shelf.load(entry.id).meta
+    return Report(meta, meta.get("metrics"))
+
+
 def kept_aside(run: RunView) -> int:
     """How many images a run keeps aside to measure with; 0 where its files are damaged."""
     try:
@@ -126,17 +161,21 @@ def kept_aside(run: RunView) -> int:
 
 
 def use(engine: Engine, workspace: Workspace) -> None:
-    """Put the last run's adapter to use, where the check did not do so by itself."""
-    run = current(workspace)
-    key = run.look().adapter_key if run is not None else ""
+    """Put the adapter whose result the page shows to use, where the check did not do so by itself."""
+    run, entry = on_show(workspace), opened(workspace)
+    key = entry.id if entry is not None else run.look().adapter_key if run is not None else ""
     if not key or workspace.shelf.entry(key) is None:
         raise NearlError(GONE)
     shelf.use(engine, workspace, key)
 
 
 def measured(workspace: Workspace) -> RunView:
-    """The last run, with results. NearlError where nothing was measured."""
-    run = current(workspace)
+    """The run on show, with results. NearlError where nothing was measured."""
+    run = on_show(workspace)
+    if run is None and opened(workspace) is not None:
+        raise NearlError(
+            "The images behind these figures are not here: the adapter was not taught in Teach on this page."
+        )
     if run is None or run.rows is None:
         raise NearlError("There is no result yet; teach first.")
     return run
@@ -222,12 +261,11 @@ def row_map(engine: Engine, workspace: Workspace, row: int, class_name: str, ada
 def report_file(workspace: Workspace, kind: str, names: bool = False, pictures: bool = False) -> Path:
     """The result as a file to download, of a kind in REPORTS; without `names` images are called by numbers, and only
     with `pictures` are mistakes shown."""
-    run = current(workspace)
-    if run is None:
-        raise NearlError("There is no result yet; teach first.")
     from nearl import report
 
-    content = replace(report.Report.from_run(run.folder), rows=run.rows or [])
+    content = report_of(workspace)
+    if kind == "csv" and not content.rows:
+        raise NearlError("There are no predictions of single images with this adapter; take the report instead.")
     if pictures:
         content.picture = lambda row: _picture(workspace, row["index"])
     path = workspace.download(f"nearl-{'predictions' if kind == 'csv' else 'report'}.{kind}")

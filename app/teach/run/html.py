@@ -96,12 +96,19 @@ def ended(state: str, error: str) -> str:
 # --- its results
 
 
-def summary(results: Mapping | None, taught: int | None, in_use: bool, stopped: str, aside: int = 0) -> str:
+def opened(name: str, busy: bool) -> str:
+    """Whose result is on show, with the way back. `busy`: whether a run is going on."""
+    return render("teach/opened.html", name=name, busy=busy)
+
+
+def summary(
+    results: Mapping | None, taught: int | None, in_use: bool, stopped: str, aside: int = 0, head: str = ""
+) -> str:
     """The result in short: what the check supports, figures before and after with intervals, and which class was read
     as which; a button to use an adapter that is not in use.
 
     `taught`: how many images it was taught with, None where its adapter was deleted; `stopped`: "", "early" or
-    "cancelled"; `aside`: how many were kept aside.
+    "cancelled"; `aside`: how many were kept aside; `head`: of `opened`.
     """
     results = results or {}
     measured = bool(results.get("frozen"))
@@ -117,17 +124,17 @@ def summary(results: Mapping | None, taught: int | None, in_use: bool, stopped: 
         }.get(results["kind"], f"Checked on {n} kept aside.")
         caution = (results.get("too_few") or f"{n} are too few to say more than a hint.") if results["few"] else ""
     return render(
-        "teach/summary.html", results=results, taught=taught, in_use=in_use, stopped=stopped, measured=measured,
-        how=how, caution=caution, verdict=verdict(results), against=speaks_against(results),
+        "teach/summary.html", head=head, results=results, taught=taught, in_use=in_use, stopped=stopped,
+        measured=measured, how=how, caution=caution, verdict=verdict(results), against=speaks_against(results),
         FIGURES=FIGURES, confusions=geometry.confusions,
     )  # fmt: skip
 
 
-def details(results: Mapping | None, curve: Mapping, thumbs: Sequence[Thumb]) -> str:
+def details(results: Mapping | None, curve: Mapping, thumbs: Sequence[Thumb] | None) -> str:
     """The rest of the result: per class, certainty, mistakes, curves, downloads.
 
     `curve`: {"losses", "held", "steps"}; `thumbs`: the mistakes it was most certain of, marked with what each is, what
-    it was read as and how certain.
+    it was read as and how certain; None where only the adapter is there, not the run that made it.
     """
     measured = results if results and results.get("frozen") else None
     curves = geometry.curves(**curve, before=measured and measured["frozen"]["balanced_accuracy"])

@@ -22,6 +22,7 @@ from app.work.run import TEACH, RunView, Shown
 from nearl.errors import NearlError
 
 if TYPE_CHECKING:
+    from app.visitor.shelf import Entry
     from nearl.methods import Card
 
 PRESETS = [("Quick", "quick"), ("Balanced", "balanced"), ("Thorough", "thorough")]
@@ -137,9 +138,14 @@ def _choice(values: tuple) -> Choice:
 
 
 def show(part: RunPart, workspace: Workspace) -> dict:
-    """The run as it is now: progress, results, or why it ended."""
-    run = teaching.current(workspace)
+    """The run as it is now: progress, results, or why it ended. Where an adapter's result was opened, that instead."""
+    run, entry = teaching.current(workspace), teaching.opened(workspace)
     shown = {part.cell: "", part.details: ""}
+    if entry is not None:
+        now = None if run is None else run.look()
+        busy = now is not None and not now.finished
+        buttons = _buttons(part, busy, busy and now.cancelling)
+        return {**shown, **buttons, **_result(part, workspace, teaching.run_of(workspace, entry.id), entry, busy)}
     if run is None:
         return {**shown, **_buttons(part, False), part.progress: run_views.run_empty()}
     now = run.look()
@@ -148,16 +154,21 @@ def show(part: RunPart, workspace: Workspace) -> dict:
     if not now.adapter_key:
         return {**shown, **_buttons(part, False), part.progress: run_views.ended(now.state, now.error)}
     entry = workspace.shelf.entry(now.adapter_key)
+    return {**shown, **_buttons(part, False), **_result(part, workspace, run, entry)}
+
+
+def _result(part: RunPart, workspace: Workspace, run: RunView | None, entry: Entry | None, busy: bool = False) -> dict:
+    """The result of a run, or what an adapter says of itself. `entry`: the adapter, None where it was deleted; `busy`:
+    whether another run is going on meanwhile."""
+    now = Shown() if run is None else run.look()
+    results = teaching.report_of(workspace).results if run is None else run.results
     taught = sum(entry.support_counts.values()) if entry else None
     curve = {"losses": now.losses, "held": now.held, "steps": now.losses[-1][0] if now.losses else 1}
-    in_use = workspace.shelf.in_use == now.adapter_key
-    summary = run_views.summary(run.results, taught, in_use, now.stopped, teaching.kept_aside(run))
-    return {
-        **shown,
-        **_buttons(part, False),
-        part.progress: summary,
-        part.details: run_views.details(run.results, curve, _mistakes(workspace, run)),
-    }
+    aside = 0 if run is None else teaching.kept_aside(run)
+    opened = run_views.opened(entry.name, busy) if teaching.opened(workspace) is not None else ""
+    summary = run_views.summary(results, taught, bool(entry and entry.in_use), now.stopped, aside, opened)
+    thumbs = None if run is None else _mistakes(workspace, run)
+    return {part.progress: summary, part.details: run_views.details(results, curve, thumbs)}
 
 
 def _buttons(part: RunPart, busy: bool, cancelling: bool = False) -> dict:
@@ -201,7 +212,9 @@ async def _follow(ctx: Context, part: RunPart, workspace: Workspace) -> AsyncIte
     if run is not None:
         async for now in run.follow():
             if not now.finished:
-                shown = {part.progress: _progress(now), badge: run_views.badge(now)}
+                shown = {badge: run_views.badge(now)}
+                if teaching.opened(workspace) is None:
+                    shown[part.progress] = _progress(now)
                 yield {**shown, **(_buttons(part, True, now.cancelling) if first else {})}
             elif not first and (now.adapter_key or (await ctx.run(lanes.LIGHT, state))[1] != in_use):
                 news = {ctx.changed: bump()}
@@ -246,6 +259,7 @@ def wire(
     @guarded(part.message, lambda *given: {part.teach: gr.update(interactive=True)})
     async def on_teach(key: str, value: dict, *values) -> AsyncIterator[dict]:
         workspace = await ctx.run(lanes.LIGHT, ctx.workspace, key)
+        workspace.opened = ""
         yield {session: workspace.id, part.teach: gr.update(interactive=False), part.message: ""}
         await ctx.run(lanes.DEVICE, teaching.start, ctx.engine, workspace, value, _choice(values))
         async for shown in _follow(ctx, part, workspace):
@@ -265,8 +279,11 @@ def wire(
 
     @guarded(part.cell)
     def on_result(key: str, event: gr.EventData) -> dict:
-        """A number of the result, or the button that puts the adapter to use."""
+        """A number of the result, or the button that puts the adapter to use or leaves the result of an adapter."""
         workspace, pressed = ctx.workspace(key), Press.of(event)
+        if pressed.act is Act.CLOSE:
+            workspace.opened = ""
+            return {part.cell: "", ctx.changed: bump()}
         if pressed.act is Act.USE:
             teaching.use(ctx.engine, workspace)
             return {part.cell: "", ctx.changed: bump()}
@@ -316,10 +333,10 @@ def wire_return(
 
     @guarded(part.message)
     def on_changed(key: str) -> dict:
-        """The summary says whether the adapter is in use."""
+        """The summary says whether the adapter is in use; another one may have been opened, or left."""
         workspace = ctx.workspace(key)
-        run = teaching.current(workspace)
-        return show(part, workspace) if run is not None and run.finished else {part.message: ""}
+        known = teaching.current(workspace) is not None or teaching.opened(workspace) is not None
+        return show(part, workspace) if known else {part.message: ""}
 
     opened.then(on_open, ctx.session, [*outputs, controls.method], **QUIET)
     tab_item.select(on_select, ctx.session, outputs, trigger_mode="once", **QUIET)

@@ -17,8 +17,9 @@ from app.visitor.workspace import Workspace
 from nearl.errors import NearlError
 
 SHOW = """() => {
-  if (document.body.dataset.act !== "compare") return;
-  document.querySelector("#comparison")?.scrollIntoView({ block: "nearest" });
+  const act = document.body.dataset.act;
+  if (act === "compare") document.querySelector("#comparison").scrollIntoView({ block: "nearest" });
+  if (act === "open") document.querySelector("#progress").scrollIntoView();
 }"""
 ABOUT = "An adapter is what the model learned from your images, in one small file; it holds no image."
 
@@ -90,6 +91,7 @@ def wire(ctx: Context, part: ShelfPart, slot: gr.DownloadButton, download_js: st
 
     acts = {
         Act.USE: with_item(lambda workspace, key, _: adapting.use(ctx.engine, workspace, key)),
+        Act.OPEN: with_item(lambda workspace, key, _: setattr(workspace, "opened", key)),  # `app.teach.run` shows it
         Act.STOP: with_item(lambda workspace, *_: adapting.use(ctx.engine, workspace, None)),
         Act.RENAME: with_item(lambda workspace, key, pressed: workspace.shelf.rename(key, pressed.to)),
         Act.DELETE: with_item(lambda workspace, key, _: adapting.delete(workspace, key)),

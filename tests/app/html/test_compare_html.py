@@ -43,7 +43,7 @@ def test_names_never_become_markup():
         compare_views.comparison([line(title=HOSTILE), line("zero-shot", title=HOSTILE), failed],
                                  Status(""), HOSTILE,
                                  answers=[HOSTILE], classes=[HOSTILE, "b"]),
-        compare_views.history([SimpleNamespace(title=HOSTILE, facts=HOSTILE, shown=False)]),
+        compare_views.history([SimpleNamespace(title=HOSTILE, facts=HOSTILE, shown=False, empty=False)]),
         compare_views.going_on(0, 1, 2, HOSTILE, 3.0),
     ]  # fmt: skip
     for html in shown:

@@ -38,7 +38,7 @@ PICTURE = SimpleNamespace(name=HOSTILE, digest="0", size=(1, 1), image=lambda: I
         views.strip([("data:,", HOSTILE)], 0, HOSTILE),
         views.problem_list([Problem(HOSTILE, HOSTILE)]),
         views.message(HOSTILE, "error"),
-        views.header(HOSTILE, "ready"),
+        views.header(HOSTILE, "ready", aside=HOSTILE),
         views.header("m", HOSTILE, HOSTILE),
         views.section(HOSTILE, HOSTILE),
         views.quiet(HOSTILE),

@@ -43,6 +43,7 @@ def test_names_never_become_markup():
         image_views.equal_images([[thumb, thumb]], [[thumb]], [[thumb]], classes),
         run_views.progress(f"fold {HOSTILE}", 1, 2, 3.0, [(1, 1.0), (2, 0.5)], []),
         run_views.ended("failed", HOSTILE),
+        run_views.opened(HOSTILE, True),
         run_views.summary(study, 3, True, "early"),
         run_views.summary(many, 3, True, ""),
         run_views.details(study, {"losses": [], "held": [], "steps": 2}, [thumb]),

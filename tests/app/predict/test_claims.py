@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from types import SimpleNamespace
 
@@ -106,10 +107,24 @@ def test_teach_offers_the_ready_prompts_of_the_kind_of_its_images(measured, work
     value = ready.ready_value(workspace, "chest_xray_pneumonia")
     assert value["classes"][0] == {"name": "sick", "prompts": ["a chest X-ray of sick"]}
 
+    async def offered(shown) -> list[str]:
+        answers = built(measured, workspace)["on_shown"].fn("w", None, shown)
+        return [html for answer in [a async for a in answers] for html in answer.values()]
+
+    first, then = asyncio.run(offered(""))
+    assert "Looking at your images" in first and "data-pick" not in first and "chest_xray_pneumonia" in then
+    (then,) = asyncio.run(offered(then))  # what is there stays until it is known
+    assert "chest_xray_pneumonia" in then
+
 
 def built(engine, workspace):
     """A page with the Predict tab of a workspace: its events by name."""
+
+    async def run(lane, work, *given):
+        return work(*given)
+
     ctx = SimpleNamespace(
+        run=run,
         engine=engine,
         workspace=lambda key: workspace,
         ready_prompts=load_ready_prompts(),

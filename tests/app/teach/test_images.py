@@ -74,6 +74,15 @@ def test_while_a_task_is_read_the_set_before_it_cannot_be_taught(workspace):
     assert first[part.set] == "" and "away" in first[part.words]["elem_classes"] and "Reading" in first[part.message]
     assert "lesion" in last[part.set] and "away" not in last[part.words]["elem_classes"]
 
+    # what is ticked is what is there: a task chosen while own images are there is refused calmly, and left again
+    shown = lambda: images_tab.show(part, workspace, images_tab.Plan(0.25, ""))  # noqa: E731
+    assert part.kind not in last and shown()[part.kind] == "skin"
+    workspace.support.keep(replace(phantom_set("smear", 4, size=64), ours=False))
+    (refused,) = on_kind("w", "skin", 25, "")
+    assert refused[part.kind] is None is shown()[part.kind] and "lesion" in refused[part.set]
+    assert "Your own images stay" in refused[part.message] and "Error" not in refused[part.message]
+    assert not workspace.support.data.ours
+
 
 def test_images_are_brought_class_by_class_and_tidied(workspace, images, tmp_path):
     broken = tmp_path / "broken.png"

@@ -18,13 +18,14 @@ from app.predict import actions as reading
 from app.teach.images import actions as gathering
 from app.teach.publish import tab as publish
 from app.teach.run import actions as teaching
+from app.teach.run import tab as running
 from app.teach.shelf import actions as adapting
 from app.teach.shelf import tab as shelf
 from nearl.adapters.store import load_adapter, zip_adapter
 from nearl.data.phantoms.kinds import phantom_set
 from nearl.errors import NearlError
 from nearl.reading.classifier import Classifier
-from tests.support.app_work import ended, taught
+from tests.support.app_work import ended, taught, visitor
 from tests.support.before import ADAPTERS, EXPECTED, PROMPTS, adapter_folder, shades
 
 HOSTILE = '<script>alert("1")</script>'
@@ -94,6 +95,44 @@ def test_deleting_an_adapter_deletes_the_copy_in_the_run_that_made_it(engine, wo
     assert run.results["n"] > 0 and run.look().state == "done"
     with pytest.raises(NearlError, match="deleted"):
         teaching.row_map(engine, workspace, 0, run.results["classes"][0], adapted=True)
+
+
+def test_every_adapter_keeps_its_report_whatever_is_taught_next(engine, registry, in_threads, monkeypatch):
+    monkeypatch.setattr(teaching, "TEACH", replace(teaching.TEACH, kept=1))
+    workspace = visitor(registry)
+    page, value = workspace.seen_by("page"), gathering.prompts_for(workspace).to_dict()
+
+    def begin():
+        return teaching.start(engine, workspace, value, teaching.Choice("quick", steps=2, early_stop=False))
+
+    first, second = ended(begin()), ended(begin())
+    old, brought = first.look().adapter_key, workspace.shelf.put(taught(engine), "brought")
+    with gr.Blocks():
+        part = running.RunPart(**running.build_buttons(), **running.build_result())
+
+    def shown(key: str) -> str:
+        page.opened = key
+        answer = running.show(part, page)
+        return answer[part.progress] + answer[part.details]
+
+    with engine.queue._turn:  # whatever runs now
+        now = begin()
+        html = shown(old)
+        assert "from the shelf" in html and "Another run is going on" in html and "Most certain mistakes" in html
+        assert "bars" in html and "Waiting for its turn" in shown("")
+        page.opened = old
+        for kind in teaching.REPORTS:
+            assert teaching.report_file(page, kind).stat().st_size > 0
+        assert "Predictions" not in shown(brought) and teaching.report_file(page, "html").stat().st_size > 0
+        with pytest.raises(NearlError, match="take the report"):
+            teaching.report_file(page, "csv")
+        now.cancel()
+    adapting.delete(workspace, second.look().adapter_key)
+    with engine.queue._turn:
+        begin().cancel()
+    assert first.path.exists() and not second.path.exists()  # which has no adapter any more
+    adapting.delete(workspace, old)
+    assert "from the shelf" not in shown(old)  # the last run's
 
 
 def test_figures_of_a_strangers_adapter_are_shown_only_if_they_are_figures(engine, workspace):

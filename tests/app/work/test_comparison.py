@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -14,6 +15,7 @@ from PIL import Image
 
 from app.compare import actions as comparing
 from app.compare import elsewhere, tab
+from app.compare import html as compare_views
 from app.compare.actions import OWN, Choice
 from app.compare.sources import sources
 from app.examples import tasks
@@ -57,13 +59,50 @@ def test_every_method_has_its_card():
     assert set(comparing.QUESTIONS) == set(comparing.PARTS) <= set(names())
 
 
-def test_the_visitors_own_images_are_taken_unless_others_were_chosen(workspace):
-    ctx = SimpleNamespace(engine=None, workspace=lambda key: workspace)
+def handlers(engine, workspace):
+    """The tab's handlers by name, for one workspace."""
+
+    async def run(lane, work, *given):
+        return work(*given)
+
+    ctx = SimpleNamespace(engine=engine, workspace=lambda key: workspace, run=run)
     with gr.Blocks() as page:
         ctx.session, ctx.changed, ctx.badges = gr.State(None), gr.State(0), {comparing.COMPARE.name: gr.HTML()}
         with gr.Tab("Compare") as item:
             tab.build(ctx, item, page.load(None))
-    found = {f.name: f.fn for f in page.fns.values()}
+    return {f.name: f.fn for f in page.fns.values()}
+
+
+def test_a_second_press_begins_no_other_comparison_and_shows_the_first(engine, registry, in_threads, monkeypatch):
+    workspace = visitor(registry)
+    press = handlers(engine, workspace)["on_compare"]
+
+    async def pressed() -> list[dict]:
+        """What is shown by name of the component, until a comparison is on show."""
+        seen = []
+        async for answer in press("w", {"ticked": list(CHEAP)}, OWN, 2, 1, "balanced", ""):
+            seen.append({getattr(part, "elem_id", ""): value for part, value in answer.items()})
+            if "comparison-result" in seen[-1]:
+                return seen
+
+    put, waiting = engine.queue.put, []
+    monkeypatch.setattr(engine.queue, "put", waiting.append)  # it waits for its turn
+    first, *_, shown = asyncio.run(pressed())
+    view = comparing.current(workspace)
+    assert first["compare"]["value"] == shown["compare"]["value"] == "Comparing …"
+    assert not first["compare"]["interactive"] and not shown["compare"]["interactive"]
+    *_, said, shown = asyncio.run(pressed())
+    assert comparing.GOING_ON in said["compare-message"] and "Error" not in said["compare-message"]
+    assert comparing.current(workspace).key == view.key and not shown["compare"]["interactive"]
+    put(*waiting)
+    until(lambda: view.finished)
+    *_, said, shown = asyncio.run(pressed())
+    assert comparing.THERE in said["compare-message"] and shown["compare"]["value"] == "Compare"
+    assert len(comparing.history(workspace)) == 1
+
+
+def test_the_visitors_own_images_are_taken_unless_others_were_chosen(workspace):
+    found = handlers(None, workspace)
     first, other = (key for _, key in tab.READY[:2])
 
     def selected(untouched, source):
@@ -110,10 +149,18 @@ def test_two_visitors_take_turns_and_a_winner_reads(engine, registry, in_threads
     assert {item.method for item in first.shelf.items()} == {"linear-probe", "nearl"}
     comparing.use(engine, first, "zero-shot")
     assert first.shelf.adapter is None
-    begin(engine, first, CHEAP).cancel()
-    until(lambda: comparing.current(first).finished)
-    with pytest.raises(NearlError, match="not been taught yet"):
-        comparing.use(engine, first, "nearl")
+    with engine.queue._turn:  # nothing of it is finished
+        begin(engine, first, CHEAP).cancel()
+    assert comparing.current(first).key == ours.key and comparing.cancelled_since(comparing.current(first))
+    facts = [(kept.facts.partition(" ·")[0], kept.shown, kept.empty) for kept in comparing.history(first)]
+    assert facts == [("0 of 2 methods, cancelled", False, True), ("3 methods", True, False)]
+    assert 'data-kept="0"' not in compare_views.history(comparing.history(first))
+    comparing.use(engine, first, "nearl")
+    with engine.queue._turn:
+        third = visitor(registry)
+        alone = begin(engine, third, CHEAP)
+        alone.cancel()
+    assert comparing.current(third).key == alone.key and not comparing.cancelled_since(alone)
 
 
 def test_a_worker_that_dies_takes_one_method_with_it_and_a_deaf_one_is_ended(engine, registry, in_threads, monkeypatch):
@@ -144,6 +191,8 @@ def test_a_question_adds_its_rows_and_earlier_comparisons_are_kept(engine, regis
 
     first = ended(comparing.start(engine, workspace, ask))
     in_threads.finished.clear()
+    again = comparing.start(engine, workspace, ask)
+    assert again.key == first.key and comparing.said(first, again) == comparing.THERE
     question = Choice(OWN, ("zero-shot", "text-probe"), 2)
     second = ended(comparing.start(engine, workspace, question, question=True))
     assert "added to the comparison below" in comparing.cost(workspace, ask)
@@ -152,8 +201,8 @@ def test_a_question_adds_its_rows_and_earlier_comparisons_are_kept(engine, regis
         "zero-shot", "linear-probe", "text-probe",
     ]  # fmt: skip
     assert second.folder.adapter("linear-probe").meta["method"] == "linear-probe" and not first.path.exists()
-    with pytest.raises(NearlError, match="answers this already"):
-        comparing.start(engine, workspace, question, question=True)
+    assert comparing.said(first, second) == ""  # taken over
+    assert comparing.start(engine, workspace, question, question=True).key == second.key
 
     # other settings: images of another source with the same classes are read too
     assert "smear" in {key for _, key in elsewhere.choices(workspace, OWN)}
@@ -161,6 +210,7 @@ def test_a_question_adds_its_rows_and_earlier_comparisons_are_kept(engine, regis
     with pytest.raises(NearlError, match="the same classes"):
         comparing.start(engine, workspace, Choice(OWN, CHEAP, 1, there="chest_xray_pneumonia"))
     other = ended(comparing.start(engine, workspace, Choice(OWN, CHEAP, 1, there="smear"), question=True))
+    assert comparing.said(second, other) == comparing.AGAIN
     assert comparing.asked(other) == Choice(OWN, tuple(CHEAP), 1, there="smear")  # what a page loaded again shows
     assert f"Read too: {2 * elsewhere.CHECK} images of Synthetic example, Blood smear" in comparing.images(
         other.folder.about
