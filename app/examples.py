@@ -18,6 +18,10 @@ from nearl.data.sets.labelled import LabelledSet, resolve_splits
 from nearl.resources import ASSETS
 
 MISREAD = "Before teaching the model misreads it: teach it and see what changes."
+GUESS = (
+    "It is here to show what the model does not know: it calls its answer a guess, right or not, and the reading says "
+    "why."
+)
 SIDE, QUALITY = 80, 75  # of the small images, which are part of the page as it is loaded
 
 # The kinds of synthetic image by the name that visitors see; first those on which teaching the embedded model has the
@@ -65,7 +69,8 @@ def _listed(folder: Path, name: str, synthetic: bool) -> Iterator[Example]:
         else:
             said = f"Its source calls it “{entry['class'].replace('_', ' ')}”. " if entry["class"] else ""
             misread = f" {MISREAD}" if "read" in entry else ""
-            credit = f"{said}{credit}.{misread}"
+            guess = f" {GUESS}" if entry.get("guess") else ""
+            credit = f"{said}{credit}.{guess or misread}"
         prompts = sets[entry["prompts"]]
         thumb = views.data_uri(decode_picture(folder / entry.get("thumb", entry["file"])).image(), SIDE, QUALITY)
         yield Example(path, label, prompts, thumb, synthetic, credit)

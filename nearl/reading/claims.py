@@ -170,7 +170,10 @@ def located(frozen: Frozen, record: ImageRecord) -> tuple[ImageRecord, str]:
                 return (
                     record if view.view == record.view else _noted(view, f": the model recognises “{title}”.")
                 ), kind
-            only = f". The model recognises “{title}” in {_window(views[best])}, not in this one."
+            only = (
+                f", in which people read a {title}. The model recognises a {title} in {_window(views[best])} alone, "
+                "which looks more like its training images, so its answer in this one is a guess."
+            )
             return _noted(views[best].at(window=own[0]), only), kind
     return record, UNKNOWN
 

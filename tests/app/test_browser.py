@@ -280,12 +280,12 @@ def test_examples_are_one_click_away_credited_or_called_synthetic(page, tmp_path
     for key in ("ArrowRight", "End", "ArrowDown", "Home", "ArrowDown"):
         page.keyboard.press(key)
     focused = page.locator("#examples button:focus")
-    expect(focused).to_have_accessible_name("Brain MRI, glioma")
+    expect(focused).to_have_accessible_name("Chest X-ray, pneumonia")
     assert page.locator("#examples button[tabindex='0']").count() == 1
     page.keyboard.press("Tab")
     assert not page.evaluate("document.activeElement.closest('#examples')")
     page.keyboard.press("Shift+Tab")
-    expect(focused).to_have_accessible_name("Brain MRI, glioma")
+    expect(focused).to_have_accessible_name("Chest X-ray, pneumonia")
     for number in range(3):  # while the first is being read; the last press counts
         example(page, number).click()
     expect(page.locator("#viewer .tag")).to_have_text("Synthetic")

@@ -133,10 +133,10 @@ def test_a_scan_in_the_window_of_its_kind_says_so_where_it_is_recognised_in_anot
     monkeypatch.setattr("nearl.reading.claims.placed", placed)
     found, kind = located(frozen, record)
     assert (found.view.window.name, kind) == ("Lung", "brain_mri")
-    assert "recognises “brain MRI” in the window “Bone”, not in this one" in found.notes[-1]
+    assert "recognises a brain MRI in the window “Bone” alone" in found.notes[-1]
     known.add("Lung")
     found, kind = located(frozen, record)
-    assert found.view.window.name == "Lung" and "not in this one" not in found.notes[-1]
+    assert found.view.window.name == "Lung" and "alone" not in found.notes[-1]
     images = torch.zeros(1, measured.embed_dim)
     known.clear()
     assert (
