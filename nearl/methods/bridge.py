@@ -23,7 +23,7 @@ from nearl.train.recipe import Recipe
 
 HEADS, BINS = 4, 8  # of the pooling; places along a volume between which a slice's is interpolated (our choice)
 SCALE = 10.0  # of cosines, in the contrastive loss
-SPREAD = 2.0  # standard deviation of the logits over the atoms at the start (our choice)
+SPREAD = 1.0  # standard deviation of the logits over the atoms at the start (our choice)
 SAME = 1 - 1e-5  # cosine from which two texts are one
 
 
@@ -74,7 +74,7 @@ class Bridge(Method):
         recipe={"steps": 300, "batch_size": 32, "lr": 1e-3, "label_smoothing": 0.0},
     )
 
-    def __init__(self, task: Task, atoms: int = 128, summary: int = 1, answers: int = 1, learned_bank: int = 1):
+    def __init__(self, task: Task, atoms: int = 256, summary: int = 1, answers: int = 1, learned_bank: int = 1):
         super().__init__(task, atoms=atoms, summary=summary, answers=answers, learned_bank=learned_bank)
         width, device = task.backbone.embed_dim, task.backbone.device
         if width % HEADS:
