@@ -52,8 +52,8 @@ def _plot(lines: Sequence[Mapping], width: float) -> dict:
 def place_labels(
     points: Sequence[tuple[float, float]], names: Sequence[str], box: Box
 ) -> list[tuple[float, float, str]]:
-    """Where to write each name, (x, y of its baseline, anchor): beside its point, where it covers neither another name
-    nor a point; inside the box in any case, as far as it is no wider."""
+    """Where to write each name, (x, y of its baseline, anchor): beside its point, where it covers as few other names
+    and points as it can; inside the box in any case, as far as it is no wider."""
     taken = [(a - 8, b - 8, a + 8, b + 8) for a, b in points]
     found = []
     for (a, b), name in zip(points, names, strict=True):
@@ -63,8 +63,8 @@ def place_labels(
             tries.append((a + 11, b + dy, "start", (a + 11, b + dy - 11, a + 11 + wide, b + dy + 3)))
             tries.append((a - 11, b + dy, "end", (a - 11 - wide, b + dy - 11, a - 11, b + dy + 3)))
         inside = [t for t in tries if _inside(t[3], box)]
-        free = [t for t in inside if not any(overlap(t[3], other) for other in taken)]
-        best = (free or inside or [_shifted(wide, tries[0][1], tries[0][3][0], box)])[0]
+        tries = inside or [_shifted(wide, tries[0][1], tries[0][3][0], box)]
+        best = min(tries, key=lambda t: sum(overlap(t[3], other) for other in taken))
         taken.append(best[3])
         found.append(best[:3])
     return found

@@ -52,12 +52,12 @@ const commit = () => {
   trigger("input");
 };
 
-// A text area is as high as its text, up to six lines. It changes while somebody types, never because the caret comes
+// A text area is as high as its text, up to twelve lines. It changes while somebody types, never because the caret comes
 // or goes: a button that moves between the press and the release of the mouse is not clicked.
 const grow = (area) => {
   if (!area.clientWidth) return;
   area.style.height = "auto";
-  area.style.height = Math.min(area.scrollHeight, 120) + "px";
+  area.style.height = Math.min(area.scrollHeight, 240) + "px";
 };
 
 const growAll = () => element.querySelectorAll("textarea").forEach(grow);

@@ -133,6 +133,10 @@ def _teach(page, archive) -> None:
     expect(sources.nth(2)).to_be_checked()
     upload(page, "#zip", [archive])
     expect(page.locator("#check")).to_contain_text("letter.png is not an image")
+    triangle, word = (
+        page.locator(f"#advanced .label-wrap span{nth}").bounding_box() for nth in (".icon", ":first-child")
+    )
+    assert triangle["x"] < word["x"]
     teach(page, MANY_STEPS)
     progress = page.locator("#progress")
     expect(progress.locator(".curve").first).to_be_visible(timeout=LONG)
