@@ -37,7 +37,7 @@ LEARNED = (
     "blood_cells_pbc",
 )  # fmt: skip
 OURS, UNTAUGHT = "nearl", "zero-shot"
-FIRST = (UNTAUGHT, OURS, "linear-probe", "prolip", "alta")
+FIRST = (UNTAUGHT, OURS, "linear-probe", "prolip", "alta-vision")
 ABLATIONS = tuple(name for name in names() if card(name).ablates == OURS)
 OTHERS = tuple(name for name in names() if name not in (*FIRST, *ABLATIONS))
 SHOTS, SEEDS, CHECKED = (16, 1, 4), (0, 1, 2), 16

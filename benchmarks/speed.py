@@ -143,7 +143,7 @@ def ratios(name: str, weights: str, batch: int, rounds: int) -> dict:
         return lambda: next(steps)
 
     nearl_step, nearl_warm_step = taking_steps("nearl", warm_start=0.0), taking_steps("nearl", warm_start=0.9)
-    lora_step, alta_step, maple_step = (taking_steps(name) for name in ("lora", "alta", "maple"))
+    lora_step, alta_step, maple_step = (taking_steps(name) for name in ("lora", "alta-vision", "maple"))
 
     def full_prediction():
         Classifier(backbone, prompt_set, restore(backbone, adapter)).predict(data.records)

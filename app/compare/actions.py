@@ -37,7 +37,7 @@ STEPS, PARTS_OF = "Trained step by step", "NEARL, whole or without a part"
 GROUPS = {
     "No training": ["zero-shot", "tip-adapter"],
     "Probes and caches": ["linear-probe", "text-probe", "tip-adapter-f"],
-    STEPS: ["clip-adapter", "coop", "prolip", "lora", "alta"],
+    STEPS: ["clip-adapter", "coop", "prolip", "lora", "alta-vision"],
     PARTS_OF: ["nearl", "nearl:no-orthogonality", "nearl:static-queries", "nearl:text-only", "nearl:vision-only"],
 }
 USUAL = ["zero-shot", "linear-probe", "tip-adapter", "lora", "nearl"]

@@ -29,6 +29,7 @@ FORMAT_VERSION = 1
 TENSORS, META = "adapter.safetensors", "adapter.json"
 LIMITS = {TENSORS: 256 * 2**20, META: 16 * 2**20}  # bytes
 MAX_NAME = 100
+FORMERLY = {"alta-vision": "alta"}  # the names that methods had in files of before; today's `alta` is another one
 LARGEST = 1e6  # largest absolute value of a tensor's entry; trained values stay far below it (our choice)
 
 Short = Annotated[str, Field(max_length=100)]
@@ -218,7 +219,14 @@ def _meta(raw: bytes) -> dict:
         PromptSet.from_dict(meta["prompts"])
     except NearlError as error:
         raise NearlError(f"The prompts in {META} of this adapter cannot be used: {error}") from error
+    meta["method"] = todays_name(meta["method"], meta["config"].get("options"))
     return meta
+
+
+def todays_name(method: str, options: object) -> str:
+    """What the method is called now whose name and options are in a file: `alta` with a rank was of the image tower."""
+    vision = method == FORMERLY["alta-vision"] and isinstance(options, dict) and "rank" in options
+    return "alta-vision" if vision else method
 
 
 def _read(source: str | Path | bytes) -> dict[str, bytes]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from nearl import __version__
-from nearl.adapters.store import public_name
+from nearl.adapters.store import FORMERLY, public_name, todays_name
 from nearl.backbones import Backbone, load_backbone
 from nearl.data.sets.labelled import LabelledSet, resolve_splits
 from nearl.data.splits import draw_support, hold_out
@@ -243,7 +243,8 @@ class _Shelf:
             words = "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
             self._prints[at] = fingerprint(run.data) + words
         weights = self.backbone(run).identity["weights"]
-        parts = [self._prints[at], weights, run.device, run.method, run.shots, asdict(run.settings()), __version__]
+        method = _in_keys(run.method)
+        parts = [self._prints[at], weights, run.device, method, run.shots, asdict(run.settings()), __version__]
         if run.test_on:
             if (run.test_on, "") not in self._prints:
                 self._prints[run.test_on, ""] = fingerprint(run.test_on)
@@ -289,7 +290,14 @@ def finished(runs: Sequence[Run], out: str | Path) -> list[dict]:
     """The rows that ``out`` has of these runs, method after method in the order of ``runs``."""
     keys = {_SHELF.key(run) for run in runs}
     order = {method: place for place, method in enumerate(dict.fromkeys(run.method for run in runs))}
-    return sorted((row for row in Results(out).rows() if row["run"] in keys), key=lambda row: order[row["method"]])
+    rows = [row for row in Results(out).rows() if row["run"] in keys]
+    rows = [row | {"method": todays_name(row["method"], row.get("settings", {}).get("options"))} for row in rows]
+    return sorted(rows, key=lambda row: order[row["method"]])
+
+
+def _in_keys(method: str) -> str:
+    """A method's name in the key of a run: the one that it had before, and another one for whose name that was."""
+    return FORMERLY.get(method, f"{method}, today's" if method in FORMERLY.values() else method)
 
 
 def fingerprint(path: str | Path) -> str:

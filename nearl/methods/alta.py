@@ -1,18 +1,28 @@
-"""Bottleneck adapters in the image tower, after ALTA (Lian et al., TMI 2025)."""
+"""Bottleneck adapters inside the towers, after ALTA (Lian et al., TMI 2025)."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from nearl.backbones import Backbone
 from nearl.backbones.shadow import shadow
-from nearl.methods.base import Card, InsideTower
+from nearl.backbones.towers.base import Tower
+from nearl.methods.base import Card, InsideText, InsideTower
 from nearl.methods.frozen import Task
+from nearl.train.batches import draw_prompts
 from nearl.train.learner import ALL, Phase
 from nearl.train.recipe import Recipe
+
+PAPER = (
+    "Lian et al., Efficient Medical Vision-Language Alignment Through Adapting Masked Vision Models, arXiv 2506.08990"
+)
+REDUCTION = 4  # of a tower's width inside a bottleneck
 
 
 class Bottleneck(nn.Module):
@@ -24,25 +34,145 @@ class Bottleneck(nn.Module):
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
+    def start(self) -> None:
+        """Draw V again, and put U back to zero."""
+        self.down.reset_parameters()
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.up(F.gelu(self.down(x)))
 
 
-class Alta(InsideTower):
-    """In every block of the image tower, a = attention(x) becomes a + S(a) and m = MLP(y) becomes m + P(y) / 2, with
-    bottlenecks S and P of rank 64. The text tower is frozen.
+def put_in(tower: Tower, rank: int, scale: float, device: torch.device) -> tuple[nn.ModuleList, nn.ModuleList]:
+    """Bottlenecks S and P for every block of a shadow's tower, in which a = attention(x) becomes a + S(a) and
+    m = MLP(y) becomes m + scale * P(y)."""
+    with torch.random.fork_rng():
+        make = lambda: nn.ModuleList(Bottleneck(tower.width, rank) for _ in range(tower.depth))  # noqa: E731
+        serial, parallel = make().to(device), make().to(device)
+    for k in range(tower.depth):
+        tower.hook(k, serial[k], lambda x, k=k: scale * parallel[k](x))
+    return serial, parallel
 
-    ALTA aligns a masked image model with reports on many pairs; here its adapters learn the task from the support
-    images. The rank and the factor 1/2 are our choice.
+
+class Plus(nn.Module):
+    """A frozen tensor and what is learned to add to it, which starts at zero."""
+
+    def __init__(self, learned: nn.Parameter):
+        super().__init__()
+        self.learned = learned
+
+    def forward(self, frozen: Tensor) -> Tensor:
+        return frozen + self.learned
+
+
+class Alta(InsideText, InsideTower):
+    """In every block of both towers a = attention(x) becomes a + S(a) and m = MLP(y) becomes m + P(y) / 2, with
+    bottlenecks S and P of a quarter of the tower's width. Layer norms, projections and the logit scale are trained too.
+
+    A block whose norms follow its residuals (BERT) gets S(a) after the norm of its attention and P(y) after the norm of
+    its MLP. What is trained of the backbone's own tensors is a difference from them that starts at zero, so that weight
+    decay pulls towards the frozen model (our choice). Images are embedded once, by the frozen model: the norm after the
+    embedding is trained as a scale and a shift of the tokens that it gives, and the class token as a shift of it after
+    that norm (our choice).
+
+    ALTA aligns a masked image model with reports on many pairs; here the adapters learn the task from the support
+    images, through its prompts.
     """
 
     card = Card(
         "alta",
         "ALTA-style adapters",
+        "Every block of both towers gets two narrow networks, after its attention and parallel to its MLP. They "
+        "add nothing at the start. Layer norms and projections are trained too.",
+        PAPER,
+        "two bottlenecks in every block of both towers, the layer norms, the class token, the projections, and the "
+        "logit scale",
+        features=False,
+        recipe={"lr": 1e-3},
+    )
+
+    def __init__(self, task: Task, scale: float = 0.5):
+        super().__init__(task, scale=scale)
+        device = task.backbone.device
+        self.adapted = shadow(task.backbone)
+        vision, text = self.adapted.vision, self.adapted.text
+        zeros = lambda *shape: nn.Parameter(torch.zeros(*shape, device=device))  # noqa: E731
+        pairs = [*vision.norms_and_head(), *text.norms_and_head()]
+        names = {id(parameter): name for name, parameter in self.adapted.model.named_parameters()}
+        self.difference = nn.ParameterDict()
+        for module, name in pairs:
+            frozen = getattr(module, name)
+            learned = self.difference[names[id(frozen)].replace(".", "/")] = zeros(*frozen.shape)
+            register_parametrization(module, name, Plus(learned), unsafe=True)  # unsafe: without a trial on `META`
+        self.entry = nn.ParameterDict()
+        if vision.entry_norm:
+            self.entry.update({"scale": zeros(vision.width), "shift": zeros(vision.width)})
+        if vision.prefix_tokens:
+            self.entry["prefix"] = zeros(vision.prefix_tokens, vision.width)
+        self.log_scale = zeros(1)
+        put = partial(put_in, scale=scale, device=device)
+        self.image_serial, self.image_parallel = put(vision, vision.width // REDUCTION)
+        self.text_serial, self.text_parallel = put(text, text.width // REDUCTION)
+
+    def start(self, recipe: Recipe) -> None:
+        for bottlenecks in (self.image_serial, self.image_parallel, self.text_serial, self.text_parallel):
+            for bottleneck in bottlenecks:
+                bottleneck.start()
+        for parameter in (*self.difference.values(), *self.entry.values(), self.log_scale):
+            nn.init.zeros_(parameter)
+
+    @property
+    def tower(self) -> Backbone:
+        return self.adapted
+
+    def embed(self, pooled: Tensor) -> Tensor:
+        projection = self.adapted.vision.projection
+        return F.normalize(pooled if projection is None else F.linear(pooled, *projection), dim=-1)
+
+    def enter(self, x: Tensor) -> Tensor:
+        """Tokens [B, N, D] as the first block takes them, of embedded patches [B, N, D] of the frozen model."""
+        own, count = self.entry, self.adapted.vision.prefix_tokens
+        if "scale" in own:
+            x = x * (1 + own["scale"].to(x.dtype)) + own["shift"].to(x.dtype)
+        if "prefix" in own:
+            x = torch.cat([x[:, :count] + own["prefix"].to(x.dtype), x[:, count:]], dim=1)
+        return x
+
+    def encode_tokens(self, x: Tensor) -> Tensor:
+        return super().encode_tokens(self.enter(x))
+
+    def encode_prompts(self, tokens: Tensor) -> Tensor:
+        return self.adapted.encode_text(tokens).float()
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """The trained factor before cosines, [1]."""
+        return self.backbone.logit_scale * self.log_scale.exp()
+
+    def scores(self, images: Tensor) -> Tensor:
+        return self.logit_scale * images @ self.classes().T
+
+    def phases(self, recipe: Recipe) -> list[Phase]:
+        views = self.task.views(recipe)
+        texts = [self.backbone.tokenize(group) for group in self.task.prompt_set.texts()]
+
+        def forward(index: np.ndarray, rng: np.random.Generator, rows: slice = ALL) -> tuple[Tensor, float]:
+            classes = self.encode_text(draw_prompts(texts, recipe.prompts_per_class, rng))
+            return self.logit_scale * self.encode_tokens(views.draw(index, rng)[rows]) @ classes.T, 0.0
+
+        return [Phase(recipe.steps, recipe.batch_size, forward)]
+
+
+class AltaVision(InsideTower):
+    """`Alta` in the image tower alone, with bottlenecks of rank 64 (our choice). All else is frozen."""
+
+    card = Card(
+        "alta-vision",
+        "ALTA-style, image tower",
         "Every block of the image tower gets two narrow networks, one after its attention and one parallel to its MLP. "
         "They add nothing at the start.",
-        "Lian et al., Efficient Medical Vision-Language Alignment Through Adapting Masked Vision Models, "
-        "arXiv 2506.08990",
+        PAPER,
         "two bottlenecks in every block of the image tower",
         features=False,
         recipe={"lr": 1e-3},
@@ -51,12 +181,7 @@ class Alta(InsideTower):
     def __init__(self, task: Task, rank: int = 64, scale: float = 0.5):
         super().__init__(task, rank=rank, scale=scale)
         self.adapted = shadow(task.backbone)
-        vision = self.adapted.vision
-        with torch.random.fork_rng():
-            make = lambda: nn.ModuleList(Bottleneck(vision.width, rank) for _ in range(vision.depth))  # noqa: E731
-            self.serial, self.parallel = make().to(task.backbone.device), make().to(task.backbone.device)
-        for k in range(vision.depth):
-            vision.hook(k, self.serial[k], lambda x, k=k: scale * self.parallel[k](x))
+        self.serial, self.parallel = put_in(self.adapted.vision, rank, scale, task.backbone.device)
 
     @property
     def tower(self) -> Backbone:
@@ -64,9 +189,7 @@ class Alta(InsideTower):
 
     def start(self, recipe: Recipe) -> None:
         for bottleneck in (*self.serial, *self.parallel):
-            bottleneck.down.reset_parameters()
-            nn.init.zeros_(bottleneck.up.weight)
-            nn.init.zeros_(bottleneck.up.bias)
+            bottleneck.start()
 
     def phases(self, recipe: Recipe) -> list[Phase]:
         views, classes = self.task.views(recipe), self.task.classes()

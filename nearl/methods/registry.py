@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nearl.methods.alta import Alta
+from nearl.methods.alta import Alta, AltaVision
 from nearl.methods.base import Card, Method
 from nearl.methods.bridge import Bridge
 from nearl.methods.clip_adapter import ClipAdapter
@@ -22,7 +22,7 @@ from nearl.train.recipe import Recipe
 
 METHODS: Registry[type[Method]] = Registry("method")
 for method in (
-    ZeroShot, LinearProbe, TextProbe, TipAdapter, TipAdapterF, ClipAdapter, CoOp, ProLIP, LoRA, Alta, MaPLe,
+    ZeroShot, LinearProbe, TextProbe, TipAdapter, TipAdapterF, ClipAdapter, CoOp, ProLIP, LoRA, Alta, AltaVision, MaPLe,
     Bridge, Nearl, *ABLATIONS,
 ):  # fmt: skip
     METHODS.register(method.card.name, method)

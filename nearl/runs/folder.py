@@ -29,7 +29,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from nearl.adapters.store import Adapter, load_adapter, save_adapter
+from nearl.adapters.store import FORMERLY, Adapter, load_adapter, save_adapter
 from nearl.errors import NearlError
 from nearl.runs.job import Job, Pair
 from nearl.runs.status import CANCELLED, CHECKING, DONE, FAILED, INTERRUPTED, STARTING, TEACHING, WAITING, Status, after
@@ -143,7 +143,7 @@ class RunFolder:
     @property
     def rows(self) -> list[dict]:
         """A row (`nearl.runs.teaching.Finished`) for each method and seed that is finished or has failed."""
-        return self._lines("rows.jsonl")
+        return [row | {"method": self.about.name_now(row["method"])} for row in self._lines("rows.jsonl")]
 
     def todo(self) -> list[Pair]:
         """The methods and seeds that have no row yet."""
@@ -226,8 +226,8 @@ class RunFolder:
         again. For a new run that nobody works on."""
         todo = self.todo()
         rows = [row for row in other.rows if "error" not in row and (row["method"], row["seed"]) in todo]
-        if (other.path / "adapters").is_dir():
-            shutil.copytree(other.path / "adapters", self.path / "adapters", dirs_exist_ok=True)
+        for name in {row["method"] for row in rows if other._adapter(row["method"]).is_dir()}:
+            shutil.copytree(other._adapter(name), self._adapter(name), dirs_exist_ok=True)
         self._text("rows.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
         self._write(replace(self._saved(), done=len(rows)))
 
@@ -324,7 +324,7 @@ class RunFolder:
         return self.path / name
 
     def _adapter(self, name: str) -> Path:
-        return self.path / "adapter" if self.about.alone else self.path / "adapters" / name.replace(":", "-")
+        return self.path / "adapter" if self.about.alone else self.path / "adapters" / self.about.folder_of(name)
 
     def _saved(self) -> Status:
         """What status.json says."""
@@ -332,6 +332,8 @@ class RunFolder:
             plain = json.loads(self._file("status.json").read_text(encoding="utf-8"))
             if "total" not in plain:
                 plain |= self._of_version_0_1(plain)
+            if plain.get("method") in FORMERLY.values():
+                plain["method"] = self.about.name_now(plain["method"])
             return _STATUS.validate_python(plain)
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise self._damaged("status.json") from error
@@ -343,10 +345,9 @@ class RunFolder:
             name: sorted({e["step"]: e[key] for e in steps if e.get(key) is not None}.items())
             for name, key in (("losses", "loss"), ("held", "held_out"))
         }
-        done, total = len(self.rows), len(self.about.pairs)
-        method, seed = self.about.pairs[-1]
-        done = total if plain["state"] == DONE else done
-        return {"method": method, "seed": seed, **plain, **curves, "done": done, "total": total}
+        total = len(self.about.pairs)
+        last = dict(zip(("method", "seed"), self.about.pairs[-1], strict=True))
+        return {**last, **plain, **curves, "done": total if plain["state"] == DONE else len(self.rows), "total": total}
 
     def _write(self, status: Status) -> None:
         self._text("status.json", json.dumps(asdict(status), ensure_ascii=False))

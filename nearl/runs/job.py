@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from nearl.adapters.store import FORMERLY
 from nearl.backbones import Backbone, load_backbone
 from nearl.data.sets.findings import FindingsSet
 from nearl.data.sets.labelled import LabelledSet
@@ -77,6 +78,8 @@ class Job:
     """What decoding noted of the images, in sentences without the names of files."""
     decode_seconds: float = 0.0
     """Time that bringing the images into this form took."""
+    form: int = 2
+    """1 for a run in whose files some methods have other names (`nearl.adapters.store.FORMERLY`)."""
 
     @property
     def pairs(self) -> list[Pair]:
@@ -102,6 +105,14 @@ class Job:
         counts = self.slices or [0] * len(self.labels)
         return sum(max(count, 1) for count in counts[:i]) + counts[i] // 2
 
+    def folder_of(self, name: str) -> str:
+        """What the folder of a method's adapter is called."""
+        return (FORMERLY.get(name, name) if self.form == 1 else name).replace(":", "-")
+
+    def name_now(self, name: str) -> str:
+        """Today's name of a method of which a file of the run gives the name."""
+        return {old: new for new, old in FORMERLY.items()}.get(name, name) if self.form == 1 else name
+
     def recipe_of(self, name: str, seed: int = 0) -> Recipe:
         """The recipe of a method with a seed. NearlError for a value that is not allowed."""
         steps = Recipe.preset(self.preset).steps
@@ -122,10 +133,18 @@ _JOB = TypeAdapter(Job)
 
 
 def _current(plain: dict) -> dict:
-    """A job of version 0.1, which had one method and its NEARL configuration, or a number of seeds, in today's form."""
+    """An earlier job in today's form: with the names that methods have now; one of version 0.1 had one method and its
+    NEARL configuration, or a number of seeds."""
+    plain = dict(plain)
+    if "form" not in plain:
+        now = {old: new for new, old in FORMERLY.items()}
+        plain["form"] = 1
+        if "methods" in plain:
+            plain["methods"] = [now.get(name, name) for name in plain["methods"]]
+        else:
+            plain["method"] = now.get(plain["method"], plain["method"])
     if "config" not in plain:
         return plain
-    plain = dict(plain)
     method, options = plain.pop("method"), plain.pop("config") or {}
     changes = {"partner": False, **plain.pop("recipe")}  # which version 0.1 did not have
     if "methods" in plain:

@@ -108,7 +108,8 @@ def perform(
     """
     bench = Bench(job, backbone or backbone_of(job))
     for pair in job.pairs if pairs is None else pairs:
-        own = state if state is not None and (state.about["method"], state.about["seed"]) == pair else None
+        at = None if state is None else (job.name_now(state.about["method"]), state.about["seed"])
+        own = state if at == pair else None
         lesson = _Lesson(bench, *pair, stop, every, own)
         try:
             yield from lesson.run()

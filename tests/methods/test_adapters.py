@@ -127,7 +127,7 @@ def test_the_classifier_keeps_no_more_than_its_limit(tiny, monkeypatch):
         ("tip-adapter", lambda a: a.state.update(keys=torch.zeros(2**20, 1))),
         ("tip-adapter", lambda a: a.meta["config"]["chosen"].update(alpha=1e308)),
         ("linear-probe", lambda a: a.state.update(weight=torch.zeros(3, 32))),
-        ("alta", lambda a: a.state.pop("serial.0.up.bias")),
+        ("alta", lambda a: a.state.pop("text_serial.0.up.bias")),
     ],
 )
 def test_what_does_not_fit_is_refused_before_it_is_allocated(tiny, adapters, name, spoil, monkeypatch):

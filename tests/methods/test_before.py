@@ -12,6 +12,7 @@ from tests.support.before import (
     BEFORE,
     EDITED,
     EXPECTED,
+    NOW,
     OPTIONS,
     PROMPTS,
     RECIPE,
@@ -32,7 +33,8 @@ def test_an_adapter_gives_the_same_probabilities(portable, name):
     prediction = classifier.predict(NEW)
     np.testing.assert_allclose(prediction.frozen, EXPECTED[name]["frozen"], atol=1e-5)
     np.testing.assert_allclose(prediction.adapted, EXPECTED[name]["adapted"], atol=1e-5)
-    if card(name).any_classes:
+    assert adapter.meta["method"] == NOW.get(name, name)
+    if card(NOW.get(name, name)).any_classes:
         classifier.set_prompts(EDITED)
         np.testing.assert_allclose(classifier.predict(NEW).adapted, EXPECTED[name]["edited"], atol=1e-5)
 
@@ -46,7 +48,8 @@ def test_the_adapter_of_a_run_gives_the_same_probabilities(portable, kind):
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_teaching_gives_the_same_probabilities(portable, name):
-    method = make(name, Task(portable[1], PROMPTS, shades(4, seed=0)), **OPTIONS.get(name, {}))
-    for _ in method.fit(recipe(name, **RECIPE)):
+    now = NOW.get(name, name)
+    method = make(now, Task(portable[1], PROMPTS, shades(4, seed=0)), **OPTIONS.get(name, {}))
+    for _ in method.fit(recipe(now, **RECIPE)):
         pass
     np.testing.assert_allclose(method.predict(NEW), EXPECTED[name]["adapted"], atol=SAME)

@@ -162,31 +162,91 @@ def test_without_peft_lora_says_what_to_install(tiny, monkeypatch):
 # --- ALTA-style adapters ----------------------------------------------------------------------------------------------
 
 
-def test_alta_starts_at_the_frozen_model_and_has_the_parameters_of_its_formula(backbone):
-    alta = Alta(task_of(backbone), rank=8)
+PROJECTIONS = {
+    "clip": 48 * 32 + 32 * 32, "custom-text": 48 * 32 + 32 * 32, "biomedclip": 48 * 32 + 40 * 36 + 36 * 32,
+    "bert-pooler": 48 * 32 + 40 * 32, "siglip": 32 * 48 + 48, "transformers-clip": 48 * 32 + 32 * 32,
+    "transformers-siglip": 40 * 48 + 48,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", PROJECTIONS)
+def test_alta_starts_at_the_frozen_model_has_its_parameters_by_formula_and_all_of_them_learn(tiny, family):
+    alta = Alta(task_of(tiny(family)))
     alta.start(alta.recipe())
-    np.testing.assert_allclose(alta.predict(NEW), make("zero-shot", alta.task).predict(NEW), atol=1e-5)
-    depth, d = backbone.vision.depth, backbone.vision.width
-    assert alta.trainable == 2 * depth * (2 * d * 8 + 8 + d)
+    backbone, untaught = alta.backbone, make("zero-shot", alta.task)
+    with torch.no_grad():
+        assert (alta.images(NEW) - untaught.images(NEW)).abs().max() < 1e-5
+        assert (alta.classes() - untaught.classes()).abs().max() < 1e-5
+    size = lambda tower: 2 * tower.depth * (2 * tower.width * (r := tower.width // 4) + r + tower.width)  # noqa: E731
+    norms = [m for m in backbone.model.modules() if isinstance(m, torch.nn.LayerNorm)]
+    rest = sum(p.numel() for m in norms for p in m.parameters()) + backbone.vision.prefix_tokens * 48 + 1
+    assert alta.trainable == size(backbone.vision) + size(backbone.text) + PROJECTIONS[family] + rest
+    first = {name: p.detach().clone() for name, p in alta.named_parameters()}
     taught(alta)
-    assert not [name for name, p in alta.named_parameters() if name.endswith("up.weight") and not p.any()]
+    assert not [name for name, p in alta.named_parameters() if torch.equal(p, first[name])]
+
+
+def bottleneck(m, x):
+    return F.gelu(x @ m.down.weight.T + m.down.bias) @ m.up.weight.T + m.up.bias
+
+
+def moved_norm(alta, norm):
+    """A frozen layer norm with what is learned added to it."""
+    names = {id(p): name.replace(".", "/") for name, p in alta.backbone.model.named_parameters()}
+    weight, bias = (p + alta.difference[names[id(p)]] for p in (norm.weight, norm.bias))
+    return lambda x: F.layer_norm(x, x.shape[-1:], weight, bias, norm.eps)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["clip", "biomedclip"])
-def test_alta_block_is_what_the_equations_say(tiny, family):
+def test_alta_blocks_are_what_the_equations_say(tiny, family):
     backbone = tiny(family)
-    alta = Alta(task_of(backbone), rank=4)
+    alta = Alta(task_of(backbone))
     for p in alta.parameters():
         p.normal_(std=0.3)
-    block, x = backbone.vision.blocks[1], torch.randn(2, 5, backbone.vision.width)
-    first, second = (block.ln_1, block.ln_2) if family == "clip" else (block.norm1, block.norm2)
-    bottleneck = lambda m, x: F.gelu(x @ m.down.weight.T + m.down.bias) @ m.up.weight.T + m.up.bias  # noqa: E731
-    attend = block.attention if family == "clip" else block.attn
-    a = attend(first(x))
-    h = x + a + bottleneck(alta.serial[1], a)
-    expected = h + block.mlp(second(h)) + 0.5 * bottleneck(alta.parallel[1], second(h))
+    vision, text = backbone.vision.blocks[1], backbone.text.blocks[1]
+    first, second = (vision.ln_1, vision.ln_2) if family == "clip" else (vision.norm1, vision.norm2)
+    attend = vision.attention if family == "clip" else vision.attn
+
+    def before_norm(x, block, norms, attend, serial, parallel):
+        first, second = (moved_norm(alta, norm) for norm in norms)
+        a = attend(first(x))
+        h = x + a + bottleneck(serial, a)
+        return h + block.mlp(second(h)) + 0.5 * bottleneck(parallel, second(h))
+
+    x = torch.randn(2, 5, backbone.vision.width)
+    expected = before_norm(x, vision, (first, second), attend, alta.image_serial[1], alta.image_parallel[1])
     torch.testing.assert_close(alta.adapted.vision.block(1, x), expected, atol=1e-4, rtol=1e-4)
+
+    x, state = backbone.text.embed(backbone.tokenize(["a scan of the lung", "x ray"]))
+    serial, parallel = alta.text_serial[1], alta.text_parallel[1]
+    if family == "clip":
+        masked = lambda x: text.attention(x, attn_mask=state.mask)  # noqa: E731
+        expected = before_norm(x, text, (text.ln_1, text.ln_2), masked, serial, parallel)
+    else:
+        inner = text.attention.self(x, state.mask)[0]
+        a = moved_norm(alta, text.attention.output.LayerNorm)(text.attention.output.dense(inner) + x)
+        a = a + bottleneck(serial, a)
+        out = moved_norm(alta, text.output.LayerNorm)(text.output.dense(text.intermediate(a)) + a)
+        expected = out + 0.5 * bottleneck(parallel, a)
+    torch.testing.assert_close(alta.adapted.text.block(1, x, state), expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_altas_norm_and_class_token_before_the_first_block_are_those_of_the_tower(tiny):
+    """What is learned of them after the embedding is what other values inside it would give."""
+    backbone = tiny("clip")
+    alta, pixels, visual = Alta(task_of(backbone)), pixels_of(backbone), shadow(backbone).model.visual
+    alta.entry["scale"].normal_(std=0.3), alta.entry["shift"].normal_(std=0.3)
+    norm = backbone.model.visual.ln_pre
+    visual.ln_pre = torch.nn.LayerNorm(48)
+    visual.ln_pre.weight.copy_(norm.weight * (1 + alta.entry["scale"]))
+    visual.ln_pre.bias.copy_(norm.bias * (1 + alta.entry["scale"]) + alta.entry["shift"])
+    inside = alta.enter(backbone.vision.embed(pixels))
+    torch.testing.assert_close(inside, visual._embeds(pixels), atol=1e-5, rtol=1e-4)
+    alta.entry["prefix"].fill_(1.0)
+    after = alta.enter(backbone.vision.embed(pixels)) - inside
+    torch.testing.assert_close(after[:, :1], torch.ones(3, 1, 48)) and not after[:, 1:].any()
 
 
 # --- MaPLe ------------------------------------------------------------------------------------------------------------

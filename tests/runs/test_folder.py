@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,7 +14,7 @@ from nearl.runs import RunFolder, Step, perform, scores, start
 from nearl.runs import folder as folders
 from nearl.runs.status import LONGEST_CURVE
 from nearl.train.memory import NO_MEMORY
-from tests.support.before import RUNS, run_folder
+from tests.support.before import RUNS, adapter_folder, run_folder
 from tests.support.runs import finish, made
 
 
@@ -185,6 +186,25 @@ def test_a_run_of_an_earlier_version_loads(portable, tmp_path, kind):
         assert outcome.adapter.meta["classes"] == ["one", "two"]
         assert (outcome.results is None) == (kind == "cancelled")
         assert len(outcome.rows) == (len(run.about.held) if kind == "done" else 0)
+
+
+def test_a_run_of_before_knows_a_method_by_the_name_that_it_has_now(portable, backbone, tmp_path):
+    run = RunFolder(run_folder("comparison", portable[0], tmp_path / "run"))
+    for name in ("job.json", "rows.jsonl", "status.json"):  # as if that method had been among them
+        path = run.path / name
+        path.write_text(path.read_text().replace("tip-adapter-f", "alta"))
+    (run.path / "adapters" / "tip-adapter-f").rename(run.path / "old")
+    shutil.copytree(adapter_folder("alta"), run.path / "adapters" / "alta")
+    lines = json.loads((run.path / "status.json").read_text()) | {"method": "alta"}
+    (run.path / "status.json").write_text(json.dumps(lines))
+    assert "alta-vision" in run.about.methods and "alta" not in run.about.methods
+    assert run.todo() == [] and run.look().method == "alta-vision"
+    assert run.adapter("alta-vision").meta["method"] == "alta-vision"
+    plain = made(backbone, methods=["alta", "alta-vision"], compared=True)
+    both = RunFolder(tmp_path / "new").create(plain)
+    both.take_over(run)
+    assert both.todo() == [("alta", 0)] and both.adapter("alta-vision").meta["config"]["options"]["rank"] == 4
+    assert RunFolder(tmp_path / "new").about.methods == ["alta", "alta-vision"]
 
 
 def test_an_interrupted_run_of_an_earlier_version_is_taught_again(portable, tmp_path):

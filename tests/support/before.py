@@ -20,6 +20,7 @@ PROMPTS = PromptSet("two", ("one", "two"), (("a scan of one", "one"), ("medical 
 NARROW = {"width": 16, "heads": 2, "rank": 4, "queries": 4, "support_tokens": 2, "blocks": 1}  # NEARL, for small files
 OPTIONS = {"alta": {"rank": 4}, "nearl": NARROW, "nearl:no-anchor": NARROW, "nearl:image-context": NARROW}
 RECIPE = {"steps": 10, "batch_size": 4, "lr": 1e-2, "precision": "float32", "partner": False}
+NOW = {"alta": "alta-vision"}  # methods that have another name since
 EDITED = PromptSet("edited", ("two", "three", "one"), (("the two",), ("chest x ray",), ("lung",)))
 
 

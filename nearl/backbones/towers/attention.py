@@ -62,7 +62,7 @@ class PoolingAttention(nn.Module):
 
 
 def hook_block(attention: nn.Module, mlp: nn.Module, after_attention: Callable, beside_mlp: Callable) -> None:
-    """Change the attention and the MLP of a block as `VisionTower.hook` says."""
+    """Change the attention and the MLP of a block as `Tower.hook` says. The MLP's input is its module's last one."""
 
     def serial(module: nn.Module, args: tuple, out: Tensor | tuple) -> Tensor | tuple:
         if isinstance(out, tuple):
@@ -70,7 +70,7 @@ def hook_block(attention: nn.Module, mlp: nn.Module, after_attention: Callable, 
         return out + after_attention(out)
 
     attention.register_forward_hook(serial)
-    mlp.register_forward_hook(lambda module, args, out: out + beside_mlp(args[0]))
+    mlp.register_forward_hook(lambda module, args, out: out + beside_mlp(args[-1]))
 
 
 class FusedAttention:
@@ -106,7 +106,7 @@ class FusedAttention:
         return found
 
     def hook(self, k: int, after_attention: Callable, beside_mlp: Callable) -> None:
-        """See `VisionTower.hook`."""
+        """See `Tower.hook`."""
         hook_block(self.blocks[k].attn, self.blocks[k].mlp, after_attention, beside_mlp)
 
 

@@ -7,7 +7,7 @@ of a tower, P the width of its pooled features, E that of the joint embedding sp
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -37,6 +37,35 @@ class Tower(ABC):
         NearlError for an attention that cannot be split.
         """
 
+    @abstractmethod
+    def hook(self, k: int, after_attention: Callable, beside_mlp: Callable) -> None:
+        """Change block ``k`` of a shadow's tower: attention's output a becomes a + after_attention(a), and the MLP's
+        output m for its input x becomes m + beside_mlp(x), [B, L, D] each.
+
+        Of a block whose norms follow the residuals, a is what follows the attention's norm, and m what follows the
+        MLP's.
+        """
+
+    @abstractmethod
+    def norms_and_head(self) -> list[tuple[nn.Module, str]]:
+        """The parameters, as modules and names, of the last projection and of all layer norms from the first block on;
+        in a text tower also of the embedding's norm."""
+
+
+def norm_parameters(*modules: nn.Module | None) -> list[tuple[nn.Module, str]]:
+    """The parameters of all layer norms inside modules."""
+    inside = [part for module in modules if module is not None for part in module.modules()]
+    return _parameters(part for part in inside if isinstance(part, nn.LayerNorm))
+
+
+def all_parameters(*modules: nn.Module | None) -> list[tuple[nn.Module, str]]:
+    """All parameters inside modules."""
+    return _parameters(part for module in modules if module is not None for part in module.modules())
+
+
+def _parameters(parts: Iterable[nn.Module]) -> list[tuple[nn.Module, str]]:
+    return [(part, name) for part in parts for name, _ in part.named_parameters(recurse=False)]
+
 
 class VisionTower(Tower):
     """An image tower."""
@@ -46,6 +75,7 @@ class VisionTower(Tower):
     prefix_tokens: int  # tokens before the patches, such as the class token
     heads: int  # attention heads of a block
     token_pooled: bool  # the class token alone is pooled, so the last block's attention is the last to read patches
+    entry_norm: bool  # whether a layer norm follows the embedding, before the first block
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
@@ -88,11 +118,6 @@ class VisionTower(Tower):
         Where the class token is pooled that is the norm before the last attention, since nothing reads the patches
         after it; where patches are pooled, it is the last module before the pooling.
         """
-
-    @abstractmethod
-    def hook(self, k: int, after_attention: Callable, beside_mlp: Callable) -> None:
-        """Change block ``k`` of a shadow's tower: attention's output a becomes a + after_attention(a), and the MLP's
-        output m for its input x becomes m + beside_mlp(x), [B, N, D] each."""
 
 
 @dataclass

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from open_clip.hf_model import HFTextEncoder
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from nearl.backbones.towers.base import TextState, TextTower
+from nearl.backbones.towers.attention import hook_block
+from nearl.backbones.towers.base import TextState, TextTower, all_parameters, norm_parameters
 
 
 class HuggingFaceText(TextTower):
@@ -45,3 +48,12 @@ class HuggingFaceText(TextTower):
     def split_attention(self) -> list[nn.Linear]:
         own = [block.attention.self for block in self.blocks]
         return [layer for a in own for layer in (a.query, a.key, a.value)]
+
+    def hook(self, k: int, after_attention: Callable, beside_mlp: Callable) -> None:
+        """See `Tower.hook`. The modules of a BERT include the residual and its norm; the second takes (inner
+        features, the block's features)."""
+        hook_block(self.blocks[k].attention, self.blocks[k].output, after_attention, beside_mlp)
+
+    def norms_and_head(self) -> list[tuple[nn.Module, str]]:
+        """See `Tower.norms_and_head`."""
+        return norm_parameters(self.transformer.embeddings, self.blocks) + all_parameters(self.text.proj)

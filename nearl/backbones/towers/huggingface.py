@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearl.backbones.towers.attention import PoolingAttention, hook_block
-from nearl.backbones.towers.base import TextState, TextTower, VisionTower
+from nearl.backbones.towers.base import TextState, TextTower, VisionTower, all_parameters, norm_parameters
 
 
 class TransformersModel(nn.Module):
@@ -70,6 +70,10 @@ class _Blocks:
         own = [block.self_attn for block in self.blocks]
         return [layer for a in own for layer in (a.q_proj, a.k_proj, a.v_proj)]
 
+    def hook(self, k: int, after_attention: Callable, beside_mlp: Callable) -> None:
+        """See `Tower.hook`."""
+        hook_block(self.blocks[k].self_attn, self.blocks[k].mlp, after_attention, beside_mlp)
+
 
 class _Vision(_Blocks, VisionTower):
     """What the two image towers share. The number of tokens is free, so that some patches can be left out."""
@@ -86,15 +90,11 @@ class _Vision(_Blocks, VisionTower):
     def first_norm(self, k: int) -> nn.Module:
         return self.blocks[k].layer_norm1
 
-    def hook(self, k: int, after_attention: Callable, beside_mlp: Callable) -> None:
-        """See `VisionTower.hook`."""
-        hook_block(self.blocks[k].self_attn, self.blocks[k].mlp, after_attention, beside_mlp)
-
 
 class ClipVision(_Vision):
     """transformers' ``CLIPVisionModel`` inside a ``CLIPModel``: a class token, pooled and projected."""
 
-    prefix_tokens, token_pooled = 1, True
+    prefix_tokens, token_pooled, entry_norm = 1, True, True
     attention_pool = None
 
     def __init__(self, model: TransformersModel):
@@ -118,6 +118,10 @@ class ClipVision(_Vision):
     def pool(self, x: Tensor) -> Tensor:
         return self.linear(self.features(x))
 
+    def norms_and_head(self) -> list[tuple[nn.Module, str]]:
+        """See `Tower.norms_and_head`."""
+        return norm_parameters(self.blocks, self.visual.post_layernorm) + all_parameters(self.linear)
+
     @property
     def cam_layer(self) -> nn.Module:
         return self.first_norm(self.depth - 1)
@@ -126,7 +130,7 @@ class ClipVision(_Vision):
 class SiglipVision(_Vision):
     """transformers' ``SiglipVisionModel``: no class token; an attention pools the patches, and nothing projects."""
 
-    prefix_tokens, token_pooled = 0, False
+    prefix_tokens, token_pooled, entry_norm = 0, False, False
     projection = None
 
     def __init__(self, model: TransformersModel):
@@ -146,6 +150,10 @@ class SiglipVision(_Vision):
 
     pool = features
 
+    def norms_and_head(self) -> list[tuple[nn.Module, str]]:
+        """See `Tower.norms_and_head`. Nothing projects; of the pooling head, its norm."""
+        return norm_parameters(self.blocks, self.visual.post_layernorm, self.visual.head)
+
     @property
     def attention_pool(self) -> nn.Module:
         return self.visual.head
@@ -158,6 +166,8 @@ class SiglipVision(_Vision):
 class _Text(_Blocks, TextTower):
     """What the two text towers share."""
 
+    linear: nn.Module  # the last projection
+
     def __init__(self, model: TransformersModel):
         self.text = text = model.inner.text_model
         self.blocks, self.width = text.encoder.layers, text.config.hidden_size
@@ -169,6 +179,10 @@ class _Text(_Blocks, TextTower):
 
     def block(self, k: int, x: Tensor, state: TextState) -> Tensor:
         return self.blocks[k](x, state.mask)
+
+    def norms_and_head(self) -> list[tuple[nn.Module, str]]:
+        """See `Tower.norms_and_head`."""
+        return norm_parameters(self.blocks, self.text.final_layer_norm) + all_parameters(self.linear)
 
 
 class ClipText(_Text):
@@ -203,6 +217,10 @@ class ClipText(_Text):
 class SiglipText(_Text):
     """transformers' ``SiglipTextModel``: every token reads every other, padding too; pooled at the last place."""
 
+    def __init__(self, model: TransformersModel):
+        super().__init__(model)
+        self.linear = self.text.head
+
     @classmethod
     def fits(cls, model: nn.Module) -> bool:
         return isinstance(model, TransformersModel) and hasattr(model.inner.text_model, "head")
@@ -211,4 +229,4 @@ class SiglipText(_Text):
         return self._embed(tokens, words), TextState(tokens, None, torch.ones_like(tokens, dtype=torch.bool))
 
     def pool(self, x: Tensor, state: TextState) -> Tensor:
-        return self.text.head(self.text.final_layer_norm(x)[:, -1])
+        return self.linear(self.text.final_layer_norm(x)[:, -1])

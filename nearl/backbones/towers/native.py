@@ -8,7 +8,7 @@ from open_clip.transformer import TextTransformer, VisionTransformer, text_globa
 from torch import Tensor, nn
 
 from nearl.backbones.towers.attention import FusedAttention
-from nearl.backbones.towers.base import TextState, TextTower, VisionTower
+from nearl.backbones.towers.base import TextState, TextTower, VisionTower, all_parameters, norm_parameters
 
 
 class OpenClipVision(FusedAttention, VisionTower):
@@ -19,6 +19,7 @@ class OpenClipVision(FusedAttention, VisionTower):
         self.blocks, self.width = visual.transformer.resblocks, visual.conv1.out_channels
         self.grid, self.prefix_tokens = tuple(visual.grid_size), 1
         self.token_pooled = visual.attn_pool is None and visual.pool_type == "tok"
+        self.entry_norm = isinstance(visual.ln_pre, nn.LayerNorm)
         self.prepare()
 
     @classmethod
@@ -38,6 +39,12 @@ class OpenClipVision(FusedAttention, VisionTower):
     def pool(self, x: Tensor) -> Tensor:
         pooled = self.features(x)
         return pooled if self.visual.proj is None else pooled @ self.visual.proj
+
+    def norms_and_head(self) -> list[tuple[nn.Module, str]]:
+        """See `Tower.norms_and_head`."""
+        visual = self.visual
+        projection = [] if visual.proj is None else [(visual, "proj")]
+        return norm_parameters(self.blocks, visual.attn_pool, visual.ln_post) + projection
 
     def first_norm(self, k: int) -> nn.Module:
         return self.blocks[k].ln_1
@@ -92,3 +99,9 @@ class OpenClipText(FusedAttention, TextTower):
         if projection is None:
             return pooled
         return projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+
+    def norms_and_head(self) -> list[tuple[nn.Module, str]]:
+        """See `Tower.norms_and_head`."""
+        last = self.text.text_projection
+        named = [(self.text, "text_projection")] if isinstance(last, nn.Parameter) else all_parameters(last)
+        return norm_parameters(self.blocks, self.text.ln_final) + named

@@ -7,7 +7,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from nearl.backbones.towers.attention import FusedAttention
-from nearl.backbones.towers.base import VisionTower
+from nearl.backbones.towers.base import VisionTower, all_parameters, norm_parameters
 
 
 class TimmVision(FusedAttention, VisionTower):
@@ -19,6 +19,7 @@ class TimmVision(FusedAttention, VisionTower):
         self.blocks, self.width = trunk.blocks, trunk.embed_dim
         self.grid, self.prefix_tokens = tuple(trunk.patch_embed.grid_size), trunk.num_prefix_tokens
         self.token_pooled = trunk.attn_pool is None and trunk.global_pool == "token"
+        self.entry_norm = isinstance(trunk.norm_pre, nn.LayerNorm)
         last = getattr(visual.head, "proj", trunk.head)
         self.linear = last if isinstance(last, nn.Linear) else None
         self.prepare()
@@ -41,6 +42,12 @@ class TimmVision(FusedAttention, VisionTower):
 
     def pool(self, x: Tensor) -> Tensor:
         return self.visual.head(self.trunk.forward_head(self.trunk.norm(x)))
+
+    def norms_and_head(self) -> list[tuple[nn.Module, str]]:
+        """See `Tower.norms_and_head`. An attention that pools is no projection, but its norm is a norm."""
+        trunk = self.trunk
+        norms = norm_parameters(self.blocks, trunk.norm, trunk.fc_norm, trunk.attn_pool)
+        return norms + all_parameters(trunk.head, self.visual.head)
 
     def first_norm(self, k: int) -> nn.Module:
         return self.blocks[k].norm1
