@@ -158,7 +158,8 @@ def ratios(name: str, weights: str, batch: int, rounds: int) -> dict:
 
     named = (frozen_forward, adapted_forward, step, step_from_pixels_float32, full_prediction, prompt_edit)
     tasks = {task.__name__: task for task in named} | {
-        "nearl": nearl_step, "nearl_warm": nearl_warm_step, "lora": lora_step, "alta": alta_step, "maple": maple_step,
+        "nearl": nearl_step, "nearl_warm": nearl_warm_step, "lora": lora_step, "alta-vision": alta_step,
+        "maple": maple_step,
     }  # fmt: skip
     seconds = spent(tasks, rounds, time.process_time)
 
@@ -174,7 +175,7 @@ def ratios(name: str, weights: str, batch: int, rounds: int) -> dict:
         "step_over_frozen_forward": over("step", "frozen_forward"),
         "float32_step_from_pixels_over_frozen_forward": over("step_from_pixels_float32", "frozen_forward"),
         "nearl_step_over_lora_step": over("nearl", "lora"),
-        "nearl_step_over_alta_step": over("nearl", "alta"),
+        "nearl_step_over_alta_vision_step": over("nearl", "alta-vision"),
         "nearl_step_over_maple_step": over("nearl", "maple"),
         "nearl_warm_start_step_over_its_full_step": over("nearl_warm", "nearl"),
         "nearl_run_over_lora_run": round(run, 3),

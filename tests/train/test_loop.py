@@ -162,7 +162,7 @@ def test_early_stopping_looks_at_the_training_loss_alone(tiny):
     assert all(p.stopped == "" for p in runs[0][1][:-1])
 
 
-@pytest.mark.parametrize("name", ["nearl", "nearl:image-context", "clip-adapter", "alta"])
+@pytest.mark.parametrize("name", ["nearl", "nearl:image-context", "clip-adapter", "alta-vision"])
 def test_the_learning_curve_shows_held_out_images_and_changes_nothing(tiny, name):
     backbone, prompts = tiny("clip"), default_prompts(CLASSES)
     recipe, held = Recipe(steps=40, batch_size=8, precision="float32", augment="none"), shades(seed=1)
