@@ -24,7 +24,10 @@ from app.work import lanes
 from app.work.run import COMPARE, Busy, RunView, Shown
 from nearl.runs.status import CANCELLED, FAILED
 
-SHOW = "() => { document.getElementById('compare-message').scrollIntoView({ block: 'start' }); }"
+SHOW = """() => {  // on a phone without the choice of methods in between
+  if (innerWidth <= 720) document.querySelector("#choose .label-wrap.open")?.click();
+  setTimeout(() => document.querySelector("#comparison-result").scrollIntoView(), 100);
+}"""
 COMPARE_WORDS = {False: "Compare", True: "Comparing …"}  # on the button, by whether a comparison is going on
 DOWNLOAD = """() => {  // press the hidden button after a file was put into it
   if (document.body.dataset.act !== "report") return;

@@ -73,7 +73,8 @@ class Kind(BaseModel):
     sets: list[str]
     """The pretraining sets of this kind."""
     temperature: float | None = Field(default=None, gt=0)
-    """Probabilities become softmax(log(p) / temperature); None where too few images were held out to fit one."""
+    """Probabilities become softmax(log(p) / temperature); 1 where none is better on images that it was not fitted on,
+    None where too few images were held out to tell."""
     n: int = 0
     """Held-out training images that it was fitted on."""
     ece: tuple[float, float] | None = None
@@ -88,7 +89,7 @@ class Measured(BaseModel):
     weights: str
     """The fingerprint of the weights that it is about."""
     temperature: float = Field(gt=0)
-    """Of kinds without one of their own, fitted on the held-out images of all kinds."""
+    """Of kinds without one of their own, fitted on the held-out images of all kinds; likewise 1."""
     kinds: dict[str, Kind]
     sets: dict[str, SetFigures]
     """By name of the ready set."""

@@ -25,13 +25,16 @@ from nearl.measure.evaluate import calibration_error, evaluate
 from nearl.methods import Frozen
 from nearl.pretrain.config import concepts_of, data_location, read_config, train_files
 from nearl.prompts import PromptSet, class_key, ready_sets
-from nearl.reading.trust import pooled_temperature, softened
+from nearl.reading.claims import UNKNOWN
+from nearl.reading.trust import FLOOR, pooled_temperature, softened
 
 FEWEST = 20  # held-out images that a temperature of their own takes (our choice)
+FIFTHS = 5  # parts of the images of a kind's only set, each left out once (our choice)
 PHANTOMS, PHANTOM_SEED = 50, 9_000_000_000  # test phantoms of each class; their seeds are far from all others
 SHARE = 0.1  # of a set's test images that have to be of a kind for the set to be for that kind too (our choice)
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"  # in the model card
 Sources = list[tuple[Path | int, int]]  # file or seed of a phantom, class
+Parts = list[tuple[np.ndarray, np.ndarray]]  # (probabilities [M, C], labels [M]) of each set
 
 
 def note_measured(
@@ -53,19 +56,18 @@ def note_measured(
     bench = _Bench(backbone, _cache(cache) / backbone.identity["weights"][:16], progress)
     kinds = kinds_of(config)
     held = _held_out(config, root)
-    parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+    parts: dict[str, Parts] = defaultdict(list)
     ready = {name: PromptSet.load(path) for name, path in ready_sets().items()}
     for name, (sources, labels) in held.items():
         if name in ready and (known := _placed(ready[name], labels, sources)):
             parts[_kind_of(kinds, name)].append(bench.read(f"{name}-held", ready[name], known))
-    every = [part for some in parts.values() for part in some]
-    overall = pooled_temperature(every)
-    for key, some in parts.items():
-        usable = [part for part in some if len(set(part[1].tolist())) > 1]
-        count = sum(len(labels) for _, labels in usable)
+    usable = {key: [part for part in some if len(set(part[1].tolist())) > 1] for key, some in parts.items()}
+    overall = settled([part for some in usable.values() for part in some])
+    for key, some in usable.items():
+        count = sum(len(labels) for _, labels in some)
         if count >= FEWEST:
-            own = pooled_temperature(usable)
-            kinds[key].temperature, kinds[key].n, kinds[key].ece = own, count, (_ece(usable, 1.0), _ece(usable, own))
+            own = settled(some, single=True)
+            kinds[key].temperature, kinds[key].n, kinds[key].ece = own, count, (_ece(some, 1.0), _ece(some, own))
     found = Measured(
         weights=backbone.identity["weights"], temperature=overall, kinds=kinds, sets={}, names=names_of(config, kinds)
     )
@@ -76,6 +78,42 @@ def note_measured(
     found.save(folder)
     note_in_card(found, Path(folder) / "README.md")
     return found
+
+
+# ---- temperatures
+
+
+def settled(parts: Parts, single: bool = False) -> float:
+    """The temperature of several sets, (probabilities [M, C], labels [M]) each; 1 unless what it gains is beyond chance
+    (our choice).
+
+    What it gains is by how much the log loss is smaller on sets that it was not fitted on, each left out in turn: of
+    each set, or where they are of a ``single`` kind of each image; there fifths of the images are left out where there
+    is one set. It has to be larger than its standard error.
+    """
+    if len(parts) > 1:
+        turns = [([*parts[:i], *parts[i + 1 :]], [part]) for i, part in enumerate(parts)]
+    else:
+        turns = [_without(*part, number) for part in parts for number in range(FIFTHS)]
+    gains = []
+    for rest, left in turns:
+        fitted = pooled_temperature(rest)
+        for probabilities, labels in left:
+            each = _losses(probabilities, labels, 1.0) - _losses(probabilities, labels, fitted)
+            gains += each.tolist() if single else [each.mean()]
+    beyond = len(gains) > 1 and np.mean(gains) > np.std(gains, ddof=1) / np.sqrt(len(gains))
+    return pooled_temperature(parts) if beyond else 1.0
+
+
+def _without(probabilities: np.ndarray, labels: np.ndarray, number: int) -> tuple[Parts, Parts]:
+    """(the rest, one of FIFTHS random parts) of the images of a set."""
+    left = np.random.default_rng(0).permutation(len(labels)) % FIFTHS == number
+    return [(probabilities[~left], labels[~left])], [(probabilities[left], labels[left])]
+
+
+def _losses(probabilities: np.ndarray, labels: np.ndarray, temperature: float) -> np.ndarray:
+    shares = softened(probabilities, temperature)[np.arange(len(labels)), labels]
+    return -np.log(np.maximum(shares.astype(np.float64), FLOOR))
 
 
 # ---- the config
@@ -197,11 +235,13 @@ class _Bench:
 def _figures(bench: _Bench, found: Measured, name: str, prompts: PromptSet, sources: Sources) -> SetFigures:
     probabilities, labels = bench.read(f"{name}-test", prompts, sources)
     familiar = bench.backbone.familiar
-    near = familiar.apart(bench.images(f"{name}-test", prompts, sources)).argmin(1).tolist()  # type: ignore[union-attr]
-    each = [found.kind_of(familiar.names[i]) for i in near]  # type: ignore[union-attr]
+    apart = familiar.apart(bench.images(f"{name}-test", prompts, sources))  # type: ignore[union-attr]
+    each = [found.kind_of(familiar.names[i]) for i in apart.argmin(1).tolist()]  # type: ignore[union-attr]
+    unlike = (apart.amin(1) > familiar.far).tolist()  # type: ignore[union-attr]
+    read_as = [UNKNOWN if far else kind for far, kind in zip(unlike, each, strict=True)]  # as when an image is read
     counts = Counter(each)
     kinds = [kind for kind, count in counts.most_common() if count >= SHARE * len(each)]
-    after = softened(probabilities, np.array([[found.temperature_of(kind)] for kind in each]))
+    after = softened(probabilities, np.array([[found.temperature_of(kind)] for kind in read_as]))
     figures = evaluate(probabilities, labels, classes=prompts.classes)
     return SetFigures(
         kinds=kinds,
@@ -212,7 +252,7 @@ def _figures(bench: _Bench, found: Measured, name: str, prompts: PromptSet, sour
     )
 
 
-def _ece(parts: list[tuple[np.ndarray, np.ndarray]], temperature: float) -> float:
+def _ece(parts: Parts, temperature: float) -> float:
     sizes = np.array([len(labels) for _, labels in parts])
     each = [calibration_error(softened(probabilities, temperature), labels) for probabilities, labels in parts]
     return float((sizes * each).sum() / sizes.sum())

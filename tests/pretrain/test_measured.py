@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 import yaml
+from scipy.special import softmax
 
 from nearl.backbones import load_backbone
 from nearl.cli.main import main
@@ -67,6 +69,23 @@ def world(checkpoints, tmp_path, monkeypatch):
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(CONFIG))
     return config, folder, root
+
+
+def test_a_temperature_is_kept_only_where_it_helps_on_images_that_it_was_not_fitted_on():
+    def drawn(count, seed, doubt=1.0):
+        """Probabilities of images that are right as often as they say where there is no doubt, else too timid."""
+        rng = np.random.default_rng(seed)
+        shares = softmax(rng.normal(0, 2, (count, 3)), axis=1)
+        labels = np.array([rng.choice(3, p=row) for row in shares])
+        return softmax(np.log(shares) / doubt, axis=1), labels
+
+    timid, other = drawn(80, 0, doubt=3.0), drawn(80, 1, doubt=3.0)
+    assert making.settled([timid], single=True) == pytest.approx(1 / 3, rel=0.4)
+    assert making.settled([timid, other], single=True) == pytest.approx(1 / 3, rel=0.4)
+    assert making.settled([drawn(80, 2)], single=True) == 1.0
+    assert making.settled([timid, drawn(80, 3, doubt=1 / 3)], single=True) == 1.0  # what helps one harms the other
+    assert making.settled([drawn(40, seed, doubt=3.0) for seed in range(4)]) == pytest.approx(1 / 3, rel=0.4)
+    assert making.settled([drawn(40, seed) for seed in range(4)]) == 1.0 == making.settled([])
 
 
 def test_every_ready_set_is_measured_and_a_second_call_embeds_nothing(world, tmp_path, monkeypatch):
