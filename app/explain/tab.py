@@ -254,8 +254,14 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
         if drawing.missing(workspace, choice):
             yield {**controls, **_waiting(tab, workspace, choice)}
             controls = {}  # once, so that what is chosen while it is drawn stays
-        drawn = _draw(ctx, tab, workspace, choice, given[count:])
-        yield {**controls, **drawn, tab.details: _details(ctx, workspace, choice), tab.message: said}
+        prediction = viewing.prediction
+        try:
+            drawn = {**_draw(ctx, tab, workspace, choice, given[count:]), tab.details: _details(ctx, workspace, choice)}
+        except Exception:
+            if viewing.prediction is prediction:
+                raise
+            return  # another model or adapter, or other images, since it began: the page asks again
+        yield {**controls, **drawn, tab.message: said}
 
     @guarded(tab.message)
     def on_class(key: str, about: str) -> dict:

@@ -70,6 +70,7 @@ def test_three_models_are_read_with_compared_and_a_fourth_is_downloaded(offering
     drawn = page.locator("#maps").inner_html()
     read_with(page, "transformers-clip")
     page.wait_for_function("old => document.querySelector('#maps').innerHTML !== old", arg=drawn)
+    expect(page.locator("#maps .scale-words").first).to_be_visible()  # of the map, which follows the image
     expect(measured).to_have_count(0)
     assert len(set(map(tuple, read))) == 3
     expect(head(other)).to_have_text("Model: clip")

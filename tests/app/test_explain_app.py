@@ -222,6 +222,13 @@ def test_no_map_stands_under_a_choice_that_is_not_its_own(workspace, monkeypatch
     monkeypatch.setattr(explaining, "panels", fails)
     assert 'class="map"' not in built.call("show")[tab.stage]
 
+    def changed(*given):
+        workspace.viewing.keep(replace(workspace.viewing.prediction), [])
+        fails()
+
+    monkeypatch.setattr(explaining, "panels", changed)  # another adapter is in use since it began
+    assert "cannot be drawn" not in str(built.call("show").values())
+
 
 def test_how_plausible_maps_are_is_said_of_the_model_that_was_looked_at(workspace, monkeypatch):
     weights = workspace.viewing.classifier.backbone.identity["weights"]
