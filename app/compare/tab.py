@@ -24,8 +24,8 @@ from app.work import lanes
 from app.work.run import COMPARE, Busy, RunView, Shown
 from nearl.runs.status import CANCELLED, FAILED
 
-SHOW = """() => {  // on a phone without the choice of methods in between
-  if (innerWidth <= 720) document.querySelector("#choose .label-wrap.open")?.click();
+SHOW = """() => {  // the choice of methods folds first, since what is below it moves up then
+  document.querySelector("#choose .label-wrap.open")?.click();
   setTimeout(() => document.querySelector("#comparison-result").scrollIntoView(), 100);
 }"""
 COMPARE_WORDS = {False: "Compare", True: "Comparing …"}  # on the button, by whether a comparison is going on

@@ -58,7 +58,11 @@ def test_a_question_is_one_click_and_cancelling_keeps_what_is_finished(visitor):
     page = visitor(width=400)
     open_tab(page, "Compare")
     page.locator("#compare-seeds").get_by_text("Three").click()
+    expect(page.locator("#method-cards input")).not_to_have_count(0)
     page.get_by_role("button", name="Does orthogonality help here?").click()
+    expect(page.locator("#compare")).to_have_text("Comparing …")
+    expect(page.locator("#method-cards")).to_be_hidden()  # so that the result is in sight
+    expect(_result(page)).to_be_in_viewport()
     expect(_finished(page).first).to_be_visible(timeout=LONG)
     page.get_by_role("button", name="Cancel").click()
     expect(_result(page)).to_contain_text(re.compile("Cancelled. .* kept"), timeout=LONG)

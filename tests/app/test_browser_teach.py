@@ -92,6 +92,13 @@ def test_from_a_zip_to_an_adapter_that_another_visitor_uses(visitor, archive, tm
         box.check()
     other.get_by_role("button", name="Compare the two").click()
     expect(other.locator("#comparison .column")).to_have_count(2)
+    other.get_by_role("button", name="Result of").first.click()
+    expect(other.locator("#progress")).to_contain_text("from the shelf")
+    with other.expect_download() as report:
+        other.get_by_role("button", name="Report (HTML)").click()
+    assert report.value.suggested_filename == "nearl-report.html"
+    other.locator("#progress").get_by_role("button", name="Close").click()
+    expect(other.locator("#progress")).to_contain_text("appear here")
     other.locator("#shelf summary").first.click()
     other.locator("#shelf .card").first.locator("input[name=to]").fill("of my friend")
     other.locator("#shelf").get_by_role("button", name="Rename").first.click()

@@ -334,9 +334,7 @@ def wire_return(
     @guarded(part.message)
     def on_changed(key: str) -> dict:
         """The summary says whether the adapter is in use; another one may have been opened, or left."""
-        workspace = ctx.workspace(key)
-        known = teaching.current(workspace) is not None or teaching.opened(workspace) is not None
-        return show(part, workspace) if known else {part.message: ""}
+        return show(part, ctx.workspace(key))
 
     opened.then(on_open, ctx.session, [*outputs, controls.method], **QUIET)
     tab_item.select(on_select, ctx.session, outputs, trigger_mode="once", **QUIET)
