@@ -102,6 +102,11 @@ class Support:
         return self._read()[0]
 
     @property
+    def own(self) -> bool:
+        """Whether there are images that the visitor brought."""
+        return self.data is not None and not self.data.ours
+
+    @property
     def held_out(self) -> LabelledSet | None:
         """Separate test images."""
         return self._read()[1]

@@ -46,22 +46,9 @@ OWN_HERE = "Your own images stay as they are; to teach with a ready task instead
 def gather_example(workspace: Workspace, key: str) -> None:
     """Replace the labelled images by that ready task, with separate images to check on. NearlError where there are some
     of the visitor's own, which no ready task takes the place of by itself."""
-    if own_images(workspace):
+    if workspace.support.own:
         raise NearlError(OWN_HERE)
     _keep(workspace, *ready_task(workspace, key, EXAMPLE_PER_CLASS, EXAMPLE_PER_CLASS), [])
-
-
-def own_images(workspace: Workspace) -> bool:
-    """Whether there are images of the visitor's own."""
-    data = workspace.support.data
-    return data is not None and not data.ours
-
-
-def task_here(workspace: Workspace) -> str | None:
-    """The key of the ready task whose images are there; None where there are none, or others."""
-    data = workspace.support.data
-    names = {task.name: key for key, task in tasks().items()}
-    return names.get(data.name) if data is not None and data.ours else None
 
 
 def ready_task(workspace: Workspace, key: str, learn: int, check: int) -> tuple[LabelledSet, LabelledSet]:

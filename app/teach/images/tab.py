@@ -153,9 +153,8 @@ def _drawn(part: ImagesPart, workspace: Workspace, plan: Plan, opened: int | Non
     found = gathering.check(workspace)
     version = workspace.support.version
     return {
-        part.kind: gathering.task_here(
-            workspace
-        ),  # a task stays chosen as long as its images are the ones to teach with
+        # a task is ticked as long as its images are the ones to teach with
+        part.kind: next((key for key, task in tasks().items() if data.ours and task.name == data.name), None),
         part.set: image_views.labelled_set(found.counts, opened, page, thumbs, version),
         part.check: _check(workspace, plan),
         part.editor: gathering.editor_value(workspace),
@@ -249,7 +248,7 @@ def _wire_sources(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], 
     @guarded(part.message, changes.none)
     def on_kind(key: str, kind: str, *plan) -> Iterator[dict]:
         """Until its images are there, nothing of the set before, which could be taught by mistake."""
-        if gathering.own_images(ctx.workspace(key)):
+        if ctx.workspace(key).support.own:
             yield {**changes.none(key, *plan), part.message: views.quiet(gathering.OWN_HERE)}
             return
         reading = views.quiet("Reading the images of this task.")
