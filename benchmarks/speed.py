@@ -103,8 +103,7 @@ def starts(rounds: int) -> dict:
 def ratios(name: str, weights: str, batch: int, rounds: int) -> dict:
     backbone = load_backbone(name, weights=weights)
     data, model, adapter, classifier = taught(backbone, batch // 2)
-    prompt_set = classifier.prompt_set
-    images = classifier.pixels(data.records)
+    prompt_set, images = classifier.prompt_set, classifier.pixels(data.records)
     labels = torch.tensor(data.labels)
     groups = prompt_set.texts()
     prompts = PromptTokens(backbone.tokenize([t for g in groups for t in g]), [len(g) for g in groups])
