@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,9 @@ from nearl.backbones import Backbone
 from nearl.backbones.shadow import shadow
 from nearl.backbones.towers.base import Tower
 from nearl.methods.base import Card, InsideText, InsideTower
-from nearl.methods.frozen import Task
+from nearl.methods.frozen import BATCH, Task
+from nearl.methods.studies import TIMES, VIEWS, Images, Study, StudyViews, chosen, mean_of
+from nearl.train.answers import shares
 from nearl.train.batches import draw_prompts
 from nearl.train.learner import ALL, Phase
 from nearl.train.recipe import Recipe
@@ -23,6 +26,7 @@ PAPER = (
     "Lian et al., Efficient Medical Vision-Language Alignment Through Adapting Masked Vision Models, arXiv 2506.08990"
 )
 REDUCTION = 4  # of a tower's width inside a bottleneck
+START = 0.1  # standard deviation of the embeddings of prior and lateral at the start (our choice)
 
 
 class Bottleneck(nn.Module):
@@ -78,6 +82,13 @@ class Alta(InsideText, InsideTower):
 
     ALTA aligns a masked image model with reports on many pairs; here the adapters learn the task from the support
     images, through its prompts.
+
+    ``studies`` 1: it also reads studies of up to four images (`nearl.methods.studies`), one image after the other, with
+    a learned embedding of its time and one of its view added to every token as it enters the first block. Those of
+    current and frontal start at zero, those of prior and lateral at random, all in units of the tokens' standard
+    deviation (our choice). A study is the mean of the pooled tokens of the images that there are: what is missing is
+    left out rather than replaced by a token, so that one image is read as it would be alone (our choice).
+    `teach_studies` gives the studies to teach with.
     """
 
     card = Card(
@@ -92,8 +103,8 @@ class Alta(InsideText, InsideTower):
         recipe={"lr": 1e-3},
     )
 
-    def __init__(self, task: Task, scale: float = 0.5):
-        super().__init__(task, scale=scale)
+    def __init__(self, task: Task, scale: float = 0.5, studies: int = 0):
+        super().__init__(task, scale=scale, studies=studies)
         device = task.backbone.device
         self.adapted = shadow(task.backbone)
         vision, text = self.adapted.vision, self.adapted.text
@@ -110,7 +121,11 @@ class Alta(InsideText, InsideTower):
             self.entry.update({"scale": zeros(vision.width), "shift": zeros(vision.width)})
         if vision.prefix_tokens:
             self.entry["prefix"] = zeros(vision.prefix_tokens, vision.width)
+        if studies:
+            self.entry.update({"time": zeros(len(TIMES), vision.width), "view": zeros(len(VIEWS), vision.width)})
+            self.register_buffer("spread", torch.ones(1, device=device))
         self.log_scale = zeros(1)
+        self._studies: tuple[Images, float] | None = None
         put = partial(put_in, scale=scale, device=device)
         self.image_serial, self.image_parallel = put(vision, vision.width // REDUCTION)
         self.text_serial, self.text_parallel = put(text, text.width // REDUCTION)
@@ -121,6 +136,10 @@ class Alta(InsideText, InsideTower):
                 bottleneck.start()
         for parameter in (*self.difference.values(), *self.entry.values(), self.log_scale):
             nn.init.zeros_(parameter)
+        if "time" in self.entry:
+            self.spread.copy_(self.task.frozen.patches(self.task.support.records[:1]).std())
+            for name in ("time", "view"):
+                nn.init.normal_(self.entry[name][1], std=START)
 
     @property
     def tower(self) -> Backbone:
@@ -130,13 +149,17 @@ class Alta(InsideText, InsideTower):
         projection = self.adapted.vision.projection
         return F.normalize(pooled if projection is None else F.linear(pooled, *projection), dim=-1)
 
-    def enter(self, x: Tensor) -> Tensor:
-        """Tokens [B, N, D] as the first block takes them, of embedded patches [B, N, D] of the frozen model."""
+    def enter(self, x: Tensor, places: Tensor | None = None) -> Tensor:
+        """Tokens [B, N, D] as the first block takes them, of embedded patches [B, N, D] of the frozen model. ``places``
+        int64 [B, 2]: time and view of each image; current and frontal by default."""
         own, count = self.entry, self.adapted.vision.prefix_tokens
         if "scale" in own:
             x = x * (1 + own["scale"].to(x.dtype)) + own["shift"].to(x.dtype)
         if "prefix" in own:
             x = torch.cat([x[:, :count] + own["prefix"].to(x.dtype), x[:, count:]], dim=1)
+        if "time" in own:
+            places = torch.zeros(len(x), 2, dtype=torch.long, device=x.device) if places is None else places
+            x = x + (self.spread * (own["time"][places[:, 0]] + own["view"][places[:, 1]]))[:, None].to(x.dtype)
         return x
 
     def encode_tokens(self, x: Tensor) -> Tensor:
@@ -153,13 +176,60 @@ class Alta(InsideText, InsideTower):
     def scores(self, images: Tensor) -> Tensor:
         return self.logit_scale * images @ self.classes().T
 
+    # ---- studies -----------------------------------------------------------------------------------------------------
+
+    def teach_studies(self, studies: Sequence[Study], alone: float = 0.5) -> None:
+        """Teach with these studies, which belong to the support images in their order. In a step the share ``alone`` of
+        them is read from the current frontal image only, as later images may be (our choice)."""
+        self._studies = Images.of(studies, self.backbone.device), alone
+
+    def pooled(self, tokens: Tensor, places: Tensor) -> Tensor:
+        """Pooled features [M, P] of embedded patches [M, N, D] of images of studies, float32."""
+        vision, x = self.adapted.vision, self.enter(tokens, places)
+        for k in range(vision.depth):
+            x = vision.block(k, x)
+        return vision.features(x).float()
+
+    @torch.no_grad()
+    def read_studies(self, studies: Sequence[Study]) -> np.ndarray:
+        """Probabilities float32 [B, C] of studies, relative to the prompts. NearlError for one without an image."""
+        images, found = Images.of(studies, self.backbone.device), []
+        with self.backbone.lock:
+            for at in range(0, len(images.records), BATCH):
+                patches = self.task.frozen.patches(images.records[at : at + BATCH])
+                found.append(self.pooled(patches, images.places[at : at + BATCH]))
+            logits = self.scores(self.embed(mean_of(torch.cat(found), images.owners)))
+        return shares(logits.float(), self.questions).cpu().numpy()
+
+    # ---- teaching ----------------------------------------------------------------------------------------------------
+
+    def _encoder(self, recipe: Recipe) -> Callable[[np.ndarray, np.random.Generator, slice], Tensor]:
+        """A function that draws views of the support images, or of their studies, at an index, and gives the unit
+        embeddings of some rows of them."""
+        if self._studies is None:
+            plain = self.task.views(recipe)
+            return lambda index, rng, rows: self.encode_tokens(plain.draw(index, rng)[rows])
+        images, alone = self._studies
+        views = StudyViews(self.backbone, images, recipe, self.task.frozen)
+
+        def encode(index: np.ndarray, rng: np.random.Generator, rows: slice) -> Tensor:
+            number = rng.integers(views.count, size=len(index))
+            mine, owners = chosen(images, index, alone, rng)
+            tokens = views.drawn(mine, number[owners].tolist(), rng)
+            kept = np.flatnonzero(np.isin(owners, np.arange(len(index))[rows]))
+            features = self.pooled(tokens[kept], images.places[mine[kept]])
+            owners = torch.from_numpy(owners[kept] - owners[kept[0]]).to(features.device)
+            return self.embed(mean_of(features, owners))
+
+        return encode
+
     def phases(self, recipe: Recipe) -> list[Phase]:
-        views = self.task.views(recipe)
+        encode = self._encoder(recipe)
         texts = [self.backbone.tokenize(group) for group in self.task.prompt_set.texts()]
 
         def forward(index: np.ndarray, rng: np.random.Generator, rows: slice = ALL) -> tuple[Tensor, float]:
             classes = self.encode_text(draw_prompts(texts, recipe.prompts_per_class, rng))
-            return self.logit_scale * self.encode_tokens(views.draw(index, rng)[rows]) @ classes.T, 0.0
+            return self.logit_scale * encode(index, rng, rows) @ classes.T, 0.0
 
         return [Phase(recipe.steps, recipe.batch_size, forward)]
 

@@ -105,13 +105,17 @@ class Views:
         tokens = self._view(i, v)  # first, so that its time is not counted for the embedding too
         return self.kept.get(self._key("embedding", i, v), lambda: self.backbone.encode_tokens(tokens[None])[0])
 
+    def change_of(self, i: int) -> str:
+        """The hash that the augmentation of an image depends on: its own."""
+        return self._names[i]
+
     def _view(self, i: int, v: int) -> Tensor:
         return self.kept.get(self._key("tokens", i, v), lambda: self._embed(i, v))
 
     def _embed(self, i: int, v: int) -> Tensor:
         image = self.images[i]
         if self.strength != "none":
-            rng = np.random.default_rng([self.seed, v, int(self._names[i][:16], 16)])
+            rng = np.random.default_rng([self.seed, v, int(self.change_of(i)[:16], 16)])
             image = Change.draw((image.shape[-2], image.shape[-1]), self.strength, self.flip, rng).apply(image)
         return self.backbone.vision.embed(self.backbone.normalise(image[None]))[0]
 

@@ -38,6 +38,14 @@ def name(checkpoints):
     return f"local-dir:{checkpoints('biomedclip')}"
 
 
+def test_rows_of_before_are_those_of_the_method_with_another_name(data, name, tmp_path):
+    both = plan([data], ["alta-vision", "alta"], [1], 1, backbone=name, **FAST)
+    keys = [_SHELF.key(run) for run in both]
+    before = {"run": keys[0], "method": "alta", "settings": {"options": {"rank": 64, "scale": 0.5}}}
+    Results(tmp_path).append(before)
+    assert keys[0] != keys[1] and finished(both, tmp_path) == [before | {"method": "alta-vision"}]
+
+
 def test_rows_hold_what_reproduces_them_and_are_not_made_twice(data, name, tmp_path):
     runs = plan([data], METHODS, [1, 2], 2, backbone=name, **FAST)
     assert len(runs) == 2 * (2 * 3 + 1)  # zero-shot once
