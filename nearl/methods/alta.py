@@ -180,7 +180,10 @@ class Alta(InsideText, InsideTower):
 
     def teach_studies(self, studies: Sequence[Study], alone: float = 0.5) -> None:
         """Teach with these studies, which belong to the support images in their order. In a step the share ``alone`` of
-        them is read from the current frontal image only, as later images may be (our choice)."""
+        them is read from the current frontal image only, as later images may be (our choice). ValueError where there
+        are not as many studies as images, or the method was not made with ``studies``."""
+        if "time" not in self.entry or self.task.support is None or len(studies) != len(self.task.support):
+            raise ValueError("studies=1, and as many studies as support images")
         self._studies = Images.of(studies, self.backbone.device), alone
 
     def pooled(self, tokens: Tensor, places: Tensor) -> Tensor:
