@@ -213,7 +213,7 @@ def _finished(view: RunView) -> list[str]:
 def _same(view: RunView, job: Job) -> bool:
     """Whether two jobs are of the same model, images, prompts and settings."""
     theirs, ours = view.folder.about.to_plain(), job.to_plain()
-    return all(theirs[key] == ours[key] for key in ours if key not in ("methods", "decode_seconds"))
+    return all(theirs[key] == ours[key] for key in ours if key not in ("methods", "decode_seconds", "form"))
 
 
 def cost(workspace: Workspace, choice: Choice) -> str:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from app.visitor.disk import WHOLE, listed, look_into, make_folder, read_model, write_json
 from app.visitor.state import StateFile
+from nearl.adapters.store import FORMERLY
 from nearl.errors import NearlError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Entry(BaseModel):
     name: Text = "Adapter"
     classes: Annotated[list[Text], Field(max_length=1000)] = []
     created: Text = ""  # ISO 8601, UTC
+    form: Count = 1  # 1: of a version in which some methods had other names (`nearl.adapters.store.FORMERLY`)
     method: Text = ""
     support_counts: dict[str, Count] = {}  # by class
     backbone: dict[str, Text] = {}  # IDENTITY of the model that it belongs to; empty where nothing was noted
@@ -71,6 +73,11 @@ class Entry(BaseModel):
             return None if value is None else Figures.model_validate(value).model_dump()
         except ValidationError:  # in figures that are damaged nothing is believed
             raise ValueError("not figures") from None
+
+    def today(self) -> Entry:
+        """The same with the name that its method has now."""
+        now = {old: new for new, old in FORMERLY.items()} if self.form == 1 else {}
+        return self.model_copy(update={"method": now.get(self.method, self.method)})
 
 
 class Shelf:
@@ -124,7 +131,7 @@ class Shelf:
         adapter's own file says."""
         found, skipped = look_into(self._folder / key / ENTRY, Entry)
         if found is not None:
-            return found, skipped
+            return found.today(), skipped
         own = read_model(self._folder / key / ADAPTER, Entry)
         return own and Entry.model_validate(own.model_dump(include=SHARED)), (WHOLE,)
 
@@ -186,6 +193,7 @@ class Shelf:
             classes=list(meta["classes"]),
             created=meta["created"],
             method=meta["method"],
+            form=2,
             support_counts=dict(meta["support_counts"]),
             backbone={key: str(meta["backbone"].get(key, ""))[:MAX_TEXT] for key in IDENTITY},
             figures=_figures(meta.get("metrics")),

@@ -81,6 +81,9 @@ def test_adapters_of_an_earlier_version_give_the_same_from_the_shelf(portable, r
         adapting.use(engine, workspace, key)
         reading.read(engine, workspace, PROMPTS.to_dict())
         np.testing.assert_allclose(workspace.viewing.prediction.adapted, EXPECTED[name]["adapted"], atol=1e-5)
+        entry = next(workspace.path.glob(f"shelf/{key}/entry.json"))
+        entry.write_text(entry.read_text().replace('"alta-vision"', '"alta"').replace('"form": 2', '"form": 1'))
+        assert workspace.shelf.entry(key).method == load_adapter(adapter_folder(name)).meta["method"]
 
 
 def test_deleting_an_adapter_deletes_the_copy_in_the_run_that_made_it(engine, workspace, quick_hosts):

@@ -59,7 +59,12 @@ def test_anything_can_be_in_the_files_and_nothing_is_raised(workspace, registry,
 
 
 def test_an_entry_is_read_as_it_was_written_and_with_keys_too_many_or_too_few(workspace):
-    assert shelf_entry(workspace, json.dumps(ENTRY)).model_dump(mode="json") == {**ENTRY, "id": KEY, "in_use": False}
+    assert shelf_entry(workspace, json.dumps(ENTRY)).model_dump(mode="json") == {
+        **ENTRY,
+        "form": 1,
+        "id": KEY,
+        "in_use": False,
+    }
     assert shelf_entry(workspace, json.dumps({**ENTRY, "later": 1})).name == "mine"
     for missing in ENTRY:
         less = {name: value for name, value in ENTRY.items() if name != missing}
