@@ -70,6 +70,13 @@ def test_a_change_is_learned_from_studies_and_comes_back_from_disk(tiny):
     p = alta.read_studies([*one[6:], *two[6:]])
     assert (p.argmax(1) == [0, 0, 1, 1]).all()
     assert alta.entry["time"].detach().abs().min(1).values.min() > 0
+    [phase] = alta.phases(alta.recipe(augment="none"))
+    index, parts = np.array([7, 0, 3, 9]), (slice(0, 3), slice(3, 4))  # where memory is short
+    whole = phase.forward(index, np.random.default_rng(1))[0]
+    apart = torch.cat([phase.forward(index, np.random.default_rng(1), part)[0] for part in parts])
+    torch.testing.assert_close(apart, whole, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="as many studies"):
+        alta.teach_studies(studies[1:])
     again = restore(tiny("clip"), alta.adapter())
     np.testing.assert_allclose(again.read_studies([*one[6:], *two[6:]]), p, atol=1e-6)
 
