@@ -45,6 +45,7 @@ KINDS = {  # the images of each study that teaches; of others' priors, those of 
     "laterals": "and current lateral",
     "studies": "and prior frontal and lateral",
     "shuffled": "the same, priors of other patients",
+    "pairs": "current and prior frontal, always both, twice the steps",
 }
 RECIPE = {"batch_size": 12, "keep": 0.3, "augment": "none", "prompts_per_class": 1}
 DRAWS = 2000
@@ -100,6 +101,8 @@ def given(kind: str, studies: list[Study]) -> list[Study]:
         return only(studies, ALONE)
     if kind == "laterals":
         return only(studies, ALONE, Place(0, 1))
+    if kind == "pairs":
+        return only(studies, ALONE, Place(1, 0))
     if kind == "studies":
         return studies
     others = [*studies[1:], *studies[:1]]
@@ -111,13 +114,14 @@ def given(kind: str, studies: list[Study]) -> list[Study]:
 
 def one(kind: str, seed: int, task: Task, studies: list[Study], test: list[Study], steps: int) -> dict:
     """Probabilities of the first answers [N, questions] on the test studies' current frontal images ("alone"), and on
-    the whole studies ("whole")."""
+    the whole studies ("whole"), which for "pairs" are two images."""
     method = make("alta", task, studies=1)
     if kind != "zero-shot":
-        method.teach_studies(given(kind, studies))
-        for _ in method.fit(recipe_of("alta", seed=seed, steps=steps, **RECIPE)):
+        pairs = kind == "pairs"
+        method.teach_studies(given(kind, studies), alone=0.0 if pairs else 0.5)
+        for _ in method.fit(recipe_of("alta", seed=seed, steps=(1 + pairs) * steps, **RECIPE)):
             pass
-    read = {"alone": only(test, ALONE), "whole": test}
+    read = {"alone": only(test, ALONE), "whole": given(kind, test) if kind == "pairs" else test}
     return {name: method.read_studies(some)[:, ::2].round(5).tolist() for name, some in read.items()}
 
 
