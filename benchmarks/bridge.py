@@ -4,10 +4,10 @@
 slices (once), teaches every variant with every seed and prints two tables; what is there already is kept, so that an
 interrupted run goes on. ``--encode`` only does the first, ``--costs`` only measures what reading and teaching cost.
 
-Each volume has a report, or its summary, and nothing else to learn from: no labels. Three findings are rare in the
-volumes to teach with, one volume of a hundred; among those to measure on each is as frequent as the others, so that its
-AUROC can be measured. A seed draws the training. A finding's score is the similarity to "There is X." alone. Intervals
-are Student's over the seeds: the volumes are always the same.
+Each volume has a report, or its summary, and nothing else to learn from, except where a row says labels. Three findings
+are rare in the volumes to teach with, one volume of a hundred; among those to measure on each is as frequent as the
+others, so that its AUROC can be measured. A seed draws the training. A finding's score is the similarity to "There is
+X." alone. Intervals are Student's over the seeds: the volumes are always the same.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ VARIANTS = {  # name: options of the method
     "bridge, summary": {"summary": 1},
     "bridge, summary, one atom": {"atoms": 1},
     "bridge, summary, frozen bank": {"learned_bank": 0},
+    "bridge, summary and labels": {"answers": 1},
 }
+PLAIN = ("untaught", "linear probe, labels")  # without a seed: the mean of the slices' embeddings
 CENTRED = "contrastive, summary, means subtracted"  # at reading; nothing is taught again
 
 
@@ -93,7 +95,7 @@ class Encoded(Frozen):
         return self.known[record.name]
 
     def embed(self, pooled: Tensor) -> Tensor:
-        return pooled
+        return F.normalize(pooled, dim=-1)
 
 
 def load(folder: Path, frozen: Encoded, part: str, count: int) -> FindingsSet:
@@ -121,7 +123,10 @@ def one(task: Task, test: FindingsSet, options: dict, seed: int, steps: int) -> 
     seconds, tokens = time.perf_counter() - began, task.backbone.tokenize([p[0] for p in task.prompt_set.prompts[::2]])
     with torch.no_grad():
         v, t, pairs = method.images(test.records), method.encode_prompts(tokens), method.mapped(method.texts(test))
-        results = {"": figures(method.similarity(v, t), test) | {"gap": gap(v, pairs), "seconds": seconds}}
+        scores = method.similarity(v, t)
+        if options.get("answers"):  # both answers of a finding were taught
+            scores = torch.from_numpy(method.predict(test.records)[:, ::2])
+        results = {"": figures(scores, test) | {"gap": gap(v, pairs), "seconds": seconds}}
         if len(method.bank):
             rebuilt, texts = (F.normalize(method.rebuilt(x), dim=-1) for x in (v, pairs))
             results[""] |= {
@@ -136,6 +141,20 @@ def one(task: Task, test: FindingsSet, options: dict, seed: int, steps: int) -> 
             v, t, pairs = (F.normalize(x - m, dim=-1) for x, m in ((v, mean), (t, text_mean), (pairs, text_mean)))
             results[CENTRED] = figures(v @ t.T, test) | {"gap": gap(v, pairs)}
     return results
+
+
+def plain(task: Task, test: FindingsSet, name: str) -> dict:
+    """The figures of what needs no seed."""
+    method = make("bridge" if name == PLAIN[0] else "linear-probe", task, **({"atoms": 0} if name == PLAIN[0] else {}))
+    if name != PLAIN[0]:
+        for _ in method.fit():
+            pass
+        return figures(torch.from_numpy(method.predict(test.records)[:, ::2]), test)
+    method.start(recipe("bridge"))
+    tokens = task.backbone.tokenize([p[0] for p in task.prompt_set.prompts[::2]])
+    with torch.no_grad():
+        v, t, pairs = method.images(test.records), method.encode_prompts(tokens), method.mapped(method.texts(test))
+        return figures(method.similarity(v, t), test) | {"gap": gap(v, pairs)}
 
 
 def figures(scores: Tensor, test: FindingsSet) -> dict:
@@ -176,12 +195,13 @@ def table(rows: list[dict]) -> list[str]:
     keys = ("gap_before", "gap", "alone", "entropy")
     lines = ["| taught with | seeds | macro AUROC | rare | common | gap of v, t | gap scored | v^ alone | entropy |"]
     lines += ["|---|--:|---|---|---|--:|--:|--:|--:|"]
-    for name in [*VARIANTS, CENTRED]:
+    for name in [*PLAIN, *VARIANTS, CENTRED]:
         own = [row["figures"] for row in rows if row["variant"] == name]
+        own = [({"gap_before": found["gap"]} if "gap" in found else {}) | found for found in own]
         if own:
             aurocs = " | ".join(mean(own, key, True) for key in ("macro", "rare", "common"))
             lines.append(f"| {name} | {len(own)} | {aurocs} | {' | '.join(mean(own, key) for key in keys)} |")
-    shown = [name for name in [*VARIANTS, CENTRED] if any(row["variant"] == name for row in rows)]
+    shown = [name for name in [*PLAIN, *VARIANTS, CENTRED] if any(row["variant"] == name for row in rows)]
     lines += ["", f"| finding | {' | '.join(shown)} |", f"|---|{'--:|' * len(shown)}"]
     for finding in NAMES:
         each = [[row["figures"]["auroc"][finding] for row in rows if row["variant"] == name] for name in shown]
@@ -250,6 +270,11 @@ def main() -> None:
     if args.costs:
         print(json.dumps(costs(backbone, args.folder, (task, test))))
         return
+    for name in PLAIN:
+        path = cells / f"{name.replace(', ', '-').replace(' ', '-')}-0-{args.train}-{args.steps}.json"
+        if not path.exists():
+            rows = [{"variant": name, "seed": 0, "figures": plain(task, test, name)}]
+            path.write_text(json.dumps(rows), encoding="utf-8")
     for seed in range(args.seeds):
         for name, options in VARIANTS.items():
             path = cells / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}-{args.train}-{args.steps}.json"

@@ -66,8 +66,8 @@ class Bridge(Method):
     card = Card(
         "bridge",
         "BrgSA-style bridge",
-        "The slices of a volume are pooled by a trained attention, the prompts pass a linear map, and a bank of shared "
-        "atoms rebuilds both, so that images and texts lie closer together. Both towers stay frozen.",
+        "A trained attention pools the slices of a volume, and one bank of atoms rebuilds them and the prompts. Both "
+        "towers stay frozen.",
         "Lai et al., Bridged Semantic Alignment for Zero-shot 3D Medical Image Diagnosis, arXiv 2501.03565",
         "the pooling of slices, a linear map of the texts and the bank",
         volumes=True,
