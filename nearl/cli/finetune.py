@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> Result:
         "notes": list(dict.fromkeys([*of_set["notes"], *folder.about.notes])),
         "notice": NOTICE,
     }
-    count = sum(meta["support_counts"].values())
+    count = len(folder.about.split.support)
     lines = [f"Taught with {count} images in {seconds:.0f} s; the adapter is in {args.out}."]
     first, *rest = outcome_lines(outcome)
     return result, [first, *lines, *rest, NOTICE]

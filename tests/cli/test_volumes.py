@@ -79,6 +79,8 @@ def test_volumes_are_taught_measured_and_read(nearl, studies, model, tmp_path):
     result = json.loads(text)
     assert status == 0 and "findings from the marks" in err
     assert result["method"] == "bridge" and result["held_out"]["n"] >= 2
+    _, lines, _ = nearl("finetune", "--resume", "--keep-images", "--out", out, *model)
+    assert f"Taught with {15 - result['held_out']['n']} images" in lines
     meta = json.loads((out / "adapter" / "adapter.json").read_text())
     assert meta["config"]["options"]["atoms"] == meta["tensors"]["bank"][0]
 
