@@ -17,7 +17,7 @@ import numpy as np
 
 from app.engine import Engine
 from app.explain.choice import CLASSES, COMPARE, IMAGES, ONE, Choice
-from app.explain.drawing import drawn
+from app.explain.drawing import complete, drawn
 from app.html.views import plural
 from app.predict.actions import AFTER
 from app.visitor.workspace import Workspace
@@ -51,10 +51,18 @@ class Panel:
 
 def panels(engine: Engine, workspace: Workspace, choice: Choice) -> list[Panel]:
     """The images and maps of a settled choice; the model is asked for what has not been drawn yet."""
+    complete(engine, workspace, choice)
+    with workspace.lock:  # so that the image is the one that the maps are of
+        return _panels(workspace.viewing.record, drawn(engine, workspace, choice), workspace, choice)
+
+
+def _panels(
+    record: ImageRecord, found: Sequence[Sequence[Heatmap]], workspace: Workspace, choice: Choice
+) -> list[Panel]:
+    """The panels of these maps, of the image on show, as `drawn` gives them."""
     from nearl.explain import MAPS, difference
 
-    card, record = MAPS[choice.method], workspace.viewing.record
-    found = drawn(engine, workspace, choice)
+    card = MAPS[choice.method]
     if choice.view == COMPARE:
         (before,), (after,) = found
         span = _span([before, after]) if card.same_units else None

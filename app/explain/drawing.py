@@ -90,12 +90,16 @@ def waits(workspace: Workspace, choice: Choice) -> bool:
     return MAPS[choice.method].slow and missing(workspace, choice)
 
 
-def drawn(engine: Engine, workspace: Workspace, choice: Choice) -> list[list[Heatmap]]:
-    """The maps of each of `asks`; what is missing is drawn first."""
+def complete(engine: Engine, workspace: Workspace, choice: Choice) -> None:
+    """Draw the slow maps of a choice that are missing, during which others are not kept waiting."""
     from nearl.explain import MAPS
 
     if MAPS[choice.method].slow:
         Drawing(engine, workspace, choice).run()
+
+
+def drawn(engine: Engine, workspace: Workspace, choice: Choice) -> list[list[Heatmap]]:
+    """The maps of each of `asks`; what is missing is drawn first."""
     with workspace.lock:
         for ask in asks(workspace, choice):
             _quick(engine, workspace, ask)

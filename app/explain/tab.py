@@ -173,14 +173,13 @@ def _details(ctx: Context, workspace: Workspace, choice: Choice) -> str:
 
 
 def _draw(ctx: Context, tab: ExplainTab, workspace: Workspace, choice: Choice, look: Sequence) -> dict:
-    shown = explaining.panels(ctx.engine, workspace, choice)
+    explaining.complete(ctx.engine, workspace, choice)
+    with workspace.lock:  # the image on show is chosen under it too
+        shown = explaining.panels(ctx.engine, workspace, choice)
+        of = _of(workspace, choice)
     opacity, how = _look(look)
     path = explaining.figure_of(workspace, shown, opacity, how, choice.view)
-    name, of, known = (
-        explaining.file_name(workspace, choice, shown),
-        _of(workspace, choice),
-        explaining.plausible(workspace),
-    )
+    name, known = explaining.file_name(workspace, choice, shown), explaining.plausible(workspace)
     return {
         tab.stage: map_views.stage(shown, choice.view, workspace.viewing.synthetic, how, name, of, known),
         tab.download: gr.update(value=path, interactive=True),
@@ -311,7 +310,7 @@ def _follower(ctx: Context, tab: ExplainTab, asked: gr.State) -> Callable:
             await asyncio.sleep(POLL_SECONDS)
         if going.error is not None:
             raise going.error
-        if not going.stopped:
+        if not going.stopped or drawing.current(workspace) is None:  # its adapter, model or images are no longer in use
             yield {asked: bump()}
 
     return follow

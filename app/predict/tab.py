@@ -55,6 +55,7 @@ SHOW_READING = """() => {  // unless it is looked at already: then somebody may 
     reading.scrollIntoView({ block: "nearest" });
 }"""
 ACCEPTED = "Your images: PNG, JPEG, TIFF, DICOM, NIfTI, or a zip"
+NOT_READ = "The image has not been read with what is in use now: press “Read the image”."
 RECOGNISING = "Finding out what kind of image this is."
 CONFIRM = "These images show no names, dates or faces, and I may share them"
 
@@ -292,8 +293,8 @@ def _wire_map(ctx: Context, tab: PredictTab) -> None:
     @guarded(tab.message)
     def on_map(key: str, when: str) -> dict:
         workspace = ctx.workspace(key)
-        if workspace.viewing.prediction is None:  # other images were brought meanwhile
-            return {}
+        if workspace.viewing.prediction is None:  # other images, or another page has put another adapter to use
+            return {tab.message: views.message(NOT_READ)}
         return _map(ctx, tab, workspace, MapChoice(when, reading.shown_class(workspace)))
 
     @guarded(tab.message)

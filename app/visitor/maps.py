@@ -64,6 +64,7 @@ class Maps:
             self.picked = ""
             if self.drawing is not None:
                 self.drawing.stop()
+                self.drawing = None
 
     def let_go(self) -> None:
         """Forget what drew slow maps, and the model with it, once it has ended; the maps stay."""

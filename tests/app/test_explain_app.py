@@ -317,10 +317,24 @@ def test_a_slow_map_ends_when_something_else_is_asked_for(workspace, monkeypatch
     assert going.stopped and drawing.waits(
         workspace, choosing.settle(workspace, Choice(method="occlusion", when=BEFORE))
     )
-    again = drawing.begin(ENGINE, workspace, choosing.settle(workspace, Choice(method="occlusion", when=BEFORE)))
-    workspace.viewing.bring(workspace.viewing.records, [], False)
+    built.call("show", method="occlusion")
+    again = drawing.current(workspace)
+    threading.Timer(0.2, workspace.viewing.bring, [workspace.viewing.records, [], False]).start()
+    told = built.call("follow")  # another page did it: this one asks for what there is now
+    assert told.keys() - {tab.message, tab.cancel}
     _until(lambda: again.ended)
     assert again.stopped and not len(workspace.maps)  # nothing of the images that were there before
+
+
+def test_a_map_is_laid_over_the_image_that_it_is_of(workspace):
+    choice, found = choosing.settle(workspace, Choice(class_name="glioma")), []
+    with workspace.lock:
+        drawer = threading.Thread(target=lambda: found.extend(explaining.panels(ENGINE, workspace, choice)))
+        drawer.start()
+        time.sleep(0.3)  # it waits for the lock
+        workspace.viewing.select(1)
+    drawer.join()
+    assert found[0].record is workspace.viewing.record
 
 
 def _until(condition):
