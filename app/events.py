@@ -158,7 +158,7 @@ class Press:
 
     act: Act
     data: dict = field(default_factory=dict)  # the button's other data attributes and those of the part's [data-state]
-    ticked: tuple[int, ...] = ()  # numbers of the ticked boxes
+    ticked: tuple[str, ...] = ()  # `data-index` of the ticked boxes: ids or numbers
     to: str = ""  # the content of the form's field
 
     @classmethod
@@ -169,7 +169,7 @@ class Press:
             act = Act(data.get("act"))
         except ValueError:
             raise NearlError(GONE) from None
-        ticked = tuple(int(i) for i in data.get("ticked") or () if isinstance(i, int | float))
+        ticked = tuple(i for i in data.get("ticked") or () if isinstance(i, str))
         return cls(act, data, ticked, str(data.get("to", "")))
 
     def number(self, name: str, default: int | None = None) -> int:
@@ -180,6 +180,11 @@ class Press:
             if default is not None:
                 return default
             raise NearlError(GONE) from None
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The ticked boxes whose `data-index` is a number."""
+        return tuple(int(i) for i in self.ticked if i.isdecimal() and len(i) < 10)
 
     def pick(self, name: str, choices: Sequence[T]) -> T:
         """The entry of `choices` whose place was sent under `name`."""

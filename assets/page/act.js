@@ -1,12 +1,12 @@
 // Buttons and forms of Teach and Compare: one with [data-act] sends its data attributes, those of the part it is in
-// ([data-state]), which images are ticked, and a form's field `to`. The focus survives a redraw.
+// ([data-state]), what is ticked, and a form's field `to`. The focus survives a redraw.
 let last = null;
 
 const same = (a, b) => JSON.stringify({ ...a.dataset }) === JSON.stringify({ ...b.dataset });
 
 const send = (node) => {
   const state = element.querySelector("[data-state]")?.dataset ?? {};
-  const ticked = [...element.querySelectorAll("input[data-index]:checked")].map((box) => Number(box.dataset.index));
+  const ticked = [...element.querySelectorAll("input[data-index]:checked")].map((box) => box.dataset.index);
   const to = node.elements?.to?.value;
   last = node;
   document.body.dataset.act = node.dataset.act;

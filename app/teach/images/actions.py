@@ -196,9 +196,9 @@ def _move_ticked(workspace: Workspace, pressed: Press) -> None:
 
 
 def _ticked(pressed: Press) -> Sequence[int]:
-    if not pressed.ticked:
+    if not pressed.numbers:
         raise NearlError("No image is ticked; tick some first.")
-    return pressed.ticked
+    return pressed.numbers
 
 
 def _rename(workspace: Workspace, pressed: Press) -> None:

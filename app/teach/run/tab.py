@@ -297,7 +297,9 @@ def wire(
             return {part.cell: _cell(ctx, workspace, pressed)}
         return {
             slot: str(
-                teaching.report_file(workspace, pressed.one_of("kind", REPORTS), *(n in pressed.ticked for n in (1, 2)))
+                teaching.report_file(
+                    workspace, pressed.one_of("kind", REPORTS), *(n in pressed.numbers for n in (1, 2))
+                )
             )
         }
 

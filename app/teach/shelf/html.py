@@ -16,7 +16,7 @@ NUMBER = re.compile(r" \(\d+\)$")  # after a name that was taken
 
 def shelf(items: Sequence, notes: Sequence[str] = (), homes: Mapping[str, Any] = {}) -> str:
     """The adapters, newest first. An item has id, name, classes, created, figures, method and in_use; the buttons
-    carry its place in this list. `notes`: what of the shelf could not be read; `homes`: by id the model that an adapter
+    carry its id. `notes`: what of the shelf could not be read; `homes`: by id the model that an adapter
     belongs to and where that is, where there are several."""
     rows = [(item, _about(item, homes.get(item.id)), homes.get(item.id)) for item in items]
     return render("teach/shelf.html", items=rows, notes=notes)

@@ -25,6 +25,8 @@ ABOUT = "An adapter is what the model learned from your images, in one small fil
 
 LOST = "This server keeps nothing when it restarts or sleeps: download the adapters that you want to keep."
 
+DELETED = "This adapter is no longer on the shelf."
+
 
 @dataclass
 class ShelfPart(Components):
@@ -53,13 +55,19 @@ def _show(ctx: Context, part: ShelfPart, workspace: Workspace) -> dict:
     return {part.shelf: shelf_views.shelf(shelf.items(), shelf.notes(), homes)}
 
 
+def _there(workspace: Workspace, key: object) -> str:
+    """The id of an adapter that was pressed. NearlError where another page has deleted it."""
+    entry = workspace.shelf.entry(key)
+    if entry is None:
+        raise NearlError(DELETED)
+    return entry.id
+
+
 def _comparison(ctx: Context, workspace: Workspace, pressed: Press) -> str:
     """HTML of the two ticked adapters on the image that is on show in Predict."""
-    items = workspace.shelf.items()
-    chosen = [items[i] for i in pressed.ticked if 0 <= i < len(items)]
-    if len(chosen) != 2:
-        raise NearlError(f"To compare, tick two adapters; now {len(chosen) or 'none'} of them are ticked.")
-    columns = adapting.compare(ctx.engine, workspace, [item.id for item in chosen])
+    if len(pressed.ticked) != 2:
+        raise NearlError(f"To compare, tick two adapters; now {len(pressed.ticked) or 'none'} of them are ticked.")
+    columns = adapting.compare(ctx.engine, workspace, pressed.ticked)
     record = workspace.viewing.record
     return shelf_views.comparison(views.data_uri(record.image(), 320), record.name, columns)
 
@@ -72,17 +80,19 @@ def wire(ctx: Context, part: ShelfPart, slot: gr.DownloadButton, download_js: st
         """Do `change` with the adapter that was pressed and let every tab show what is there then."""
 
         def act(workspace: Workspace, pressed: Press) -> dict:
-            change(workspace, pressed.pick("item", workspace.shelf.items()).id, pressed)
+            change(workspace, _there(workspace, pressed.data.get("item")), pressed)
             return {ctx.changed: bump(), part.message: ""}
 
         return act
 
     def download(workspace: Workspace, pressed: Press) -> dict:
-        item = pressed.pick("item", workspace.shelf.items())
-        return {slot: str(adapting.zip_file(workspace, item.id)), part.message: ""}
+        key = _there(workspace, pressed.data.get("item"))
+        return {slot: str(adapting.zip_file(workspace, key)), part.message: ""}
 
     def compare(workspace: Workspace, pressed: Press) -> dict:
-        """What is wrong is said at the button, and the shelf is left as it is ticked."""
+        """What is wrong is said at the button, and the shelf is left as it is ticked; unless an adapter is gone."""
+        for key in pressed.ticked:
+            _there(workspace, key)
         try:
             shown = _comparison(ctx, workspace, pressed)
         except NearlError as error:

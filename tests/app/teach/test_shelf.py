@@ -20,6 +20,7 @@ from app.teach.publish import tab as publish
 from app.teach.run import actions as teaching
 from app.teach.run import tab as running
 from app.teach.shelf import actions as adapting
+from app.teach.shelf import html as shelf_views
 from app.teach.shelf import tab as shelf
 from nearl.adapters.store import load_adapter, zip_adapter
 from nearl.data.phantoms.kinds import phantom_set
@@ -221,19 +222,42 @@ def test_publishing_needs_an_adapter_and_a_token_and_keeps_neither_in_its_words(
     assert all(b"hf_secret" not in p.read_bytes() for p in workspace.path.rglob("*") if p.is_file())
 
 
-def test_what_is_wrong_with_a_comparison_is_said_at_its_button(engine, workspace, images):
-    """The error is below the shelf, which stays as it is ticked; with an image in Predict the same press works."""
-    workspace.shelf.put(taught(engine))
-    workspace.shelf.put(taught(engine))
+def pressing(engine, workspace):
+    """(the part of the page, a press of a button in the shelf)."""
     ctx = SimpleNamespace(engine=engine, workspace=lambda key: workspace, session=None, changed=None)
     with gr.Blocks() as page:
         ctx.session, ctx.changed, slot = gr.State(None), gr.State(0), gr.DownloadButton("Download")
         part = shelf.build(lasts=True)
         shelf.wire(ctx, part, slot, "")
     on_shelf = next(f.fn for f in page.fns.values() if f.name == "on_shelf")
-    press = lambda *ticked: on_shelf("w", SimpleNamespace(_data={"act": "compare", "ticked": list(ticked)}))  # noqa: E731
-    for answer, words in ((press(0), "tick two adapters"), (press(0, 1), "no image to compare")):
+    return part, lambda act, **data: on_shelf("w", SimpleNamespace(_data={"act": act, **data}))
+
+
+def test_a_page_that_is_out_of_date_never_touches_another_adapter(engine, workspace):
+    """Buttons and ticks carry the adapter's id, so that one that came or went meanwhile changes nothing."""
+    first, second = workspace.shelf.put(taught(engine), "first"), workspace.shelf.put(taught(engine), "second")
+    part, press = pressing(engine, workspace)
+    html = shelf_views.shelf(workspace.shelf.items())
+    for key in (first, second):
+        assert html.count(f'data-item="{key}"') == 5 and f'data-index="{key}"' in html
+    workspace.shelf.put(taught(engine), "since")
+    press("rename", item=first, to="renamed")
+    press("delete", item=second)
+    assert {item.name for item in workspace.shelf.items()} == {"renamed", "since"}
+    presses = [{"act": act, "item": second, "to": "x"} for act in ("use", "open", "rename", "delete", "download")]
+    for pressed in (*presses, {"act": "compare", "ticked": [first, second]}, {"act": "delete", "item": "0"}):
+        answer = press(**pressed)
+        assert "no longer on the shelf" in answer[part.message] and "since" in answer[part.shelf]
+    assert {item.name for item in workspace.shelf.items()} == {"renamed", "since"}
+
+
+def test_what_is_wrong_with_a_comparison_is_said_at_its_button(engine, workspace, images):
+    """The error is below the shelf, which stays as it is ticked; with an image in Predict the same press works."""
+    keys = [workspace.shelf.put(taught(engine)), workspace.shelf.put(taught(engine))]
+    part, press_on = pressing(engine, workspace)
+    press = lambda *ticked: press_on("compare", ticked=list(ticked))  # noqa: E731
+    for answer, words in ((press(keys[0]), "tick two adapters"), (press(*keys), "no image to compare")):
         assert words in answer[part.comparison] and "Error" in answer[part.comparison]
         assert answer[part.message] == "" and part.shelf not in answer
     reading.bring(workspace, images[:1])
-    assert "closest to" in press(0, 1)[part.comparison]
+    assert "closest to" in press(*keys)[part.comparison]
