@@ -40,9 +40,10 @@ def message(text: str, kind: str = "caution") -> str:
     return render("note.html", text=text, kind=kind) if text else ""
 
 
-def problem_list(problems: Sequence, lead: str = "Left out") -> str:
-    """The files that were left out, one sentence per line, which names the file and says why."""
-    return render("problems.html", problems=problems, lead=lead) if problems else ""
+def problem_list(problems: Sequence, lead: str = "Left out", still: str = "") -> str:
+    """The files that were left out, one sentence per line, which names the file and says why. `still`: the image
+    that is shown all the same."""
+    return render("problems.html", problems=problems, lead=lead, still=still) if problems else ""
 
 
 def quiet(words: str) -> str:

@@ -17,7 +17,7 @@ from app.visitor.maps import MapKey
 from app.visitor.viewing import memory_of
 from app.visitor.workspace import Workspace
 from nearl.backbones.catalogue import own_windows
-from nearl.data.images import decode_many
+from nearl.data.images import ImageRecord, decode_many
 from nearl.data.sandbox.request import asked_by
 from nearl.errors import NearlError
 from nearl.prompts import FINDINGS, PromptSet, ready_sets
@@ -25,6 +25,7 @@ from nearl.prompts import FINDINGS, PromptSet, ready_sets
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nearl.backbones import Backbone
     from nearl.explain import Heatmap
     from nearl.reading.classifier import Classifier, Prediction
 
@@ -76,8 +77,9 @@ def prompt_set_from(value: dict | None) -> PromptSet:
     return PromptSet.from_dict(value, name="Your own")
 
 
-def read(engine: Engine, workspace: Workspace, value: dict | None) -> None:
-    """Read all images with these prompts, before and after teaching; the result is workspace.viewing.prediction."""
+def read(engine: Engine, workspace: Workspace, value: dict | None, shown: ImageRecord | None = None) -> None:
+    """Read all images with these prompts, before and after teaching; the result is workspace.viewing.prediction. Where
+    this is only because of the image that was `shown`: not if others were brought meanwhile."""
     if not workspace.viewing.records:
         raise NearlError(workspace.viewing.missing)
     prompt_set = prompt_set_from(value)
@@ -91,6 +93,8 @@ def read(engine: Engine, workspace: Workspace, value: dict | None) -> None:
 
     viewing = workspace.viewing
     with workspace.lock:
+        if shown is not None and viewing.record is not shown:
+            return
         classifier = viewing.ask(prompt_set, make, engine.models.keeps)
         ready = engine.ready_classes(classifier.backbone) if workspace.shelf.adapter is None else {}
         with engine.device_lock:
@@ -136,8 +140,9 @@ def _in_own_windows(engine: Engine, workspace: Workspace) -> None:
 
 
 def recognise(engine: Engine, workspace: Workspace, value: dict | None) -> Recognised | None:
-    """Draw the scans in the view in which the model recognises their kind, and say which kind that is. None where that
-    cannot be told (`recognisable`); a CT is then drawn in the model's own windows, where it has some."""
+    """Draw the scans in the view in which the model recognises their kind, say which kind that is, and keep what was
+    found of each. None where that cannot be told (`recognisable`); a CT is then drawn in the model's own windows, where
+    it has some."""
     if not recognisable(engine, workspace):
         _in_own_windows(engine, workspace)
         return None
@@ -151,21 +156,42 @@ def recognise(engine: Engine, workspace: Workspace, value: dict | None) -> Recog
         viewing.redraw_all([record for record, _ in found])
         some, elsewhere = viewing.records[:RECOGNISED], [kind for _, kind in found[:RECOGNISED]]
         images = frozen.embed(frozen.pooled(some))
-        (kind, _), *_ = placed(backbone.measured, backbone.familiar, images, some)
-        kind = kind or elsewhere[0]
-    try:
-        prompts = prompt_set_from(value)
-        if prompts.kind == FINDINGS:  # what they are about is not known
-            return Recognised(backbone.measured.title(kind), True, [], backbone.measured.beside)
-        claims = Claims(backbone, prompts)
-        own = claims.figures is None  # of words that name no kind, only those images tell that they were asked about
-        each = claims.of(images, some, elsewhere) or ()
-        stale = [own and c.doubt and viewing.kinds and c.kind not in viewing.kinds for c in each]
-        fits = all(c.fits and not old for c, old in zip(each, stale, strict=True))
-    except NearlError:  # an editor that is not filled in
-        fits = False
+        kinds = [kind for kind, _ in placed(backbone.measured, backbone.familiar, images, some)]
+        try:
+            claims = Claims(backbone, prompt_set_from(value))
+            own = claims.figures is None  # of words without a kind, only the images tell that they were asked about
+            each = claims.of(images, some, elsewhere) or ()
+            stale = [own and c.doubt and viewing.kinds and c.kind not in viewing.kinds for c in each]
+            fits = all(c.fits and not old for c, old in zip(each, stale, strict=True))
+        except NearlError:  # an editor that is not filled in
+            fits = False
+        for place, (kind, other) in enumerate(zip(kinds, elsewhere, strict=True)):
+            viewing.keep_found(place, _recognised(workspace, backbone, kind or other, fits))
+        return viewing.found_of(0)
+
+
+def _recognised(workspace: Workspace, backbone: Backbone, kind: str, fits: bool) -> Recognised:
     sets = [] if fits else offered(workspace, backbone.measured.fitting(kind))
     return Recognised(backbone.measured.title(kind), fits, sets, backbone.measured.beside)
+
+
+def recognise_shown(engine: Engine, workspace: Workspace) -> None:
+    """Find out of the image on show what kind it is, if that was found of the first ones alone."""
+    viewing, first = workspace.viewing, workspace.viewing.found_of(0)
+    if viewing.prediction is not None or viewing.found is not None or first is None:
+        return
+    if not recognisable(engine, workspace):
+        return
+    backbone = engine.backbone(workspace)
+    from nearl.methods import Frozen
+    from nearl.reading.claims import placed
+
+    frozen = Frozen(backbone)
+    with workspace.lock, engine.device_lock:
+        record = viewing.record
+        if record is not None and viewing.found_of(0) is first:
+            ((kind, _),) = placed(backbone.measured, backbone.familiar, frozen.embed(frozen.pooled([record])), [record])
+            viewing.keep_found(viewing.selected, _recognised(workspace, backbone, kind, first.fits))
 
 
 def offered(workspace: Workspace, names: Sequence[str]) -> list[str]:
@@ -203,8 +229,8 @@ def _closer(
     from nearl.backbones.familiar import closer_sets
     from nearl.reading.claims import Claims, likely
 
-    claims = found.claims
-    if classifier.prompt_set.kind == FINDINGS:  # no ready set is about findings
+    claims, of_findings = found.claims, classifier.prompt_set.kind == FINDINGS
+    if claims is None and of_findings:  # no ready set is about findings
         return [[] for _ in workspace.viewing.records]
     images = classifier.image_features(workspace.viewing.records)
     sets = {} if workspace.shelf.adapter is not None else ready
@@ -213,7 +239,7 @@ def _closer(
         return closer
     measured, asked = classifier.backbone.measured, Claims(classifier.backbone, classifier.prompt_set)
     kinds = likely(measured, classifier.backbone.familiar, images, closer)
-    fine = [claim.fits and not (claim.doubt and asked.figures is None) for claim in claims]
+    fine = [claim.fits and (of_findings or not (claim.doubt and asked.figures is None)) for claim in claims]
     return [
         [] if good else offered(workspace, measured.fitting(claim.kind or kind))
         for kind, claim, good in zip(kinds, claims, fine, strict=True)

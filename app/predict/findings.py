@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.html import render
 from app.visitor.workspace import Workspace
@@ -28,8 +28,9 @@ def _answers(workspace: Workspace, place: int, adapted: bool) -> tuple[list[Answ
     return answers(shares[place], classifier.limits(adapted), asked(workspace))
 
 
-def reading(workspace: Workspace, trusted: str, about: dict[str, str]) -> str:
-    """The findings of the image on show. `about`: the sentences "doubt", "unknown", "unfamiliar" and the "adapter"."""
+def reading(workspace: Workspace, trusted: str, about: dict[str, Any]) -> str:
+    """The findings of the image on show. `about`: the sentences "doubt", "unknown", "unfamiliar" and
+    "measured", the "adapter", whether the image is "alien", and what `closer.html` takes."""
     prediction, place = workspace.viewing.prediction, workspace.viewing.selected
     taught = prediction.adapted is not None
     found, wrong = _answers(workspace, place, taught)
@@ -54,8 +55,9 @@ def reading(workspace: Workspace, trusted: str, about: dict[str, str]) -> str:
     )  # fmt: skip
 
 
-def table(workspace: Workspace, unlike: list[str]) -> str:
-    """All images at a glance: which findings each is said to have. `unlike`: what to say beside each answer."""
+def table(workspace: Workspace, doubts: list[str], unlike: list[str]) -> str:
+    """All images at a glance: which findings each is said to have. `doubts`, `unlike`: what to say beside each answer
+    before and after teaching."""
 
     def said(place: int, adapted: bool) -> str:
         found, _ = _answers(workspace, place, adapted)
@@ -63,7 +65,7 @@ def table(workspace: Workspace, unlike: list[str]) -> str:
 
     taught = workspace.viewing.prediction.adapted is not None
     rows = [
-        (record.name, said(i, False), said(i, True) if taught else "", unlike[i])
+        (record.name, said(i, False), doubts[i], said(i, True) if taught else "", unlike[i])
         for i, record in enumerate(workspace.viewing.records)
     ]
     return render("predict/findings_table.html", rows=rows, taught=taught)

@@ -51,6 +51,7 @@ class Reading:
     beside: Mapping[str, str] = field(default_factory=dict)  # what to say beside the name of a ready set
     unfamiliar: str = ""  # that the image is unlike the model's training images, in sentences
     adapter: str = ""  # the name of the adapter in use
+    tested: bool = True  # `measured` is about images of its kind, as far as the model can tell
     alien: bool = False  # it is the visitor's own image, and the model does not know its kind
 
 
@@ -69,6 +70,7 @@ def reading(r: Reading) -> str:
         unfamiliar=r.unfamiliar if not taught else "",
         doubt=r.doubt,
         measured=r.measured if not taught else "",
+        untested=not r.tested,
         kind=r.kind,
         beside=r.beside,
         adapter=r.adapter if taught else "",
@@ -190,6 +192,13 @@ def filmstrip_html(workspace: Workspace) -> str:
     return views.strip(items, workspace.viewing.selected, "Your images")
 
 
+def problems_html(workspace: Workspace) -> str:
+    """The files that were left out, and which image is still on show where they were all."""
+    viewing = workspace.viewing
+    still = viewing.record.name if viewing.refused and viewing.record is not None else ""
+    return views.problem_list(viewing.problems, still=still)
+
+
 def in_use(workspace: Workspace) -> str:
     """The name of the adapter that Predict reads with; "" for none."""
     entry = workspace.shelf.entry(workspace.shelf.in_use) if workspace.shelf.adapter is not None else None
@@ -203,16 +212,18 @@ def doubt_of(workspace: Workspace, i: int) -> str:
         unlike = prediction.trust["unlike"] if prediction.trust else None
         return UNTAUGHT_KIND if unlike and unlike[i] else ""
     claims = prediction.claims
-    if claims is None or (workspace.viewing.synthetic and not claims[i].kind):
+    examples = workspace.viewing.synthetic and findings.asked(workspace) is None  # which come with their classes
+    if claims is None or (examples and not claims[i].kind):
         return ""
     return claims[i].doubt or ("A guess: the prompts of another ready set fit this image far better." if closer else "")
 
 
-def reading_html(workspace: Workspace, fitting: Sequence[str] = (), found: Recognised | None = None) -> str:
-    """The reading of the image on show. While it is not read, `fitting`: ready sets that fit it better, and `found`:
-    what the model makes of it."""
-    prediction = workspace.viewing.prediction
+def reading_html(workspace: Workspace, fitting: Sequence[str] = ()) -> str:
+    """The reading of the image on show. While it is not read, what the model makes of it, or else `fitting`: ready sets
+    that fit it better."""
+    prediction, found = workspace.viewing.prediction, workspace.viewing.found
     if prediction is None:
+        fitting = found.sets if found is not None else fitting
         offered = [(name, set_title(name)) for name in fitting]
         return reading_empty(bool(workspace.viewing.records), offered, in_use(workspace), found, workspace.viewing.own)
     i = workspace.viewing.selected
@@ -227,10 +238,19 @@ def reading_html(workspace: Workspace, fitting: Sequence[str] = (), found: Recog
     if odd:  # a doubt says the first part already
         unlike = f"{'' if claims else UNFAMILIAR} {backbone.familiar.caution()}".strip()
     kind = backbone.measured.title(claims[i].kind) if claims else ""
+    beside = backbone.measured.beside if claims else {}
+    alien = bool(claims) and not claims[i].kind and workspace.viewing.own
     if findings.asked(workspace) is not None:
-        adapter = in_use(workspace) if after is not None else ""
-        about = {"doubt": doubt_of(workspace, i), "unknown": _unknown(unknown), "adapter": adapter}
-        return findings.reading(workspace, trusted, {**about, "unfamiliar": "" if after is not None else unlike})
+        taught = after is not None
+        about = {
+            "doubt": doubt_of(workspace, i), "unknown": _unknown(unknown), "closer": closer, "kind": kind,
+            "adapter": in_use(workspace) if taught else "", "unfamiliar": "" if taught else unlike, "beside": beside,
+            "measured": "" if taught else prediction.measured, "alien": alien and not taught,
+        }  # fmt: skip
+        return findings.reading(workspace, trusted, about)
+    from nearl.reading.claims import NOT_THESE
+
+    fits = tested(workspace, i)
     return reading(
         Reading(
             prediction.classes,
@@ -241,12 +261,13 @@ def reading_html(workspace: Workspace, fitting: Sequence[str] = (), found: Recog
             trusted,
             closer,
             doubt_of(workspace, i),
-            prediction.measured if tested(workspace, i) else "",
+            prediction.measured if fits else NOT_THESE,
             kind,
-            backbone.measured.beside if claims else {},
+            beside,
             unlike,
             in_use(workspace),
-            bool(claims) and not claims[i].kind and workspace.viewing.own,
+            fits,
+            alien,
         )
     )
 
@@ -275,9 +296,11 @@ def table_html(workspace: Workspace) -> str:
         return ""
     names = [r.name for r in workspace.viewing.records]
     unlike = prediction.trust["unlike"] if prediction.trust else None
-    if findings.asked(workspace) is not None:
-        return findings.table(workspace, [UNLIKE_SHORT if unlike and unlike[i] else "" for i in range(len(names))])
     doubts = [_short_doubt(workspace, i) for i in range(len(names))]
+    if findings.asked(workspace) is not None:
+        return findings.table(
+            workspace, doubts, [UNLIKE_SHORT if unlike and unlike[i] else "" for i in range(len(names))]
+        )
     return table(names, prediction.classes, prediction.frozen, prediction.adapted, unlike, doubts)
 
 

@@ -85,6 +85,7 @@ def build(ctx: Context, opened: gr.events.Dependency) -> None:
     examples = example_list(ASSETS)
     with gr.Row(elem_classes="split"):
         with gr.Column(elem_classes="left", min_width=280, scale=11):
+            problems = gr.HTML("", js_on_load=None, elem_id="predict-problems")
             with gr.Column(elem_classes="lightbox"):
                 viewer = gr.HTML(views.viewer_empty(), js_on_load=None, elem_id="viewer")
                 scan_controls = scan.build()
@@ -102,7 +103,6 @@ def build(ctx: Context, opened: gr.events.Dependency) -> None:
                 public = bool(os.environ.get("SPACE_ID"))
                 confirmed = gr.Checkbox(label=CONFIRM, value=not public, visible=public, elem_id="upload-confirm")
                 upload = gr.File(label=ACCEPTED, file_count="multiple", elem_id="upload", height=120)
-                problems = gr.HTML("", js_on_load=None, elem_id="predict-problems")
                 gr.HTML(render("predict/check_list.html"), js_on_load=None)
                 thumbs = [(e.thumb, f"{e.label}, synthetic" if e.synthetic else e.label) for e in examples]
                 gr.HTML(views.section("Examples", "Real and synthetic"), js_on_load=None, elem_id="examples-head")
@@ -138,7 +138,7 @@ def _show(tab: PredictTab, workspace: Workspace) -> dict:
         tab.viewer: predict_views.viewer_html(workspace),
         tab.controls: seen(workspace.viewing.prediction is not None, MAP_CONTROLS),
         tab.filmstrip: predict_views.filmstrip_html(workspace),
-        tab.problems: views.problem_list(workspace.viewing.problems),
+        tab.problems: predict_views.problems_html(workspace),
         tab.message: "",
         tab.reading: predict_views.reading_html(workspace),
         tab.table: predict_views.table_html(workspace),
@@ -163,9 +163,20 @@ def _map_choices(tab: PredictTab, workspace: Workspace, choice: MapChoice) -> tu
     return MapChoice(when, name), updates
 
 
-def _map(ctx: Context, tab: PredictTab, workspace: Workspace, choice: MapChoice) -> dict:
+def _on_show(workspace: Workspace) -> tuple:
+    """The image on show and its reading, of which a map is asked for."""
+    return workspace.viewing.record, workspace.viewing.prediction
+
+
+def _map(ctx: Context, tab: PredictTab, workspace: Workspace, choice: MapChoice, of: tuple) -> dict:
+    """The image with its map; nothing where another one, or another reading, has taken the place of `of`
+    (`_on_show`) meanwhile: its own event shows that."""
+    same = lambda: all(now is then for now, then in zip(_on_show(workspace), of, strict=True))  # noqa: E731
+    if not same():
+        return {}
     layer = reading.map_layer(ctx.engine, workspace, choice)
-    return {tab.viewer: predict_views.viewer_html(workspace, layer)}
+    shown = {tab.viewer: predict_views.viewer_html(workspace, layer)}
+    return shown if same() else {}
 
 
 def _read(ctx: Context, tab: PredictTab, workspace: Workspace, value: dict | None, choice: MapChoice) -> Iterator[dict]:
@@ -173,13 +184,14 @@ def _read(ctx: Context, tab: PredictTab, workspace: Workspace, value: dict | Non
     if workspace.viewing.records and workspace.viewing.prediction is None:
         yield {tab.reading: predict_views.reading_busy(ctx.engine.state(workspace) == "loading")}
     reading.read(ctx.engine, workspace, value)
+    of = _on_show(workspace)
     choice, updates = _map_choices(tab, workspace, choice)
     shown = _show(tab, workspace)
     for control in tab.scan.looks.values():  # one that was moved meanwhile is not set back
         shown.pop(control, None)
     yield {**shown, **updates}
-    if choice.when != OFF:
-        yield _map(ctx, tab, workspace, choice)
+    if choice.when != OFF and (layer := _map(ctx, tab, workspace, choice, of)):
+        yield layer
 
 
 def _read_new(
@@ -196,7 +208,7 @@ def _read_new(
     if workspace.viewing.records and asked and (found is None or found.fits):
         yield from _read(ctx, tab, workspace, value, choice)
     elif found is not None:
-        yield {**_show(tab, workspace), tab.reading: predict_views.reading_html(workspace, found.sets, found)}
+        yield _show(tab, workspace)
     elif fitting := reading.fitting(ctx.engine, workspace, value):
         yield {tab.reading: predict_views.reading_html(workspace, fitting)}
 
@@ -225,7 +237,7 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
             new = reading.bring(workspace, paths or [], stay=True)
         finally:
             uploads.forget(paths or [])
-        left_out = {tab.problems: views.problem_list(workspace.viewing.problems)}
+        left_out = {tab.problems: predict_views.problems_html(workspace)}
         yield {session: workspace.id, tab.upload: None, **(_show(tab, workspace) if new else left_out)}
         if new:
             yield from _read_new(ctx, tab, workspace, value, MapChoice(when))
@@ -264,9 +276,12 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
     def on_pick(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
         workspace = ctx.workspace(key)
         workspace.viewing.select(Press.of(event).number("pick"))
+        reading.recognise_shown(ctx.engine, workspace)
+        of = _on_show(workspace)
         choice, updates = _map_choices(tab, workspace, MapChoice(when))
         yield {**_show(tab, workspace), **updates}
-        yield _map(ctx, tab, workspace, choice)
+        if layer := _map(ctx, tab, workspace, choice, of):
+            yield layer
 
     def wire(trigger: Callable, fn: Callable, inputs: list, lane: dict = DEVICE) -> gr.events.Dependency:
         return trigger(fn, [session, *inputs], outputs, trigger_mode="always_last", **lane)
@@ -295,7 +310,8 @@ def _wire_map(ctx: Context, tab: PredictTab) -> None:
         workspace = ctx.workspace(key)
         if workspace.viewing.prediction is None:  # other images, or another page has put another adapter to use
             return {tab.message: views.message(NOT_READ)}
-        return _map(ctx, tab, workspace, MapChoice(when, reading.shown_class(workspace)))
+        of = _on_show(workspace)
+        return _map(ctx, tab, workspace, MapChoice(when, reading.shown_class(workspace)), of)
 
     @guarded(tab.message)
     def on_class(key: str, about: str) -> dict:
@@ -322,7 +338,10 @@ def _wire_scan(ctx: Context, tab: PredictTab) -> None:
             yield {tab.viewer: predict_views.viewer_html(workspace), **{c: now[c] for c in follow if c in now}}
             if workspace.viewing.prediction is None:
                 continue
-            reading.read(ctx.engine, workspace, workspace.viewing.prompts.to_dict())
+            reading.read(ctx.engine, workspace, workspace.viewing.prompts.to_dict(), drawn)
+            of = _on_show(workspace)
+            if of[0] is not drawn or of[1] is None:
+                continue
             yield {
                 tab.reading: predict_views.reading_html(workspace),
                 tab.table: predict_views.table_html(workspace),
@@ -330,7 +349,8 @@ def _wire_scan(ctx: Context, tab: PredictTab) -> None:
             }
             if choice.when != OFF:
                 name = reading.shown_class(workspace)
-                yield {tab.about: gr.update(value=name), **_map(ctx, tab, workspace, MapChoice(when, name))}
+                if layer := _map(ctx, tab, workspace, MapChoice(when, name), of):
+                    yield {tab.about: gr.update(value=name), **layer}
 
     outputs = [tab.viewer, tab.about, tab.reading, tab.table, tab.message, *tab.scan.outputs]
     scan.wire(ctx, tab.scan, (tab.when, tab.about), tab.message, drawn_again, outputs)

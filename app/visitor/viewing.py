@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.visitor.limits import PUT_AWAY
 from app.visitor.maps import Maps
@@ -29,6 +29,7 @@ class Viewing:
         self._lock, self._maps, self._shelf, self._hold = lock, maps, shelf, hold
         self.records: list[ImageRecord] = []
         self.problems: list[Problem] = []  # files that could not be read
+        self.refused = False  # these are all files that were brought last, and the images are those before
         self.synthetic = False  # the images are synthetic examples
         self.credit = ""  # whose the example on show is
         self.selected = 0  # the place of the image on show
@@ -37,6 +38,7 @@ class Viewing:
         self._kept: Callable[[Backbone], bool] = lambda backbone: True
         self.prediction: Prediction | None = None  # of all images; None until they are read
         self.kinds: set[str] = set()  # of the images last read, as the model knows them
+        self._found: dict[int, Any] = {}
         self.closer: list[list[str]] = []  # for each image, ready sets whose prompts are closer to it
         self.together = "top-k"  # how the slices of a scan are put together
         self._volume: tuple[tuple, VolumeReading] | None = None
@@ -86,14 +88,16 @@ class Viewing:
             self.records, self.problems, self.selected = records, problems, 0
             self.synthetic, self.credit = synthetic, credit
             self._returning = False
+            self.refused = False
             self.prediction = self._volume = None
+            self._found = {}
             self._maps.clear()
             self._hold()
 
     def leave_out(self, problems: list[Problem]) -> None:
         """Keep the images and their reading: of the new files none can be read."""
         with self._lock:
-            self.problems = problems
+            self.problems, self.refused = problems, True
 
     def put_away(self) -> None:
         """Give up the images, because others need the memory, unless something is being done with them just now."""
@@ -182,6 +186,20 @@ class Viewing:
             self.rest()
             self._maps.let_go()
 
+    def keep_found(self, place: int, found: Any) -> None:
+        """Keep what the model makes of an image before it is read, an `app.predict.actions.Recognised`."""
+        with self._lock:
+            self._found[place] = found
+
+    def found_of(self, place: int) -> Any:
+        """What was kept of the image at this place; None where nothing was."""
+        return self._found.get(place)
+
+    @property
+    def found(self) -> Any:
+        """The same of the image on show."""
+        return self._found.get(self.selected)
+
     def keep(self, prediction: Prediction, closer: list[list[str]]) -> None:
         """Keep what was read from all images."""
         with self._lock:
@@ -192,6 +210,7 @@ class Viewing:
         """The adapter has changed: forget what was read with the earlier one. `prompts`: those of the new one."""
         with self._lock:
             self._classifier = self._make = self.prediction = None
+            self._found = {}
             self._maps.clear()
             self._prompts = self._prompts if prompts is None else prompts
 

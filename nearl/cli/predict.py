@@ -284,10 +284,11 @@ def _lines(row: dict) -> list[str]:
             said = "present" if found["present"] else "absent"
             share = f"{found['share']:4.0%}, present from {found['threshold']:.0%}"
             lines.append(f"  {name:32} {said:8} {when} teaching {share}")
-        return [*lines, *(f"  {words}" for words in row["contradictions"]), *(f"  note: {n}" for n in row["notes"])]
-    for name, share in row["frozen"].items():
-        after = "" if row["adapted"] is None else f"   after teaching {row['adapted'][name]:4.0%}"
-        lines.append(f"  {name:32} before teaching {share:4.0%}{after}")
+        lines += [f"  {words}" for words in row["contradictions"]]
+    else:
+        for name, share in row["frozen"].items():
+            after = "" if row["adapted"] is None else f"   after teaching {row['adapted'][name]:4.0%}"
+            lines.append(f"  {name:32} before teaching {share:4.0%}{after}")
     if row["adapted"] is None:
         lines += [f"  {words}" for words in (row.get("doubt"), row.get("measured")) if words]
     if row.get("unfamiliar") and row["adapted"] is None:

@@ -19,12 +19,13 @@ from nearl.data.formats.volume import PLANES
 from nearl.data.formats.windows import Window
 from nearl.data.images import ImageRecord
 from nearl.methods import Frozen
-from nearl.prompts import PromptSet, class_key
+from nearl.prompts import FINDINGS, PromptSet, class_key
 from nearl.reading.trust import softened
 
 MOST = 3  # classes named in a sentence
 WINDOWS = {"chest CT": "Lung", "abdominal CT": "Abdomen"}  # in which a kind is usually shown (our choice)
 NOT_THESE = "How often these prompts are right was not measured on images like this one."
+UNSURE = "A guess: whether the model can tell these findings present from absent was never measured."
 UNKNOWN = ""  # the kind of an image that is unlike the training images
 NOT_FAR = 1.2  # of the distance from which an image counts as unlike: as far as nearly all held-out images (our choice)
 MODALITIES = {  # of DICOM, to a pattern for the titles of its kinds of image
@@ -49,7 +50,8 @@ class Claims:
 
     def __init__(self, backbone: Backbone, prompts: PromptSet):
         self.prompts, self.familiar, self.measured = prompts, backbone.familiar, backbone.measured
-        found = self.measured.of(prompts) if self.measured is not None else None
+        asked = self.measured is not None and prompts.kind != FINDINGS  # ready sets are of classes
+        found = self.measured.of(prompts) if asked else None
         self.ready, self.unchanged = found or ("", False)
 
     @property
@@ -77,8 +79,9 @@ class Claims:
         return [self._claim(self.measured, kind) for kind in kinds]
 
     def calibrated(self, probabilities: np.ndarray, claims: Sequence[Claim] | None) -> np.ndarray:
-        """Probabilities [B, C] after the temperature of each image's kind; unchanged where nothing was measured."""
-        if self.measured is None or not claims:
+        """Probabilities [B, C] after the temperature of each image's kind; unchanged where nothing was measured, which
+        is so of all findings."""
+        if self.measured is None or not claims or self.prompts.kind == FINDINGS:
             return probabilities
         return softened(probabilities, np.array([[self.measured.temperature_of(claim.kind)] for claim in claims]))
 
@@ -89,10 +92,12 @@ class Claims:
         if self.figures is not None:
             fits = kind in self.figures.kinds
             return Claim(kind, fits, _doubt(self.figures) if fits else other)
-        named = measured.named(self.prompts)
-        strange = [name for name, kinds in zip(self.prompts.classes, named, strict=True) if kind not in kinds]
+        findings = self.prompts.kind == FINDINGS  # what one is about, its prompts for "present" say
+        named = measured.named(self.prompts)[:: 2 if findings else 1]
+        asked = self.prompts.findings or self.prompts.classes
+        strange = [name for name, kinds in zip(asked, named, strict=True) if kind not in kinds]
         if not strange:
-            return Claim(kind, True, "")
+            return Claim(kind, True, UNSURE if findings else "")
         if len(strange) == len(named) and all(named):
             return Claim(kind, False, other)
         listed = ", ".join(f"“{name}”" for name in strange[:MOST]) + (" and others" if len(strange) > MOST else "")

@@ -121,13 +121,10 @@ class Classifier:
             adapted, trust = self.trust.read(adapted, embeddings.cpu().numpy(), self.prompt_set)
         familiar = self.backbone.familiar
         unfamiliar = None if familiar is None else familiar.unlike(embeddings).tolist()
-        one_question = len(self.prompt_set.questions) == 1  # findings were never measured
-        known = claims.of(embeddings, records) if one_question else None
+        known = claims.of(embeddings, records)
         frozen = claims.calibrated(frozen, known)
         names, classes = [record.name for record in records], list(self.prompt_set.classes)
-        return Prediction(
-            names, classes, frozen, adapted, trust, unfamiliar, known, claims.words() if one_question else ""
-        )
+        return Prediction(names, classes, frozen, adapted, trust, unfamiliar, known, claims.words())
 
     def recognised(self, record: ImageRecord) -> ImageRecord:
         """A scan in the view in which the frozen model recognises its kind best (`nearl.reading.claims.recognised`);

@@ -64,7 +64,8 @@ def _column(engine: Engine, name: str, record: ImageRecord, prompts: PromptSet) 
         prediction = classifier.predict([seen])
         unknown = classifier.unknown_words()
         cut = unread(backbone, prompts)
-    notes = ["Calibrated, since it was measured here."] if prediction.claims is not None else []
+    calibrated = prediction.claims is not None and len(prompts.questions) == 1  # findings never are
+    notes = ["Calibrated, since it was measured here."] if calibrated else []
     notes += ["It sees the CT in three windows at once, as in its training."] if seen is not record else []
     if prediction.unfamiliar is not None and prediction.unfamiliar[0]:
         notes.append("This image is unlike those that it was trained on, so its answer is little more than a guess.")

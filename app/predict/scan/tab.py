@@ -124,11 +124,16 @@ def wire(
     @guarded(message, lambda *given: {part.all_slices: gr.update(interactive=True)})
     def on_all(key: str, about: str) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        if scanning.selected(workspace) is None or workspace.viewing.prediction is None:
+        record = scanning.selected(workspace)
+        if record is None or workspace.viewing.prediction is None:
             return
         name = about or reading.closest(workspace)
         yield {part.all_slices: gr.update(interactive=False)}
         for _ in scanning.read_all(ctx.engine, workspace):
+            now = scanning.selected(workspace)
+            if now is None or now.scan is not record.scan or workspace.viewing.prediction is None:
+                yield {part.all_slices: gr.update(interactive=True)}  # another image: it is not asked about
+                return
             yield {part.curve: scan_views.curve(workspace, name)}
         yield {
             part.all_slices: gr.update(visible=False, interactive=True),

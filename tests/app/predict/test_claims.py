@@ -25,7 +25,7 @@ from nearl.data.formats.volume import Scan
 from nearl.data.formats.windows import THREE_CT
 from nearl.data.images import ImageRecord
 from nearl.data.sets.labelled import LabelledSet
-from nearl.prompts import PromptSet, default_prompts, ready_sets
+from nearl.prompts import PromptSet, default_findings, default_prompts, ready_sets
 from nearl.reading.claims import NOT_THESE
 from tests.support.measured import BLUE, RED, measured_folder, picture, strange
 
@@ -44,6 +44,7 @@ def show(workspace, *images):
     workspace.viewing.bring(list(images), [])
 
 
+FINDINGS = default_findings(["pneumonia", "normal"]).to_dict()
 BRAIN, CHEST = (PromptSet.load(ready_sets()[name]).to_dict() for name in ("brain_mri_tumor", "chest_xray_pneumonia"))
 
 
@@ -146,8 +147,9 @@ def test_an_accuracy_stands_only_under_images_of_the_kind_that_it_was_measured_o
 
     fitting, other, unlike = (said(image) for image in (picture(RED, 930), picture(BLUE, 930), strange()))
     assert "test images these" in fitting and "unfit" not in fitting and "unknown-kind" not in fitting
-    assert "test images these" not in other and "unfit" in other
-    assert "test images these" not in unlike and "unknown-kind" in unlike
+    assert "test images these" not in other and "unfit" in other and "untested" in other
+    assert "test images these" not in unlike and "unknown-kind" in unlike and NOT_THESE in unlike
+    assert "untested" not in fitting
     assert "unknown-kind" not in said(strange(), credit="Somebody")  # an example comes with its classes
 
     found = reading.recognise(measured, workspace, BRAIN)
@@ -172,6 +174,15 @@ def test_programs_get_no_accuracy_that_was_measured_on_other_images(measured, wo
     assert "test images these" in fits["measured"] and fits["notes"] == []
     assert unlike["measured"] is None and unlike["notes"] == [NOT_THESE] and unlike["doubt"]
 
+    (row,) = ask(workspace, [str(paths[1])], FINDINGS)["predictions"]
+    prompts.write_text(json.dumps(FINDINGS))
+    main(["predict", str(paths[1]), "--prompts", str(prompts), "--backbone", measured.name, "--json"])
+    (line,) = json.loads(capsys.readouterr().out)["predictions"]
+    for found in (row, line):
+        assert found["kind"] == "" and "unlike" in found["doubt"] and NOT_THESE in found["notes"]
+    main(["predict", str(paths[1]), "--prompts", str(prompts), "--backbone", measured.name])
+    assert line["doubt"] in capsys.readouterr().out
+
 
 def test_files_that_cannot_be_read_leave_the_open_image_and_its_reading(measured, workspace, tmp_path):
     show(workspace, picture(RED, 931))
@@ -181,6 +192,7 @@ def test_files_that_cannot_be_read_leave_the_open_image_and_its_reading(measured
     answers = list(built(measured, workspace)["on_upload"].fn("w", [str(letter)], True, BRAIN, "off"))
     said = {part.elem_id: value for answer in answers for part, value in answer.items() if hasattr(part, "elem_id")}
     assert "letter.png" in said["predict-problems"] and not {"viewer", "reading"} & set(said)
+    assert "Still shown" in said["predict-problems"] and "image 931" in said["predict-problems"]
     assert workspace.viewing.record is not None and workspace.viewing.prediction is before
     reading.bring(workspace, [letter])  # a program that asks about this file alone
     assert workspace.viewing.record is None
@@ -214,3 +226,54 @@ def test_classes_of_other_images_are_not_asked_about_without_a_word(measured, wo
     assert "bars" in brought(picture(BLUE, 914), own)  # the same kind as before
     assert "for other images" in brought(picture(RED, 915), own)
     assert "unlike" in brought(strange(), BRAIN) and workspace.viewing.prediction is None
+    reading.read(measured, workspace, FINDINGS)
+    unread = brought(strange(), FINDINGS)
+    assert "unlike" in unread and workspace.viewing.prediction is None
+    other = brought(picture(RED, 916), FINDINGS)
+    assert "“brain MRI”" in other and 'data-pick="brain_mri_tumor"' in other and workspace.viewing.prediction is None
+
+
+def test_findings_are_a_guess_that_says_why(measured, workspace):
+    def said(image) -> str:
+        show(workspace, image)
+        reading.read(measured, workspace, FINDINGS)
+        return predict_views.reading_html(workspace)
+
+    fitting, other, unlike = (said(image) for image in (picture(BLUE, 940), picture(RED, 940), strange()))
+    for page in (fitting, other, unlike):
+        assert "headline doubt" in page and "has not been measured" in page
+    assert "present from absent" in fitting and "data-pick" not in fitting
+    assert "do not fit" in other and 'data-pick="brain_mri_tumor"' in other
+    assert "unlike" in unlike and "unknown-kind" in unlike
+    np.testing.assert_array_equal(
+        workspace.viewing.prediction.frozen, workspace.viewing.classifier.zero_shot.predict([strange()])
+    )
+    show(workspace, picture(BLUE, 940), strange())
+    reading.read(measured, workspace, FINDINGS)
+    assert predict_views.UNFAMILIAR_SHORT in predict_views.table_html(workspace)
+
+
+def test_what_was_found_of_each_image_is_shown_again(measured, workspace):
+    show(workspace, *(picture(BLUE, 950 + i) for i in range(4)), picture(RED, 954), strange())
+    reading.recognise(measured, workspace, BRAIN)
+    pick = built(measured, workspace)["on_pick"].fn
+
+    def picked(place: int) -> str:
+        press = SimpleNamespace(_data={"act": "pick", "pick": str(place)})
+        answers = list(pick("w", "off", press))
+        return next(html for part, html in answers[0].items() if getattr(part, "elem_id", "") == "reading")
+
+    for place in (1, 0):
+        assert "“chest X-ray”" in picked(place) and 'data-pick="chest_xray_pneumonia"' in picked(place)
+    assert "“brain MRI”" in picked(4) and 'data-pick="brain_mri_tumor"' in picked(4) and "unlike" in picked(5)
+
+
+def test_a_map_is_not_laid_over_an_image_that_came_meanwhile(measured, workspace):
+    show(workspace, picture(RED, 960))
+    answers = built(measured, workspace)["on_read"].fn("w", BRAIN, "before")
+    while workspace.viewing.prediction is None:
+        next(answers)
+    show(workspace, picture(BLUE, 960))  # brought before the map is drawn
+    assert not list(answers)
+    reading.read(measured, workspace, BRAIN, picture(RED, 960))
+    assert workspace.viewing.prediction is None  # only the image that was shown would have been read
