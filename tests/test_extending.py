@@ -147,7 +147,7 @@ def test_the_page_compares_it(engine, workspace, monkeypatch):
     assert ended(run).look().state == DONE
     lines = {line["method"]: line for line in comparing.lines(run)}
     assert lines[METHOD]["done"] and not lines[METHOD].get("error")
-    comparing.use(engine, workspace, METHOD)
+    comparing.use(engine, run, METHOD)
     assert workspace.shelf.adapter.meta["method"] == METHOD
 
 

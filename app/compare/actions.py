@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.compare import elsewhere
@@ -146,9 +145,9 @@ def start(engine: Engine, workspace: Workspace, choice: Choice, question: bool =
     methods are chosen again and more. Where it has all that is asked for, nothing is queued, and it is returned.
     NearlError with one sentence where it cannot be done, Busy while one is going on.
     """
-    methods, earlier = _checked(choice), extended(workspace, choice)
+    methods, earlier = _checked(choice), extended(engine, workspace, choice)
     check_idle(workspace, COMPARE)
-    there = set() if earlier is None else set(_finished(earlier))
+    there = set(_finished(earlier) if earlier else ())
     data, test, split = sets(workspace, choice.source)
     prompt_set, backbone = gathering.prompts_for(data), engine.backbone(workspace)
     from nearl.runs import make_job
@@ -158,14 +157,15 @@ def start(engine: Engine, workspace: Workspace, choice: Choice, question: bool =
     other = numbered(elsewhere.images(workspace, choice.source, choice.there, data.classes), "other image")
     with engine.device_lock:
         job = make_job(backbone, images, held, prompt_set, split, other, methods=methods, **how)
-    same = earlier is not None and _same(earlier, job)
+    of = {"data": digests(data), "test": digests(test), "other": digests(other)}
+    about = {"source": choice.source, "there": choice.there, **of}
+    same = earlier is not None and _same(earlier, job, about)
     if same and (there == set(methods) or (question and there.issuperset(methods))):
         return earlier
     if same and (question or there < set(methods)):
         job.methods = [name for names in groups().values() for name in names if name in there.union(methods)]
     else:
         earlier = None
-    about = {"source": choice.source, "there": choice.there, "data": digests(data), "test": digests(test)}
     return engine.queue.start(workspace, COMPARE, job, instead=earlier, **about)
 
 
@@ -190,18 +190,35 @@ def _checked(choice: Choice) -> list[str]:
     return methods
 
 
-def extended(workspace: Workspace, choice: Choice) -> RunView | None:
-    """The comparison on show, where it is of the same images and settings as a choice, so that methods can be added."""
+def extended(engine: Engine, workspace: Workspace, choice: Choice) -> RunView | None:
+    """The comparison on show, where it is of the same model, images, prompts and settings as a choice, so that methods
+    can be added."""
     view = current(workspace)
     if view is None or not view.finished or not view.notes.source or not _finished(view):
         return None
-    about, support = view.folder.about, workspace.support
-    same = (view.notes.source, view.notes.there, about.shots, len(about.seeds), about.preset) == (
-        choice.source, choice.there, choice.shots, choice.seeds, choice.preset,
+    about, notes = view.folder.about, view.notes
+    same = (notes.source, notes.there, notes.model, about.shots, len(about.seeds), about.preset) == (
+        choice.source, choice.there, engine.chosen(workspace), choice.shots, choice.seeds, choice.preset,
     )  # fmt: skip
+    try:
+        return view if same and _unchanged(view, choice) else None
+    except NearlError:  # they cannot be taught now
+        return None
+
+
+def _unchanged(view: RunView, choice: Choice) -> bool:
+    """Whether the visitor's own images that a choice is of, with their classes, split and prompts, are those of a
+    comparison. Ready tasks stay as they are."""
+    workspace, about, notes = view.workspace, view.folder.about, view.notes
     if choice.source == OWN:
-        same &= (view.notes.data, view.notes.test) == (digests(support.data), digests(support.held_out))
-    return view if same else None
+        data, test, split = sets(workspace, OWN)
+        found = (digests(data), digests(test), list(data.labels), split, gathering.prompts_for(data).to_dict())
+        if (notes.data, notes.test, about.labels[: len(data)], about.split, about.prompts) != found:
+            return False
+    if choice.there == OWN:
+        other = elsewhere.images(workspace, choice.source, OWN, about.classes)
+        return (notes.other, [about.labels[i] for i in about.there]) == (digests(other), list(other.labels))
+    return bool(notes.other) == bool(choice.there)  # earlier versions did not note them
 
 
 def _finished(view: RunView) -> list[str]:
@@ -210,19 +227,19 @@ def _finished(view: RunView) -> list[str]:
     return [name for name in view.folder.about.methods if name not in todo]
 
 
-def _same(view: RunView, job: Job) -> bool:
-    """Whether two jobs are of the same model, images, prompts and settings."""
+def _same(view: RunView, job: Job, noted: Mapping) -> bool:
+    """Whether a comparison is of the same model, images, prompts and settings as a job and what is noted of it."""
     theirs, ours = view.folder.about.to_plain(), job.to_plain()
+    if any(getattr(view.notes, key) != value for key, value in noted.items()):  # digests: a job has no pixels here
+        return False
     return all(theirs[key] == ours[key] for key in ours if key not in ("methods", "decode_seconds", "form"))
 
 
-def cost(workspace: Workspace, choice: Choice) -> str:
+def cost(engine: Engine, workspace: Workspace, choice: Choice) -> str:
     """What a question about NEARL takes with this choice, in a sentence."""
-    earlier = extended(workspace, choice)
-    there = [] if earlier is None else _finished(earlier)
-    draws = (
-        "" if choice.seeds == 1 else f", {choice.seeds} times each" if WHOLE not in there else f", {choice.seeds} times"
-    )
+    earlier = extended(engine, workspace, choice)
+    there = _finished(earlier) if earlier else []
+    draws = f", {choice.seeds} times{'' if WHOLE in there else ' each'}" if choice.seeds > 1 else ""
     what = "NEARL without the part in question" if WHOLE in there else "NEARL whole and without the part in question"
     runs = choice.seeds * (1 if WHOLE in there else 2)
     seconds = _seconds(workspace, choice)
@@ -274,6 +291,8 @@ class Kept:
 
     title: str
     """Its images."""
+    key: str
+    """The id of its run."""
     facts: str
     """Methods, images of each class, draws and when."""
     shown: bool
@@ -309,46 +328,28 @@ def _kept(view: RunView, shown: bool, empty: bool) -> Kept:
     try:
         about, found = view.folder.about, lines(view)
     except NearlError:
-        return Kept("Damaged", f"cannot be shown · {when}", shown)
+        return Kept("Damaged", view.key, f"cannot be shown · {when}", shown)
     shots = plural(about.shots, "image") + " of each class" if about.shots else "all images"
     done = sum(bool(line["done"]) for line in found)
     methods = plural(done, "method") if done == len(found) else f"{done} of {plural(len(found), 'method')}"
     methods += ", cancelled" if view.look().state == CANCELLED else ""
     title = about.name[:1].upper() + about.name[1:]
-    return Kept(title, f"{methods} · {shots} · {plural(len(about.seeds), 'draw')} · {when}", shown, empty)
+    return Kept(title, view.key, f"{methods} · {shots} · {plural(len(about.seeds), 'draw')} · {when}", shown, empty)
 
 
-def show(workspace: Workspace, place: int) -> None:
+def named(workspace: Workspace, key: object) -> RunView:
+    """The comparison that a button belongs to, which need not be the one on show. NearlError if it is gone."""
+    found = next((view for view in RunView.kept(workspace, COMPARE) if view.key == key), None)
+    if found is None:
+        raise NearlError("This comparison is no longer kept; reload the page to see those that are.")
+    return found
+
+
+def show(workspace: Workspace, key: object) -> None:
     """Show an earlier comparison again. Raises NearlError while another one is running, or if it is no longer there."""
     check_idle(workspace, COMPARE)
-    kept = RunView.kept(workspace, COMPARE)
-    if not 0 <= place < len(kept):
-        raise NearlError("This comparison is no longer kept; reload the page.")
-    workspace.runs.keep(COMPARE.name, kept[place], kept[place].key)
-
-
-EXPORTS = ("csv", "png", "json")
-
-
-def export(workspace: Workspace, kind: str) -> Path:
-    """The comparison on show as a file to download, of a kind in EXPORTS. NearlError where nothing is finished."""
-    view = current(workspace)
-    found = [] if view is None else lines(view)
-    if view is None or not any(line["done"] for line in found):
-        raise NearlError("No method is finished yet; wait until one is.")
-    from nearl.report import comparison
-
-    about, told = view.folder.about, [gain_words(*answer) for answer in answers(view)]
-    path = workspace.download(f"nearl-comparison.{kind}")
-    if kind == "png":
-        return comparison.png(found, images(about), told, path)
-    if kind == "csv":
-        path.write_text(comparison.csv(found), encoding="utf-8-sig", newline="")
-    else:
-        settings = {"backbone": Path(about.backbone["name"]).name, "shots": about.shots, "preset": about.preset}
-        settings |= {"seeds": about.seeds, "classes": about.classes}
-        path.write_text(comparison.data(found, images(about), settings, told), encoding="utf-8")
-    return path
+    view = named(workspace, key)
+    workspace.runs.keep(COMPARE.name, view, view.key)
 
 
 def gain_words(part: str, gain: Mapping) -> str:
@@ -377,10 +378,10 @@ def answers(view: RunView) -> list[tuple[str, dict]]:
     return [(words, gain) for words, gain in found if gain is not None]
 
 
-def use(engine: Engine, workspace: Workspace, name: str) -> None:
-    """Put the adapter of a method of the last comparison on the shelf, and read with it in Predict from now on."""
-    view = current(workspace)
-    if view is None or not any(row["method"] == name and "error" not in row for row in view.folder.rows):
+def use(engine: Engine, view: RunView, name: str) -> None:
+    """Put the adapter of a method of a comparison on the shelf, and read with it in Predict from now on."""
+    workspace = view.workspace
+    if not any(row["method"] == name and "error" not in row for row in view.folder.rows):
         raise NearlError("This method has not been taught yet; wait until it is done.")
     if name == "zero-shot":
         adapting.use(engine, workspace, None)

@@ -48,7 +48,7 @@ def plan(sentence: str) -> str:
 
 
 def history(kept: Sequence) -> str:
-    """The comparisons that are kept (title, facts, shown), the newest first; "" where there is no other to go to."""
+    """The comparisons that are kept (title, key, facts, shown), newest first; "" where there is no other to go to."""
     return render("compare/history.html", kept=kept) if any(not one.shown for one in kept) else ""
 
 
@@ -73,16 +73,18 @@ def comparison(
     answers: Sequence[str] = (),
     seeds: int = 1,
     classes: Sequence[str] = (),
+    key: str = "",
 ) -> str:
     """What is known so far.
 
-    `lines`: as of `nearl.runs.scores`, with the `place` of each; `about`: which images; `answers`: what NEARL gains by
-    a part of it, in sentences.
+    `lines`: as of `nearl.runs.scores`; `about`: which images; `answers`: what NEARL gains by a part of it, in
+    sentences; `key`: the id of the run, which every button sends.
     """
     done = [line for line in lines if line["done"]]
     return render(
         "compare/comparison.html",
         HEADS=HEADS,
+        key=key,
         lines=lines,
         head=status.head,
         at_work=status.at_work,

@@ -15,6 +15,7 @@ from app.compare import actions as comparing
 from app.compare import html as compare_views
 from app.compare.actions import OWN, QUESTIONS, USUAL, WHOLE, Choice
 from app.compare.elsewhere import NONE
+from app.compare.exports import EXPORTS, export
 from app.compare.sources import READY, offered, plan, sources, there
 from app.context import DEVICE, QUIET, Context, asset_text, away, calls, seen
 from app.events import INPUT, Act, Components, Press, bump, guarded
@@ -157,9 +158,9 @@ def _badge(view: RunView, now: Shown) -> str:
     return compare_views.badge(now.place, done, len(view.folder.about.methods))
 
 
-def _cost(tab: CompareTab, workspace: Workspace, values: tuple) -> dict:
+def _cost(ctx: Context, tab: CompareTab, workspace: Workspace, values: tuple) -> dict:
     """What a question takes with the settings as they stand."""
-    return {tab.cost: views.quiet(comparing.cost(workspace, _choice([], values)))}
+    return {tab.cost: views.quiet(comparing.cost(ctx.engine, workspace, _choice([], values)))}
 
 
 def _buttons(tab: CompareTab, busy: bool, cancelling: bool = False) -> dict:
@@ -183,7 +184,7 @@ def _cards() -> str:
 
 def _result(view: RunView, now: Shown) -> str:
     about, busy = view.folder.about, not now.finished
-    lines = [{**line, "place": place} for place, line in enumerate(comparing.lines(view))]
+    lines = comparing.lines(view)
     done = sum(line["done"] for line in lines)
     title = next((line["title"] for line in lines if line["method"] == now.method), "")
     step = f"step {now.step} of {now.steps}" if now.steps else "in progress"
@@ -197,6 +198,7 @@ def _result(view: RunView, now: Shown) -> str:
         [comparing.gain_words(*answer) for answer in comparing.answers(view)],
         len(about.seeds),
         about.classes,
+        view.key,
     )
 
 
@@ -260,7 +262,7 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
         yield {tab.folded: gr.update(open=False), tab.message: views.quiet(said) if said else ""}
         async for shown in _follow(ctx, tab, workspace):
             yield shown
-        yield await ctx.run(lanes.LIGHT, _cost, tab, workspace, values)
+        yield await ctx.run(lanes.LIGHT, _cost, ctx, tab, workspace, values)
 
     @guarded(tab.message, again)
     async def on_compare(key: str, cards: dict | None, *values) -> AsyncIterator[dict]:
@@ -285,12 +287,12 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
     @guarded(tab.message)
     def on_source(key: str, source: str, *values) -> dict:
         workspace = ctx.workspace(key)
-        shown = {tab.plan: plan(workspace, source), **_cost(tab, workspace, (source, *values))}
+        shown = {tab.plan: plan(workspace, source), **_cost(ctx, tab, workspace, (source, *values))}
         return {**shown, **there(tab, workspace, source, values[-1]), tab.message: "", tab.untouched: ""}
 
     @guarded(tab.message)
     def on_settings(key: str, *values) -> dict:
-        return _cost(tab, ctx.workspace(key), values)
+        return _cost(ctx, tab, ctx.workspace(key), values)
 
     inputs, outputs = [session, tab.methods, *tab.controls], [session, ctx.badges[COMPARE.name], *tab.outputs]
     presses = [button.click for button in (tab.compare, *tab.questions.values())]
@@ -312,19 +314,19 @@ def _wire_use(ctx: Context, tab: CompareTab) -> None:
 
     @guarded(tab.used, lambda *given: {tab.slot: None})
     def on_press(key: str, event: gr.EventData) -> dict:
-        workspace, pressed = ctx.workspace(key), Press.of(event)
+        pressed = Press.of(event)
+        view = comparing.named(ctx.workspace(key), pressed.data.get("run"))
         if pressed.act is Act.REPORT:
-            return {tab.slot: str(comparing.export(workspace, pressed.one_of("kind", comparing.EXPORTS))), tab.used: ""}
-        view = comparing.current(workspace)
-        name = pressed.pick("method", view.folder.about.methods if view is not None else [])
-        comparing.use(ctx.engine, workspace, name)
+            return {tab.slot: str(export(view, pressed.one_of("kind", EXPORTS))), tab.used: ""}
+        name = pressed.one_of("method", view.folder.about.methods)
+        comparing.use(ctx.engine, view, name)
         return {tab.used: _used(name), ctx.changed: bump()}
 
-    @guarded(tab.used)
+    @guarded(tab.used, lambda key, *_: _show(tab, ctx.workspace(key)))
     def on_history(key: str, event: gr.EventData, *values) -> dict:
         workspace = ctx.workspace(key)
-        comparing.show(workspace, Press.of(event).number("kept"))
-        return {**_show(tab, workspace), **_cost(tab, workspace, values), tab.used: ""}
+        comparing.show(workspace, Press.of(event).data.get("kept"))
+        return {**_show(tab, workspace), **_cost(ctx, tab, workspace, values), tab.used: ""}
 
     event = tab.result.click(on_press, ctx.session, [tab.used, tab.slot, ctx.changed], **DEVICE)
     event.then(None, js=DOWNLOAD, api_visibility="private")
@@ -347,7 +349,7 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.eve
         found[tab.untouched] = source if view is None else ""
         values = [offered(SHOTS, asked.shots), offered(SEEDS, asked.seeds), offered(LENGTHS, asked.preset)]
         settings = dict(zip(tab.settings[:-1], values, strict=True)) | there(tab, workspace, source, asked.there)
-        return workspace, {**found, **settings, **cards, **_cost(tab, workspace, (source, *values, asked.there))}
+        return workspace, {**found, **settings, **cards, **_cost(ctx, tab, workspace, (source, *values, asked.there))}
 
     @guarded(tab.message)
     def on_select(key: str, untouched: str, source: str) -> dict:
@@ -367,7 +369,7 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.eve
     def on_settled(key: str, source: str, *values) -> dict:
         """Which images teach and what a question takes, with the settings as they are now."""
         workspace = ctx.workspace(key)
-        shown = {tab.plan: plan(workspace, source), **_cost(tab, workspace, (source, *values))}
+        shown = {tab.plan: plan(workspace, source), **_cost(ctx, tab, workspace, (source, *values))}
         return {**shown, **there(tab, workspace, source, values[-1])}
 
     @guarded(tab.message)

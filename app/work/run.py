@@ -50,6 +50,7 @@ class Notes(BaseModel):
     model: str = ""  # the name of the one that the visitor read with when it was started
     source: str = ""  # where a comparison's images are from, as the page names it
     there: str = ""  # likewise those of another source that are read too
+    other: list[str] = []  # their digests
     shelf: dict[str, str] | None = None  # by method: its adapter's id on the shelf; None until there was a look
     starts: int = 0  # since something of it was last finished
     done: int = 0  # finished methods and seeds when it was last started

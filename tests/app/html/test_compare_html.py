@@ -26,7 +26,7 @@ def line(method="nearl", value=0.8, **more) -> dict:
     moved = space([[0.0, 0.4], [0.1, -0.4]], [[0.9, 0.5], [1.0, -0.5]])
     figures = {"balanced_accuracy": value, "interval": [0.7, 0.9], "auroc": 0.9, "ece": 0.1, "n": 40, "few": False}
     costs = {"fit_seconds": 12.3, "predict_ms": 45.0, "parameters": 591886, "taught": 16, "space": moved}
-    about = {"method": method, "title": method, "error": "", "done": 1, "place": 0}
+    about = {"method": method, "title": method, "error": "", "done": 1}
     return {**about, **figures, **costs, **more}
 
 
@@ -43,7 +43,7 @@ def test_names_never_become_markup():
         compare_views.comparison([line(title=HOSTILE), line("zero-shot", title=HOSTILE), failed],
                                  Status(""), HOSTILE,
                                  answers=[HOSTILE], classes=[HOSTILE, "b"]),
-        compare_views.history([SimpleNamespace(title=HOSTILE, facts=HOSTILE, shown=False, empty=False)]),
+        compare_views.history([SimpleNamespace(title=HOSTILE, key="k", facts=HOSTILE, shown=False, empty=False)]),
         compare_views.going_on(0, 1, 2, HOSTILE, 3.0),
     ]  # fmt: skip
     for html in shown:

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
@@ -17,9 +18,11 @@ from app.compare import actions as comparing
 from app.compare import elsewhere, tab
 from app.compare import html as compare_views
 from app.compare.actions import OWN, Choice
+from app.compare.exports import export
 from app.compare.sources import sources
 from app.examples import tasks
 from app.predict import actions as reading
+from app.teach.images import actions as gathering
 from nearl import NOTICE
 from nearl.data.phantoms.kinds import phantom_set
 from nearl.errors import NearlError
@@ -48,8 +51,6 @@ def test_refusals_are_sentences(engine, registry):
     workspace.support.keep(phantom_set("smear", 3, size=64))
     with pytest.raises(NearlError, match="at least 4 images"):
         begin(engine, workspace, CHEAP)
-    with pytest.raises(NearlError, match="not been taught yet"):
-        comparing.use(engine, workspace, "nearl")
     assert comparing.current(workspace) is None and not workspace.busy
 
 
@@ -138,24 +139,27 @@ def test_two_visitors_take_turns_and_a_winner_reads(engine, registry, in_threads
 
     first.runs.forget()  # as after a restart of the server
     assert all(line["done"] for line in comparing.lines(comparing.current(first)))
-    comparing.use(engine, first, "linear-probe")
-    comparing.use(engine, first, "linear-probe")
+    comparing.use(engine, comparing.current(first), "linear-probe")
+    comparing.use(engine, comparing.current(first), "linear-probe")
     (item,) = first.shelf.items()  # once, however often it is pressed
     assert item.in_use and item.method == "linear-probe" and item.name.startswith("Linear probe: ")
     reading.bring(first, [("image 1", next((first.path / "set" / "images").glob("*.png")))])
     reading.read(engine, first, first.viewing.prompts.to_dict())
     assert first.viewing.prediction.adapted is not None
-    comparing.use(engine, first, "nearl")
+    comparing.use(engine, comparing.current(first), "nearl")
     assert {item.method for item in first.shelf.items()} == {"linear-probe", "nearl"}
-    comparing.use(engine, first, "zero-shot")
+    comparing.use(engine, comparing.current(first), "zero-shot")
     assert first.shelf.adapter is None
     with engine.queue._turn:  # nothing of it is finished
         begin(engine, first, CHEAP).cancel()
     assert comparing.current(first).key == ours.key and comparing.cancelled_since(comparing.current(first))
     facts = [(kept.facts.partition(" ·")[0], kept.shown, kept.empty) for kept in comparing.history(first)]
     assert facts == [("0 of 2 methods, cancelled", False, True), ("3 methods", True, False)]
-    assert 'data-kept="0"' not in compare_views.history(comparing.history(first))
-    comparing.use(engine, first, "nearl")
+    shown = compare_views.history(comparing.history(first))
+    assert "data-kept" not in shown  # one is empty, the other on show
+    comparing.use(engine, comparing.current(first), "nearl")
+    with pytest.raises(NearlError, match="not been taught yet"):
+        comparing.use(engine, ours, "lora")
     with engine.queue._turn:
         third = visitor(registry)
         alone = begin(engine, third, CHEAP)
@@ -180,7 +184,9 @@ def test_a_worker_that_dies_takes_one_method_with_it_and_a_deaf_one_is_ended(eng
 
 def test_a_question_adds_its_rows_and_earlier_comparisons_are_kept(engine, registry, in_threads):
     workspace, ask = visitor(registry), Choice(OWN, CHEAP, 2)
-    assert "NEARL whole and without" in comparing.cost(workspace, ask) and "new" in comparing.cost(workspace, ask)
+    assert "NEARL whole and without" in comparing.cost(engine, workspace, ask) and "new" in comparing.cost(
+        engine, workspace, ask
+    )
 
     def ended(view):
         until(lambda: view.finished)
@@ -189,13 +195,20 @@ def test_a_question_adds_its_rows_and_earlier_comparisons_are_kept(engine, regis
     def titles():
         return [(kept.facts.partition(" ·")[0], kept.shown) for kept in comparing.history(workspace)]
 
+    def pressed(name, **data):
+        """What a press in a result or in the list shows, by the name of the component."""
+        values = () if name == "on_press" else (OWN, 2, 1, "balanced", "")
+        answer = found[name]("w", SimpleNamespace(_data={"act": "open", **data}), *values)
+        return {getattr(part, "elem_id", ""): value for part, value in answer.items()}
+
+    found = handlers(engine, workspace)
     first = ended(comparing.start(engine, workspace, ask))
     in_threads.finished.clear()
     again = comparing.start(engine, workspace, ask)
     assert again.key == first.key and comparing.said(first, again) == comparing.THERE
     question = Choice(OWN, ("zero-shot", "text-probe"), 2)
     second = ended(comparing.start(engine, workspace, question, question=True))
-    assert "added to the comparison below" in comparing.cost(workspace, ask)
+    assert "added to the comparison below" in comparing.cost(engine, workspace, ask)
     assert [name for _, name in in_threads.finished] == ["text-probe"]  # the others were there already
     assert [line["method"] for line in comparing.lines(second) if line["done"]] == [
         "zero-shot", "linear-probe", "text-probe",
@@ -217,19 +230,66 @@ def test_a_question_adds_its_rows_and_earlier_comparisons_are_kept(engine, regis
     )
     assert [row["there"]["n"] for row in other.folder.rows] == [2 * elsewhere.CHECK] * 2
     assert titles() == [("2 methods", True), ("3 methods", False)]
-    comparing.show(workspace, 1)
+    answer = pressed("on_history", kept=second.key)
     assert comparing.current(workspace).key == second.key and titles() == [("2 methods", False), ("3 methods", True)]
     workspace.runs.forget()  # as after a restart of the server
     assert comparing.current(workspace).key == second.key
     with pytest.raises(NearlError, match="no longer kept"):
-        comparing.show(workspace, 7)
-    workspace.support.keep(phantom_set("smear", 6, size=64))  # other images: nothing to add to
-    assert "new" in comparing.cost(workspace, ask) and other.path.exists()
+        comparing.show(workspace, first.key)
 
-    table = list(csv.reader(io.StringIO(comparing.export(workspace, "csv").read_text(encoding="utf-8-sig"))))
+    # a page that still shows the other one acts on that
+    assert f'data-run="{second.key}"' in answer["comparison-result"] and "text-probe" in answer["comparison-result"]
+    answer = pressed("on_press", act="report", kind="json", run=other.key)
+    assert len(json.loads(Path(answer["compare-slot"]).read_text(encoding="utf-8"))["methods"]) == len(CHEAP)
+    used = pressed("on_press", act="use", method="linear-probe", run=other.key)
+    assert "Linear probe is now in use" in used["compare-used"] and other.folder.adapter("linear-probe")
+    assert comparing.named(workspace, other.key).notes.shelf and not second.notes.shelf
+    for gone in ({"run": first.key, "method": "zero-shot"}, {"method": "zero-shot"}):
+        assert "no longer kept" in pressed("on_press", act="use", **gone)["compare-used"]
+    workspace.support.keep(phantom_set("smear", 6, size=64))  # other images: nothing to add to
+    assert "new" in comparing.cost(engine, workspace, ask) and other.path.exists()
+
+    table = list(csv.reader(io.StringIO(export(comparing.current(workspace), "csv").read_text(encoding="utf-8-sig"))))
     assert table[0][0] == "method" and "95 % low" in table[0] and len(table) == 4
     assert all(any(row[i] for row in table[1:]) for i in range(len(table[0]))) and table[3][-1] == NOTICE
-    found = json.loads(comparing.export(workspace, "json").read_text(encoding="utf-8"))
+    found = json.loads(export(comparing.current(workspace), "json").read_text(encoding="utf-8"))
     assert found["methods"][0]["method"] == "zero-shot" and found["notice"] == NOTICE
-    picture = Image.open(comparing.export(workspace, "png"))
+    picture = Image.open(export(comparing.current(workspace), "png"))
     assert picture.width > 1000 and NOTICE in picture.text["Comment"]
+
+
+def test_other_pixels_prompts_or_another_model_are_another_comparison(engine, registry, in_threads, monkeypatch):
+    """Also where files, labels and settings are the same; what the page says of a question is what a press does."""
+    workspace, ask = registry.get(None), Choice("smear", ("zero-shot",), 2, there=OWN)
+
+    def adds():
+        said = comparing.cost(engine, workspace, ask)
+        assert ("added to" in said) != ("begins a new" in said)
+        return "added to" in said
+
+    def compared():
+        view = comparing.start(engine, workspace, ask)
+        until(lambda: view.finished)
+        assert view.has_results and adds()
+        return view.key
+
+    def keep(seed):
+        workspace.support.keep(phantom_set("smear", 4, size=64, seed=seed))
+
+    keep(1)
+    first = compared()
+    assert compared() == first
+    keep(2)  # the images that are read too
+    assert not adds() and compared() != first
+    ask = replace(ask, source=OWN, there="")
+    compared()
+    data = workspace.support.data
+    prompts = [{"name": name, "prompts": [f"another sentence about {name}"]} for name in data.classes]
+    gathering.keep_prompts(workspace, {"classes": prompts})
+    assert not adds()
+    workspace.support.keep(replace(data, labels=[data.labels[-1], *data.labels[1:-1], data.labels[0]]))
+    assert not adds()
+    workspace.support.keep(data)
+    assert adds()
+    monkeypatch.setattr(type(engine), "chosen", lambda *_: "another")
+    assert not adds()
