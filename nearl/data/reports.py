@@ -1,8 +1,11 @@
 """A report summarised to findings by rules: which are present, absent or not certain, and which sentence says so.
 
-Sentences are split into clauses; a finding that is named in one is present unless the clause negates it, doubts it, or
-speaks of another time. This follows NegEx (Chapman et al., 2001) and ConText (Harkema et al., 2009); the lists of words
-and the order of the rules are our choice. No rule reads meaning: check the summary of a report before teaching with it.
+Sentences are split into clauses, and those at commas, "and" and "with" into parts. What stands before a finding (a
+negation, a doubt, another time) reaches over the parts that follow, as long as they only go on with the list; what
+stands after it (resolved, not seen) is said of it, or of the list that ends there. A finding without either is present,
+and uncertain where a part could be read both ways. This follows NegEx (Chapman et al., 2001) and ConText (Harkema et
+al., 2009); the lists of words and the order of the rules are our choice. No rule reads meaning: check the summary of a
+report before teaching with it.
 """
 
 from __future__ import annotations
@@ -12,21 +15,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearl.prompts import class_key
+from nearl.data.terms import CHEST, Term
 
-PRESENT, UNCERTAIN, ABSENT = "present", "uncertain", "absent"  # the first outweighs those after it
+PRESENT, UNCERTAIN, ABSENT = _ORDER = "present", "uncertain", "absent"  # the first outweighs those after it
 NOTHING = "No finding."  # the summary of a report without a finding
-
-
-class Term(NamedTuple):
-    """How a finding is named in reports: regular expressions over text in lower case."""
-
-    noun: str
-    """As the summary calls it."""
-    patterns: tuple[str, ...]
-    broad: tuple[str, ...] = ()
-    """Words that leave open which of several findings is meant: negated they exclude this one, else they say that it
-    is uncertain."""
 
 
 class Mention(NamedTuple):
@@ -54,13 +46,16 @@ class Summary:
     @property
     def states(self) -> dict[str, str]:
         """The state of each finding that the report speaks of, in the order of the vocabulary. Where sentences disagree
-        present outweighs uncertain, and that absent."""
-        order = (PRESENT, UNCERTAIN, ABSENT)
+        present outweighs uncertain, and that absent; of an inverted term the reverse."""
         said: dict[str, set[str]] = {}
         for line in self.lines:
             for mention in line.mentions:
                 said.setdefault(mention.finding, set()).add(mention.state)
-        return {name: next(state for state in order if state in said[name]) for name in self.vocabulary if name in said}
+        return {
+            name: next(state for state in (_ORDER[::-1] if term.inverted else _ORDER) if state in said[name])
+            for name, term in self.vocabulary.items()
+            if name in said
+        }
 
     @property
     def present(self) -> tuple[str, ...]:
@@ -78,12 +73,6 @@ class Summary:
         return " ".join(self.sentences)
 
 
-def vocabulary(names: Iterable[str]) -> dict[str, Term]:
-    """The terms of findings: those of `CHEST`, and for other names their own words in this or the reverse order."""
-    known = {class_key(name): term for name, term in CHEST.items()}
-    return {name: known.get(class_key(name)) or _by_words(name) for name in names}
-
-
 def summarise(report: str, terms: Mapping[str, Term] | None = None) -> Summary:
     """The summary of a report, for the findings of `terms` (default: `CHEST`). Sentences of its history, and those
     under such a heading, count as unsaid."""
@@ -92,89 +81,145 @@ def summarise(report: str, terms: Mapping[str, Term] | None = None) -> Summary:
     return Summary(tuple(lines), terms)
 
 
-# ---- sentences and clauses
+# ---- sentences
 
 _ASIDE = re.compile(
     r"(clinical )?(history|indication|information|question|details|data)s?( and history)?|reason for (the )?"
     r"(exam\w*|study|request)|technique|comparison|procedure|recommendations?|advice"
 )
-_SENTENCE = re.compile(r"(?<=[.!?])(?<!\bdr\.)(?<!e\.g\.)(?<!i\.e\.)(?<!vs\.)(?<!approx\.)(?<!cf\.)\s+", re.IGNORECASE)
-_HEADING = re.compile(r"([A-Za-z][A-Za-z /]{2,40}):\s*")
+_HEADINGS = r"(?:(?:clinical )?(?:history|indication)|technique|comparison|findings?|impression|conclusion)"
+_END = re.compile(  # where a sentence ends: after its full stop, before a number of a list, before a heading
+    r"(?:(?<=[.!?])(?<!\bdr\.)(?<!e\.g\.)(?<!i\.e\.)(?<!vs\.)(?<!approx\.)(?<!cf\.)|"
+    rf"(?=\s\d{{1,2}}[.)]\s*[a-z])|(?=\s{_HEADINGS}:))\s+",
+    re.IGNORECASE,
+)
+_ITEM = r"(?:[-*•–]|\d{1,2}[.)])\s*"  # how a line of a list begins
+_WRAP = re.compile(rf"(?<=[^.!?:;])\n(?!{_ITEM}|[A-Za-z][A-Za-z /]{{2,40}}:)")  # before a line that goes on
+_MARK = "¶"  # between lines of which the second may go on or not: it begins with a capital
+_HEADING = re.compile(rf"(?:{_ITEM})?([A-Za-z][A-Za-z /]{{2,40}}):\s*")
 _OWN_SENTENCE = ("technique", "comparison", "procedure")  # headings of a single sentence
+_LONGEST = 1000  # characters of a sentence whose rules are read (our choice); what a longer one names is uncertain
 
 
 def _sentences(report: str) -> Iterator[tuple[str, bool]]:
-    """(sentence, whether it speaks of something else than this study) of a report."""
+    """(sentence, whether it speaks of something else than this study) of a report. A section ends at the next heading
+    or at a blank line."""
     below = False  # a heading without a text of its own
-    for paragraph in re.split(r"\n+", report):
+    lines = "\n".join(line.strip() for line in report.splitlines())
+    for paragraph in re.split(r"\n\n+", lines):
         aside, below = below, False
-        for sentence in filter(None, (part.strip() for part in _SENTENCE.split(paragraph.strip()))):
+        parts = (part for line in _WRAP.sub(_joined, paragraph).split("\n") for part in _END.split(line))
+        for sentence in (part.strip() for part in parts if re.search(r"[^\W\d]", part)):
             heading = _HEADING.match(sentence)
             words = " ".join(heading[1].lower().split()) if heading else ""
+            below = False
             if heading:
                 aside = bool(_ASIDE.fullmatch(words))
                 below = aside and heading.end() == len(sentence)
             yield sentence, aside
-            aside = aside and words not in _OWN_SENTENCE
+            aside = aside and (below or words not in _OWN_SENTENCE)
 
 
-_NEXT = (
-    r"(?:no|without|the|there|a|an|his|her|small|mild|moderate|large|new|stable|persist\w*|unchanged|known|minimal|"
-    r"trace|tiny|old)"
-)
-_BREAK = re.compile(  # where a clause ends
-    rf"[;:]|\b(?:but|however|although|though|yet|while|whereas|except|apart from|aside from|other than|besides|which|"
-    rf"where|still|instead)\b|,(?: and| with)?(?= {_NEXT}\b)|\b(?:and|with)(?= {_NEXT}\b)|"
-    r"\band(?= (?:also|(?:is|are|has|have) now)\b)"
-)
+def _joined(wrap: re.Match[str]) -> str:
+    begins = re.match(r"[A-Z][a-z]", wrap.string[wrap.end() : wrap.end() + 2])
+    return f" {_MARK} " if begins and wrap.string[wrap.start() - 1] != "," else " "
+
+
+# ---- what is said before and after a finding
+
 _SEEN = (
     r"(?:seen|present|visible|visuali[sz]ed|identified|evident|detected|demonstrated|appreciated|noted|found|apparent|"
     r"there|shown)"
 )
-_SLIGHT = r"(?:\w+ly |interval |appreciable |substantial |definite |any |further )*"
+_LY = r"(?: \w+ly){0,3}"
+_SLIGHT = r"(?:\w+ly |interval |significant |appreciable |substantial |definite |any |further ){0,3}"
 _CHANGE = (
     r"(?:change[sd]?|increase[sd]?|decrease[sd]?|progress(?:ion|ed)|growth|grown|larger|smaller|different|worse|better)"
 )
+_EARLIER = r"(?:before|previously|earlier|(?:on|in|at|by) (?:[^\s,;]+ ){0,3}(?:prior|previous|earlier|(?:19|20)\d\d)\b)"
 _NO_NEGATION = re.compile(  # reads like a negation of a finding and is none
     rf"\bno {_SLIGHT}{_CHANGE}(?: (?:in|of)(?: size)?)?\b|\bwithout {_SLIGHT}{_CHANGE}\b|\bnot {_SLIGHT}{_CHANGE}\b|"
-    rf"\bnot only\b|\bnot {_SEEN} (?:before|previously|earlier|(?:on|in) (?:the )?(?:prior|previous))\b|"
-    rf"\bnot previously {_SEEN}\b|\bnot been {_SEEN} (?:before|previously)\b|"
+    rf"\bnot (?:only|just|merely|simply|infrequent(?:ly)?)\b|\bno (?:fewer|less) than\b|\b(?:no|not|without)(?: \w+)? "
+    rf"(?:doubt|question)\b(?! of\b)|\bnot {_SEEN} {_EARLIER}|\bnot previously {_SEEN}\b|\bnot been {_SEEN} {_EARLIER}|"
+    r"\bwithout (?:(?:iv|intravenous|oral|any|the|use of) ){0,3}contrast\b|"
+    r"\bno (?:prior|previous|earlier)(?: \w+)? (?:study|studies|exam\w*|imaging|images?|films?|ct|radiographs?)\b|"
     r"\b(?:not|never|incompletely|partial(?:ly)?|partly|nearly|almost|mostly|largely)(?: yet| been| completely| fully|"
-    r" entirely)* (?:resolved|cleared|gone|resolution)\b|\bno resolution\b|\bnot enlarged since\b"
+    r" entirely){0,3} (?:resolved|cleared|gone|resolution)\b|\bno resolution\b|\bnot enlarged since\b"
 )
-_DOUBT = re.compile(
-    r"\b(?:can ?not|could not|can't|not)(?: be)?(?: \w+ly| reliably)*(?: be)? (?:excluded?|ruled? out)\b|"
-    r"\b(?:difficult|hard|impossible) to (?:exclude|rule out)\b|"
-    r"\b(?:possibl[ey]|probabl[ey]|likely|unlikely|may|might|could|suspicious|suspect\w*|suspicion|suggest\w*|"
-    r"questionable|equivocal|versus|vs|perhaps|presumabl[ey]|concern\w*|doubtful)\b|\?"
+_EXCLUDED = rf"\b(?:not(?: be)?{_LY}(?: be)?|(?:difficult|hard|impossible) to) (?:excluded?|ruled? out)\b"
+_BEFORE = re.compile(  # what reaches over what follows; the group names the state, "unsaid" none
+    r"(?P<unsaid>\b(?:history of|h/o|to (?:exclude|rule out)|evaluate for|assess(?:ment)? for|question of|if|in case "
+    r"of|no (?:new|further|additional|other|second|known|prior|previous)|risk of|prior to|follow[- ]?up (?:of|for))\b|"
+    rf"^\W*rule out\b)|(?P<uncertain>{_EXCLUDED}|\b(?:possibl[ey]|probabl[ey]|(?:not )?(?:un)?likely|may|might|could"
+    r"(?! not)|suspicious|suspect\w*|suspicion|suggest\w*|questionable|equivocal|versus|vs|perhaps|presumabl[ey]|"
+    r"concern\w*|doubtful|(?:resection|removal|excision|drainage) of)\b|\?)|"
+    r"(?P<absent>\b(?:no|without|denies|neither|nor|never|none|absence of|negative for|free (?:of|from)|clear of|"
+    r"lack of|rather than|resolution of|clearing of|disappearance of|excludes?|rules out|fail(?:s|ed)? to)\b|\bnot(?= "
+    r"(?:a|an|any|the|show|demonstrate|reveal|see|have|contain|evidence)\b)|^\W*(?:the |an? |interval |previously |now "
+    r"){0,3}(?:resolved|absent)\b)|(?P<other>\b(?:not|never)\b)"  # not: of what, is not known
 )
-_UNSAID = re.compile(  # what follows is asked, or of another time, or only part of what there may be
-    r"\b(?:history of|h/o|to (?:exclude|rule out)|^rule out|evaluate for|assess(?:ment)? for|question of|if|in case of|"
-    r"no (?:new|further|additional|other|second)|no known|risk of|prior to)\b"
+_AFTER = re.compile(  # what is said of what precedes it; the last counts
+    rf"(?P<uncertain>{_EXCLUDED}|\?|\b(?:may|might|could(?! not)|versus|vs|unlikely|resected|removed|excised|drained)\b"
+    r"|\b(?:possible|probable|likely|suspected|questionable|equivocal|doubtful|uncertain|unclear)(?=\W*$| (?:in|on|at|"
+    rf"present)\b))|(?P<absent>\b(?:not|no longer|never)(?: be| been| \w+ly){{0,4}} {_SEEN}\b|\bnot{_LY} (?:recurred|"
+    r"returned|reappeared|developed)\b|(?<!\bthe )(?<!\ba )(?<!\ban )\b(?:resolved|cleared|disappeared|gone|absent|"
+    r"excluded|ruled out)\b|^[ -]free\b|(?:^ |\b(?:is|are|was|were|appears?|remains?)(?: of| within| \w+ly)? )(?:normal"
+    rf"|negative|unremarkable)\b)|(?P<present>\bnow{_LY} {_SEEN}\b|\b(?:recurred|returned|reappeared)\b)"
 )
-_BEFORE = re.compile(  # negates what follows in the clause
-    r"\b(?:no|not|without|denies|neither|nor|never|none|absence of|absent|negative for|free of|clear of|lack of|"
-    r"rather than|resolution of|resolved|clearing of|disappearance of|normal|excludes?|excluded|ruled out)\b"
+_HARD = (  # where a clause ends, and with it what was said before
+    r"[;:]|\b(?:but|however|although|though|yet|while|whereas|except|apart from|aside from|other than|besides|which|"
+    r"where|still|instead)\b|(?:,(?: and| with| or)?|\band)(?= (?:no|not|without|there)\b)"
 )
-_AFTER = re.compile(  # negates what precedes it in the clause
-    rf"\b(?:not|no longer|never) (?:\w+ly |been )*{_SEEN}\b|\b(?:resolved|cleared|disappeared|gone|absent|excluded|"
-    r"ruled out|normal|negative|unremarkable)\b"
+_CUT = re.compile(rf"(?P<hard>{_HARD})|,(?: (?:and|or|nor|with))?\b|[,{_MARK}]|\b(?:and|with)\b")
+_LASTS = re.compile(  # says that it is there
+    r"\b(?:unchanged|stable|persist\w*|remains?|known|old|(?:larger|smaller)(?! than \d)|has (?:increased|decreased|"
+    r"grown|improved|worsened))\b"
+)
+_OWN = re.compile(  # a part that begins like a sentence of its own
+    r"\W*(?:the|an?|his|her|this|that|small|mild|moderate|large|new|minimal|trace|tiny|\d\S*)\b"
+)
+_VERB = r"(?:is|are|was|were|has|have|had|can|could|remains?|appears?|measures?|lies|shows?)"
+_PREDICATE = re.compile(rf"\b(?:{_VERB}|persist\w*|unchanged|stable|{_SEEN})\b")
+_GOES_ON = re.compile(rf"\W*(?:{_VERB}|now|not|no longer)\b")
+_LABEL = re.compile(r"\s*(?::|\s[-–])\s*([^;]*)")  # "Pneumothorax: none."
+_NO = re.compile(
+    rf"(?:none|nil|absent|negative|0|-|resolved|no(?: longer)? (?:evidence|sign|{_SEEN})|not {_SEEN})(?!\w)|no\W*$"
+)
+_YES = re.compile(
+    r"(?:\+|yes|present|positive|seen|noted|small|mild|moderate|large|tiny|trace|minimal|right|left|bilateral|in|at|on|"
+    r"unchanged|stable|new|an?|one|two|three|multiple|several|few|larger|smaller|increas\w*|decreas\w*|persist\w*|[1-9])"
+    r"(?!\w)|\s*$"
+)
+_SIDES = re.compile(
+    r"\b(effusions?): ([^,;.]{1,40}) (?:on|at) the (left|right)(?:,| and| but|;){1,2} ([^,;.]{1,40}) (?:on|at) the "
+    r"(left|right)\b"
 )
 
 
 def _read(sentence: str, terms: Mapping[str, Term]) -> Iterator[Mention]:
     """What a sentence says of each finding that it names."""
     text = " ".join(sentence.lower().replace("’", "'").split())
-    plain = _NO_NEGATION.sub(lambda found: " " * len(found[0]), text)
-    doubtless = _DOUBT.sub(lambda found: " " * len(found[0]), plain)
+    text = text.replace("cannot", "can not").replace("can't", "can not").replace("n't", " not")
+    text = _SIDES.sub(r"\3 \1: \2; \5 \1: \4", text)
+    if len(text) > _LONGEST:
+        named = (name for name, term in terms.items() if any(re.search(p, text) for p in (*term.patterns, *term.broad)))
+        yield from (Mention(name, UNCERTAIN) for name in named)
+        return
     exact = {name: _found(text, term.patterns) for name, term in {**CHEST, **terms}.items()}
     taken = [span for spans in exact.values() for span in spans]
+    named = taken + [span for term in terms.values() for span in _found(text, term.broad)]
+    if not named:
+        return
+    clauses = _Clauses(text, named)
     for name, term in terms.items():
         spans = [(span, False) for span in exact[name]]
         if not spans:  # such as an effusion of which no side is said
             open_ = _found(text, term.broad)
             spans = [(at, True) for at in open_ if all(at[1] <= other[0] or at[0] >= other[1] for other in taken)]
-        states = [_state(plain, doubtless, span, broad) for span, broad in spans]
+        states = [clauses.state(span, exact[name]) for span, _ in spans]
+        states = [UNCERTAIN if broad and s == PRESENT else s for s, (_, broad) in zip(states, spans, strict=True)]
+        if term.inverted:
+            states = [_ORDER[2 - _ORDER.index(state)] if state else "" for state in states]
         yield from (Mention(name, state) for state in dict.fromkeys(states) if state)
 
 
@@ -188,92 +233,144 @@ def _found(text: str, patterns: Iterable[str]) -> list[tuple[int, int]]:
     return sorted(kept)
 
 
-def _state(plain: str, doubtless: str, span: tuple[int, int], broad: bool) -> str:
-    """The state of a finding that is named at ``span``; "" where nothing is said of it. ``plain``: the text without
-    what only reads like a negation; ``doubtless``: without words of doubt too."""
-    start, end = span
-    ends = [m.span() for m in _BREAK.finditer(plain)]
-    left = max((stop for _, stop in ends if stop <= start), default=0)
-    right = min((begin for begin, _ in ends if begin >= end), default=len(plain))
-    before, inside, after = doubtless[left:start], doubtless[start:end], doubtless[end:right]
-    if _UNSAID.search(before):
+class _Part(NamedTuple):
+    """What lies between two cuts of a sentence."""
+
+    start: int
+    end: int
+    joint: str
+    """What stands before it: ",", "and", "with" or the like; "" where a clause begins."""
+
+
+class _Clauses:
+    """A sentence in clauses and parts, and what they say of a finding that is named at a place."""
+
+    def __init__(self, text: str, named: list[tuple[int, int]]):
+        self.text = _NO_NEGATION.sub(lambda found: " " * len(found[0]), text)
+        self.named = named
+        self.cuts = list(_CUT.finditer(self.text))
+
+    def state(self, span: tuple[int, int], same: list[tuple[int, int]]) -> str:
+        """The state of a finding named at ``span``; "" where nothing is said of it. ``same``: all places where it is
+        named."""
+        part, earlier, later = self._around(span)
+        before, after = self.text[part.start : span[0]], self.text[span[1] : part.end]
+        label = _LABEL.match(self.text, span[1])
+        if label and not re.sub(r"[\W\d]|pleural|lung|pulmonary", "", before):
+            return self._answer(label, any(start > span[1] for start, _ in same))
+        after += "".join(f" {said}" for said in self._said_on(later))
+        said = [found.lastgroup for found in _AFTER.finditer(after)]
+        last = said[-1] if said else ""
+        own = self._own_cue(before, self.text[span[0] : span[1]]) or self._carried(part, span, earlier)
+        if own == "unsaid":
+            return ""
+        if last == UNCERTAIN:
+            return UNCERTAIN
+        if own == ABSENT:  # denied twice is said of something else
+            of_another = re.search(r"\b(?:the|this|that|these) (?:\w+ )?$", before) and re.search(
+                r"\b(?:no|without)\b(?! (?:longer|evidence|signs?)\b)", before
+            )
+            return UNCERTAIN if last == ABSENT or of_another else ABSENT
+        if last == ABSENT:
+            return ABSENT
+        if own:
+            return UNCERTAIN
+        return self._list_ends(self.text[part.start : part.end], later) or PRESENT
+
+    def _around(self, span: tuple[int, int]) -> tuple[_Part, list[_Part], list[_Part]]:
+        """The part that a place lies in, and those of its clause before (the nearest first) and after it."""
+        left = [cut for cut in self.cuts if cut.end() <= span[0]]
+        right = [cut for cut in self.cuts if cut.start() >= span[1]]
+        earlier, end = [], 0
+        own = _Part(left[-1].end() if left else 0, right[0].start() if right else len(self.text), _joint(left))
+        while left and not left[-1]["hard"]:
+            end = left.pop().start()
+            earlier.append(_Part(left[-1].end() if left else 0, end, _joint(left)))
+        later = []
+        for place, cut in enumerate(right):
+            if cut["hard"]:
+                break
+            end = right[place + 1].start() if place + 1 < len(right) else len(self.text)
+            later.append(_Part(cut.end(), end, cut[0].strip(", ") or ","))
+        return own, earlier, later
+
+    def _names(self, part: _Part) -> int | None:
+        """Where a part first names a finding; None where it names none."""
+        return min((start for start, _ in self.named if part.start <= start < part.end), default=None)
+
+    @staticmethod
+    def _own_cue(before: str, inside: str) -> str:
+        """The state that what stands before a finding in its part, or among its own words, gives it."""
+        found = _BEFORE.search(before)
+        if re.search(r"\bnormal $", before):
+            return ABSENT
+        if found and found.lastgroup == "other" and not before[found.end() :].strip():
+            return ABSENT
+        if not found:
+            found = _BEFORE.search(inside) or re.search(r"\bresolved\b", inside)
+            if found and (found.lastgroup or "other") == "other":
+                return ABSENT
+        return "" if not found else UNCERTAIN if found.lastgroup == "other" else str(found.lastgroup)
+
+    def _carried(self, part: _Part, span: tuple[int, int], earlier: list[_Part]) -> str:
+        """The state that the parts before give a finding of a list."""
+        mine, after = self.text[part.start : part.end], self.text[span[1] : part.end]
+        if _LASTS.search(self.text[part.start : span[0]]) or _LASTS.search(after):
+            return ""
+        alone = bool(_OWN.match(mine)) or part.joint in ("with", _MARK)
+        if alone and _PREDICATE.search(mine):
+            return ""
+        for other in earlier:
+            text, names = self.text[other.start : other.end], self._names(other)
+            cue = next(
+                (
+                    found.lastgroup
+                    for found in _BEFORE.finditer(text)
+                    if names is None or found.lastgroup != "other" or other.start + found.start() < names
+                ),
+                None,
+            )
+            if cue:
+                return "unsaid" if cue == "unsaid" else ABSENT if cue == ABSENT and not alone else UNCERTAIN
+            alone = alone or bool(_LASTS.search(text)) or bool(_OWN.match(text))
         return ""
-    if _DOUBT.search(plain[left:right]):
-        return UNCERTAIN
-    if _BEFORE.search(before) or re.search(r"\b(?:not|no longer|no|never)\b", inside) or _AFTER.search(after):
-        return ABSENT
-    return UNCERTAIN if broad else PRESENT
+
+    def _said_on(self, later: list[_Part]) -> Iterator[str]:
+        """The parts after a finding that go on with it: "..., 5 mm before, has resolved"."""
+        for part in later:
+            if self._names(part) is not None:
+                return
+            text = self.text[part.start : part.end]
+            if _GOES_ON.match(text):
+                yield text
+
+    def _list_ends(self, mine: str, later: list[_Part]) -> str:
+        """What the end of a list says of a finding that it begins with: "A, B and C have resolved"; "" for nothing."""
+        if _PREDICATE.search(mine):
+            return ""
+        for part in later:
+            names = self._names(part)
+            text = self.text[part.start : part.end]
+            if part.joint in ("with", _MARK) or names is None or _BEFORE.search(self.text[part.start : names]):
+                return ""
+            said = [found.lastgroup for found in _AFTER.finditer(text)]
+            if said:
+                whole = part.joint.endswith(("and", "or", "nor")) and not re.search(r"\b(?:has|is|was)\b", text)
+                return "" if said[-1] == PRESENT else str(said[-1]) if whole else UNCERTAIN
+            if _PREDICATE.search(text):
+                return ""
+        return ""
+
+    @staticmethod
+    def _answer(label: re.Match[str], again: bool) -> str:
+        """The state of a finding that a form names with an answer after it; ``again``: which names it too."""
+        answer = label[1].strip(" .")
+        if again:
+            return ""
+        if _NO.match(answer):
+            return ABSENT
+        return PRESENT if _YES.match(answer) and not _AFTER.search(f" {answer}") else UNCERTAIN
 
 
-# ---- findings of the chest
-
-_GAP = r"(?:(?!\blobes?\b)[^,;.])"
-
-
-def _effusion(side: str, other: str) -> Term:
-    exact = (
-        rf"\b{side}(?:-sided)?(?: (?!{other})\w+){{0,2}} effusions?",
-        rf"\beffusions?\b(?:(?!{other})[^,;]){{0,40}}\b(?:on|at|in) the {side}\b",
-        r"\bbilateral(?: \w+){0,2} effusions?|\beffusions? on both sides",
-        r"\b(?:right and left|left and right)(?: \w+)? effusions?",
-    )
-    return Term(f"{side} pleural effusion", exact, (r"(?<!pericardial )(?<!joint )\beffusions?\b",))
-
-
-def _consolidation(place: str) -> Term:
-    lobe = rf"{place}(?: (?:and|or) (?:upper|middle|lower))? lobes?"
-    what = r"(?:consolidat\w*|airspace opacit\w*|airspace disease)"
-    exact = (rf"\b{lobe}\b{_GAP}{{0,40}}\b{what}", rf"\b{what}\b{_GAP}{{0,50}}\b{lobe}")
-    return Term(f"{place} lobe consolidation", exact, (rf"\b{what}\b(?!{_GAP}{{0,50}}lobe)",))
-
-
-CHEST: dict[str, Term] = {
-    "nodule": Term("lung nodule", (r"(?<!thyroid )\bnodules?\b|\bnodular opacit(?:y|ies)\b",)),
-    "mass": Term("lung mass", (r"(?<!muscle )(?<!bone )\bmass(?:es)?\b(?! effect)",)),
-    "right effusion": _effusion("right", "left"),
-    "left effusion": _effusion("left", "right"),
-    "pneumothorax": Term("pneumothorax", (r"\b(?:hydro)?pneumothora(?:x|ces)\b",)),
-    "upper lobe consolidation": _consolidation("upper"),
-    "lower lobe consolidation": _consolidation("lower"),
-    "cardiomegaly": Term(
-        "cardiomegaly",
-        (
-            r"\bcardiomegaly\b|\bcardiac enlargement\b|\benlargement of the (?:heart|cardiac silhouette)\b",
-            r"\benlarged (?:heart|cardiac (?:silhouette|shadow))\b",
-            r"\b(?:heart|cardiac (?:silhouette|shadow))(?: (?!and\b)\w+){0,3} enlarged\b",
-        ),
-    ),
-    "rib lesion": Term(
-        "sclerotic rib lesion",
-        (r"\b(?:lesions?|metastas[ie]s)\b[^,;]{0,50}\bribs?\b", r"\bribs?(?: \w+){0,2} (?:lesions?|metastas[ie]s)\b"),
-    ),
-    "aortic calcification": Term(
-        "aortic calcification",
-        (r"\bcalcif\w+\b[^,;]{0,30}\baort\w+", r"\baort\w+(?: (?!and\b)\w+){0,4} calcif\w+"),
-    ),
-    "hilar adenopathy": Term(
-        "hilar adenopathy",
-        (
-            r"\bhil(?:ar|um|a)\b[^,;]{0,30}\b(?:lymph )?nodes?(?: \w+){0,2} enlarged\b",
-            r"\bhil(?:ar|um|a)\b[^,;]{0,30}\b(?:nodes?|(?:lymph)?adenopathy)\b",
-            r"\b(?:nodes?|(?:lymph)?adenopathy)\b[^,;]{0,30}\bhil(?:ar|um|a)\b",
-        ),
-        (r"\b(?:lymph)?adenopathy\b",),
-    ),
-    "vertebral fracture": Term(
-        "vertebral compression fracture",
-        (
-            r"\b(?:vertebral|compression|wedge)(?: \w+){0,2} fractures?\b",
-            r"\bfractures?\b[^,;]{0,30}\b(?:vertebra\w*|[tl]\d{1,2})\b",
-            r"\b(?:vertebra\w*|[tl]\d{1,2})\b[^,;]{0,30}\blost height\b",
-        ),
-    ),
-}
-
-
-def _by_words(name: str) -> Term:
-    """A term for any other finding: its words, which may have an ending and others between them."""
-    stems = [re.escape(word[:-1] if word.endswith("s") and len(word) > 4 else word) for word in class_key(name).split()]
-    forward = r"(?: \w+){0,3} ".join(rf"\b{stem}\w*" for stem in stems)
-    backward = r"\b[^,;]{0,40}".join(rf"\b{stem}\w*" for stem in reversed(stems))
-    return Term(class_key(name), (forward, backward) if len(stems) > 1 else (forward,))
+def _joint(cuts: list[re.Match[str]]) -> str:
+    return "" if not cuts or cuts[-1]["hard"] else cuts[-1][0].strip(", ") or ","

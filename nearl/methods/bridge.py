@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearl.data.images import ImageRecord
-from nearl.data.reports import NOTHING, summarise, vocabulary
+from nearl.data.reports import NOTHING, summarise
 from nearl.data.sets.labelled import LabelledSet
+from nearl.data.terms import vocabulary
 from nearl.errors import NearlError
 from nearl.methods.base import Card, Method
 from nearl.methods.frozen import Task, ensemble

@@ -7,7 +7,9 @@ import pytest
 
 from nearl.data.phantoms.thorax.findings import NAMES
 from nearl.data.phantoms.thorax.report import CHANGES, write
-from nearl.data.reports import ABSENT, NOTHING, PRESENT, UNCERTAIN, summarise, vocabulary
+from nearl.data.reports import ABSENT, NOTHING, PRESENT, UNCERTAIN, summarise
+from nearl.data.terms import vocabulary
+from nearl.errors import NearlError
 
 
 def report_of(seed):
@@ -29,7 +31,7 @@ def report_of(seed):
 
 @pytest.mark.parametrize("half", range(2))
 def test_the_summary_of_a_synthetic_report_is_its_true_findings(half):
-    for seed in range(half, 200, 2):
+    for seed in range(half, 120, 2):
         report, true = report_of(seed)
         found = summarise(report.text)
         assert list(found.present) == true, report.text
@@ -90,6 +92,56 @@ SENTENCES = [
     ("HISTORY:\nKnown mass.\nFINDINGS: Nodule in the left upper lobe.", {"nodule": P}),
     ("If the nodule grows, biopsy.", {}),
     ("", {}),
+    # lines that are wrapped, and lists
+    ("FINDINGS: No pneumothorax,\nmass, or nodule.", {"pneumothorax": A, "mass": A, "nodule": A}),
+    ("History: smoker, known\nmass. Rule out nodule.\nFindings: no mass.", {"mass": A}),
+    ("HISTORY: cough.\n\nThe heart is enlarged.", {"cardiomegaly": P}),
+    ("- No mass\n- Nodule\n1.No effusion 2.Cardiomegaly",
+     {"mass": A, "nodule": P, "right effusion": A, "left effusion": A, "cardiomegaly": P}),
+    ("No nodule\nMass in the left lung", {"nodule": A, "mass": U}),
+    # forms
+    ("Pneumothorax: none.", {"pneumothorax": A}),
+    ("Pneumothorax: no.", {"pneumothorax": A}),
+    ("Nodule: absent.", {"nodule": A}),
+    ("Nodules: 2 in the right lung.", {"nodule": P}),
+    ("Mass: see below.", {"mass": U}),
+    ("Pneumothorax: no pneumothorax.", {"pneumothorax": A}),
+    ("Pleural effusions: none on the left, small on the right.", {"left effusion": A, "right effusion": P}),
+    # further ways to say that there is none
+    ("There isn't a pneumothorax.", {"pneumothorax": A}),
+    ("There aren't any nodules, and a mass isn’t seen.", {"nodule": A, "mass": A}),
+    ("Doesn't show nodules.", {"nodule": A}),
+    ("The nodule cannot be seen.", {"nodule": A}),
+    ("The nodule can no longer be identified.", {"nodule": A}),
+    ("Fails to show a nodule.", {"nodule": A}),
+    ("Pneumothorax free.", {"pneumothorax": A}),
+    ("Pneumothorax has not recurred.", {"pneumothorax": A}),
+    ("The nodule, 5 mm before, has resolved.", {"nodule": A}),
+    ("Hilar nodes are normal.", {"hilar adenopathy": A}),
+    # a part says what it says of its own finding, or of the list that it ends
+    ("Nodule unchanged, mass resolved.", {"nodule": P, "mass": A}),
+    ("Mass resolved, nodule unchanged.", {"nodule": P, "mass": A}),
+    ("Nodule, mass and effusion on the left have resolved.", {"nodule": A, "mass": A, "left effusion": A}),
+    ("Nodule, mass resolved.", {"nodule": U, "mass": A}),
+    ("No pneumothorax, small nodule, or mass.", {"pneumothorax": A, "nodule": U, "mass": U}),
+    ("No pneumothorax, nodule unchanged.", {"pneumothorax": A, "nodule": P}),
+    ("There is a mass with otherwise normal lungs.", {"mass": P}),
+    ("A nodule in the otherwise normal right lung.", {"nodule": P}),
+    ("No calcification in the nodule.", {"nodule": U}),
+    # what else reads like a negation
+    ("There is no doubt that a nodule is present.", {"nodule": P}),
+    ("No fewer than three nodules.", {"nodule": P}),
+    ("There is not just a nodule but a mass.", {"nodule": P, "mass": P}),
+    ("A nodule not present in 2019.", {"nodule": P}),
+    ("Non-contrast CT without IV contrast shows a nodule.", {"nodule": P}),
+    ("No prior study shows this nodule.", {"nodule": P}),
+    # what the doubt is of
+    ("No suspicious nodule.", {"nodule": A}),
+    ("No evidence suggesting pneumothorax.", {"pneumothorax": A}),
+    ("Large right pleural effusion with possible atelectasis.", {"right effusion": P}),
+    ("A nodule, likely benign.", {"nodule": P}),
+    ("A pneumothorax is possible, the mass may be a vessel.", {"pneumothorax": U, "mass": U}),
+    ("The mass has been resected.", {"mass": U}),
 ]  # fmt: skip
 
 
@@ -109,3 +161,27 @@ def test_other_findings_are_known_by_their_words():
     found = summarise("Old fractures of two ribs. No tuberculosis. Nodules.", terms)
     assert found.states == {"rib_fracture": P, "Tuberculosis": A, "nodule": P}
     assert found.sentences == ["There is rib fracture.", "There is lung nodule."]
+
+
+def test_a_class_may_be_the_absence_of_another():
+    terms = vocabulary(["no tumor", "tumor", "normal", "+"])
+    assert summarise("No tumor is seen.", terms).states == {"no tumor": P, "tumor": A}
+    assert summarise("There is no tumor on the left. A tumor is seen.", terms).present == ("tumor",)
+    assert summarise("A tumor cannot be excluded. Normal heart.", terms).states == {
+        "no tumor": U,
+        "tumor": U,
+        "normal": P,
+    }
+    with pytest.raises(NearlError):
+        vocabulary(["", "tumor"])
+
+
+HOSTILE = ("reliably ", "nodule cannot reliably ", "no nodule, ", "nodule no the mass ", " ", "\n", "mass and ", "1")
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+def test_a_hostile_text_is_read_to_its_end(unit):
+    for count in (5000, 800 // len(unit)):  # also as long as a sentence may be for the rules to read it
+        states = summarise("nodule cannot " + unit * count, vocabulary(["nodule", "mass", "no tumor"])).states
+        assert set(states) <= {"nodule", "mass"}
+    assert summarise("No mass or " + "very " * 500 + "large nodule.").states == {"nodule": U, "mass": U}, "not present"
