@@ -37,9 +37,10 @@ def build(ctx: Context, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
             slot = gr.DownloadButton("Download", elem_id="slot", elem_classes="slot")
     run_part, plan = RunPart(**buttons, **result), (controls.hold_out, controls.group_by)
     images.wire(ctx, images_part, plan)
-    images.wire_return(ctx, images_part, plan, opened)
+    settled = run.wire_settings(ctx, run_part, controls, opened)
+    images.wire_return(ctx, images_part, plan, settled)
     run.wire(ctx, run_part, controls, images_part.editor, slot, DOWNLOAD)
-    run.wire_return(ctx, run_part, controls, tab_item, opened)
+    run.wire_return(ctx, run_part, tab_item, opened)
     shelf.wire(ctx, shelf_part, slot, DOWNLOAD)
     shelf.wire_return(ctx, shelf_part, tab_item, opened)
     if publish_part is not None:

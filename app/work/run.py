@@ -6,7 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import fields, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from gradio.context import LocalContext
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -51,6 +51,7 @@ class Notes(BaseModel):
     source: str = ""  # where a comparison's images are from, as the page names it
     there: str = ""  # likewise those of another source that are read too
     other: list[str] = []  # their digests
+    choice: dict[str, Any] = {}  # how to teach, as it was chosen (`app.teach.run.actions.Choice`)
     shelf: dict[str, str] | None = None  # by method: its adapter's id on the shelf; None until there was a look
     starts: int = 0  # since something of it was last finished
     done: int = 0  # finished methods and seeds when it was last started

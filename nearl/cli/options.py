@@ -157,7 +157,10 @@ def reads_volumes(args: argparse.Namespace) -> bool:
 def prompts_of(args: argparse.Namespace, data: LabelledSet | None = None, adapter: Adapter | None = None) -> PromptSet:
     """--prompts FILE, else prompts.json in DATA, else the adapter's, else the class names through a template."""
     if not args.prompts and data is None and adapter is None:
-        raise NearlError("Say what to look for: give --prompts FILE, or --adapter DIR with prompts of its own.")
+        raise NearlError(
+            "Say what to look for: give --prompts FILE, your own or one of assets/prompts/*.json, or "
+            "--adapter DIR with prompts of its own."
+        )
 
     from nearl.data.sets.findings import FindingsSet
     from nearl.prompts import FINDINGS, PromptSet, default_findings, default_prompts
@@ -284,16 +287,21 @@ def metric_lines(metrics: dict | None, where: str) -> list[str]:
         return ["No images were left to measure on."]
     if "findings" in metrics:
         return _finding_lines(metrics, where)
-    lines = []
+    from nearl.measure.evaluate import no_better_than_chance
+    from nearl.report.words import flattered
+
+    lines, chance = [], 1 / len(metrics["classes"])
     for name, figures in (("before teaching", metrics["frozen"]), ("after teaching", metrics["adapted"])):
         if figures is None:
             continue
         value, (low, high) = figures["balanced_accuracy"], figures["balanced_accuracy_interval"]
         said = "too few images to say" if value is None else f"{value:.1%}"
+        guess = ": no better than chance" if no_better_than_chance(figures, chance) else ""
         lines.append(
-            f"{name}: balanced accuracy {said} (95 % interval {low:.0%} to {high:.0%}) on {metrics['n']} {where}"
+            f"{name}: balanced accuracy {said} (95 % interval {low:.0%} to {high:.0%}, chance {chance:.0%}) on "
+            f"{metrics['n']} {where}{guess}"
         )
-    return lines
+    return [*lines, *filter(None, [flattered(metrics)])]
 
 
 def _finding_lines(metrics: dict, where: str) -> list[str]:

@@ -19,6 +19,7 @@ from nearl.cli.options import (
     prompt_options,
     say,
     scan_options,
+    there,
     view_of,
 )
 from nearl.cli.progress import Bar
@@ -55,6 +56,9 @@ def run(args: argparse.Namespace) -> Result:
         raise NearlError("--resume goes on with a table; give --csv FILE too.")
     if args.csv and not args.resume and os.path.exists(args.csv):
         raise NearlError(f"'{args.csv}' is there already; give --resume to add what it lacks, or another name.")
+    if not args.prompts and not args.adapter:  # which is refused; a wrong path is the plainer mistake
+        for path in args.images:
+            there(path, "file or folder")
     classifier = classifier_of(args)
 
     from nearl.cli.predict_table import Table

@@ -17,7 +17,7 @@ from nearl.report.table import safe
 if TYPE_CHECKING:
     from nearl.reading.classifier import Classifier
 
-ABOUT = ("file", "part", "slice", "answer")  # before the probabilities
+ABOUT = ("file", "part", "slice", "answer", "guess")  # before the probabilities
 AFTER = ("flags", "notes", "error", "made with", "notice")
 
 
@@ -58,7 +58,7 @@ class Table:
 
     def add(self, file: str, part: str, row: dict) -> None:
         """Write the row of an image, as `nearl.cli.predict` prints it."""
-        cells = [file, part, _slice(row), ""]
+        cells = [file, part, _slice(row), "", "yes" if _guess(row) else ""]
         sides = [row["frozen"], row["adapted"]][: len(self.times)]
         if row["error"] is None:
             found = row.get("findings")
@@ -98,6 +98,14 @@ def flags(row: dict) -> list[str]:
     found = ["Unlike the images that the model was trained on."] if row.get("unfamiliar") else []
     found += [row["doubt"]] if row.get("doubt") and row["adapted"] is None else []
     return found + (["Unlike the images that the adapter was taught with."] if row.get("unlike_taught") else [])
+
+
+def _guess(row: dict) -> bool:
+    """Whether the answer of a row is no more than a guess: of an adapter where the image is unlike those that it was
+    taught with, else as the model's own doubts say."""
+    if row["adapted"] is not None:
+        return bool(row.get("unlike_taught"))
+    return bool(row.get("unfamiliar") or row.get("doubt"))
 
 
 def _slice(row: dict) -> str:

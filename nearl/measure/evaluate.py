@@ -15,6 +15,7 @@ from nearl.data.splits import FEW_HELD
 from nearl.errors import NearlError
 from nearl.measure import intervals
 from nearl.prompts import class_key
+from nearl.reading.claims import UNKNOWN, Claim
 from nearl.reading.classifier import Classifier
 from nearl.train.samples import fingerprints
 
@@ -256,9 +257,10 @@ def measure(classifier: Classifier, data: LabelledSet) -> dict:
     """A classifier's {"n", "classes", "frozen": metrics, "adapted": metrics | None, "taught", "calibrated"} on images.
 
     Images that the classifier's method was taught with, or that its probabilities were calibrated with, are left out;
-    "taught" and "calibrated" are their numbers, None where the adapter does not say which images these are. The classes
-    of ``data`` are matched to those of the prompt set by name; the prompt set may have more. Raises NearlError for a
-    class that the prompts do not name, and where no image is left.
+    "taught" and "calibrated" are their numbers, None where the adapter does not say which images these are. "chance" is
+    the balanced accuracy of guessing, and the metrics have "no_better_than_chance"; "pretrained" is `learned_from`. The
+    classes of ``data`` are matched to those of the prompt set by name; the prompt set may have more. Raises NearlError
+    for a class that the prompts do not name, and where no image is left.
     """
     index = {class_key(name): i for i, name in enumerate(classifier.prompt_set.classes)}
     unknown = [name for name in data.classes if class_key(name) not in index]
@@ -268,13 +270,29 @@ def measure(classifier: Classifier, data: LabelledSet) -> dict:
     labels = np.array([index[class_key(data.classes[label])] for label in data.labels])
     prediction = classifier.predict(data.records)
     frozen, adapted, classes = prediction.frozen, prediction.adapted, prediction.classes
+    chance = 1 / len(classes)
+    figures = [None if one is None else evaluate(one, labels, classes=classes) for one in (frozen, adapted)]
+    for one in filter(None, figures):
+        one["no_better_than_chance"] = no_better_than_chance(one, chance)
     return {
         "n": len(labels),
         "classes": classes,
-        "frozen": evaluate(frozen, labels, classes=classes),
-        "adapted": None if adapted is None else evaluate(adapted, labels, classes=classes),
+        "chance": chance,
+        "pretrained": learned_from(prediction.claims),
+        "frozen": figures[0],
+        "adapted": figures[1],
         **known,
     }
+
+
+def no_better_than_chance(figures: dict, chance: float) -> bool:
+    """Whether the interval of the balanced accuracy, of `evaluate`, reaches down to that of guessing."""
+    return figures["balanced_accuracy_interval"][0] <= chance
+
+
+def learned_from(claims: Sequence[Claim] | None) -> bool:
+    """Whether most images are of a kind that the model was pretrained with; False where that is not known."""
+    return 2 * sum(claim.kind != UNKNOWN for claim in claims or ()) > len(claims or ())
 
 
 def unseen(classifier: Classifier, data: LabelledSet) -> tuple[LabelledSet, dict[str, int | None]]:

@@ -12,7 +12,7 @@ from nearl.methods import title as method_title
 from nearl.prompts import MAX_CLASSES
 from nearl.reading.trust import Trust
 from nearl.report.results import readable
-from nearl.report.words import per_cent, plain, plural, verdict
+from nearl.report.words import flattered, per_cent, plain, plural, verdict
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -154,7 +154,7 @@ class Report:
         kind = self.results["kind"] if self.results else "none"
         words = HOW[kind].format(n=plural(self.results["n"] if self.results else 0, "image"))
         few = " So few say no more than a hint." if self.results and self.results["few"] and kind != "none" else ""
-        return words + few
+        return " ".join(filter(None, (words + few, flattered(self.results))))
 
     def figures(self) -> list[tuple[str, dict, dict | None]]:
         """(name, before, after) of every figure; a figure is {"value", "interval", "words"}, "value" None where too

@@ -88,6 +88,7 @@ class Results(BaseModel):
     frozen: Figures | None
     adapted: Figures | None
     gain: Gain | None
+    pretrained: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
     def _fits(self) -> Results:

@@ -91,6 +91,18 @@ def _recall(confusion: Sequence[Sequence[int]]) -> float:
     return sum(shares) / len(shares)
 
 
+PRETRAINED = (
+    "The model was pretrained with images of this kind, perhaps with these very ones: figures before teaching may "
+    "flatter it."
+)
+
+
+def flattered(results: Mapping | None) -> str:
+    """What to know of figures before teaching where the model learned from images of this kind (`nearl.measure`), in a
+    sentence; "" elsewhere."""
+    return PRETRAINED if results and results.get("pretrained") and results["frozen"] else ""
+
+
 # The figures of a result: key of `nearl.measure.evaluate.evaluate` -> its name and its term with what it means.
 FIGURES = {
     "balanced_accuracy": ("Correct on images it had not seen", "balanced accuracy: every class counts the same"),

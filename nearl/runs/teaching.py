@@ -19,12 +19,12 @@ from nearl.backbones import Backbone
 from nearl.data.records import ImageRecord
 from nearl.errors import NearlError
 from nearl.measure import findings, gap
-from nearl.measure.evaluate import rows, study
+from nearl.measure.evaluate import learned_from, rows, study
 from nearl.measure.fit import Fit, metrics
 from nearl.measure.interaction import interaction
 from nearl.methods import Method, Task, make
 from nearl.prompts import FINDINGS
-from nearl.reading.claims import Claims
+from nearl.reading.claims import Claim, Claims
 from nearl.reading.findings import thresholds
 from nearl.reading.trust import fit_findings_trust, fit_trust
 from nearl.runs.bench import Bench
@@ -265,7 +265,7 @@ class _Lesson:
         yield from self._batches(sorted({*self.parts[0].support, *held}), bench.frozen.pooled)  # which the rest needs
         began = time.perf_counter()
         after, labels = np.concatenate(self.read), [job.labels[i] for i in held]
-        before = self._before(bench.images.subset(held).records)
+        before, known = self._before(bench.images.subset(held).records)
         files, prompts = [job.files[i] for i in held], bench.prompt_set
         if prompts.kind == FINDINGS:
             trust = self._findings_trust(after, labels)
@@ -276,7 +276,7 @@ class _Lesson:
             table = findings.rows(before, after, labels, prompts, files)
         else:
             trust = self._trust(after, labels) if self.adapter is not None else {}
-            results = study(before, after, labels, job.classes, job.split.kind)
+            results = study(before, after, labels, job.classes, job.split.kind) | {"pretrained": learned_from(known)}
             table = rows(before, after, labels, job.classes, files)
         if self.adapter is not None:
             self.adapter.meta |= {"metrics": results if held else None, "trust": trust}
@@ -290,14 +290,16 @@ class _Lesson:
         }
         yield Finished(row, self.adapter, results, [{**line, "image": i} for line, i in zip(table, held, strict=True)])
 
-    def _before(self, records: list[ImageRecord]) -> np.ndarray:
-        """Probabilities [N, C] of the frozen model, calibrated as they are when these images are read."""
+    def _before(self, records: list[ImageRecord]) -> tuple[np.ndarray, list[Claim] | None]:
+        """(probabilities [N, C] of the frozen model, calibrated as they are when these images are read; what is known
+        of each image)."""
         bench = self.bench
         plain = make(UNTAUGHT, bench.task(self.parts[0].support)).predict(records)
         claims = Claims(bench.backbone, bench.prompt_set)
         if not len(records) or bench.prompt_set.kind == FINDINGS:  # nothing was held out, or nothing was measured
-            return plain
-        return claims.calibrated(plain, claims.of(bench.frozen.embed(bench.frozen.pooled(records)), records))
+            return plain, None
+        known = claims.of(bench.frozen.embed(bench.frozen.pooled(records)), records)
+        return claims.calibrated(plain, known), known
 
     def _trust(self, after: np.ndarray, labels: list[int]) -> dict:
         support, held, folded = self.parts[0].support, self.job.held, self.job.split.kind == "folds"

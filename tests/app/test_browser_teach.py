@@ -148,6 +148,7 @@ def test_a_run_is_found_again_and_cancelled(visitor, archive):
     assert _step(page) > before
     second = visit(page.context.new_page(), page.url.partition("#")[0])  # another tab of the same visitor
     expect(second.locator("#progress .curve").first).to_be_visible(timeout=LONG)
+    expect(second.locator("#preset label.selected")).to_have_text("Quick")  # as the run that is shown
 
     stranger = visitor()  # waits in the queue, and sees no progress but its own
     bring_zip(stranger, archive)

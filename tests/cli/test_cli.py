@@ -32,6 +32,8 @@ def test_a_whole_session(nearl, data, model, tmp_path):
     assert status == 0 and result["n"] == 8 and sorted(result["classes"]) == ["lesion", "no lesion"]
     for side in ("frozen", "adapted"):
         assert {"balanced_accuracy", "accuracy", "auroc", "ece"} <= result[side].keys()
+        at_chance = result[side]["balanced_accuracy_interval"][0] <= result["chance"] == 0.5
+        assert result[side]["no_better_than_chance"] is at_chance
     assert json.loads(nearl("evaluate", data, *model, "--json")[1])["adapted"] is None
 
     image = next((data / "test" / "lesion").iterdir())
@@ -49,10 +51,11 @@ def test_a_whole_session(nearl, data, model, tmp_path):
     assert all(Image.open(m["png"]).size == (64, 64) for m in maps)
 
 
-def test_plain_output_is_for_people(nearl, data, model, adapter):
+def test_plain_output_is_for_people(nearl, refused, data, model, adapter):
     image = next((data / "test" / "lesion").iterdir())
     status, out, _ = nearl("predict", image, "--adapter", adapter, *model)
     assert status == 0 and "before teaching" in out and "after teaching" in out
+    assert "file or folder" in refused("predict", image.with_name("nope.png"))  # before the prompts
     assert out.strip().endswith("For teaching and research. Not for diagnosis.")
 
 

@@ -115,7 +115,8 @@ def test_what_to_be_careful_about_is_in_the_table(nearl, data, tmp_path):
     status, said, _ = nearl(*words, "--json")
     (row,), (told,) = table(tmp_path / "t.csv"), json.loads(said)["predictions"]
     assert status == 0 and row["file"] == str(tmp_path / "odd.png") and "after: cyst" not in row
-    assert bool(row["flags"]) == told["unfamiliar"]
+    assert bool(row["flags"]) == (row["guess"] == "yes") == told["unfamiliar"]
+    assert list(row).index("guess") == list(row).index("answer") + 1
     assert row["answer"].lstrip("'") == max(told["frozen"], key=told["frozen"].get)
 
 

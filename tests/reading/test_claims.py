@@ -9,13 +9,17 @@ import torch
 from nearl.backbones import load_backbone
 from nearl.backbones.catalogue import own_windows
 from nearl.backbones.measured import FILE, Measured, class_index
+from nearl.cli.options import metric_lines
 from nearl.data.formats.volume import Scan
 from nearl.data.images import ImageRecord
+from nearl.data.sets.labelled import LabelledSet
 from nearl.errors import NearlError
+from nearl.measure.evaluate import measure
 from nearl.prompts import PromptSet, default_prompts, ready_sets
 from nearl.reading.claims import Claims, likely, located, recognised
 from nearl.reading.classifier import Classifier
 from nearl.reading.trust import pooled_temperature, softened
+from nearl.report.words import PRETRAINED
 from nearl.resources import ASSETS
 from tests.support.measured import BLUE, NAMES, RED, measured_backbone, picture, strange
 from tests.support.reading import adapter_for, reader
@@ -69,6 +73,19 @@ def test_words_without_images_of_this_kind_give_a_guess(measured):
 def test_an_image_unlike_all_others_gives_a_guess(measured):
     found, _ = claim(measured, BRAIN, strange())
     assert (found.kind, found.fits) == ("", False) and "unlike" in found.doubt
+
+
+def test_figures_say_what_chance_is_and_whether_the_model_learned_from_such_images(measured):
+    def told(images):
+        data = LabelledSet(["glioma", "meningioma"], images, [0, 1] * (len(images) // 2))
+        found = measure(Classifier(measured, default_prompts(data.classes)), data)
+        return found, "\n".join(metric_lines(found, "images"))
+
+    found, lines = told([picture(RED, seed) for seed in range(6)])
+    assert found["pretrained"] and found["chance"] == 0.5 and found["frozen"]["no_better_than_chance"]
+    assert "chance 50" in lines and "no better than chance" in lines and PRETRAINED in lines
+    found, lines = told([strange(), strange()])
+    assert not found["pretrained"] and PRETRAINED not in lines
 
 
 def test_probabilities_are_softened_by_the_temperature_of_the_kind(measured):

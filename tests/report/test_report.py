@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.teach.run.html import summary
 from nearl import NOTICE
 from nearl.errors import NearlError
 from nearl.measure.evaluate import mistakes, rows, study
@@ -20,7 +21,7 @@ from nearl.prompts import default_prompts
 from nearl.reading.trust import fit_trust
 from nearl.report import Report, csv, html, pdf
 from nearl.report.content import readable
-from nearl.report.words import speaks_against, verdict
+from nearl.report.words import PRETRAINED, speaks_against, verdict
 
 HOSTILE = [
     "<script>alert('x')</script>",
@@ -101,6 +102,13 @@ def test_the_page_holds_the_figures_the_prompts_and_the_notice(tmp_path):
     assert "a medical image of glioma" in text and "kept aside" in text and "calibrated" in text
     assert page.count("<svg") == 3 and page.count('<table class="confusion') == 2 and "While teaching" in text
     printed(pdf(made, tmp_path / "report.pdf"))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_figures_before_teaching_of_images_like_those_of_the_pretraining_are_put_right(known):
+    made = report()
+    again = Report(made.meta, made.results | {"pretrained": known}, made.rows)
+    assert (PRETRAINED in html(again)) is (PRETRAINED in summary(again.results, 8, True, "")) is known
 
 
 def test_nothing_is_fetched_or_run_and_nobody_is_named_unless_asked(tmp_path):

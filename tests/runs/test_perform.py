@@ -11,6 +11,7 @@ from nearl.errors import NearlError
 from nearl.methods import METHODS, Frozen, restore
 from nearl.prompts import default_prompts
 from nearl.reading.classifier import Classifier
+from nearl.report.results import readable
 from nearl.runs import Finished, Job, Step, perform, teaching
 from nearl.train.recipe import Snapshot
 from tests.support.measured import measured_backbone
@@ -54,6 +55,7 @@ def test_before_is_calibrated_as_it_is_when_the_images_are_read(checkpoints, tmp
     known = measured_backbone(checkpoints("clip"), tmp_path / "model")
     job = made(known, steps=2)
     _, end = finish(perform(job, backbone=known))
+    assert readable(end.results) and end.results["pretrained"] is False  # the images are unlike those of the model
     pixels = [job.images[row["image"]].permute(1, 2, 0).numpy() for row in end.images]
     records = [ImageRecord.from_pixels("x", image) for image in pixels]
     read = Classifier(known, default_prompts(CLASSES)).predict(records).frozen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,7 +98,7 @@ def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choi
     with engine.device_lock:
         job = make_job(backbone, images, held, prompt_set, split, **choice.how())
     workspace.shelf.check_room()
-    return engine.queue.start(workspace, TEACH, job, data=digests(data), test=digests(test))
+    return engine.queue.start(workspace, TEACH, job, data=digests(data), test=digests(test), choice=asdict(choice))
 
 
 def numbered(data: LabelledSet | None, word: str) -> LabelledSet | None:
@@ -117,6 +117,26 @@ def digests(data: LabelledSet | None) -> list[str]:
 def current(workspace: Workspace) -> RunView | None:
     """The run that is at work, or the last one; found again after a reload and after a restart of the server."""
     return RunView.latest(workspace, TEACH)
+
+
+def chosen(workspace: Workspace) -> Choice | None:
+    """How the run that is at work, or the last one, was to teach; None where that is unknown, or its method is not
+    offered any more."""
+    run = current(workspace)
+    kept = {} if run is None else run.notes.choice
+    if kept.get("method") not in {card.name for card in methods()}:
+        return None
+    return Choice(**{f.name: kept[f.name] for f in fields(Choice) if f.name in kept})
+
+
+def ended_since(workspace: Workspace) -> tuple[str, Entry | None] | None:
+    """(state, adapter or None) of the last run, where it has ended and the page shows the result of another adapter;
+    None else, and where its adapter was deleted."""
+    run, entry = current(workspace), opened(workspace)
+    if run is None or entry is None or not (now := run.look()).finished or now.adapter_key == entry.id:
+        return None
+    own = workspace.shelf.entry(now.adapter_key) if now.adapter_key else None
+    return None if now.adapter_key and own is None else (now.state, own)
 
 
 def opened(workspace: Workspace) -> Entry | None:

@@ -12,9 +12,10 @@ from app.html import render, views
 from app.html.views import plural
 from app.teach.images.html import Thumb
 from nearl.report import geometry
-from nearl.report.words import FIGURES, speaks_against, verdict
+from nearl.report.words import FIGURES, flattered, speaks_against, verdict
 
 if TYPE_CHECKING:
+    from app.visitor.shelf import Entry
     from app.work.run import Shown
 
 UNKNOWN = "so nothing is known about how well it does on new ones."
@@ -96,9 +97,19 @@ def ended(state: str, error: str) -> str:
 # --- its results
 
 
-def opened(name: str, busy: bool) -> str:
-    """Whose result is on show, with the way back. `busy`: whether a run is going on."""
-    return render("teach/opened.html", name=name, busy=busy)
+def opened(name: str, busy: bool, since: tuple[str, Entry | None] | None = None) -> str:
+    """Whose result is on show, with the way back. `busy`: whether a run is going on; `since`: (state, adapter or None)
+    of the last run, where it has ended."""
+    back, words = "Close", ""
+    if busy:
+        back, words = "Back to the run", "Another run is going on."
+    elif since is not None and since[1] is not None:
+        back, words = "See its result", f"The latest run has ended; its adapter “{since[1].name}” is "
+        words += "in use." if since[1].in_use else "on your shelf, not in use."
+    elif since is not None:
+        back = "See what it says"
+        words = f"The latest run {'has failed' if since[0] == 'failed' else 'was cancelled'}; it left no adapter."
+    return render("teach/opened.html", name=name, words=words, back=back)
 
 
 def summary(
@@ -126,7 +137,7 @@ def summary(
     return render(
         "teach/summary.html", head=head, results=results, taught=taught, in_use=in_use, stopped=stopped,
         measured=measured, how=how, caution=caution, verdict=verdict(results), against=speaks_against(results),
-        FIGURES=FIGURES, confusions=geometry.confusions,
+        flattered=flattered(results), FIGURES=FIGURES, confusions=geometry.confusions,
     )  # fmt: skip
 
 

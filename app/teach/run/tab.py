@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -134,6 +134,14 @@ def _choice(values: tuple) -> Choice:
     )
 
 
+def _values(controls: Controls, choice: Choice) -> dict:
+    """The reverse of `_choice`, as updates by component."""
+    values = {
+        **asdict(choice), "hold_out": 100 * choice.hold_out, "steps": choice.steps or 0, "lr": choice.lr or 0,
+    }  # fmt: skip
+    return {getattr(controls, name): value for name, value in values.items()}
+
+
 # ---- what is shown
 
 
@@ -165,7 +173,9 @@ def _result(part: RunPart, workspace: Workspace, run: RunView | None, entry: Ent
     taught = sum(entry.support_counts.values()) if entry else None
     curve = {"losses": now.losses, "held": now.held, "steps": now.losses[-1][0] if now.losses else 1}
     aside = 0 if run is None else teaching.kept_aside(run)
-    opened = run_views.opened(entry.name, busy) if teaching.opened(workspace) is not None else ""
+    opened = ""
+    if teaching.opened(workspace) is not None:
+        opened = run_views.opened(entry.name, busy, teaching.ended_since(workspace))
     summary = run_views.summary(results, taught, bool(entry and entry.in_use), now.stopped, aside, opened)
     thumbs = None if run is None else _mistakes(workspace, run)
     return {part.progress: summary, part.details: run_views.details(results, curve, thumbs)}
@@ -215,6 +225,7 @@ async def _follow(ctx: Context, part: RunPart, workspace: Workspace) -> AsyncIte
                 shown = {badge: run_views.badge(now)}
                 if teaching.opened(workspace) is None:
                     shown[part.progress] = _progress(now)
+                    shown |= {part.cell: "", part.details: ""} if first else {}  # of the run before
                 yield {**shown, **(_buttons(part, True, now.cancelling) if first else {})}
             elif not first and (now.adapter_key or (await ctx.run(lanes.LIGHT, state))[1] != in_use):
                 news = {ctx.changed: bump()}
@@ -314,17 +325,29 @@ def wire(
     event.then(None, js=download_js, api_visibility="private").then(None, js=SHOW_CELL, api_visibility="private")
 
 
-def wire_return(
-    ctx: Context, part: RunPart, controls: Controls, tab_item: gr.Tab, opened: gr.events.Dependency
-) -> None:
+def wire_settings(
+    ctx: Context, part: RunPart, controls: Controls, opened: gr.events.Dependency
+) -> gr.events.Dependency:
+    """A page that opens offers the methods, and shows how the run that is at work, or the last one, was to teach."""
+
+    @guarded(part.message)
+    def on_settings(key: str) -> dict:
+        offered = {"choices": [(one_line(card), card.name) for card in teaching.methods()]}
+        choice = teaching.chosen(ctx.workspace(key))
+        if choice is None:
+            return {controls.method: gr.update(**offered)}
+        return {**_values(controls, choice), controls.method: gr.update(value=choice.method, **offered)}
+
+    return opened.then(on_settings, ctx.session, [*controls.outputs, part.message], **QUIET)
+
+
+def wire_return(ctx: Context, part: RunPart, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
     """A page that is reloaded, or a second one, shows the run as it is and goes on watching it."""
     outputs = [*part.outputs, ctx.changed, ctx.badges[TEACH.name]]
 
     @guarded(part.message)
     async def on_open(key: str) -> AsyncIterator[dict]:
         workspace = await ctx.run(lanes.LIGHT, ctx.workspace, key)
-        cards = await ctx.run(lanes.LIGHT, teaching.methods)
-        yield {controls.method: gr.update(choices=[(one_line(card), card.name) for card in cards])}
         async for shown in _follow(ctx, part, workspace):
             yield shown
 
@@ -338,6 +361,6 @@ def wire_return(
         """The summary says whether the adapter is in use; another one may have been opened, or left."""
         return show(part, ctx.workspace(key))
 
-    opened.then(on_open, ctx.session, [*outputs, controls.method], **QUIET)
+    opened.then(on_open, ctx.session, outputs, **QUIET)
     tab_item.select(on_select, ctx.session, outputs, trigger_mode="once", **QUIET)
     ctx.changed.change(on_changed, ctx.session, part.outputs, trigger_mode="always_last", **QUIET)

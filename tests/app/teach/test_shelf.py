@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from app.context import Context
 from app.engine import Engine
 from app.events import error_html
 from app.predict import actions as reading
@@ -22,6 +24,7 @@ from app.teach.run import tab as running
 from app.teach.shelf import actions as adapting
 from app.teach.shelf import html as shelf_views
 from app.teach.shelf import tab as shelf
+from app.visitor.pages import Pages
 from nearl.adapters.store import load_adapter, zip_adapter
 from nearl.data.phantoms.kinds import phantom_set
 from nearl.errors import NearlError
@@ -101,13 +104,20 @@ def test_deleting_an_adapter_deletes_the_copy_in_the_run_that_made_it(engine, wo
         teaching.row_map(engine, workspace, 0, run.results["classes"][0], adapted=True)
 
 
+async def looked_at(run):
+    """In place of `RunView.follow`: one look."""
+    yield run.look()
+
+
 def test_every_adapter_keeps_its_report_whatever_is_taught_next(engine, registry, in_threads, monkeypatch):
     monkeypatch.setattr(teaching, "TEACH", replace(teaching.TEACH, kept=1))
     workspace = visitor(registry)
     page, value = workspace.seen_by("page"), gathering.prompts_for(workspace).to_dict()
+    choice = teaching.Choice("quick", 0.4, augment="strong", flip=True, steps=2, lr=0.002, early_stop=False)
+    ctx = Context(engine, Pages(registry), None, None, badges={teaching.TEACH.name: "badge"})
 
     def begin():
-        return teaching.start(engine, workspace, value, teaching.Choice("quick", steps=2, early_stop=False))
+        return teaching.start(engine, workspace, value, choice)
 
     first, second = ended(begin()), ended(begin())
     old, brought = first.look().adapter_key, workspace.shelf.put(taught(engine), "brought")
@@ -119,11 +129,18 @@ def test_every_adapter_keeps_its_report_whatever_is_taught_next(engine, registry
         answer = running.show(part, page)
         return answer[part.progress] + answer[part.details]
 
+    html = shown(old)
+    assert "has ended" in html and f"“{workspace.shelf.entry(second.look().adapter_key).name}”" in html
+    assert "See its result" in html and "has ended" not in shown(second.look().adapter_key)
     with engine.queue._turn:  # whatever runs now
         now = begin()
         html = shown(old)
         assert "from the shelf" in html and "Another run is going on" in html and "Most certain mistakes" in html
         assert "bars" in html and "Waiting for its turn" in shown("")
+        monkeypatch.setattr(teaching.RunView, "follow", looked_at)
+        followed = asyncio.run(anext(running._follow(ctx, part, page)))  # on the page where "Teach" was pressed again
+        assert followed[part.details] == "" and "Waiting" in followed[part.progress]
+        assert teaching.chosen(page) == choice
         page.opened = old
         for kind in teaching.REPORTS:
             assert teaching.report_file(page, kind).stat().st_size > 0
@@ -131,6 +148,8 @@ def test_every_adapter_keeps_its_report_whatever_is_taught_next(engine, registry
         with pytest.raises(NearlError, match="take the report"):
             teaching.report_file(page, "csv")
         now.cancel()
+    now = shown(old)
+    assert "was cancelled" in now and "See what it says" in now
     adapting.delete(workspace, second.look().adapter_key)
     with engine.queue._turn:
         begin().cancel()
