@@ -119,14 +119,13 @@ def layer_profile(engine: Engine, workspace: Workspace) -> Profile:
 
 
 BY_EYE = {"959013f29d68": (11, 40)}  # by weights, Grad-CAMs that a reader found plausible, of how many; see PLAUSIBLE
-PLAUSIBLE = (
-    "In general: of {1} Grad-CAMs of this model on real test images, a reader found {0} plausible (its card, "
-    "assets/backbone/README.md, under “Maps on real masks”)."
-)
+PLAUSIBLE = "In general: of {1} Grad-CAMs of this model on real test images, a reader found {0} plausible."
 
 
-def plausible(workspace: Workspace) -> str:
-    """How plausible the maps of the model in use are on real images, in a sentence; "" where nobody has looked."""
+def plausible(workspace: Workspace, method: str) -> str:
+    """How plausible such maps of the model in use are on real images, in a sentence; "" where nobody has looked."""
+    if method != "gradcam":
+        return ""
     found = BY_EYE.get(workspace.viewing.classifier.backbone.identity["weights"][:12])
     return PLAUSIBLE.format(*found) if found else ""
 

@@ -164,6 +164,7 @@ class Drawing:
         self.share = 0.0  # of the passes that are done
         self.error: Exception | None = None
         self.followed = False  # whether the page is told how far it is
+        self.left = False  # it was stopped for another kind of map, which is not drawn yet
         self._engine, self._workspace, self._classifier = engine, workspace, workspace.viewing.classifier
         self._stop, self._ended = threading.Event(), threading.Event()
 
@@ -247,11 +248,22 @@ def current(workspace: Workspace) -> Drawing | None:
     return found if isinstance(found, Drawing) else None
 
 
-def stop(workspace: Workspace) -> Drawing | None:
-    """Stop what is being drawn. Returns it; None where nothing was."""
+def left(workspace: Workspace) -> Drawing | None:
+    """What was stopped with `told` since this was last asked."""
+    going = current(workspace)
+    if going is None or not going.left:
+        return None
+    going.left = False
+    return going
+
+
+def stop(workspace: Workspace, told: bool = False) -> Drawing | None:
+    """Stop what is being drawn. Returns it; None where nothing was. `told`: it is said again once what takes its place
+    is drawn (`left`)."""
     with workspace.lock:
         going = current(workspace)
         if going is None or going.ended or going.stopped:
             return None
+        going.left = told
         going.stop()
         return going

@@ -179,7 +179,7 @@ def _draw(ctx: Context, tab: ExplainTab, workspace: Workspace, choice: Choice, l
         of = _of(workspace, choice)
     opacity, how = _look(look)
     path = explaining.figure_of(workspace, shown, opacity, how, choice.view)
-    name, known = explaining.file_name(workspace, choice, shown), explaining.plausible(workspace)
+    name, known = explaining.file_name(workspace, choice, shown), explaining.plausible(workspace, choice.method)
     return {
         tab.stage: map_views.stage(shown, choice.view, workspace.viewing.synthetic, how, name, of, known),
         tab.download: gr.update(value=path, interactive=True),
@@ -233,7 +233,8 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
         workspace = ctx.workspace(key)
         viewing = workspace.viewing
         yield {session: workspace.id}
-        if viewing.prediction is None and viewing.records and viewing.prompts is not None:
+        fits = viewing.found is None or viewing.found.fits  # else these are the classes of other images
+        if viewing.prediction is None and viewing.records and viewing.prompts is not None and fits:
             read(ctx.engine, workspace, viewing.prompts.to_dict())  # another adapter is in use since it was read
         if viewing.prediction is None:
             hidden = {tab.controls: seen(False, MAP_CONTROLS), tab.side: seen(False, *SIDE)}
@@ -247,7 +248,7 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
             told = {tab.message: map_views.progress(_name(choice), going.share), tab.cancel: seen(True)}
             yield {**controls, **_waiting(tab, workspace, choice), **told}
             return
-        left = drawing.stop(workspace)
+        left = drawing.stop(workspace) or drawing.left(workspace)
         said = views.quiet(f"Stopped: {_name(left.choice)} was not drawn.") if left else ""
         controls[tab.cancel] = seen(False)
         if drawing.missing(workspace, choice):
@@ -266,6 +267,22 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
     def on_class(key: str, about: str) -> dict:
         ctx.workspace(key).maps.pick(about or "")
         return {asked: bump()}
+
+    @guarded(tab.message)
+    def on_left(key: str, method: str) -> dict:
+        """A slow map that another kind takes the place of ends now, while `show` may have to wait for the device."""
+        from nearl.explain import MAPS
+
+        workspace = ctx.workspace(key)
+        going = drawing.current(workspace)
+        if going is None or going.choice.method == method or not drawing.stop(workspace, told=True):
+            return {}
+        return {
+            tab.message: views.quiet(f"Stopped: {_name(going.choice)} was not drawn."),
+            tab.cancel: seen(False),
+            tab.card: map_views.card(MAPS[method], explaining.measured(workspace, method)) if method in MAPS else "",
+            tab.details: "",
+        }
 
     @guarded(tab.message)
     def on_pick(key: str, event: gr.EventData) -> dict:
@@ -287,6 +304,8 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
     tab.method.input(None, None, [tab.layer, tab.head], js="() => [0, 0]", api_visibility="private")
     quick = [tab.method, tab.layer, tab.head]
     tab.cancel.click(None, None, quick, js=f"() => ['{DEFAULT}', 0, 0]", api_visibility="private")
+    ended = [tab.message, tab.cancel, tab.card, tab.details]
+    gr.on([tab.cancel.click, tab.method.input], on_left, [session, tab.method], ended, **last)
     controls = (tab.view, tab.when, tab.method, tab.layer, tab.head, tab.control, *tab.look)
     triggers = [tab_item.select, tab.cancel.click, asked.change, *(part.input for part in controls)]
     values = [session, *tab.choices, *tab.look]

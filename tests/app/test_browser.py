@@ -257,6 +257,12 @@ def test_errors_stand_where_their_cause_is_and_vanish_with_it(page, tmp_path):
     example(page).click()
     expect(page.locator("#reading .bars")).to_be_visible()
     expect(page.locator("#predict-problems [role=alert]")).to_have_count(0)
+    letter = tmp_path / "letter.png"
+    letter.write_text("Dear colleague")
+    upload(page, "#upload", [letter])
+    expect(page.locator("#predict-problems")).to_contain_text("letter.png is not an image")
+    expect(page.locator("#predict-problems")).to_contain_text("Still shown")
+    expect(page.locator("#predict-problems [role=alert]")).to_be_in_viewport(ratio=1)
     open_tab(page, "Find")
     expect(page.locator("#find-gallery")).to_contain_text("no images to search yet")
     expect(page.locator("#find-button")).to_be_disabled()

@@ -179,7 +179,9 @@ class Built:
     def call(self, name, about="glioma", method="gradcam"):
         """All answers of a handler in one dict, the later ones over the earlier."""
         chosen = (ONE, BEFORE, about, method, 0, 0, False, 55, "inferno", True, 0.0)
-        found = self.function(name).fn("w", *(chosen if name == "show" else ()))
+        given = {"show": chosen, "on_left": (method,)}.get(name, ())
+        found = self.function(name).fn("w", *given)
+        found = [found] if isinstance(found, dict) else found
         if inspect.isasyncgen(found):
             found = asyncio.run(_all(found))
         return {k: v for answer in found for k, v in answer.items()}
@@ -232,10 +234,11 @@ def test_no_map_stands_under_a_choice_that_is_not_its_own(workspace, monkeypatch
 
 def test_how_plausible_maps_are_is_said_of_the_model_that_was_looked_at(workspace, monkeypatch):
     weights = workspace.viewing.classifier.backbone.identity["weights"]
-    assert explaining.plausible(workspace) == ""
+    assert explaining.plausible(workspace, "gradcam") == ""
     monkeypatch.setattr(explaining, "BY_EYE", {weights[:12]: (3, 7)})
     _, found = shown(workspace)
-    words = explaining.plausible(workspace)
+    words = explaining.plausible(workspace, "gradcam")
+    assert explaining.plausible(workspace, "rollout") == ""
     assert "of 7" in words and words in html.unescape(map_views.stage(found, ONE, False, {}, known=words))
     monkeypatch.undo()
     card = (ASSETS / "backbone" / "README.md").read_text(encoding="utf-8")
@@ -305,6 +308,9 @@ def test_a_slow_map_ends_when_something_else_is_asked_for(workspace, monkeypatch
     assert reached.wait(60) and 0 <= going.share < 1
     built.call("show", method="occlusion")  # in another look
     assert drawing.current(workspace) is going and not going.stopped
+    said = built.call("on_left", method="gradcam")  # at once, whoever has the device
+    assert going.stopped and "Stopped: Occlusion" in said[tab.message] and "away" in said[tab.cancel]["elem_classes"]
+    assert "Occlusion" not in said[tab.card] and said[tab.details] == ""
     instead = built.call("show")
     assert "Occlusion" in instead[tab.message] and "Drawing" not in instead[tab.message]
     assert "Grad-CAM" in instead[tab.stage] and "away" in instead[tab.cancel]["elem_classes"]
