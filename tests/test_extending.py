@@ -129,7 +129,7 @@ def test_the_page_teaches_reads_and_explains_with_it(engine, workspace, monkeypa
     assert ended(run).look().state == DONE
     (item,) = workspace.shelf.items()
     assert item.method == METHOD
-    teaching.use(engine, workspace)
+    teaching.use(engine, workspace, workspace.shelf.entry(item.id))
     reading.read(engine, workspace, prompts)
     prediction = workspace.viewing.prediction
     assert prediction.adapted is not None and (prediction.adapted != prediction.frozen).any()

@@ -15,6 +15,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from nearl import NOTICE
+from nearl.adapters.taught import taught_with
 
 CARD = "README.md"
 LICENCE = "inherits the terms of the backbone and of the support images"
@@ -39,7 +40,7 @@ def card(meta: dict, base_model: str | None = None) -> str:
     counts = _dict(meta.get("support_counts"))
     nearl = str(meta.get("method")).partition(":")[0] == "nearl"
     classes = [c for c in _list(meta.get("classes")) if isinstance(c, str)]
-    images = sum(n for n in map(_count, counts.values()) if n is not None)
+    images = taught_with(meta)
     parts = [
         _front_matter(base_model),
         f"# {quoted(name) if name else 'NEARL adapter' if nearl else 'Adapter'}",

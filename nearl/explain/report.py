@@ -6,6 +6,7 @@ import datetime
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from nearl.adapters.taught import taught_with
 from nearl.data.images import ImageRecord
 from nearl.explain.card import MapCard
 from nearl.explain.drawing import draw, explain, refusal
@@ -35,7 +36,7 @@ def caption(
     taught = "no adapter"
     if classifier.method is not None:
         adapter = classifier.method.adapter()
-        taught = f"adapter {adapter.version[:8]}, taught on {sum(adapter.meta['support_counts'].values())} images"
+        taught = f"adapter {adapter.version[:8]}, taught on {taught_with(adapter.meta)} images"
     layer = "" if heatmap.layer is None else f", layer {heatmap.layer + 1}"
     head = "" if heatmap.head is None else f", head {heatmap.head + 1}"
     folder, name = "local-dir:", classifier.backbone.name

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from nearl.adapters.taught import taught_with
 from nearl.errors import NearlError
 from nearl.methods import title as method_title
 from nearl.prompts import MAX_CLASSES
@@ -118,16 +119,20 @@ class Report:
         return [(name, counts.get(name, 0), prompts.get(name, "")) for name in names]
 
     @property
+    def taught_with(self) -> int:
+        """How many images, or studies, it was taught with."""
+        return taught_with(self.meta)
+
+    @property
     def facts(self) -> list[tuple[str, str]]:
         """What was taught with what, as (name, value)."""
         backbone = self.meta.get("backbone") or {}
         model = plain(str(backbone.get("name")).removeprefix("local-dir:").replace("\\", "/").rstrip("/"))
         model = model.rsplit("/", 1)[-1] if str(backbone.get("name")).startswith("local-dir:") else model
-        images = sum(n for _, n, _ in self.taught)
         return [
             ("Model", f"{model}, frozen (weights {plain(backbone.get('weights'))[:12]})"),
             ("Method", plain(method_title(str(self.meta.get("method"))))),
-            ("Taught with", f"{plural(images, 'image')} in {plural(len(self.taught), 'class', 'classes')}"),
+            ("Taught with", f"{plural(self.taught_with, 'image')} in {plural(len(self.taught), 'class', 'classes')}"),
             ("Made", plain(self.meta.get("created"))[:16].replace("T", " ") + " UTC"),
             ("Licence", plain(self.meta.get("licence"))),
         ]

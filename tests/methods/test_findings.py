@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from nearl.adapters.store import load_adapter, save_adapter
+from nearl.adapters.taught import taught_with
 from nearl.data.sets.findings import FindingsSet
 from nearl.errors import NearlError
 from nearl.methods import Task, card, make, names, restore
@@ -30,6 +31,7 @@ def test_every_method_reads_each_finding_on_its_own(tiny, name, tmp_path):
     if name == "zero-shot":
         return
     adapter = load_adapter(save_adapter(method.adapter(), tmp_path), backbone.identity)
+    assert taught_with(adapter.meta) == len(halves())  # each once, though it has two findings
     assert adapter.meta["support_counts"] == halves().counts() and adapter.meta["prompts"]["kind"] == "findings"
     np.testing.assert_allclose(restore(backbone, adapter).predict(new), p, atol=1e-6)
 

@@ -156,14 +156,22 @@ def on_show(workspace: Workspace) -> RunView | None:
     return current(workspace) if entry is None else run_of(workspace, entry.id)
 
 
-def report_of(workspace: Workspace) -> Report:
-    """What there is to report of the result that the page shows: of a run, or what an adapter says of itself.
+def pressed_result(workspace: Workspace, pressed: Press) -> tuple[RunView | None, Entry | None]:
+    """The run and the adapter whose result a button belongs to, which need not be those on show: another page of the
+    visitor may have taught since. None for what the result never had, or an adapter that was deleted. NearlError if
+    neither is there."""
+    data = pressed.data
+    run = next((run for run in RunView.kept(workspace, TEACH) if run.key == data.get("run")), None)
+    entry = workspace.shelf.entry(data.get("item"))
+    if run is None and (entry is None or data.get("run")):
+        raise NearlError("This result is no longer kept; reload the page to see the one that is.")
+    return run, entry
 
-    NearlError where there is nothing.
-    """
+
+def report_of(workspace: Workspace, run: RunView | None, entry: Entry | None) -> Report:
+    """What there is to report of a run, or what an adapter says of itself. NearlError where there is nothing."""
     from nearl.report import Report
 
-    run, entry = on_show(workspace), opened(workspace)
     if run is not None:
         return replace(Report.from_run(run.folder), rows=run.rows or [])
     if entry is None:
@@ -180,23 +188,20 @@ def kept_aside(run: RunView) -> int:
         return 0
 
 
-def use(engine: Engine, workspace: Workspace) -> None:
-    """Put the adapter whose result the page shows to use, where the check did not do so by itself."""
-    run, entry = on_show(workspace), opened(workspace)
-    key = entry.id if entry is not None else run.look().adapter_key if run is not None else ""
-    if not key or workspace.shelf.entry(key) is None:
+def use(engine: Engine, workspace: Workspace, entry: Entry | None) -> None:
+    """Put the adapter of a result to use, where the check did not do so by itself."""
+    if entry is None:
         raise NearlError(GONE)
-    shelf.use(engine, workspace, key)
+    shelf.use(engine, workspace, entry.id)
 
 
-def measured(workspace: Workspace) -> RunView:
-    """The run on show, with results. NearlError where nothing was measured."""
-    run = on_show(workspace)
-    if run is None and opened(workspace) is not None:
+def measured(run: RunView | None) -> RunView:
+    """The same run, where it has results. NearlError where there is none or nothing was measured."""
+    if run is None:
         raise NearlError(
             "The images behind these figures are not here: the adapter was not taught in Teach on this page."
         )
-    if run is None or run.rows is None:
+    if run.rows is None:
         raise NearlError("There is no result yet; teach first.")
     return run
 
@@ -224,9 +229,8 @@ class Cell:
     """The moment of that map; "" for none."""
 
 
-def cell(workspace: Workspace, pressed: Press) -> Cell:
+def cell(run: RunView, pressed: Press) -> Cell:
     """What was pressed: a number (CELL), a mistake or an image of a cell (ROW), or a map of it (MAP)."""
-    run = measured(workspace)
     classes, rows = run.results["classes"], run.rows
     when = BEFORE if pressed.data.get("when") == BEFORE else AFTER
     if "truth" in pressed.data:
@@ -243,29 +247,28 @@ def cell(workspace: Workspace, pressed: Press) -> Cell:
     return Cell(truth, said, when, shown, place, name, moment)
 
 
-def row_record(workspace: Workspace, row: int) -> ImageRecord:
+def row_record(run: RunView, row: int) -> ImageRecord:
     """The image of a row, while it is still among those that were brought. NearlError afterwards."""
-    run = measured(workspace)
-    stored = run.numbered_rows
+    stored, support = run.numbered_rows or [], run.workspace.support
     if not 0 <= row < len(stored):
         raise NearlError("There is no such image in this result; reload the page.")
     digest = run.digest(stored[row]["file"])
-    for data in (workspace.support.held_out, workspace.support.data):
+    for data in (support.held_out, support.data):
         for record in data.records if data is not None else ():
             if record.digest == digest:
                 return record
     raise NearlError("This image was removed since; bring it again to see it.")
 
 
-def row_map(engine: Engine, workspace: Workspace, row: int, class_name: str, adapted: bool) -> tuple[str | None, str]:
+def row_map(engine: Engine, run: RunView, row: int, class_name: str, adapted: bool) -> tuple[str | None, str]:
     """(data address of the map's layer or None, what it shows in words) of one image, with the run's own adapter."""
-    run, record = measured(workspace), row_record(workspace, row)
+    record = row_record(run, row)
     from nearl.explain import gradcam, heat_layer
     from nearl.methods import restore
     from nearl.reading.classifier import Classifier
 
     adapter = run.folder.outcome().adapter
-    backbone = engine.models.get(engine.home(workspace, adapter.meta["backbone"]))
+    backbone = engine.models.get(engine.home(run.workspace, adapter.meta["backbone"]))
     prompt_set = PromptSet.from_dict(adapter.meta["prompts"])
     if class_name not in prompt_set.classes:
         raise NearlError("There is no such class in this result; reload the page.")
@@ -278,16 +281,23 @@ def row_map(engine: Engine, workspace: Workspace, row: int, class_name: str, ada
     return views.data_uri(heat_layer(heatmap)), f"Where it looked for “{class_name}”, {moment}"
 
 
-def report_file(workspace: Workspace, kind: str, names: bool = False, pictures: bool = False) -> Path:
-    """The result as a file to download, of a kind in REPORTS; without `names` images are called by numbers, and only
+def report_file(
+    workspace: Workspace,
+    run: RunView | None,
+    entry: Entry | None,
+    kind: str,
+    names: bool = False,
+    pictures: bool = False,
+) -> Path:
+    """A result as a file to download, of a kind in REPORTS; without `names` images are called by numbers, and only
     with `pictures` are mistakes shown."""
     from nearl import report
 
-    content = report_of(workspace)
+    content = report_of(workspace, run, entry)
     if kind == "csv" and not content.rows:
         raise NearlError("There are no predictions of single images with this adapter; take the report instead.")
-    if pictures:
-        content.picture = lambda row: _picture(workspace, row["index"])
+    if pictures and run is not None:
+        content.picture = lambda row: _picture(run, row["index"])
     path = workspace.download(f"nearl-{'predictions' if kind == 'csv' else 'report'}.{kind}")
     if kind == "pdf":
         report.pdf(content, path)
@@ -298,9 +308,9 @@ def report_file(workspace: Workspace, kind: str, names: bool = False, pictures: 
     return path
 
 
-def _picture(workspace: Workspace, row: int) -> Image.Image | None:
+def _picture(run: RunView, row: int) -> Image.Image | None:
     """The image of a row, None where it was removed since."""
     try:
-        return row_record(workspace, row).image()
+        return row_record(run, row).image()
     except NearlError:
         return None

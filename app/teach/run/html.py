@@ -113,13 +113,20 @@ def opened(name: str, busy: bool, since: tuple[str, Entry | None] | None = None)
 
 
 def summary(
-    results: Mapping | None, taught: int | None, in_use: bool, stopped: str, aside: int = 0, head: str = ""
+    results: Mapping | None,
+    taught: int | None,
+    in_use: bool,
+    stopped: str,
+    aside: int = 0,
+    head: str = "",
+    of: Mapping[str, str] = {},
 ) -> str:
     """The result in short: what the check supports, figures before and after with intervals, and which class was read
     as which; a button to use an adapter that is not in use.
 
     `taught`: how many images it was taught with, None where its adapter was deleted; `stopped`: "", "early" or
-    "cancelled"; `aside`: how many were kept aside; `head`: of `opened`.
+    "cancelled"; `aside`: how many were kept aside; `head`: of `opened`; `of`:
+    the ids of its "run" and adapter ("item"), which every button sends.
     """
     results = results or {}
     measured = bool(results.get("frozen"))
@@ -135,22 +142,23 @@ def summary(
         }.get(results["kind"], f"Checked on {n} kept aside.")
         caution = (results.get("too_few") or f"{n} are too few to say more than a hint.") if results["few"] else ""
     return render(
-        "teach/summary.html", head=head, results=results, taught=taught, in_use=in_use, stopped=stopped,
+        "teach/summary.html", of=of, head=head, results=results, taught=taught, in_use=in_use, stopped=stopped,
         measured=measured, how=how, caution=caution, verdict=verdict(results), against=speaks_against(results),
         flattered=flattered(results), FIGURES=FIGURES, confusions=geometry.confusions,
     )  # fmt: skip
 
 
-def details(results: Mapping | None, curve: Mapping, thumbs: Sequence[Thumb] | None) -> str:
+def details(results: Mapping | None, curve: Mapping, thumbs: Sequence[Thumb] | None, of: Mapping[str, str] = {}) -> str:
     """The rest of the result: per class, certainty, mistakes, curves, downloads.
 
     `curve`: {"losses", "held", "steps"}; `thumbs`: the mistakes it was most certain of, marked with what each is, what
-    it was read as and how certain; None where only the adapter is there, not the run that made it.
+    it was read as and how certain; None where only the adapter is there, not the run that made it; `of`: as of
+    `summary`.
     """
     measured = results if results and results.get("frozen") else None
     curves = geometry.curves(**curve, before=measured and measured["frozen"]["balanced_accuracy"])
     return render(
-        "teach/details.html", results=measured, thumbs=thumbs, curves=curves,
+        "teach/details.html", of=of, results=measured, thumbs=thumbs, curves=curves,
         reliability=geometry.reliability(measured) if measured else None,
     )  # fmt: skip
 

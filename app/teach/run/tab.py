@@ -169,16 +169,18 @@ def _result(part: RunPart, workspace: Workspace, run: RunView | None, entry: Ent
     """The result of a run, or what an adapter says of itself. `entry`: the adapter, None where it was deleted; `busy`:
     whether another run is going on meanwhile."""
     now = Shown() if run is None else run.look()
-    results = teaching.report_of(workspace).results if run is None else run.results
-    taught = sum(entry.support_counts.values()) if entry else None
+    report = teaching.report_of(workspace, None, entry) if run is None else None
+    results = run.results if report is None else report.results
+    taught = None if entry is None else sum(entry.support_counts.values()) if report is None else report.taught_with
+    of = {"run": "" if run is None else run.key, "item": "" if entry is None else entry.id}
     curve = {"losses": now.losses, "held": now.held, "steps": now.losses[-1][0] if now.losses else 1}
     aside = 0 if run is None else teaching.kept_aside(run)
     opened = ""
     if teaching.opened(workspace) is not None:
         opened = run_views.opened(entry.name, busy, teaching.ended_since(workspace))
-    summary = run_views.summary(results, taught, bool(entry and entry.in_use), now.stopped, aside, opened)
-    thumbs = None if run is None else _mistakes(workspace, run)
-    return {part.progress: summary, part.details: run_views.details(results, curve, thumbs)}
+    summary = run_views.summary(results, taught, bool(entry and entry.in_use), now.stopped, aside, opened, of)
+    thumbs = None if run is None else _mistakes(run)
+    return {part.progress: summary, part.details: run_views.details(results, curve, thumbs, of)}
 
 
 def _buttons(part: RunPart, busy: bool, cancelling: bool = False) -> dict:
@@ -193,21 +195,21 @@ def _progress(now: Shown) -> str:
     return run_views.progress(now.phase, now.step, now.steps, now.seconds_left, now.losses, now.held, now.note)
 
 
-def _thumb(workspace: Workspace, row: dict, marks: list[str]) -> Thumb:
+def _thumb(run: RunView, row: dict, marks: list[str]) -> Thumb:
     try:
-        picture = teaching.row_record(workspace, row["index"]).image()
+        picture = teaching.row_record(run, row["index"]).image()
     except NearlError:
         picture, marks = Image.new("RGB", (8, 8), "grey"), [*marks, "image removed since"]
     return row["index"], views.data_uri(picture, views.THUMB_SIDE), row["file"], marks
 
 
-def _mistakes(workspace: Workspace, run: RunView) -> list[Thumb]:
+def _mistakes(run: RunView) -> list[Thumb]:
     from nearl.measure.evaluate import mistakes  # and with it torch: not before the page is up
 
     found = []
     for row in mistakes(run.rows or []):
         share = f"{100 * row['after_share']:.0f}\u202f%"
-        found.append(_thumb(workspace, row, [f"is {row['truth']}", f"read as {row['after']}, {share}"]))
+        found.append(_thumb(run, row, [f"is {row['truth']}", f"read as {row['after']}, {share}"]))
     return found
 
 
@@ -236,15 +238,17 @@ async def _follow(ctx: Context, part: RunPart, workspace: Workspace) -> AsyncIte
 
 def _cell(ctx: Context, workspace: Workspace, pressed: Press) -> str:
     """HTML of the images behind a number, with one of them and its map."""
-    cell = teaching.cell(workspace, pressed)
-    record = teaching.row_record(workspace, cell.row)
+    run, entry = teaching.pressed_result(workspace, pressed)
+    run = teaching.measured(run)
+    cell = teaching.cell(run, pressed)
+    record = teaching.row_record(run, cell.row)
     picture, caption = None, ""
     if cell.map_when:
-        picture, caption = teaching.row_map(ctx.engine, workspace, cell.row, cell.class_name, cell.map_when == AFTER)
+        picture, caption = teaching.row_map(ctx.engine, run, cell.row, cell.class_name, cell.map_when == AFTER)
     data = workspace.support.data
     synthetic = data is not None and data.synthetic
     drawn = views.viewer(record, synthetic, (picture, caption))
-    classes = teaching.measured(workspace).results["classes"]
+    classes = run.results["classes"]
     offered = dict.fromkeys((cell.said, cell.truth))
     maps = [
         (f"Map for “{name}”, {m} teaching", classes.index(name), m, cell.map_when == m and name == cell.class_name)
@@ -253,8 +257,9 @@ def _cell(ctx: Context, workspace: Workspace, pressed: Press) -> str:
     ]
     what = "read correctly" if cell.truth == cell.said else f"read as {cell.said}"
     words = f"{cell.truth}, {what}, {cell.when} teaching: {views.plural(len(cell.rows), 'image')}"
-    state = {"truth": classes.index(cell.truth), "said": classes.index(cell.said), "when": cell.when}
-    thumbs = [_thumb(workspace, row, [f"{100 * row[f'{cell.when}_share']:.0f}\u202f%"]) for row in cell.rows]
+    state = {"run": run.key, "item": "" if entry is None else entry.id, "when": cell.when}
+    state |= {"truth": classes.index(cell.truth), "said": classes.index(cell.said)}
+    thumbs = [_thumb(run, row, [f"{100 * row[f'{cell.when}_share']:.0f}\u202f%"]) for row in cell.rows]
     return run_views.cell_images(words, state, thumbs, cell.row, drawn, maps)
 
 
@@ -296,7 +301,7 @@ def wire(
             workspace.opened = ""
             return {part.cell: "", ctx.changed: bump()}
         if pressed.act is Act.USE:
-            teaching.use(ctx.engine, workspace)
+            teaching.use(ctx.engine, workspace, teaching.pressed_result(workspace, pressed)[1])
             return {part.cell: "", ctx.changed: bump()}
         return {part.cell: _cell(ctx, workspace, pressed)}
 
@@ -306,13 +311,8 @@ def wire(
         workspace, pressed = ctx.workspace(key), Press.of(event)
         if pressed.act is not Act.REPORT:
             return {part.cell: _cell(ctx, workspace, pressed)}
-        return {
-            slot: str(
-                teaching.report_file(
-                    workspace, pressed.one_of("kind", REPORTS), *(n in pressed.numbers for n in (1, 2))
-                )
-            )
-        }
+        result, kind = teaching.pressed_result(workspace, pressed), pressed.one_of("kind", REPORTS)
+        return {slot: str(teaching.report_file(workspace, *result, kind, *(n in pressed.numbers for n in (1, 2))))}
 
     outputs = [session, ctx.changed, ctx.badges[TEACH.name], *part.outputs]
     part.teach.click(None, js=SHOW_PROGRESS, api_visibility="private")  # first: the other one ends with the run

@@ -15,7 +15,7 @@ from PIL import Image
 
 from app.context import Context
 from app.engine import Engine
-from app.events import error_html
+from app.events import Act, Press, error_html
 from app.predict import actions as reading
 from app.teach.images import actions as gathering
 from app.teach.publish import tab as publish
@@ -101,7 +101,7 @@ def test_deleting_an_adapter_deletes_the_copy_in_the_run_that_made_it(engine, wo
     assert list(workspace.path.rglob("*.safetensors")) == []
     assert run.results["n"] > 0 and run.look().state == "done"
     with pytest.raises(NearlError, match="deleted"):
-        teaching.row_map(engine, workspace, 0, run.results["classes"][0], adapted=True)
+        teaching.row_map(engine, run, 0, run.results["classes"][0], adapted=True)
 
 
 async def looked_at(run):
@@ -143,13 +143,34 @@ def test_every_adapter_keeps_its_report_whatever_is_taught_next(engine, registry
         assert teaching.chosen(page) == choice
         page.opened = old
         for kind in teaching.REPORTS:
-            assert teaching.report_file(page, kind).stat().st_size > 0
-        assert "Predictions" not in shown(brought) and teaching.report_file(page, "html").stat().st_size > 0
+            assert teaching.report_file(page, first, None, kind).stat().st_size > 0
+        entry = page.shelf.entry(brought)
+        assert "Predictions" not in shown(brought)
+        assert teaching.report_file(page, None, entry, "html").stat().st_size > 0
         with pytest.raises(NearlError, match="take the report"):
-            teaching.report_file(page, "csv")
+            teaching.report_file(page, None, entry, "csv")
         now.cancel()
     now = shown(old)
     assert "was cancelled" in now and "See what it says" in now
+
+    # what a page sends names the result that it shows, whatever is on show elsewhere
+    html = shown(old)
+    assert html.count(f'data-run="{first.key}" data-item="{old}"') == 2
+    about = {"truth": "0", "said": "0", "when": "before"}
+    for data, result in (
+        ({"run": first.key, "item": old}, (first.key, old)),
+        ({"run": second.key, "item": "gone"}, (second.key, None)),
+        ({"run": "", "item": brought}, (None, brought)),
+    ):
+        run, entry = teaching.pressed_result(page, Press(Act.CELL, data))
+        assert (run and run.key, entry and entry.id) == result
+    cell = running._cell(
+        SimpleNamespace(engine=engine), page, Press(Act.CELL, {"run": second.key, "item": "", **about})
+    )
+    assert f'data-run="{second.key}"' in cell
+    for gone in ({"run": "gone", "item": old}, {"run": "", "item": "gone"}, {}):
+        with pytest.raises(NearlError, match="no longer kept"):
+            teaching.pressed_result(page, Press(Act.USE, gone))
     adapting.delete(workspace, second.look().adapter_key)
     with engine.queue._turn:
         begin().cancel()

@@ -11,6 +11,7 @@ import pytest
 
 import nearl.runs.teaching
 from app.engine import Engine
+from app.events import Act, Press
 from app.predict import actions as reading
 from app.teach.images import actions as gathering
 from app.teach.run import actions as teaching
@@ -85,11 +86,12 @@ def test_an_adapter_that_the_check_speaks_against_is_only_offered(engine, regist
     run = ended(begin(engine, workspace, 5))
     (kept,) = workspace.shelf.items()
     assert kept.in_use is not worse and run.look().adapter_key == kept.id
-    teaching.use(engine, workspace)
+    pressed = Press(Act.USE, {"run": run.key, "item": kept.id})
+    teaching.use(engine, workspace, teaching.pressed_result(workspace, pressed)[1])
     assert workspace.shelf.items()[0].in_use and workspace.shelf.adapter is not None
     adapting.delete(workspace, kept.id)
     with pytest.raises(NearlError, match="no longer there"):
-        teaching.use(engine, workspace)
+        teaching.use(engine, workspace, teaching.pressed_result(workspace, pressed)[1])
 
 
 def test_a_worker_that_dies_ends_its_run_alone_and_the_old_adapter_reads_on(engine, registry, monkeypatch, quick_hosts):
