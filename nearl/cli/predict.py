@@ -141,6 +141,8 @@ def _read_all(
         for argument, group in itertools.groupby(files, lambda file: file.argument):
             found = list(reader.read(list(group)))
             good = [row for row in found if row["error"] is None]
+            if table is None and classifier.reads_volumes:
+                _named_by_folder(found, [file.shown for file in files if file.argument == argument])
             for number, row in enumerate(good, start=1):
                 if len(good) > 1:
                     row["part"] = number
@@ -148,6 +150,20 @@ def _read_all(
                     del row["name"]  # one file with one image
             rows += [*good, *(row for row in found if row["error"] is not None)]
     return rows
+
+
+def _named_by_folder(rows: list[dict], files: Sequence[str]) -> None:
+    """Call a study of several files by their folder instead of by its first file, where the folder holds one."""
+    from nearl.data.records import base_name
+
+    inside: dict[str, list[str]] = {}
+    for shown in files:
+        inside.setdefault(shown.rpartition("/")[0], []).append(shown)
+    of = {row["name"].split(": ")[0]: row for row in rows if "name" in row}
+    for folder, members in inside.items():
+        read = [name for name in members if name in of]
+        if len(read) == 1 and len(members) > 1 and of[read[0]]["name"] == read[0]:
+            of[read[0]]["name"] = folder or base_name(os.path.realpath(of[read[0]]["file"]))
 
 
 class _Reader:

@@ -10,7 +10,7 @@ import io
 import stat
 import unicodedata
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +33,16 @@ _LITTER = ("__macosx", "thumbs.db", "desktop.ini", "dicomdir")
 
 Parts = tuple[str, ...]  # a path's parts, relative to the root; the last part is "" for a folder itself
 Reader = Callable[..., "bytes | Path"]  # with size=N at least the first N bytes, or the path
+
+
+class Folder:
+    """Reads a folder of slices. As a `Reader` it gives its first file, for whoever looks at the beginning."""
+
+    def __init__(self, files: Sequence[tuple[str, Reader]]):
+        self.files = list(files)
+
+    def __call__(self, *args, **kwargs) -> bytes | Path:
+        return self.files[0][1](*args, **kwargs)
 
 
 def _hidden(part: str) -> bool:

@@ -77,8 +77,20 @@ class ImageRecord:
             return self.still()
         count = min(total, most)
         numbers = [(2 * i + 1) * total // (2 * count) for i in range(count)]
-        said = (f"{count} of {total} slices are read.",) if count < total else ()
-        return self.of_slices(self.name, (whole.slice_at(n).as_shown() for n in numbers), (*self.notes, *said))
+        said = [f"{count} of {total} slices are read."] if count < total else []
+        if self.moments > 1:
+            said.append(f"Only moment {whole.view.frame + 1} of {self.moments} is read.")
+        slices = [whole.slice_at(n) for n in numbers]
+        if empty := sum(part._is_empty for part in slices):
+            said.append(f"In {empty} of {count} slices no value is a number; they are read as empty.")
+        return self.of_slices(self.name, (part.as_shown() for part in slices), (*self.notes, *said))
+
+    @property
+    def _is_empty(self) -> bool:
+        """Whether no value that is shown is a number."""
+        if self.scan is None or not np.issubdtype(self.scan.voxels.dtype, np.floating):
+            return False
+        return not np.isfinite(self.scan.values(self.view.plane, self.view.index, self.view.frame)).any()
 
     def noted(self, notes: Iterable[str]) -> ImageRecord:
         """The same image with further notes."""

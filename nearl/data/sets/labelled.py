@@ -165,8 +165,9 @@ class How(NamedTuple):
 def _load(
     files: list[tuple[Parts, Reader]], problems: list[Problem], name: str, fewest: int, how: How
 ) -> tuple[LabelledSet, LabelledSet | None]:
-    files, masks = without_masks(with_studies(files) if how.studies else files)
-    layout = arrange(files, [*problems, *masks])
+    files, beside = with_studies(files) if how.studies else (files, [])
+    files, masks = without_masks(files)
+    layout = arrange(files, [*problems, *beside, *masks])
     if reading := _reading(layout, _images(files), name, how):
         train, test = reading.sets(name, fewest, layout.problems, notes=layout.notes)
     else:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nearl.data.archives import Parts, Reader
+from nearl.data.archives import Folder, Parts, Reader
 from nearl.data.charsets import encoding_of
 from nearl.data.records import Problem, base_name
 from nearl.errors import NearlError
@@ -155,7 +155,7 @@ def content(reader: Reader, name: str) -> bytes:
 
 class Names:
     """The names of files, to find which one a cell means: by the path from the top, from a folder below it, or by the
-    name alone; else the same in another case, without the ending, and as a number."""
+    name alone; else the same in another case, without the ending, and as a number. A slice means its study."""
 
     def __init__(self, files: Sequence[tuple[Parts, Reader]]):
         self._tops: dict[str, list[int]] = {}
@@ -163,16 +163,23 @@ class Names:
         self._folded: dict[str, list[int]] = {}
         self._bare: dict[str, list[int]] = {}
         self._numbered: dict[str, list[int]] = {}
-        for number, (parts, _) in enumerate(files):
+        for number, (parts, reader) in enumerate(files):
             path = slashed("/".join(parts)).split("/")
-            self._tops.setdefault("/".join(path), []).append(number)
-            for start in range(len(path)):
-                end = "/".join(path[start:])
-                self._ends.setdefault(end, []).append(number)
-                self._folded.setdefault(_folded(end), []).append(number)
-                self._bare.setdefault(without_ending(_folded(end)), []).append(number)
-            if (last := without_ending(_folded(path[-1]))).isdecimal():
-                self._numbered.setdefault(_as_number(last), []).append(number)
+            self._add(path, number)
+            for name, _ in reader.files if isinstance(reader, Folder) else ():
+                self._add([*path, slashed(name)], number)
+
+    def _add(self, path: list[str], number: int) -> None:
+        keys = [(self._tops, "/".join(path))]
+        for start in range(len(path)):
+            end = "/".join(path[start:])
+            keys += [(self._ends, end), (self._folded, _folded(end)), (self._bare, without_ending(_folded(end)))]
+        if (last := without_ending(_folded(path[-1]))).isdecimal():
+            keys.append((self._numbered, _as_number(last)))
+        for index, key in keys:
+            found = index.setdefault(key, [])
+            if not found or found[-1] != number:
+                found.append(number)
 
     def find(self, cell: str) -> list[int]:
         """The numbers of the files that a cell may mean."""
