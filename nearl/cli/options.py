@@ -324,6 +324,8 @@ def _finding_lines(metrics: dict, where: str) -> list[str]:
                 f"  answers that break no rule: {found['consistent']:.0%} of images; of shuffled answers "
                 f"{found['consistent_shuffled']:.0%}"
             )
+    if metrics["few"]:
+        lines.append(f"  so few images ({metrics['n']}) say no more than a hint, whatever the intervals")
     shown = metrics["adapted"] or metrics["frozen"]
     lines.append(f"  {'finding':28} {'with it':10}{'AUROC':>13}{'sensitivity':>12}{'specificity':>12}{'threshold':>12}")
     for row in shown["per_finding"]:

@@ -79,6 +79,8 @@ class Classifier:
         trust = None if measured is None else Trust.from_dict(measured)
         if trust is not None and len(trust.centroids[0]) != self.backbone.embed_dim:
             raise NearlError("The trust stored with this adapter was measured with another model; teach it again.")
+        if trust is not None and method is not None:
+            trust.check(method.taught)
         if method is not None:
             method.ask(self.prompt_set, self.frozen)
         self.method, self.trust = method, trust

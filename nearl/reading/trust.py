@@ -19,7 +19,7 @@ from scipy.optimize import minimize_scalar
 from nearl.backbones.familiar import FEWEST_TO_COMPARE, USUAL, threshold
 from nearl.data.splits import FEW_HELD
 from nearl.errors import NearlError
-from nearl.prompts import PromptSet
+from nearl.prompts import FINDINGS, PromptSet
 from nearl.train.answers import Label, known
 
 COVERAGES = ("0.8", "0.9", "0.95")
@@ -31,8 +31,10 @@ FOLDS = "The folds' predictions come from other models; sets can only be measure
 FOLDS_CALIBRATE = "The shares are calibrated with models taught on parts of the images, not with this very one."
 TOO_FEW = (
     f"Which classes are not ruled out is not said: a promise of how often they include the true one takes {FEW_HELD} "
-    "images kept aside; there are {}."
+    "images kept aside{}."
 )
+CALIBRATING = f"Calibrating the shares takes {FEW_HELD} images kept aside"
+UNUSABLE = "What this adapter says about how far to trust it cannot be used; ask for the file again or teach it again."
 OTHER_PROMPTS = (
     "The prompts were edited since teaching. Trust was measured with the old ones, so the shares are shown as the "
     "model gives them, without sets."
@@ -126,7 +128,7 @@ class Trust:
         """The sentences of ``refused``, and why a stored promise is not repeated; without those about single coverages,
         of which the adapters of earlier versions have some."""
         kept = [words for key, words in self.refused.items() if key not in COVERAGES]
-        return [*kept, TOO_FEW.format("fewer")] if self.conformal and self.coverage is None else kept
+        return [*kept, TOO_FEW.format(", and there were fewer")] if self.conformal and self.coverage is None else kept
 
     def read(self, shares: np.ndarray, embeddings: np.ndarray, prompts: PromptSet) -> tuple[np.ndarray, dict]:
         """The probabilities to show, and the ``trust`` of `nearl.reading.classifier.Prediction`.
@@ -163,10 +165,16 @@ class Trust:
         try:
             return cls(**content)
         except (TypeError, ValueError, OverflowError) as error:  # pydantic's errors are ValueErrors
-            raise NearlError(
-                "What this adapter says about how far to trust it cannot be used; ask for the file again or teach it "
-                "again."
-            ) from error
+            raise NearlError(UNUSABLE) from error
+
+    def check(self, taught: PromptSet) -> None:
+        """Raises NearlError where this does not go with the prompts that its adapter was taught: of findings each has
+        one threshold and there are no sets, of classes none has."""
+        findings = taught.kind == FINDINGS
+        if (self.thresholds is not None) != findings or (findings and self.conformal):
+            raise NearlError(UNUSABLE)
+        if self.thresholds is not None and len(self.thresholds) != len(taught.findings):
+            raise NearlError(UNUSABLE)
 
 
 def fit_trust(
@@ -196,8 +204,7 @@ def fit_trust(
     if held and len(labels) >= FEW_HELD:
         temperature = fit_temperature(probabilities, labels)
     else:
-        count = f"there are {len(labels)}" if held else "none was"
-        refused["temperature"] = f"Calibrating the shares takes {FEW_HELD} images kept aside; {count}."
+        refused["temperature"] = f"{CALIBRATING}{_only(len(labels) if held else 0)}."
 
     conformal = {}
     if not held or folds:
@@ -206,7 +213,7 @@ def fit_trust(
         scores = 1 - probabilities[np.arange(len(labels)), labels]
         conformal = {c: threshold(scores, c) for c in COVERAGES if len(labels) >= fewest(c)}
         if not conformal:
-            refused["conformal"] = TOO_FEW.format(len(labels))
+            refused["conformal"] = TOO_FEW.format(_only(len(labels)))
 
     centroids, far = _familiar(support_embeddings, np.asarray(support_labels, dtype=int), held_embeddings, refused)
     return Trust(prompt_digest, temperature, conformal, centroids, far, refused, bool(folds and held))
@@ -234,12 +241,16 @@ def fit_findings_trust(
     if len(held_probabilities) >= FEW_HELD:
         temperature = pooled_temperature(parts)
     else:
-        count = f"there are {len(held_probabilities)}"
-        refused["temperature"] = f"Calibrating the shares takes {FEW_HELD} images kept aside; {count}."
+        refused["temperature"] = f"{CALIBRATING}{_only(len(held_probabilities))}."
     together = np.zeros(len(support_embeddings), dtype=int)
     centroids, far = _familiar(support_embeddings, together, held_embeddings, refused)
     limits = [min(max(float(value), 0.0), 1.0) for value in thresholds]
     return Trust(prompts.digest, temperature, {}, centroids, far, refused, False, limits)
+
+
+def _only(count: int) -> str:
+    """The end of a sentence on what takes more images than there were."""
+    return "; there was only one" if count == 1 else f"; there were only {count}" if count else "; there was none"
 
 
 def _familiar(
@@ -256,7 +267,7 @@ def _familiar(
     if len(distances) >= FEWEST_TO_COMPARE:
         far = threshold(distances, USUAL)
     else:
-        refused["far"] = f"Telling unlike images takes {FEWEST_TO_COMPARE} images; there are {len(distances)}."
+        refused["far"] = f"Telling unlike images takes {FEWEST_TO_COMPARE} images{_only(len(distances))}."
     return [[round(float(v), 6) for v in row] for row in centroids], far
 
 

@@ -55,7 +55,10 @@ def verdict(results: Mapping | None) -> str:
     if not results or not (gain := results["gain"]):
         return "Nothing was measured, so whether teaching helped is not known."
     value, (low, high), n = gain["value"], gain["interval"], results["n"]
+    few = f"{plural(n, 'image')} {'is' if n == 1 else 'are'} too few to say whether teaching helped."
     if "findings" in results:
+        if results["few"]:  # the interval of so few can be a single point
+            return few
         ends = f"95 % interval {low:+.2f} to {high:+.2f}".replace("-", "\N{MINUS SIGN}")
         if low > 0 or high < 0:
             return f"{'Better' if low > 0 else 'Worse'} by {abs(value):.2f} in macro AUROC, {ends}."
@@ -67,7 +70,7 @@ def verdict(results: Mapping | None) -> str:
         by = "" if value is None else f" by {plural(round(100 * abs(value)), 'point')}"
         return f"{'Better' if low > 0 else 'Worse'}{by}, 95 % interval {100 * near:.0f} to {100 * far:.0f}."
     if results["too_few"] or value is None:
-        return f"{plural(n, 'image')} {'is' if n == 1 else 'are'} too few to say whether teaching helped."
+        return few
     clear, unit = "clear " if round(100 * value) > 0 else "", "point" if abs(round(100 * value)) == 1 else "points"
     return (
         f"No {clear}sign that teaching helped: {points(value)} {unit}, 95 % interval {points(low)} to {points(high)}."

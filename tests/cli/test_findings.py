@@ -37,6 +37,7 @@ def test_a_whole_session_with_findings(nearl, refused, model, tmp_path):
     assert {"auroc", "auroc_interval", "sensitivity", "specificity", "threshold"} <= result["per_finding"][0].keys()
     assert 0 <= result["consistent"] <= 1 and 0 <= result["consistent_shuffled"] <= 1
     _, lines, _ = nearl("evaluate", data, *model)
+    assert "(8) say no more than a hint" in lines
     assert "before teaching: macro AUROC" in lines and "break no rule" in lines and "one " in lines
 
     image = next(data.glob("*.png"))

@@ -74,6 +74,8 @@ def test_study_says_whether_teaching_helped():
     assert verdict(result).startswith("Better") and not speaks_against(result)
     worse = study(after, before, LABELS, PROMPTS, "held-out", ([0.5, 0.5], [0.5, 0.5]))
     assert verdict(worse).startswith("Worse") and speaks_against(worse)
+    two = study(before[:2], after[:2], LABELS[:2], PROMPTS, "held-out", ([0.5, 0.5], [0.5, 0.5]))
+    assert verdict(two) == "2 images are too few to say whether teaching helped."
     empty = study(before[:0], None, [], PROMPTS, "none", ([0.5] * 2, [0.5] * 2))
     assert empty["too_few"] and empty["frozen"] is None and verdict(empty)
     assert gain_of(before[:2, ::2], after[:2, ::2], [(), ()]) is None

@@ -89,12 +89,13 @@ def test_no_coverage_is_promised_on_images_that_are_called_few():
         trust = fitted(held)
         _, said = trust.read(shares, embeddings, PROMPTS)
         assert trust.conformal == {} and said["sets"] is None and said["coverage"] is None
-        assert sum("ruled out" in note and f"there are {held}" in note for note in said["notes"]) == 1
+        assert sum("ruled out" in note and f"only {held}" in note for note in said["notes"]) == 1
         with pytest.raises(KeyError):
             trust.sets(shares, "0.9")
         earlier = replace(trust, conformal={"0.8": 0.5}, refused={"0.9": "9 images", "temperature": "20 images"})
         _, said = earlier.read(shares, embeddings, PROMPTS)  # an adapter that promised on few
         assert said["sets"] is None and said["notes"][0] == "20 images" and "ruled out" in said["notes"][1]
+    assert all("there was only one" in fitted(1).refused[key] for key in ("temperature", "conformal"))
     assert set(fitted(FEW_HELD).conformal) == set(COVERAGES)
 
 

@@ -31,6 +31,16 @@ def adapter_of(engine):
     return adapter
 
 
+def test_thresholds_that_do_not_go_with_the_findings_are_refused_where_the_adapter_is_loaded(engine, workspace):
+    adapter = adapter_of(engine)
+    adapting.check_fits(engine, workspace, adapter)
+    own = adapter.meta["trust"]
+    for wrong in ({"thresholds": [0.5]}, {"thresholds": [0.5] * 3}, {"thresholds": None}, {"conformal": {"0.9": 0.5}}):
+        adapter.meta["trust"] = own | wrong
+        with pytest.raises(NearlError, match="how far to trust it cannot be used"):
+            adapting.check_fits(engine, workspace, adapter)
+
+
 def test_each_finding_is_read_on_its_own(engine, workspace):
     test = halves(8, seed=3, unknown=False)
     workspace.viewing.bring(test.records, [])
