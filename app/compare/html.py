@@ -12,6 +12,7 @@ from app.teach.run.html import duration
 from nearl.report.comparison import few_words
 from nearl.report.words import points
 
+UNTAUGHT = "zero-shot"
 HEADS = [
     ("Method", ""),
     ("Correct", "balanced accuracy and its 95 % interval"),
@@ -125,13 +126,18 @@ def _notes(done: Sequence[Mapping], going_on: bool) -> str:
     return words
 
 
-def going_on(place: int, done: int, total: int, title: str, left: float | None, note: str = "") -> str:
-    """Where a comparison stands. `place`: in the queue, 0 when it is at work; `title`: of the method being taught;
-    `note`: a sentence on how it is done."""
+def at_work(method: str, title: str) -> str:
+    """What is being done with a method; "" before there is one."""
+    return f"{'Measuring' if method == UNTAUGHT else 'Teaching'} {title}" if title else ""
+
+
+def going_on(place: int, done: int, total: int, doing: str, left: float | None, note: str = "") -> str:
+    """Where a comparison stands. `place`: in the queue, 0 when it is at work; `doing`: of `at_work`; `note`: a
+    sentence on how it is done."""
     if place:
         words, more = "Waiting for its turn", "Another run is in progress; what is finished stays."
         more = more if place == 1 else f"{place} runs are before it; what is finished stays."
     else:
-        words = f"Teaching {title}" if title else "Preparing the model and the images"
+        words = doing or "Preparing the model and the images"
         more = f"{done} of {total} done" + (f"; this one: {duration(left)}" if left is not None else "")
     return render("compare/going_on.html", words=words, more=more, done=done, total=total, note=note)

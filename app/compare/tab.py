@@ -188,7 +188,8 @@ def _result(view: RunView, now: Shown) -> str:
     done = sum(line["done"] for line in lines)
     title = next((line["title"] for line in lines if line["method"] == now.method), "")
     step = f"step {now.step} of {now.steps}" if now.steps else "in progress"
-    head = compare_views.going_on(now.place, done, len(about.pairs), title, now.seconds_left, now.note)
+    doing = compare_views.at_work(now.method, title)
+    head = compare_views.going_on(now.place, done, len(about.pairs), doing, now.seconds_left, now.note)
     head = compare_views.headline("Cancelling; what is finished is kept.") if now.cancelling else head
     head = head if busy else _ended(view, now, done)
     return compare_views.comparison(

@@ -70,14 +70,22 @@ def _extent(points: Sequence[Point]) -> float:
 def _still(lines: Sequence[Mapping], view: _View) -> dict:
     """One card for the methods that move nothing: they differ in how much of the answer is of both together."""
     space, names = lines[0]["space"], ", ".join(line["title"] for line in lines)
-    shares = ", ".join(f"{line['title']} {per_cent(line['space']['together']['after'])}" for line in lines)
+    asked = [line for line in lines if _reads_prompts(line["method"])]
+    shares = ", ".join(f"{line['title']} {per_cent(line['space']['together']['after'])}" for line in asked)
     caption = "before and after alike" if len(lines) > 1 or lines[0]["method"] != "zero-shot" else "as it is"
     return {
         "title": names,
         "plots": _plots(space["before"], space["labels"], view, names, caption),
-        "words": f"Images and prompts stay where they are, {space['before']['gap']:.2f} apart. "
-        f"Image and prompts together: {shares}.",
+        "words": f"Images and prompts stay where they are, {space['before']['gap']:.2f} apart."
+        + (f" Image and prompts together: {shares}." if shares else ""),
     }
+
+
+def _reads_prompts(method: str) -> bool:
+    """Whether the answer of a method depends on the prompts; else no share of it is of both together."""
+    from nearl.methods import METHODS
+
+    return method not in METHODS or METHODS[method].card.reads_prompts
 
 
 def _moved(line: Mapping, view: _View) -> dict:

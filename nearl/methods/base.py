@@ -42,6 +42,8 @@ class Card:
     """Works on cached features of the frozen model alone."""
     any_classes: bool = True
     """Answers for classes that it was never fitted to, from their prompts."""
+    reads_prompts: bool = True
+    """Its answer depends on the prompts; else a class is a row of weights to it."""
     volumes: bool = False
     """Reads a volume as a study of all its slices; other methods take one slice for an image."""
     recipe: dict = field(default_factory=dict)

@@ -24,6 +24,7 @@ class LinearProbe(Method):
         "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, arXiv 2103.00020",
         "one weight per feature and class, and one bias per class",
         any_classes=False,
+        reads_prompts=False,
     )
 
     def __init__(self, task: Task):

@@ -29,7 +29,7 @@ def can_look(engine: Engine, workspace: Workspace) -> bool:
 
 def ready_prompts(engine: Engine, workspace: Workspace, value: dict | None) -> list[str]:
     """Ready sets whose prompts are of the kind of the visitor's own images and not in the editor already, the closest
-    first; those that name all of the classes before others. Nothing where that cannot be told now."""
+    first; where some name all of the classes, these alone. Nothing where that cannot be told now."""
     data = workspace.support.data
     if data is None or not can_look(engine, workspace):
         return []
@@ -49,11 +49,12 @@ def ready_prompts(engine: Engine, workspace: Workspace, value: dict | None) -> l
         kinds = Counter(kind for kind, _ in placed(backbone.measured, backbone.familiar, images, some))
         found = [name for name in backbone.measured.fitting(kinds.most_common(1)[0][0]) if name in sets] or found
     whole = {name for name in found if keys <= set(map(class_key, PromptSet.load(ready_sets()[name]).classes))}
-    if backbone.familiar is not None and backbone.familiar.unlike(images).mean() > 0.5:
-        found = [name for name in found if name in whole]  # the kind alone is a guess
+    guessed = backbone.familiar is not None and backbone.familiar.unlike(images).mean() > 0.5
+    if whole or guessed:  # or else the kind alone decides
+        found = [name for name in found if name in whole]
     now = (value or {}).get("classes")
     offered = [name for name in found if ready_value(workspace, name)["classes"] != now]
-    return sorted(offered, key=lambda name: name not in whole)[:MOST]
+    return offered[:MOST]
 
 
 def ready_value(workspace: Workspace, name: str) -> dict:

@@ -129,7 +129,7 @@ def summary(
     the ids of its "run" and adapter ("item"), which every button sends.
     """
     results = results or {}
-    measured = bool(results.get("frozen"))
+    measured, said = bool(results.get("frozen")), verdict(results)
     caution, how = results.get("too_few") or TOO_FEW, ""
     if aside and not measured and not results:
         were = "image kept aside was" if aside == 1 else "images kept aside were"
@@ -141,9 +141,10 @@ def summary(
             "folds": f"Checked on all {n} by cross-validation, each by a model that was not taught with it.",
         }.get(results["kind"], f"Checked on {n} kept aside.")
         caution = (results.get("too_few") or f"{n} are too few to say more than a hint.") if results["few"] else ""
+        caution = "" if "too few" in said else caution
     return render(
         "teach/summary.html", of=of, head=head, results=results, taught=taught, in_use=in_use, stopped=stopped,
-        measured=measured, how=how, caution=caution, verdict=verdict(results), against=speaks_against(results),
+        measured=measured, how=how, caution=caution, verdict=said, against=speaks_against(results),
         flattered=flattered(results), FIGURES=FIGURES, confusions=geometry.confusions,
     )  # fmt: skip
 

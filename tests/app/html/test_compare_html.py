@@ -50,6 +50,13 @@ def test_names_never_become_markup():
         assert "<img src=x" not in html and "\"'&" not in html
 
 
+def test_what_learns_nothing_is_measured_and_not_taught():
+    said = [
+        compare_views.going_on(0, 0, 2, compare_views.at_work(*one), 3.0) for one in (("zero-shot", "A"), ("x", "B"))
+    ]
+    assert "Measuring A" in said[0] and "Teaching B" in said[1]
+
+
 def test_the_drop_on_another_source_is_beside_the_figure():
     shown = page([line(there=0.6, drop={"value": 0.2, "interval": [0.1, 0.3]})])
     assert "60\u202f% on the other images, \u221220 points (\u221230 to \u221210)" in shown
@@ -128,6 +135,7 @@ def test_what_moves_nothing_shares_a_card_and_the_rest_is_before_and_after():
     assert html.count('<article class="space">') == 3 and html.count("<svg") == 1 + 2 + 1
     assert "0.80 apart, closer than before (1.00)" in html and "It lies elsewhere." in html
     assert "Image and prompts together: 25\u202f% (50\u202f% before)" in html
+    assert "prompts together: zero-shot 25\u202f%." in html  # not of a probe, which ignores the prompts
     assert spaces.spaces([line(space=None)], ["a"]) == ""
 
 
