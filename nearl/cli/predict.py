@@ -155,9 +155,10 @@ def _read_all(
 def _named_by_folder(rows: list[dict], files: Sequence[str]) -> None:
     """Call a study of several files by their folder instead of by its first file, where the folder holds one."""
     from nearl.data.records import base_name
+    from nearl.data.sets.studies import is_slice
 
     inside: dict[str, list[str]] = {}
-    for shown in files:
+    for shown in filter(lambda path: is_slice(path.rpartition("/")[2]), files):
         inside.setdefault(shown.rpartition("/")[0], []).append(shown)
     of = {row["name"].split(": ")[0]: row for row in rows if "name" in row}
     for folder, members in inside.items():

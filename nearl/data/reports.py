@@ -159,7 +159,9 @@ _BEFORE = re.compile(  # what reaches over what follows; the group names the sta
     r"){0,3}(?:resolved|absent)\b)|(?P<other>\b(?:not|never)\b)"  # not: of what, is not known
 )
 _AFTER = re.compile(  # what is said of what precedes it; the last counts
-    rf"(?P<uncertain>{_EXCLUDED}|\?|\b(?:may|might|could(?! not)|versus|vs|unlikely|resected|removed|excised|drained)\b"
+    rf"(?P<uncertain>{_EXCLUDED}|\?"
+    rf"|\bnot(?: be| been)? (?:well|clearly|definitely|reliably|confidently)(?: be)? {_SEEN}\b"
+    r"|\b(?:may|might|could(?! not)|versus|vs|unlikely|resected|removed|excised|drained)\b"
     r"|\b(?:possible|probable|likely|suspected|questionable|equivocal|doubtful|uncertain|unclear)(?=\W*$| (?:in|on|at|"
     rf"present)\b))|(?P<absent>\b(?:not|no longer|never)(?: be| been| \w+ly){{0,4}} {_SEEN}\b|\bnot{_LY} (?:recurred|"
     r"returned|reappeared|developed)\b|(?<!\bthe )(?<!\ba )(?<!\ban )\b(?:resolved|cleared|disappeared|gone|absent|"
@@ -167,8 +169,9 @@ _AFTER = re.compile(  # what is said of what precedes it; the last counts
     rf"|negative|unremarkable)\b)|(?P<present>\bnow{_LY} {_SEEN}\b|\b(?:recurred|returned|reappeared)\b)"
 )
 _HARD = (  # where a clause ends, and with it what was said before
-    r"[;:]|\b(?:but|however|although|though|yet|while|whereas|except|apart from|aside from|other than|besides|which|"
-    r"where|still|instead)\b|(?:,(?: and| with| or)?|\band)(?= (?:no|not|without|there)\b)"
+    r"[;:]|\b(?:but|however|yet|whereas|except|apart from|aside from|other than|besides|where|still|instead|(?:which|"
+    r"although|though|while)(?! [^,;:]{1,80}, (?:is|are|was|were|has|have|can|could)\b))\b"
+    r"|(?:,(?: and| with| or)?|\band)(?= (?:no|not|without|there)\b)"
 )
 _CUT = re.compile(rf"(?P<hard>{_HARD})|,(?: (?:and|or|nor|with))?\b|[,{_MARK}]|\b(?:and|with)\b")
 _LASTS = re.compile(  # says that it is there
@@ -180,7 +183,7 @@ _OWN = re.compile(  # a part that begins like a sentence of its own
 )
 _VERB = r"(?:is|are|was|were|has|have|had|can|could|remains?|appears?|measures?|lies|shows?)"
 _PREDICATE = re.compile(rf"\b(?:{_VERB}|persist\w*|unchanged|stable|{_SEEN})\b")
-_GOES_ON = re.compile(rf"\W*(?:{_VERB}|now|not|no longer)\b")
+_GOES_ON = re.compile(rf"\W*(?:{_VERB}|now|not|no longer|resolved|cleared|gone|absent)\b")
 _LABEL = re.compile(r"\s*(?::|\s[-–])\s*([^;]*)")  # "Pneumothorax: none."
 _NO = re.compile(
     rf"(?:none|nil|absent|negative|0|-|resolved|no(?: longer)? (?:evidence|sign|{_SEEN})|not {_SEEN})(?!\w)|no\W*$"
@@ -267,8 +270,9 @@ class _Clauses:
         if last == UNCERTAIN:
             return UNCERTAIN
         if own == ABSENT:  # denied twice is said of something else
-            of_another = re.search(r"\b(?:the|this|that|these) (?:\w+ )?$", before) and re.search(
-                r"\b(?:no|without)\b(?! (?:longer|evidence|signs?)\b)", before
+            of_another = re.search(r"\b(?:(?:the|this|that|these) (?:\w+ )?$|(?:after|following|since)\b)", before)
+            of_another = of_another and re.search(
+                r"\b(?:no|without)\b(?! (?:longer|(?:evidence|signs?) (?:of|for) (?:the|this|that|these))\b)", before
             )
             return UNCERTAIN if last == ABSENT or of_another else ABSENT
         if last == ABSENT:

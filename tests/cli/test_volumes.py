@@ -94,9 +94,10 @@ def test_volumes_are_taught_measured_and_read(nearl, studies, model, tmp_path):
     status, text, _ = nearl("predict", studies / "studies" / "study_00.nii", "--adapter", out, *model, "--json")
     (row,) = json.loads(text)["predictions"]
     assert status == 0 and set(row["findings"]) == {"spot", "light"} and "slice" not in row
+    (studies / "studies" / "study_04" / "notes.png").write_bytes(b"damaged")
     status, text, _ = nearl("predict", studies / "studies" / "study_04", "--adapter", out, *model, "--json")
-    (row,) = json.loads(text)["predictions"]
-    assert status == 0 and row["name"] == "study_04" and row["error"] is None
+    rows = json.loads(text)["predictions"]
+    assert [(row["name"], row["error"] is None) for row in rows] == [("study_04", True), ("notes.png", False)]
     job = RunFolder(out).job()
     assert set(job.slices) == {8} and len(job.images) == 8 * 15 and [job.shown(0), job.shown(2)] == [4, 20]
 

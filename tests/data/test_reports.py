@@ -117,6 +117,11 @@ SENTENCES = [
     ("Pneumothorax free.", {"pneumothorax": A}),
     ("Pneumothorax has not recurred.", {"pneumothorax": A}),
     ("The nodule, 5 mm before, has resolved.", {"nodule": A}),
+    ("The nodule, which was seen before, has resolved.", {"nodule": A}),
+    ("Pneumothorax, resolved.", {"pneumothorax": A}),
+    ("The nodule is not well seen today.", {"nodule": U}),
+    ("No evidence of growth of the nodule.", {"nodule": U}),
+    ("No pneumothorax after biopsy of a lung mass.", {"pneumothorax": A, "mass": U}),
     ("Hilar nodes are normal.", {"hilar adenopathy": A}),
     # a part says what it says of its own finding, or of the list that it ends
     ("Nodule unchanged, mass resolved.", {"nodule": P, "mass": A}),
