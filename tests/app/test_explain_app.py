@@ -274,6 +274,14 @@ def test_the_map_is_of_the_answer_on_show_until_a_class_is_chosen(workspace):
     assert shown(about="normal") == "glioma"
 
 
+def test_an_image_of_another_kind_is_not_read_for_its_map(workspace):
+    viewing = workspace.viewing
+    viewing.bring(viewing.records, [])
+    viewing.keep_found(0, SimpleNamespace(fits=False))
+    built = Built(workspace)
+    assert "once an image has been read" in built.call("show")[built.tab.stage] and viewing.prediction is None
+
+
 def test_a_slow_map_is_watched_and_shown_at_its_end(workspace):
     built = Built(workspace)
     tab = built.tab
