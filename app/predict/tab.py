@@ -218,8 +218,7 @@ def _read_new(
 
 def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirmed: gr.Checkbox) -> None:
     """Bring images, read them, and choose one."""
-    session = ctx.session
-    outputs = [session, *tab.outputs]
+    session, outputs = ctx.session, [ctx.session, *tab.outputs]
 
     def without_message(key: str, *_) -> dict:
         workspace = ctx.workspace(key)
@@ -277,8 +276,7 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
         workspace = ctx.workspace(key)
         workspace.viewing.select(Press.of(event).number("pick"))
         reading.recognise_shown(ctx.engine, workspace)
-        of = _on_show(workspace)
-        choice, updates = _map_choices(tab, workspace, MapChoice(when))
+        of, (choice, updates) = _on_show(workspace), _map_choices(tab, workspace, MapChoice(when))
         yield {**_show(tab, workspace), **updates}
         if layer := _map(ctx, tab, workspace, choice, of):
             yield layer
