@@ -82,6 +82,14 @@ def _shares(p: Sequence[float]) -> list[float]:
     return np.asarray(p).tolist()
 
 
+def unknown_words(workspace: Workspace) -> list[str]:
+    """Words of the prompts that the model ignores; none of a ready set, which was measured as it is."""
+    from nearl.reading.claims import Claims
+
+    classifier = workspace.viewing.classifier
+    return [] if Claims(classifier.backbone, classifier.prompt_set).unchanged else classifier.unknown_words()
+
+
 def _unknown(words: Sequence[str]) -> str:
     if not words:
         return ""
@@ -229,7 +237,7 @@ def reading_html(workspace: Workspace, fitting: Sequence[str] = ()) -> str:
     i = workspace.viewing.selected
     after = None if prediction.adapted is None else prediction.adapted[i]
     untaught = workspace.viewing.classifier.untaught() if after is not None else []
-    unknown = workspace.viewing.classifier.unknown_words()
+    unknown = unknown_words(workspace)
     closer = [(name, set_title(name)) for name in workspace.viewing.closer[i]]
     odd = prediction.unfamiliar is not None and prediction.unfamiliar[i] and not workspace.viewing.synthetic
     trusted = trust_html(prediction, i)

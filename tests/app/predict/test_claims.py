@@ -75,15 +75,18 @@ def test_a_ct_is_drawn_in_the_models_own_windows(engine, workspace, monkeypatch)
     assert "red, green and blue" in caution(record.at(window=THREE_CT))
 
 
-def test_a_guess_is_called_one_and_ready_sets_of_the_kind_are_offered(measured, workspace):
+def test_a_guess_is_called_one_and_ready_sets_of_the_kind_are_offered(measured, workspace, monkeypatch):
     show(workspace, picture(BLUE, 901))
     reading.read(measured, workspace, CHEST)
+    monkeypatch.setattr(type(workspace.viewing.classifier), "unknown_words", lambda self: ["cover"])
+    assert predict_views.unknown_words(workspace) == []  # of ready prompts, which were measured as they are
     page = predict_views.reading_html(workspace)
     assert "headline doubt" in page and "On 200 test images" in page and "data-pick" not in page
     reading.read(measured, workspace, BRAIN)
     page = predict_views.reading_html(workspace)
     assert "do not fit" in page and 'data-pick="chest_xray_pneumonia"' in page and "a guess" in page
     reading.read(measured, workspace, default_prompts(["pneumothorax", "pneumonia"]).to_dict())
+    assert predict_views.unknown_words(workspace) == ["cover"]
     assert "“pneumothorax”" in predict_views.reading_html(workspace)
     show(workspace, picture(RED, 901), picture(BLUE, 901), strange())
     reading.read(measured, workspace, BRAIN)
