@@ -269,22 +269,6 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
         return {asked: bump()}
 
     @guarded(tab.message)
-    def on_left(key: str, method: str) -> dict:
-        """A slow map that another kind takes the place of ends now, while `show` may have to wait for the device."""
-        from nearl.explain import MAPS
-
-        workspace = ctx.workspace(key)
-        going = drawing.current(workspace)
-        if going is None or going.choice.method == method or not drawing.stop(workspace, told=True):
-            return {}
-        return {
-            tab.message: views.quiet(f"Stopped: {_name(going.choice)} was not drawn."),
-            tab.cancel: seen(False),
-            tab.card: map_views.card(MAPS[method], explaining.measured(workspace, method)) if method in MAPS else "",
-            tab.details: "",
-        }
-
-    @guarded(tab.message)
     def on_pick(key: str, event: gr.EventData) -> dict:
         viewing = ctx.workspace(key).viewing
         viewing.select(Press.of(event).pick("pick", range(len(viewing.records))))
@@ -305,13 +289,35 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
     quick = [tab.method, tab.layer, tab.head]
     tab.cancel.click(None, None, quick, js=f"() => ['{DEFAULT}', 0, 0]", api_visibility="private")
     ended = [tab.message, tab.cancel, tab.card, tab.details]
-    gr.on([tab.cancel.click, tab.method.input], on_left, [session, tab.method], ended, **last)
+    gr.on([tab.cancel.click, tab.method.input], _leaver(ctx, tab), [session, tab.method], ended, **last)
     controls = (tab.view, tab.when, tab.method, tab.layer, tab.head, tab.control, *tab.look)
     triggers = [tab_item.select, tab.cancel.click, asked.change, *(part.input for part in controls)]
     values = [session, *tab.choices, *tab.look]
     event = gr.on(triggers, show, values, [session, *tab.outputs], trigger_mode="always_last", **DEVICE)
     event.then(None, js="() => nearl.came('maps')", api_visibility="private")
     event.then(_follower(ctx, tab, asked), session, [asked, tab.message, tab.cancel], trigger_mode="multiple", **QUIET)
+
+
+def _leaver(ctx: Context, tab: ExplainTab) -> Callable:
+    """The handler that ends a slow map when another kind is chosen."""
+
+    @guarded(tab.message)
+    def on_left(key: str, method: str) -> dict:
+        """A slow map that another kind takes the place of ends now, while `show` may have to wait for the device."""
+        from nearl.explain import MAPS
+
+        workspace = ctx.workspace(key)
+        going = drawing.current(workspace)
+        if going is None or going.choice.method == method or not drawing.stop(workspace, told=True):
+            return {}
+        return {
+            tab.message: views.quiet(f"Stopped: {_name(going.choice)} was not drawn."),
+            tab.cancel: seen(False),
+            tab.card: map_views.card(MAPS[method], explaining.measured(workspace, method)) if method in MAPS else "",
+            tab.details: "",
+        }
+
+    return on_left
 
 
 def _follower(ctx: Context, tab: ExplainTab, asked: gr.State) -> Callable:
