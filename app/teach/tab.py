@@ -28,7 +28,8 @@ def build(ctx: Context, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
             images_part = images.build(ctx)
             with images_part.words:
                 gr.HTML(views.section("3. Teach"), js_on_load=None)
-                controls, buttons = run.build_controls(), run.build_buttons()
+                controls, advanced = run.build_controls()
+                buttons = run.build_buttons()
         with gr.Column(elem_classes="right", min_width=280, scale=1):
             result = run.build_result()
             with gr.Column(elem_classes="own-adapters"):
@@ -37,7 +38,7 @@ def build(ctx: Context, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
             slot = gr.DownloadButton("Download", elem_id="slot", elem_classes="slot")
     run_part, plan = RunPart(**buttons, **result), (controls.hold_out, controls.group_by)
     images.wire(ctx, images_part, plan)
-    settled = run.wire_settings(ctx, run_part, controls, opened)
+    settled = run.wire_settings(ctx, run_part, controls, advanced, opened)
     images.wire_return(ctx, images_part, plan, settled)
     run.wire(ctx, run_part, controls, images_part.editor, slot, DOWNLOAD)
     run.wire_return(ctx, run_part, tab_item, opened)

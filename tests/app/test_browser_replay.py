@@ -149,10 +149,12 @@ def _teach(page, archive) -> None:
     expect(page.locator("#set h3").first).to_have_text("12 images in 2 classes")
     expect(sources.nth(2)).to_be_checked()
     expect(page.locator("#zip")).to_be_visible()
+    expect(page.locator("#steps input")).to_have_value(MANY_STEPS)  # in sight, since it is not what "Quick" means
     _press(page, "Cancel")
     expect(progress).to_contain_text("cancelled", timeout=LONG)
     expect(badge).to_have_count(0)
 
+    page.locator("#steps input").fill("0")
     teach(page)
     expect(progress.locator(".outcome")).to_have_count(0)  # that of the cancelled run
     taught(page)

@@ -61,10 +61,10 @@ class RunPart(Components):
     details: gr.HTML
 
 
-def build_controls() -> Controls:
-    """How to teach: the length in sight, the rest folded."""
+def build_controls() -> tuple[Controls, gr.Accordion]:
+    """How to teach: the length in sight, the rest in what is folded."""
     preset = gr.Radio(PRESETS, value="balanced", label="How long", elem_id="preset")
-    with gr.Accordion("Advanced", open=False, elem_classes="folded", elem_id="advanced"):
+    with gr.Accordion("Advanced", open=False, elem_classes="folded", elem_id="advanced") as advanced:
         method = gr.Radio([("NEARL", NEARL)], value=NEARL, label="How to teach", elem_id="teach-method")
         hold_out = gr.Slider(
             0, 50, 25, step=5, label="Images kept aside to check on, per cent of every class", elem_id="hold-out",
@@ -92,7 +92,7 @@ def build_controls() -> Controls:
                 min_width=180, elem_id="lr",
             )  # fmt: skip
         early_stop = gr.Checkbox(label="Stop early when the error no longer falls", value=True, elem_id="early-stop")
-    return Controls(preset, method, hold_out, group_by, augment, flip, steps, lr, early_stop)
+    return Controls(preset, method, hold_out, group_by, augment, flip, steps, lr, early_stop), advanced
 
 
 def build_buttons() -> dict[str, gr.Component]:
@@ -326,9 +326,10 @@ def wire(
 
 
 def wire_settings(
-    ctx: Context, part: RunPart, controls: Controls, opened: gr.events.Dependency
+    ctx: Context, part: RunPart, controls: Controls, advanced: gr.Accordion, opened: gr.events.Dependency
 ) -> gr.events.Dependency:
-    """A page that opens offers the methods, and shows how the run that is at work, or the last one, was to teach."""
+    """A page that opens offers the methods, and shows how the run that is at work, or the last one, was to teach:
+    unfolded where it was not in the usual way."""
 
     @guarded(part.message)
     def on_settings(key: str) -> dict:
@@ -336,9 +337,10 @@ def wire_settings(
         choice = teaching.chosen(ctx.workspace(key))
         if choice is None:
             return {controls.method: gr.update(**offered)}
-        return {**_values(controls, choice), controls.method: gr.update(value=choice.method, **offered)}
+        shown = {**_values(controls, choice), controls.method: gr.update(value=choice.method, **offered)}
+        return {**shown, advanced: gr.update(open=choice != Choice(choice.preset))}
 
-    return opened.then(on_settings, ctx.session, [*controls.outputs, part.message], **QUIET)
+    return opened.then(on_settings, ctx.session, [*controls.outputs, advanced, part.message], **QUIET)
 
 
 def wire_return(ctx: Context, part: RunPart, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
