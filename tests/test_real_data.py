@@ -48,6 +48,6 @@ def test_the_embedded_backbone_is_better_than_chance_on_what_it_was_trained_for(
     from nearl.reading.classifier import Classifier
 
     _, test = resolve_splits(real_data / folder)
-    some = test.subset(draw_support(test.labels, 16, seed=0))
+    some = test.subset(draw_support(test.labels, 8, seed=0))
     classifier = Classifier(load_backbone("embedded"), PromptSet.load(ready_sets()[folder]))
     assert measure(classifier, some)["frozen"]["balanced_accuracy_interval"][0] > chance

@@ -5,23 +5,20 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 import httpx
-import pytest
 
 from tests.support.app_server import serve
 from tests.support.browser import bring_zip, expect, taught, teach, upload, visit
 from tests.support.proxy import NGINX, PASSWORD, PATH, USER, proxied
 
 
-@pytest.mark.parametrize(
-    "nginx", [False, pytest.param(True, marks=pytest.mark.skipif(not NGINX, reason="nginx is not installed"))]
-)
-def test_a_session_behind_a_path_of_a_reverse_proxy(browser, checkpoints, archive, task, tmp_path, nginx):
+def test_a_session_behind_a_path_of_a_reverse_proxy(browser, checkpoints, archive, task, tmp_path):
+    """That of nginx where it is installed, else of a small one of the tests."""
     folder = tmp_path / "proxy"
     folder.mkdir()
     model = f"local-dir:{checkpoints('clip')}"
     with (
         serve(model, tmp_path / "app.log", "--root-path", PATH) as server,
-        proxied(server.url, folder, nginx) as url,
+        proxied(server.url, folder, bool(NGINX)) as url,
     ):
         signed = {"auth": (USER, PASSWORD), "trust_env": False, "timeout": 60}
         config = httpx.get(f"{url}config", **signed).json()

@@ -23,7 +23,9 @@ from tests.support.methods_data import PROMPTS, shades, task_of, taught
 from tests.support.reading import reader
 
 OWN = [name for name in names() if not card(name).ablates]
-OTHERS = [name for name in OWN if name != "alta-vision"]  # it is a part of alta
+OTHERS = [
+    name for name in OWN if not card(name).features and name != "alta-vision"
+]  # what goes into towers; it is a part of alta
 FAMILIES = ["clip", "biomedclip", "transformers-siglip"]
 NEW = shades(3, seed=9).records
 
