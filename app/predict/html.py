@@ -229,6 +229,11 @@ def doubt_of(workspace: Workspace, i: int) -> str:
 def reading_html(workspace: Workspace, fitting: Sequence[str] = ()) -> str:
     """The reading of the image on show. While it is not read, what the model makes of it, or else `fitting`: ready sets
     that fit it better."""
+    with workspace.lock:  # another event may bring other images
+        return _reading_html(workspace, fitting)
+
+
+def _reading_html(workspace: Workspace, fitting: Sequence[str]) -> str:
     prediction, found = workspace.viewing.prediction, workspace.viewing.found
     if prediction is None:
         fitting = found.sets if found is not None else fitting

@@ -133,7 +133,12 @@ def build(ctx: Context, opened: gr.events.Dependency) -> None:
 
 
 def _show(tab: PredictTab, workspace: Workspace) -> dict:
-    """Everything the tab shows of a workspace but a map, as updates by component."""
+    """Everything the tab shows of a workspace but a map, as updates by component; all of one moment."""
+    with workspace.lock:
+        return _shown(tab, workspace)
+
+
+def _shown(tab: PredictTab, workspace: Workspace) -> dict:
     return {
         tab.viewer: predict_views.viewer_html(workspace),
         tab.controls: seen(workspace.viewing.prediction is not None, MAP_CONTROLS),

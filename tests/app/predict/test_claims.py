@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from types import SimpleNamespace
 
 import gradio as gr
@@ -280,3 +281,19 @@ def test_a_map_is_not_laid_over_an_image_that_came_meanwhile(measured, workspace
     assert not list(answers)
     reading.read(measured, workspace, BRAIN, picture(RED, 960))
     assert workspace.viewing.prediction is None  # only the image that was shown would have been read
+
+
+def test_a_reading_is_of_one_moment(measured, workspace, monkeypatch):
+    show(workspace, picture(RED, 970))
+    reading.read(measured, workspace, BRAIN)
+    bring, trust = threading.Thread(target=show, args=(workspace, picture(BLUE, 970))), predict_views.trust_html
+
+    def meanwhile(*given):
+        bring.start()
+        bring.join(0.3)
+        return trust(*given)
+
+    monkeypatch.setattr(predict_views, "trust_html", meanwhile)
+    assert "bars" in predict_views.reading_html(workspace)
+    bring.join()
+    assert workspace.viewing.prediction is None
