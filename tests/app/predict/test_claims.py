@@ -297,3 +297,12 @@ def test_a_reading_is_of_one_moment(measured, workspace, monkeypatch):
     assert "bars" in predict_views.reading_html(workspace)
     bring.join()
     assert workspace.viewing.prediction is None
+
+
+def test_a_class_chosen_where_another_page_has_changed_the_adapter_says_what_to_do(measured, workspace):
+    show(workspace, picture(RED, 980))
+    reading.read(measured, workspace, BRAIN)
+    workspace.viewing.forget_reading(None)
+    answers = built(measured, workspace)["on_map"].fn("w", "before")
+    told = answers if isinstance(answers, dict) else list(answers)[-1]
+    assert any(tab.NOT_READ in str(words) for words in told.values())
