@@ -153,17 +153,18 @@ def _shown(tab: PredictTab, workspace: Workspace) -> dict:
 
 def _map_choices(tab: PredictTab, workspace: Workspace, choice: MapChoice) -> tuple[MapChoice, dict]:
     """The map that can be shown now, as near as possible to the one chosen, and the radios that offer it."""
-    prediction = workspace.viewing.prediction
-    if prediction is None:
-        return MapChoice(), {}
+    with workspace.lock:
+        prediction = workspace.viewing.prediction
+        if prediction is None:
+            return MapChoice(), {}
+        name, names = reading.shown_class(workspace), findings.offered(workspace)
     whens = [("No map", OFF), ("Before teaching", BEFORE)]
     if prediction.adapted is not None:
         whens.append(("After teaching", AFTER))
-    name = reading.shown_class(workspace)
     when = choice.when if choice.when in dict(whens).values() else BEFORE
     updates = {
         tab.when: gr.update(choices=whens, value=when),
-        tab.about: gr.update(choices=findings.offered(workspace), value=name),
+        tab.about: gr.update(choices=names, value=name),
     }
     return MapChoice(when, name), updates
 
@@ -311,10 +312,11 @@ def _wire_map(ctx: Context, tab: PredictTab) -> None:
     @guarded(tab.message)
     def on_map(key: str, when: str) -> dict:
         workspace = ctx.workspace(key)
-        if workspace.viewing.prediction is None:  # other images, or another page has put another adapter to use
-            return {tab.message: views.message(NOT_READ)}
-        of = _on_show(workspace)
-        return _map(ctx, tab, workspace, MapChoice(when, reading.shown_class(workspace)), of)
+        with workspace.lock:
+            if workspace.viewing.prediction is None:  # other images, or another page has put another adapter to use
+                return {tab.message: views.message(NOT_READ)}
+            of, choice = _on_show(workspace), MapChoice(when, reading.shown_class(workspace))
+        return _map(ctx, tab, workspace, choice, of)
 
     @guarded(tab.message)
     def on_class(key: str, about: str) -> dict:
