@@ -107,6 +107,7 @@ def sets(workspace: Workspace, source: str) -> tuple[LabelledSet, LabelledSet | 
     data = workspace.support.data
     if data is None:
         raise NearlError("There are no images of yours yet; bring some in Teach, or choose a ready task here.")
+    elsewhere.check_classes(data)
     if blocking := gathering.check(workspace).blocking:
         raise NearlError(blocking)
     split = gathering.plan(workspace)

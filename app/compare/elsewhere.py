@@ -9,6 +9,7 @@ from app.context import load_ready_prompts
 from app.examples import task_choices, tasks
 from app.teach.images import actions as gathering
 from app.visitor.workspace import Workspace
+from nearl.data.sets.findings import FindingsSet
 from nearl.errors import NearlError
 from nearl.prompts import class_key
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 OWN = "own"  # the images in Teach; other sources are ready tasks
 LEARN, CHECK = 16, 32  # synthetic images of each class
 NONE = ("No other images", "")
+FINDINGS = (
+    "The images in Teach have findings, and a comparison is of classes: teach one method after another in Teach, where "
+    "all results stay on the shelf, or choose a ready task here."
+)
 
 
 def choices(workspace: Workspace, source: str) -> list[tuple[str, str]]:
@@ -32,12 +37,18 @@ def _classes(workspace: Workspace, source: str) -> set[str]:
     """The keys of the classes of a source; none where it has no images."""
     if source == OWN:
         data = workspace.support.data
-        return set() if data is None else set(map(class_key, data.classes))
+        return set() if data is None or isinstance(data, FindingsSet) else set(map(class_key, data.classes))
     task = tasks().get(source)
     if task is None:
         return set()
     ready = load_ready_prompts()[task.prompts or f"phantom_{source}"]
     return {class_key(one["name"]) for one in ready["classes"]}
+
+
+def check_classes(data: LabelledSet) -> None:
+    """Raises NearlError for images with findings."""
+    if isinstance(data, FindingsSet):
+        raise NearlError(FINDINGS)
 
 
 def images(workspace: Workspace, source: str, there: str, classes: Sequence[str]) -> LabelledSet | None:

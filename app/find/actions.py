@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from app.context import shown_name
 from app.engine import Engine
+from app.teach.images.looking import counts, label_of
 from app.visitor.workspace import Workspace
 from nearl.data.images import ImageRecord
 from nearl.errors import NearlError
@@ -69,7 +70,7 @@ def about(workspace: Workspace) -> str:
     data = workspace.support.data
     if data is None or not len(data):
         return ""
-    named = ", ".join(f"{shown_name(name)} {count}" for name, count in data.counts().items())
+    named = ", ".join(f"{shown_name(name)} {count[0]}" for name, count in counts(data).items())
     return f"The {len(data)} images that you teach with: {named}."
 
 
@@ -148,7 +149,7 @@ def _indexed(engine: Engine, workspace: Workspace, seer: Seer, kept) -> Generato
     for part, data in (("train", workspace.support.needed()), ("test", workspace.support.held_out)):
         if data is not None:
             groups = data.groups or [""] * len(data)
-            named = (data.classes[label] for label in data.labels)
+            named = (label_of(data, i) for i in range(len(data)))
             entries += [Entry(r.name, n, part, g) for r, n, g in zip(data.records, named, groups, strict=True)]
             records += data.records
     workspace.check_room(len(records) * seer.backbone.embed_dim * BYTES)
@@ -169,7 +170,7 @@ def _pictures(
     hits: list[Hit] = nearest(places.moments[when], gallery.places.moments[when], SHOWN + 1)
     own = "" if query is None else query.digest
     return [
-        Picture(data.records[hit.index], data.classes[data.labels[hit.index]], hit.score, hit.index in known)
+        Picture(data.records[hit.index], label_of(data, hit.index), hit.score, hit.index in known)
         for hit in hits
         if data.records[hit.index].digest != own
     ][:SHOWN]

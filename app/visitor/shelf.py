@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from app.visitor.disk import WHOLE, listed, look_into, make_folder, read_model, write_json
 from app.visitor.state import StateFile
 from nearl.adapters.store import FORMERLY
+from nearl.adapters.taught import taught_with
 from nearl.errors import NearlError
+from nearl.prompts import FINDINGS
 
 if TYPE_CHECKING:
     from nearl.adapters.store import Adapter
@@ -36,7 +38,7 @@ Text = Annotated[str, Field(max_length=MAX_TEXT)]
 
 
 class Figure(BaseModel):
-    """A balanced accuracy; None where it was not measured."""
+    """A balanced accuracy, or the mean AUROC of findings; None where it was not measured."""
 
     value: Portion | None = None
     interval: tuple[Portion, Portion] | None = None  # 95 %
@@ -58,6 +60,7 @@ class Entry(BaseModel):
     id: Text = ""
     name: Text = "Adapter"
     classes: Annotated[list[Text], Field(max_length=1000)] = []
+    several: bool = False  # whether they are findings, two classes each: present and absent
     created: Text = ""  # ISO 8601, UTC
     form: Count = 1  # 1: of a version in which some methods had other names (`nearl.adapters.store.FORMERLY`)
     method: Text = ""
@@ -65,6 +68,17 @@ class Entry(BaseModel):
     backbone: dict[str, Text] = {}  # IDENTITY of the model that it belongs to; empty where nothing was noted
     figures: dict | None = None  # of Figures; None where nothing was measured
     in_use: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the classes, or of the findings."""
+        return self.classes[::2] if self.several else self.classes
+
+    @property
+    def taught(self) -> int:
+        """How many images it was taught with."""
+        kind = {"kind": FINDINGS} if self.several else {}
+        return taught_with({"prompts": kind, "support_counts": self.support_counts, "classes": self.classes})
 
     @field_validator("figures", mode="before")
     @classmethod
@@ -188,9 +202,11 @@ class Shelf:
         self.check_room()
         self._check_bytes(sum(map(len, adapter_files(adapter).values())))
         key, meta = secrets.token_hex(8), adapter.meta
+        several = dict(meta["prompts"]).get("kind") == FINDINGS
         entry = Entry(
-            name=self._free_name(_tidy(name) or _in_short(meta["classes"])),
+            name=self._free_name(_tidy(name) or _in_short(meta["classes"][:: 1 + several])),
             classes=list(meta["classes"]),
+            several=several,
             created=meta["created"],
             method=meta["method"],
             form=2,
@@ -258,13 +274,12 @@ def _tidy(name: object) -> str:
 
 
 def _figures(metrics: Any) -> dict | None:
-    """The Figures in what `nearl.measure.evaluate.study` wrote into an adapter; a stranger's may hold anything."""
+    """The Figures in what `nearl.measure.evaluate.study`, or that of findings, wrote into an adapter; a stranger's may
+    hold anything."""
     try:
+        key = "macro_auroc" if "findings" in metrics else "balanced_accuracy"
         parts = {"before": metrics["frozen"], "after": metrics["adapted"]}
-        figures = {
-            when: {"value": part["balanced_accuracy"], "interval": part["balanced_accuracy_interval"]}
-            for when, part in parts.items()
-        }
+        figures = {when: {"value": part[key], "interval": part[f"{key}_interval"]} for when, part in parts.items()}
         return Figures.model_validate({"n": metrics["n"], **figures}).model_dump()
     except (KeyError, TypeError, ValidationError):
         return None

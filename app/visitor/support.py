@@ -22,8 +22,10 @@ from pydantic import BaseModel, Field, model_validator
 
 from app.visitor.disk import json_bytes, listed, look_into, write_bytes
 from nearl.data.images import ImageRecord, Problem, decode_picture
+from nearl.data.sets.findings import FindingsSet
 from nearl.data.sets.labelled import LabelledSet
 from nearl.errors import NearlError
+from nearl.prompts import ABSENT
 
 if TYPE_CHECKING:
     from nearl.data.checks import SetCheck
@@ -43,7 +45,8 @@ class Part(BaseModel):
 
     classes: Annotated[list[Name], Field(max_length=1000)]
     images: Annotated[list[Any], Field(max_length=MANY)]  # digests of the pixels; others are left out one by one
-    labels: Annotated[list[Any], Field(max_length=MANY)]  # of each image, an index into classes; likewise
+    labels: Annotated[list[Any], Field(max_length=MANY)]  # of each image, an index into classes, or a list; likewise
+    findings: bool = False  # whether labels are lists of indices, one at most of every two classes
     groups: list[str] | None = None  # of each image, a number or "" for a group of its own
     name: Name = UNNAMED
     synthetic: bool | None = None  # sets of earlier versions tell by their name alone
@@ -55,6 +58,8 @@ class Part(BaseModel):
     def _agrees(self) -> Part:
         if len(self.labels) != len(self.images):
             raise ValueError("labels do not fit the images")
+        if self.findings and self.classes[1::2] != [ABSENT + name for name in self.classes[::2]]:
+            raise ValueError("the classes are not those of findings")
         if self.groups is not None and len(self.groups) != len(self.images):
             self.groups = None
         if self.synthetic is None:
@@ -271,16 +276,27 @@ def _part_read(part: Part) -> LabelledSet:
     records, labels, kept, problems = [], [], [], []
     for place, (digest, label) in enumerate(zip(part.images, part.labels, strict=True)):
         name = f"image {place + 1}"
-        sound = isinstance(label, int) and 0 <= label < len(part.classes)
-        if sound and isinstance(digest, str) and DIGEST.fullmatch(digest):
+        read = _label(label, part)
+        if read is not None and isinstance(digest, str) and DIGEST.fullmatch(digest):
             records.append(ImageRecord(name, NO_PIXELS, digest, _notes(part.notes, digest)))
-            labels.append(int(label))
+            labels.append(read)
             kept.append(place)
         else:
             problems.append(Problem(name, f"What was noted of {name} is damaged, so it was left out; bring it again."))
     groups = [part.groups[i] for i in kept] if part.groups else None
     flags = bool(part.synthetic), bool(part.ours)
-    return LabelledSet(part.classes, records, labels, problems, part.name, part.prompts, groups, *flags)
+    kind = FindingsSet if part.findings else LabelledSet
+    return kind(part.classes, records, labels, problems, part.name, part.prompts, groups, *flags)
+
+
+def _label(label: Any, part: Part) -> Any:
+    """A label as a set has it; None where it is damaged."""
+    several = label if part.findings else [label]
+    if not isinstance(several, list) or not all(type(c) is int and 0 <= c < len(part.classes) for c in several):
+        return None
+    if not part.findings:
+        return label
+    return tuple(sorted(several)) if len({c // 2 for c in several}) == len(several) else None
 
 
 def _notes(content: Any, digest: str) -> tuple[str, ...]:
@@ -300,5 +316,6 @@ def _part(data: LabelledSet) -> Part:
         synthetic=data.synthetic,
         ours=data.ours,
         prompts=data.prompts,
+        findings=isinstance(data, FindingsSet),
         notes={record.digest: list(record.notes) for record in data.records if record.notes},
     )

@@ -31,11 +31,6 @@ def run(args: argparse.Namespace) -> Result:
     if outcome is None:
         state = folder.look().state
         raise NearlError(f"The run in '{args.run_folder}' has nothing to report yet: it is {state}.")
-    if (args.html or args.pdf or args.csv) and "findings" in (outcome.results or {}):
-        raise NearlError(
-            "Page, PDF and table are for classes; of findings, `nearl report RUN --json` and `nearl evaluate` give the "
-            "figures."
-        )
     content, written = report.Report.from_run(folder), [path for path in (args.html, args.pdf, args.csv) if path]
     if args.pictures:
         content.picture = _pictures(folder)

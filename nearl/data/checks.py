@@ -11,7 +11,7 @@ from nearl.data.sets.findings import FindingsSet
 from nearl.data.sets.labelled import LabelledSet
 from nearl.data.splits import FEWEST, joined
 from nearl.errors import NearlError
-from nearl.prompts import MAX_CLASSES, default_prompts
+from nearl.prompts import MAX_CLASSES, MAX_FINDINGS, default_findings, default_prompts
 
 SMALL_SIDE = 64  # pixels; of the shorter side (our choice, as are the next two)
 FEW = 8  # images of a class
@@ -27,7 +27,7 @@ class SetCheck:
     problems: list[Problem]  # what was left out on reading
     duplicates: list[tuple[int, ...]]  # groups with equal pixels
     near: list[tuple[int, ...]]  # groups that show nearly the same, not all equal
-    conflicts: list[tuple[int, ...]]  # groups of copies, equal or near, with more than one label
+    conflicts: list[tuple[int, ...]]  # groups of copies, equal or near, whose labels exclude each other
     in_test: list[int]  # also among the test images, equal or near
     small: list[int]  # shorter side below SMALL_SIDE
     sides: tuple[int, int, int, int]  # smallest and largest width, smallest and largest height, in pixels
@@ -42,7 +42,7 @@ def check(data: LabelledSet, test: LabelledSet | None = None) -> SetCheck:
     duplicates = _equal(records)
     copies = joined(len(records), [*duplicates, *pairs])
     near = [group for group in copies if len({records[i].digest for i in group}) > 1]
-    conflicts = [group for group in copies if len({data.labels[i] for i in group}) > 1]
+    conflicts = [group for group in copies if excluding(data, group)]
     in_test = [] if test is None else _leaked(records, test.records)
     small = [i for i, record in enumerate(records) if min(record.size) < SMALL_SIDE]
     widths, heights = zip(*(record.size for record in records), strict=True) if records else ((0,), (0,))
@@ -54,7 +54,17 @@ def check(data: LabelledSet, test: LabelledSet | None = None) -> SetCheck:
         (min(widths), max(widths), min(heights), max(heights)), [],
         _lacking(data) if isinstance(data, FindingsSet) else _blocking(counts),
     )  # fmt: skip
-    return replace(found, cautions=[*_cautions(found, data, test), *dict.fromkeys(said)])
+    few = _few_answers(data, test) if isinstance(data, FindingsSet) else _few(found, test)
+    return replace(found, cautions=[*_copies(found, data), *few, *_small(found, data), *dict.fromkeys(said)])
+
+
+def excluding(data: LabelledSet, group: Iterable[int]) -> bool:
+    """Whether these images, which show the same, have labels that exclude each other: several classes, or a finding
+    that is present in one and absent in another."""
+    if isinstance(data, FindingsSet):
+        said = {c for i in group for c in data.labels[i]}
+        return any(c ^ 1 in said for c in said)
+    return len({data.labels[i] for i in group}) > 1
 
 
 def _equal(records: Sequence[ImageRecord]) -> list[tuple[int, ...]]:
@@ -72,13 +82,19 @@ def _leaked(records: Sequence[ImageRecord], test: Sequence[ImageRecord]) -> list
 
 def _lacking(data: FindingsSet) -> str:
     """Why findings cannot be taught, in a sentence, or ""."""
-    counts = list(data.counts().values())
-    for name, there, away in zip(data.findings, counts[::2], counts[1::2], strict=True):
+    if len(data.findings) > MAX_FINDINGS:
+        return f"These are {len(data.findings)} findings; at most {MAX_FINDINGS} can be taught at once. Remove some."
+    for k, name in enumerate(data.findings):
+        there, away, _ = data.by_answer(k)
         if not there or not away:
             return (
                 f"“{name}” is {'absent' if there else 'present'} in no image, so it cannot be taught; add images "
-                "without it and with it, or remove its column."
+                "without it and with it, or remove it."
             )
+    try:
+        default_findings(data.findings)
+    except NearlError as error:  # names that no prompt set can have
+        return str(error)
     return ""
 
 
@@ -96,40 +112,79 @@ def _blocking(counts: dict[str, int]) -> str:
     return ""
 
 
-def _cautions(found: SetCheck, data: LabelledSet, test: LabelledSet | None) -> Iterator[str]:
-    def named(indices: Iterable[int]) -> str:
-        names = [data.records[i].name for i in indices]
-        return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+def _named(data: LabelledSet, indices: Iterable[int]) -> str:
+    return _first([data.records[i].name for i in indices])
 
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def _copies(found: SetCheck, data: LabelledSet) -> Iterator[str]:
+    """What is to be said of images that occur more than once."""
     if found.conflicts:
-        what = "image has" if len(found.conflicts) == 1 else "images have"
-        yield (
-            f"{len(found.conflicts)} {what} more than one label ({named(found.conflicts[0])}); "
-            "put the copies into one class or remove them."
-        )
-    copies = [group for group in found.duplicates if len({data.labels[i] for i in group}) == 1]
+        one, which = len(found.conflicts) == 1, _named(data, found.conflicts[0])
+        said, what = f"{len(found.conflicts)} {'image' if one else 'images'}", "has" if one else "have"
+        if isinstance(data, FindingsSet):
+            yield f"{said} {what} copies with opposite marks ({which}); remove the wrong ones."
+        else:
+            yield f"{said} {what} more than one label ({which}); put the copies into one class or remove them."
+    copies = [group for group in found.duplicates if not excluding(data, group)]
     extra = sum(len(group) - 1 for group in copies)
     if extra:
-        yield f"{_plural(extra, 'image')} {_be(extra)} in a class more than once ({named(copies[0])})."
+        where = "" if isinstance(data, FindingsSet) else " in a class"
+        yield f"{_plural(extra, 'image')} {_be(extra)}{where or ' here'} more than once ({_named(data, copies[0])})."
     if found.near:
         count = sum(map(len, found.near))
         yield (
-            f"{count} images look like copies of one another ({named(found.near[0])}); "
+            f"{count} images look like copies of one another ({_named(data, found.near[0])}); "
             "they are kept together, so that nothing is tested on a copy of a training image."
         )
     if found.in_test:
         count = len(found.in_test)
         yield (
-            f"{_plural(count, 'image')} {_be(count)} also among the test images ({named(found.in_test)}) "
+            f"{_plural(count, 'image')} {_be(count)} also among the test images ({_named(data, found.in_test)}) "
             "and will not be used to teach."
         )
+
+
+def _few_answers(data: FindingsSet, test: LabelledSet | None) -> Iterator[str]:
+    """What is to be said of findings that are known, present or absent in few images."""
+    parts = {name: data.by_answer(k) for k, name in enumerate(data.findings)}
+    few = [
+        f"“{name}” is {word} in {len(part)}"
+        for name, answers in parts.items()
+        for word, part in zip(("present", "absent"), answers[:2], strict=True)
+        if 0 < len(part) < FEW
+    ]
+    if few:
+        yield f"Few images to learn from: {_first(few)}. More would teach {'it' if len(few) == 1 else 'them'} better."
+    unknown = [f"“{name}” in {len(answers[2])}" for name, answers in parts.items() if answers[2]]
+    if unknown:
+        yield (
+            f"Unknown in some of the {len(data)} images: {_first(unknown)}. What is unknown counts nowhere, neither in "
+            "teaching nor in figures."
+        )
+    if empty := [i for i, label in enumerate(data.labels) if not label]:
+        yield f"{_plural(len(empty), 'image')} {_be(len(empty))} marked with no finding at all ({_named(data, empty)})."
+    if isinstance(test, FindingsSet):
+        tested = test.aligned(data.findings)
+        lacking = [f"“{name}”" for k, name in enumerate(data.findings) if not all(tested.by_answer(k)[:2])]
+        if lacking:
+            yield f"Nothing is measured for {_first(lacking)}: the test images do not show both with it and without it."
+
+
+def _few(found: SetCheck, test: LabelledSet | None) -> Iterator[str]:
+    """What is to be said of classes with few images."""
     filled = {name: count for name, count in found.counts.items() if count}
     if not filled:
         return
     tested = filled if test is None else {name for name, count in test.counts().items() if count}
     if lacking := [f"“{name}”" for name in filled if name not in tested]:
-        names = ", ".join(lacking[:NAMED]) + (f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else "")
-        yield f"The test images show none of {names}, so nothing is measured there; bring test images of every class."
+        yield (
+            f"The test images show none of {_first(lacking)}, so nothing is measured there; bring test images of every "
+            "class."
+        )
     fewest, most = min(filled, key=filled.get), max(filled, key=filled.get)
     if filled[fewest] < FEWEST and test is None:
         yield (
@@ -140,9 +195,12 @@ def _cautions(found: SetCheck, data: LabelledSet, test: LabelledSet | None) -> I
         yield f"“{fewest}” has only {_plural(filled[fewest], 'image')}; more would teach it better."
     if filled[most] >= LOPSIDED * filled[fewest]:
         yield f"There are {filled[most]} images of “{most}” and {filled[fewest]} of “{fewest}”; both count the same."
+
+
+def _small(found: SetCheck, data: LabelledSet) -> Iterator[str]:
     if found.small:
         count = len(found.small)
-        yield f"{_plural(count, 'image')} {_be(count)} smaller than {SMALL_SIDE} pixels ({named(found.small)})."
+        yield f"{_plural(count, 'image')} {_be(count)} smaller than {SMALL_SIDE} pixels ({_named(data, found.small)})."
 
 
 def _plural(count: int, word: str) -> str:

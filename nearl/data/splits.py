@@ -87,7 +87,7 @@ def plan(
         raise NearlError(f"There are {len(groups)} patients for {len(labels)} images; give one for each image.")
     everything = list(range(len(labels)))
     if given:
-        return _given(labels, given, set(leaked))
+        return _given([{label} for label in labels], given, set(leaked))
     if fraction == 0:
         return Split("none", everything, [], [], "Nothing is kept aside, so the result cannot be measured.")
     if seed < 0:
@@ -119,6 +119,8 @@ def plan_findings(
     seed: int = 0,
     groups: Sequence[str] | None = None,
     duplicates: Sequence[Sequence[int]] = (),
+    given: int = 0,
+    leaked: Sequence[int] = (),
 ) -> Split:
     """As `plan`, where an image has any number of findings: the first of `TRIES` random parts that holds at least two
     images of every answer that four or more have, and leaves two to teach with; else the one with most of them.
@@ -128,6 +130,8 @@ def plan_findings(
     if not 0 <= fraction < 1:
         raise NearlError(f"The held-out share must be at least 0 and below 1, not {fraction}.")
     everything = list(range(len(labels)))
+    if given:
+        return _given([{*label} for label in labels], given, set(leaked))
     if fraction == 0 or len(labels) < 2 * FEWEST:
         return Split("none", everything, [], [], "Nothing is kept aside, so the result cannot be measured.")
     count = 1 + max((c for label in labels for c in label), default=0)
@@ -209,9 +213,9 @@ def _compiled(pattern: str) -> re.Pattern:
     return compiled
 
 
-def _given(labels: Sequence[int], given: int, leaked: set[int]) -> Split:
+def _given(labels: Sequence[set[int]], given: int, leaked: set[int]) -> Split:
     support = [i for i in range(len(labels)) if i not in leaked]
-    if {labels[i] for i in support} != set(labels):
+    if set().union(*(labels[i] for i in support)) != set().union(*labels):
         raise NearlError("Every image of a class is also among the test images; take them out of one of the two.")
     words = f"{given} separate test images are used for testing, and none of them for teaching"
     if leaked:

@@ -6,7 +6,8 @@ read from the same images; that of a gain is from resampled images (our choice).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -146,10 +147,16 @@ def _auroc(p: np.ndarray, there: np.ndarray) -> float:
 
 
 def rows(
-    frozen: np.ndarray, adapted: np.ndarray | None, labels: Sequence[Label], prompts: PromptSet, files: Sequence[str]
+    frozen: np.ndarray,
+    adapted: np.ndarray | None,
+    labels: Sequence[Label],
+    prompts: PromptSet,
+    files: Sequence[str],
+    limits: tuple[Sequence[float], Sequence[float]],
 ) -> list[dict]:
     """Per image {"index", "file", "truth" (1, 0 or None of each finding), "before", "after" (the probability of each
-    finding; None without ``adapted``)}."""
+    finding), "said_before", "said_after" (whether that reaches its threshold, of ``limits`` as of `study`)}; those
+    after are None without ``adapted``."""
     table = members(labels, len(prompts.classes))
 
     def named(values) -> dict:
@@ -165,9 +172,49 @@ def rows(
             "truth": named(truth(table[i])),
             "before": named(map(float, frozen[i, ::2])),
             "after": None if adapted is None else named(map(float, adapted[i, ::2])),
+            "said_before": named(map(bool, frozen[i, ::2] >= np.asarray(limits[0]))),
+            "said_after": None if adapted is None else named(map(bool, adapted[i, ::2] >= np.asarray(limits[1]))),
         }
         for i, file in enumerate(files)
     ]
+
+
+class Mistake(NamedTuple):
+    """A wrong answer to one finding of one image."""
+
+    row: dict
+    """Of `rows`."""
+    finding: str
+    present: bool
+    """Whether it is."""
+    share: float
+    """The probability that it is, as it was read."""
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """(what is true, what was read)."""
+        there, away = f"{self.finding} present", f"{self.finding} absent"
+        return (there, away) if self.present else (away, there)
+
+
+def mistakes(rows: Sequence[dict], results: Mapping, most: int = 12) -> list[Mistake]:
+    """The wrong answers after teaching, or before it where nothing was taught, those furthest from their threshold
+    first; one of each image at most. ``results``: of `study`."""
+    shown = results.get("adapted") or results.get("frozen")
+    if not shown:
+        return []
+    limits = {one["finding"]: one["threshold"] for one in shown["per_finding"]}
+    found: dict[int, Mistake] = {}
+    for row in rows:
+        shares = row["after"] or row["before"]
+        wrong = [
+            Mistake(row, name, bool(true), shares[name])
+            for name, true in row["truth"].items()
+            if true is not None and (shares[name] >= limits[name]) != bool(true)
+        ]
+        if wrong:
+            found[row["index"]] = max(wrong, key=lambda one: abs(one.share - limits[one.finding]))
+    return sorted(found.values(), key=lambda one: -abs(one.share - limits[one.finding]))[:most]
 
 
 def measure(classifier: Classifier, data: FindingsSet, support: FindingsSet | None = None) -> dict:

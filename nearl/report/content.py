@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nearl.adapters.taught import taught_with
 from nearl.errors import NearlError
 from nearl.methods import title as method_title
-from nearl.prompts import MAX_CLASSES
+from nearl.prompts import ABSENT, FINDINGS, MAX_CLASSES
 from nearl.reading.trust import Trust
 from nearl.report.results import readable
 from nearl.report.words import flattered, per_cent, plain, plural, verdict
@@ -31,11 +31,21 @@ HOW = {
     "taught on all of them, so the figures are for its recipe, not for this very adapter.",
     "none": "Not checked on images other than those it was taught with.",
 }
+OF_FINDINGS = {
+    "macro_auroc": "AUROC, mean of the findings",
+    "macro_sensitivity": "Sensitivity, mean",
+    "macro_specificity": "Specificity, mean",
+}
 LIMITS = (
     "The intervals (95 %) are for the choice of images alone: other images of the same kind, from the same place. "
     "Images from another scanner, hospital or population may be read worse, and no figure here can tell.",
     "Shares are relative to the classes named: an image of anything else is still read as one of them.",
     "The adapter may have learned what the images of a class share by accident, such as a marker or a border.",
+)
+LIMITS_OF_FINDINGS = (
+    LIMITS[0],
+    "Each share is that of the prompts for present against those for absent: what no finding names is not looked for.",
+    "The adapter may have learned what the images with a finding share by accident, such as a tube or a marker.",
 )
 
 
@@ -102,9 +112,25 @@ class Report:
         return [plain(name) for name in names[:MAX_CLASSES]]
 
     @property
+    def findings(self) -> list[str]:
+        """The names of the findings; none where it was taught classes."""
+        if self.results is not None:
+            return [plain(name) for name in self.results.get("findings") or ()]
+        prompts = self.meta.get("prompts")
+        several = isinstance(prompts, dict) and prompts.get("kind") == FINDINGS
+        return self.classes[::2] if several else []
+
+    @property
     def shown(self) -> dict | None:
-        """The results with plain class names, or None where no image was measured."""
-        return {**self.results, "classes": self.classes} if self.results and self.results["frozen"] else None
+        """The results with plain names, or None where no image was measured."""
+        if not self.results or not self.results["frozen"]:
+            return None
+        found = {**self.results, "classes": self.classes}
+        for which in ("frozen", "adapted"):
+            if self.findings and found[which]:
+                named = zip(found[which]["per_finding"], self.findings, strict=True)
+                found[which] = {**found[which], "per_finding": [{**row, "finding": name} for row, name in named]}
+        return found | ({"findings": self.findings} if self.findings else {})
 
     @property
     def taught(self) -> list[tuple[str, int, str]]:
@@ -112,8 +138,9 @@ class Report:
         counts = self.meta.get("support_counts") or {}
         prompts = {}
         for entry in (self.meta.get("prompts") or {}).get("classes") or []:
-            if isinstance(entry, dict) and isinstance(entry.get("prompts"), list):
-                prompts[plain(entry.get("name"))] = "; ".join(plain(p) for p in entry["prompts"][:32])
+            for key, before in (("prompts", ""), ("absent", ABSENT)):
+                if isinstance(entry, dict) and isinstance(entry.get(key), list):
+                    prompts[before + plain(entry.get("name"))] = "; ".join(plain(p) for p in entry[key][:32])
         counts = {plain(name): _count(n) for name, n in counts.items()}
         names = [plain(name) for name in (self.meta.get("classes") or [])[:MAX_CLASSES]]
         return [(name, counts.get(name, 0), prompts.get(name, "")) for name in names]
@@ -132,10 +159,16 @@ class Report:
         return [
             ("Model", f"{model}, frozen (weights {plain(backbone.get('weights'))[:12]})"),
             ("Method", plain(method_title(str(self.meta.get("method"))))),
-            ("Taught with", f"{plural(self.taught_with, 'image')} in {plural(len(self.taught), 'class', 'classes')}"),
+            ("Taught with", f"{plural(self.taught_with, 'image')} {self._of}"),
             ("Made", plain(self.meta.get("created"))[:16].replace("T", " ") + " UTC"),
             ("Licence", plain(self.meta.get("licence"))),
         ]
+
+    @property
+    def _of(self) -> str:
+        if self.findings:
+            return f"with {plural(len(self.findings), 'finding')}"
+        return f"in {plural(len(self.taught), 'class', 'classes')}"
 
     @property
     def headline(self) -> str:
@@ -143,6 +176,11 @@ class Report:
         if not self.results or self.results["frozen"] is None:
             return "Nothing was measured, so how well it does on new images is not known."
         before, after = self.results["frozen"], self.results["adapted"]
+        if self.findings:
+            each = [(one and one["macro_auroc"], when) for one, when in ((before, "before"), (after, "after"))]
+            words = " and ".join(f"{value:.2f} {when}" for value, when in each if value is not None)
+            said = verdict(self.results) if after is not None else self.results["too_few"]
+            return " ".join(filter(None, (said, words and f"Mean AUROC of the findings: {words} teaching.")))
         was = per_cent(before["balanced_accuracy"]) if before["balanced_accuracy"] is not None else None
         if after is None:
             return self.results["too_few"] or f"Before teaching, {was} were correct, each class counted equally."
@@ -169,12 +207,22 @@ class Report:
         before, after = self.results["frozen"], self.results["adapted"]
         return [
             (name, _figure(before, key), None if after is None else _figure(after, key))
-            for key, name in FIGURES.items()
+            for key, name in (OF_FINDINGS if self.findings else FIGURES).items()
+        ]
+
+    def aurocs(self) -> list[tuple[str, dict, dict | None]]:
+        """As `figures`, the AUROC of each finding, with numbered names."""
+        if not self.findings or not self.results or self.results["frozen"] is None:
+            return []
+        before, after = (self.results[which] and self.results[which]["per_finding"] for which in ("frozen", "adapted"))
+        return [
+            (f"{i + 1}  {name}", _figure(before[i], "auroc"), None if after is None else _figure(after[i], "auroc"))
+            for i, name in enumerate(self.findings)
         ]
 
     def recalls(self) -> list[tuple[str, dict, dict | None]]:
         """The same for the share of each class that was recognised, in class order, with numbered names."""
-        if not self.results or self.results["frozen"] is None:
+        if not self.results or self.results["frozen"] is None or self.findings:
             return []
         before, after = self.results["frozen"]["recall"], (self.results["adapted"] or {}).get("recall")
         return [
@@ -201,6 +249,10 @@ class Report:
                 f"A reading names the classes among which the true one is in {per_cent(float(t.coverage))} of cases, "
                 "for images like those kept aside."
             )
+        if t.thresholds is not None:
+            words.append(
+                "From which share on a finding counts as present was chosen on the images that it was taught with."
+            )
         if t.far is not None:
             words.append(
                 "Images unlike those it was taught with are marked; about 1 in 20 ordinary ones is marked by mistake."
@@ -209,7 +261,8 @@ class Report:
 
     def limits(self) -> tuple[str, ...]:
         """What none of these figures can show."""
-        return LIMITS if self.figures() else LIMITS[1:]
+        found = LIMITS_OF_FINDINGS if self.findings else LIMITS
+        return found if self.figures() else found[1:]
 
     def losses(self) -> list[tuple[int, float]]:
         """(step, loss) of the adapter's own teaching."""
@@ -226,7 +279,7 @@ class Report:
 
 def _figure(figures: dict, key: str) -> dict:
     value, interval = figures[key], figures[f"{key}_interval"]
-    write = "{:.2f}".format if key == "auroc" else per_cent
+    write = "{:.2f}".format if key.endswith("auroc") else per_cent
     if value is None:
         return {"value": None, "interval": interval, "words": "too few to say"}
     low, high = (write(end).removesuffix("\u202f%") for end in interval)

@@ -7,11 +7,12 @@ import io
 from typing import TYPE_CHECKING
 
 from nearl import NOTICE, __version__
+from nearl.measure import findings
 from nearl.measure.evaluate import mistakes
 from nearl.report import geometry
 from nearl.report.content import Report
 from nearl.report.render import environment
-from nearl.report.words import FIGURES, per_cent, plain
+from nearl.report.words import FIGURES, FINDING_FIGURES, per_cent, plain
 from nearl.resources import ASSETS
 
 if TYPE_CHECKING:
@@ -31,14 +32,14 @@ def html(report: Report, names: bool = False) -> str:
         .render(
             report=report,
             results=results,
-            FIGURES=FIGURES,
+            FIGURES=FINDING_FIGURES if report.findings else FIGURES,
             confusions=geometry.confusions,
-            reliability=geometry.reliability(results) if results else None,
+            reliability=geometry.reliability(results) if results and not report.findings else None,
             curves=geometry.curves(
                 losses,
                 report.held(),
                 losses[-1][0] if losses else 1,
-                results["frozen"]["balanced_accuracy"] if results else None,
+                results["frozen"].get("balanced_accuracy") if results else None,
             ),
             mistakes=(found := _mistakes(report, names)),
             pictures=any(one["picture"] for one in found),
@@ -55,6 +56,13 @@ def _mistakes(report: Report, names: bool) -> list[dict]:
     """The most certain mistakes: what the image is called, its class, what it was read as and its picture, "" for none
     (only the pictures that are asked for are there)."""
     found = []
+    if report.findings:
+        for one in findings.mistakes(report.rows, report.results or {}):
+            truth, read = map(plain, one.words)
+            small = report.thumbnail(one.row)
+            words = {"name": image_name(one.row, names), "truth": truth, "read": f"{read}, {per_cent(one.share)}"}
+            found.append({**words, "picture": "" if small is None else _address(small)})
+        return found
     for row in mistakes(report.rows):
         when = "before" if row["after"] is None else "after"
         read = f"{plain(row[when])}, {per_cent(row[f'{when}_share'])}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from nearl.prompts import MAX_CLASSES
+from nearl.prompts import MAX_CLASSES, MAX_FINDINGS
 
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Difference = Annotated[float, Field(strict=True, ge=-1, le=1, allow_inf_nan=False)]
@@ -64,10 +64,7 @@ class Figures(BaseModel):
 
     @model_validator(mode="after")
     def _complete(self) -> Figures:
-        for key in ("balanced_accuracy", "accuracy", "auroc", "ece"):
-            if getattr(self, key) is not None and getattr(self, f"{key}_interval") is None:
-                raise ValueError(f"{key} lacks its interval")
-        return self
+        return _with_intervals(self, "balanced_accuracy", "accuracy", "auroc", "ece")
 
 
 class Gain(BaseModel):
@@ -102,10 +99,84 @@ class Results(BaseModel):
         return self
 
 
+class Answered(BaseModel):
+    """How well one finding is told from its absence; None where an answer does not occur."""
+
+    finding: Text
+    n: Count
+    positives: Count
+    threshold: Annotated[float, Field(strict=True, allow_inf_nan=False)]
+    auroc: Share | None
+    auroc_interval: Interval | None
+    sensitivity: Share | None
+    sensitivity_interval: Interval | None
+    specificity: Share | None
+    specificity_interval: Interval | None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Answered:
+        return _with_intervals(self, "auroc", "sensitivity", "specificity")
+
+
+class FindingFigures(BaseModel):
+    """Figures of findings before or after teaching."""
+
+    n: Count
+    per_finding: list[Answered]
+    macro_auroc: Share | None
+    macro_auroc_interval: Interval | None
+    macro_sensitivity: Share | None
+    macro_sensitivity_interval: Interval | None
+    macro_specificity: Share | None
+    macro_specificity_interval: Interval | None
+    consistent: Share | None
+    consistent_shuffled: Share | None
+
+    @model_validator(mode="after")
+    def _complete(self) -> FindingFigures:
+        return _with_intervals(self, "macro_auroc", "macro_sensitivity", "macro_specificity")
+
+
+class FindingResults(BaseModel):
+    """The results of `nearl.measure.findings.study`."""
+
+    n: Count
+    classes: Annotated[list[Text], Field(min_length=2, max_length=MAX_CLASSES)]
+    findings: Annotated[list[Text], Field(min_length=1, max_length=MAX_FINDINGS)]
+    kind: Literal["given", "held-out", "folds", "none"]
+    few: Annotated[bool, Field(strict=True)]
+    too_few: Text
+    frozen: FindingFigures | None
+    adapted: FindingFigures | None
+    gain: Gain | None
+
+    @model_validator(mode="after")
+    def _fits(self) -> FindingResults:
+        both = [figures for figures in (self.frozen, self.adapted) if figures]
+        if (self.gain and not self.adapted) or (self.adapted and not self.frozen):
+            raise ValueError("a gain takes figures before and after")
+        if any([row.finding for row in figures.per_finding] != self.findings for figures in both):
+            raise ValueError("the figures are of other findings")
+        return self
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _with_intervals(figures: M, *keys: str) -> M:
+    """The same figures. ValueError for one without its interval."""
+    for key in keys:
+        if getattr(figures, key) is not None and getattr(figures, f"{key}_interval") is None:
+            raise ValueError(f"{key} lacks its interval")
+    return figures
+
+
 def readable(results: object) -> bool:
-    """Whether these are the results of `nearl.measure.evaluate.study`, each number in its range."""
+    """Whether these are the results of `nearl.measure.evaluate.study` or `nearl.measure.findings.study`, each number in
+    its range."""
+    kind = FindingResults if isinstance(results, dict) and "findings" in results else Results
     try:
-        Results.model_validate(results)
+        kind.model_validate(results)
     except ValidationError:
         return False
     return True

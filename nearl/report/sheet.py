@@ -12,11 +12,12 @@ from matplotlib.ft2font import FT2Font
 from PIL import ImageFont
 
 from nearl import NOTICE, __version__
+from nearl.measure import findings
 from nearl.measure.evaluate import mistakes
 from nearl.report import charts
 from nearl.report.content import Report
 from nearl.report.page import image_name
-from nearl.report.words import per_cent, plain, shortened
+from nearl.report.words import per_cent, plain, shortened, span
 
 WIDTH, HEIGHT, MARGIN = 8.27, 11.69, 0.6  # inches
 BOTTOM = HEIGHT - 0.55
@@ -59,12 +60,18 @@ class _Sheet:
             self.heading(MARGIN, top, f"How well it read the images, with 95 % intervals{after}")
             charts.pairs(self.figure, self.box(MARGIN, top + 0.12, WIDTH - 2 * MARGIN, 1.4), figures, 2.15, 1.3)
             top += 1.98
-            tall = self.recalls(MARGIN, top, half)
-            self.heading(right, top, "Which class (row) was read as which (column)")
-            self.matrices(right, top + 0.32, half)
-            top += max(tall, 1.8) + 0.22
-            self.reliability(MARGIN, top, half)
-            below = {MARGIN: top + 2.65, right: top}
+            if report.findings:
+                below = {
+                    MARGIN: top + self.each(MARGIN, top, half) + 0.22,
+                    right: self.answers(right, top, half) + 0.22,
+                }
+            else:
+                tall = self.recalls(MARGIN, top, half)
+                self.heading(right, top, "Which class (row) was read as which (column)")
+                self.matrices(right, top + 0.32, half)
+                top += max(tall, 1.8) + 0.22
+                self.reliability(MARGIN, top, half)
+                below = {MARGIN: top + 2.65, right: top}
         losses = report.losses()
         if len(losses) > 1:
             self.heading(right, below[right], "While teaching")
@@ -81,11 +88,38 @@ class _Sheet:
         lines: list = [
             (shortened(f"{i + 1}  {self.classes[i]}", 20), *pair) for i, (_, *pair) in enumerate(self.report.recalls())
         ]
+        return self.bars(left, top, width, lines, "Recognised of each class")
+
+    def each(self, left: float, top: float, width: float) -> float:
+        """The same of findings: the AUROC of each."""
+        lines: list = [
+            (shortened(f"{i + 1}  {self.classes[2 * i]}", 20), *pair)
+            for i, (_, *pair) in enumerate(self.report.aurocs())
+        ]
+        return self.bars(left, top, width, lines, "AUROC of each finding; 50 % is chance")
+
+    def answers(self, left: float, top: float, width: float) -> float:
+        """How each finding is told at its threshold, in words under their heading; returns where that ends."""
+        results = self.report.results
+        when = "after" if results["adapted"] else "before"
+        self.heading(left, top, f"Sensitivity and specificity of each, {when} teaching")
+        y = top + 0.2
+        for i, row in enumerate((results["adapted"] or results["frozen"])["per_finding"]):
+            shares = [
+                f"{per_cent(row[key])} ({span(row[f'{key}_interval'])})" if row[key] is not None else "not measured"
+                for key in ("sensitivity", "specificity")
+            ]
+            words = f"{i + 1}  {shortened(self.classes[2 * i], 20)}, in {row['positives']} of {row['n']}: "
+            y = self.lines(left, y, words + ", ".join(shares), width, 6.2, most=2)
+        return y
+
+    def bars(self, left: float, top: float, width: float, lines: list, heading: str) -> float:
+        """Bars under a heading, at most so many; returns the height of both."""
         more = ""
         if len(lines) > MOST:
             more = f" (the {MOST} lowest of {len(lines)})"
             lines = sorted(lines, key=lambda line: ((line[2] or line[1])["interval"] or [2.0])[0])[:MOST]
-        self.heading(left, top, "Recognised of each class" + more)
+        self.heading(left, top, heading + more)
         tall = min(2.1, 0.42 * len(lines) + 0.05)
         charts.pairs(self.figure, self.box(left, top + 0.12, width, tall), lines, 1.2, 1.05)
         return tall + 0.32
@@ -131,6 +165,9 @@ class _Sheet:
         return y
 
     def wrong(self, left: float, top: float, width: float) -> None:
+        if self.report.findings:
+            self.wrong_answers(left, top, width)
+            return
         rows = mistakes(self.report.rows, WRONG)
         if not rows:
             return
@@ -151,6 +188,24 @@ class _Sheet:
                 self.lines(x + PICTURE + 0.08, y, words, wide - PICTURE - 0.08, 5.6, most=4)
             else:
                 self.lines(x, y, f"{image_name(row)}: {truth}, read as {said} ({share})", width, 6.8, most=1)
+
+    def wrong_answers(self, left: float, top: float, width: float) -> None:
+        """As `wrong`, of findings."""
+        found = findings.mistakes(self.report.rows, self.report.results or {}, WRONG)
+        if not found:
+            return
+        self.heading(
+            left, top, f"Most confident mistakes, {'before' if found[0].row['after'] is None else 'after'} teaching"
+        )
+        named = dict(zip((self.report.results or {})["findings"], self.classes[::2], strict=True))
+        tall = PICTURE + 0.05 if self.report.picture else 0.125
+        for i, one in enumerate(found[: max(int((BOTTOM - top - 0.2) / tall), 0)]):
+            y, name = top + 0.2 + tall * i, shortened(named[one.finding], 24)
+            is_, said = ("present", "absent") if one.present else ("absent", "present")
+            words = f"{image_name(one.row)}: {name} {is_}, read as {said} ({per_cent(one.share)})"
+            if self.report.picture:
+                self.picture(left, y - 0.1, one.row)
+            self.lines(left + (PICTURE + 0.08) * bool(self.report.picture), y, words, width - PICTURE, 6.2, most=1)
 
     def picture(self, left: float, top: float, row: dict) -> None:
         """The small picture of a mistake, fitted into a square."""

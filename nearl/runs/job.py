@@ -179,7 +179,7 @@ def make_job(
     if (prompt_set.kind == FINDINGS) != isinstance(data, FindingsSet):
         raise NearlError("The images and the prompts must both be of classes, or both of findings; change one of them.")
     if prompt_set.kind == FINDINGS and how.get("compared"):
-        raise NearlError("Findings cannot be compared in one run yet; teach each method with `nearl finetune`.")
+        raise NearlError("Findings cannot be compared in one run; teach each method by itself.")
     parts = [part for part in (data, test, there) if part is not None]
     for part in parts[1:]:
         unknown = [name for name in part.classes if class_key(name) not in index]

@@ -273,7 +273,7 @@ class _Lesson:
             plain = make(UNTAUGHT, bench.task(self.parts[0].support)).predict(taught.records)
             limits = thresholds(plain, taught.labels, prompts), trust["thresholds"]
             results = findings.study(before, after, labels, prompts, job.split.kind, limits)
-            table = findings.rows(before, after, labels, prompts, files)
+            table = findings.rows(before, after, labels, prompts, files, limits)
         else:
             trust = self._trust(after, labels) if self.adapter is not None else {}
             results = study(before, after, labels, job.classes, job.split.kind) | {"pretrained": learned_from(known)}

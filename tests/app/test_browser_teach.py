@@ -15,7 +15,10 @@ from nearl.runs.status import INTERRUPTED
 from nearl.train.loop import FEWEST_STEPS
 from tests.support import app_work
 from tests.support.app_server import free_port, open_page, serve
-from tests.support.browser import LONG, bring_zip, example, expect, idle, open_tab, shares, taught, teach, upload, visit
+from tests.support.browser import (
+    LONG, bring_zip, example, expect, fits, idle, nameless, open_tab, shares, taught, teach, upload, visit,
+)  # fmt: skip
+from tests.support.findings import write_findings
 from tests.support.hostile import packed, png
 from tests.support.runs import processes
 
@@ -239,6 +242,44 @@ def test_class_by_class_with_copies_and_a_conflict(visitor, tmp_path):
     page.get_by_role("button", name="Forget these images").click()
     expect(page.locator("#set .classes")).to_have_count(0)
     expect(page.get_by_role("button", name="Teach", exact=True)).to_be_hidden()
+
+
+def test_findings_from_a_table_to_their_list_in_predict(visitor, tmp_path):
+    page = visitor()
+    folder, archive = write_findings(tmp_path / "set", train=24, test=24), tmp_path / "findings.zip"
+    archive.write_bytes(packed({file.name: file.read_bytes() for file in folder.iterdir()}))
+    open_tab(page, "Teach")
+    page.get_by_text("A zip, or a table of labels").click()
+    upload(page, "#zip", [archive])
+    expect(page.locator("#set h3").first).to_have_text("24 images with 2 findings")
+    expect(page.locator("#check")).to_contain_text("“two” in 4")
+    page.get_by_role("button", name="Show the 4 images with two unknown").click()
+    page.locator("#set .thumbs input").first.check()
+    page.locator("#set #move-to").select_option("present")
+    page.get_by_role("button", name="Mark the ticked so").click()
+    expect(page.get_by_role("button", name="Hide the 3 images with two unknown")).to_be_visible()
+    page.locator("#teach-absent-1").fill("an image without red")
+    page.locator("#teach-rules").fill("if one then not two")
+    page.locator("#advanced").get_by_role("button", name="Advanced").click()
+    page.locator("#teach-method").get_by_text(re.compile("^Linear probe")).click()
+    teach(page)
+    headline = taught(page)
+    expect(headline).to_contain_text("Better by")
+    expect(page.locator("#progress .scores tbody tr")).to_have_count(2)
+    expect(page.locator("#progress .confusion")).to_have_count(0)
+    expect(page.locator("#shelf .in-use")).to_have_count(1)
+    expect(page.locator("#shelf")).to_contain_text("Mean AUROC of the findings")
+    for width in (400, 1400):
+        page.set_viewport_size({"width": width, "height": 900})
+        idle(page)
+        assert fits(page) and nameless(page) == []
+    open_tab(page, "Compare")
+    expect(page.locator("#compare-plan")).to_contain_text("comparison is of classes")
+    open_tab(page, "Predict")
+    expect(page.locator("#predict-absent-1")).to_have_value("an image without red")
+    example(page).click()
+    page.get_by_role("button", name="Read the image").click()
+    expect(page.locator("#reading .bar-line.after")).to_have_count(2)
 
 
 def test_a_table_is_asked_about_long_prompts_are_marked_and_tabs_stay_apart(visitor, tmp_path):

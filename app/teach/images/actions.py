@@ -12,11 +12,11 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from app.events import GONE, Act, Press
 from app.examples import tasks
-from app.html import views
+from app.teach.images.looking import ANSWERS, checked, equal_images
 from app.visitor import uploads
 from app.visitor.workspace import Workspace
 from nearl.data.images import Problem, base_name
@@ -24,9 +24,10 @@ from nearl.data.sandbox.request import asked_by
 from nearl.data.sets import edit
 from nearl.data.sets import labelled as sets
 from nearl.data.sets.columns import Columns, ColumnsError
+from nearl.data.sets.findings import FindingsSet
 from nearl.data.sets.labelled import LabelledSet
 from nearl.errors import NearlError
-from nearl.prompts import FINDINGS, PromptSet, class_key, default_prompts
+from nearl.prompts import CLASSES, FINDINGS, PromptSet, Rule, class_key, default_findings, default_prompts
 
 if TYPE_CHECKING:
     from nearl.data.checks import SetCheck
@@ -70,7 +71,8 @@ def bring(
     """Add labelled images to the visitor's own, or with `add` False replace them. The uploads are deleted.
 
     `label`: the class of all of them. Without it `paths` are a zip of class folders, or image files or a zip with a
-    table beside or in it. `columns`: those of the table to use; None finds them. What cannot be used is named in
+    table beside or in it, of classes or findings. `columns`: those of the table to use; None finds them. What cannot be
+    used is named in
     `workspace.support.problems`. NearlError if nothing can be used; the images that are there then stay. ColumnsError
     where somebody has to choose the columns; then the uploads stay too.
     """
@@ -110,22 +112,28 @@ def _with_labels(paths: Sequence[Path], columns: Columns | None) -> tuple[Labell
     if len(tables) > 1:
         raise NearlError("These are several tables; bring one CSV file with all labels.")
     if tables:
-        return sets.table_splits(files, tables[0], fewest=1, columns=columns)
+        return _plain(sets.table_splits(files, tables[0], fewest=1, columns=columns, findings=True))
     loose = [path for path in files if not zipfile.is_zipfile(path)]
     if len(files) == 1 and loose:
-        return sets.resolve_splits(files[0], 1, columns)  # says what is wrong with it
+        return sets.resolve_splits(files[0], 1, columns, findings=True)  # says what is wrong with it
     if loose:
         raise NearlError(
             f"{base_name(loose[0].name)} comes without a label; add it to a class, or bring a zip with a folder per "
-            "class, or a CSV file with the columns file and label."
+            "class, or a CSV file with the columns file and label, or a column of 1 and 0 for each finding."
         )
-    parts = [sets.resolve_splits(path, 1, columns) for path in files]
+    parts = [_plain(sets.resolve_splits(path, 1, columns, findings=True)) for path in files]
     data, test = parts[0]
     for more, more_test in parts[1:]:
         data = edit.join(data, more)
         tests = [part for part in (test, more_test) if part is not None]
         test = edit.join(*tests) if len(tests) == 2 else next(iter(tests), None)
     return data, test if test is None else edit.align(test, data.classes)
+
+
+def _plain(found: tuple[LabelledSet, LabelledSet | None]) -> tuple[LabelledSet, LabelledSet | None]:
+    """The same; one finding that is known of every image as two classes, of which the page can show more."""
+    plain = [part.as_classes() if isinstance(part, FindingsSet) else part for part in found]
+    return (plain[0], plain[1]) if len({type(part) for part in plain} - {type(None)}) == 1 else found
 
 
 def _keep(workspace: Workspace, data: LabelledSet, test: LabelledSet | None, problems: Sequence[Problem]) -> None:
@@ -159,15 +167,28 @@ def forget_images(workspace: Workspace, _: Press | None = None) -> None:
 
 
 def rename_class(workspace: Workspace, old: str, new: str) -> None:
+    """Another name for a class or a finding, in its prompts and rules too."""
+
     def rename(data: LabelledSet) -> LabelledSet:
         renamed = edit.rename(data, old, new)
         entries = (data.prompts or {}).get("classes")
         if isinstance(entries, list):
             names = [{**e, "name": new} if isinstance(e, dict) and e.get("name") == old else e for e in entries]
-            renamed.prompts = {**data.prompts, "classes": names}
+            renamed.prompts = {**data.prompts, "classes": names, **_rules(data.prompts, old, new)}
         return renamed
 
     _edit(workspace, rename)
+
+
+def _rules(prompts: dict, old: str, new: str) -> dict[str, list[str]]:
+    """The rules of a set of findings with another name for one of them; nothing where there are none to be read."""
+    try:
+        found = PromptSet.from_dict(prompts)
+    except NearlError:
+        return {}
+    now = {name: new if name == old else name for name in found.findings}
+    rules = [str(Rule(now[rule.first], now[rule.second], rule.excludes)) for rule in found.rules]
+    return {"rules": rules} if rules else {}
 
 
 def merge_classes(workspace: Workspace, names: Sequence[str], into: str) -> None:
@@ -175,16 +196,16 @@ def merge_classes(workspace: Workspace, names: Sequence[str], into: str) -> None
 
 
 def drop_class(workspace: Workspace, name: str) -> None:
-    """Remove a class with its images."""
+    """Remove a class with its images, or a finding without them."""
     _edit(workspace, lambda data: edit.drop_class(data, name))
 
 
 def remove_images(workspace: Workspace, indices: Iterable[int]) -> None:
-    _edit(workspace, lambda data: edit.remove(data, _checked(data, indices)), test_too=False)
+    _edit(workspace, lambda data: edit.remove(data, checked(data, indices)), test_too=False)
 
 
 def relabel(workspace: Workspace, indices: Iterable[int], label: str) -> None:
-    _edit(workspace, lambda data: edit.relabel(data, _checked(data, indices), label), test_too=False)
+    _edit(workspace, lambda data: edit.relabel(data, checked(data, indices), label), test_too=False)
 
 
 def _remove_ticked(workspace: Workspace, pressed: Press) -> None:
@@ -192,7 +213,14 @@ def _remove_ticked(workspace: Workspace, pressed: Press) -> None:
 
 
 def _move_ticked(workspace: Workspace, pressed: Press) -> None:
-    relabel(workspace, _ticked(pressed), pressed.pick("to", _classes(workspace)))
+    """Into another class, or another answer to the finding that is open."""
+    ticked = _ticked(pressed)
+    if not isinstance(workspace.support.needed(), FindingsSet):
+        relabel(workspace, ticked, pressed.pick("to", _classes(workspace)))
+        return
+    finding, answer = pressed.number("open") // len(ANSWERS), (0, 1, None)[ANSWERS.index(pressed.pick("to", ANSWERS))]
+    pressed.pick("open", [0] * len(ANSWERS) * len(_classes(workspace)))
+    _edit(workspace, lambda data: edit.mark(data, checked(data, ticked), finding, answer), test_too=False)
 
 
 def _ticked(pressed: Press) -> Sequence[int]:
@@ -248,7 +276,7 @@ ACTS: dict[Act, Callable[[Workspace, Press], None]] = {
 
 
 def _classes(workspace: Workspace) -> list[str]:
-    return workspace.support.needed().classes
+    return edit.names_of(workspace.support.needed())
 
 
 def _edit(workspace: Workspace, change: Callable[[LabelledSet], LabelledSet], test_too: bool = True) -> None:
@@ -265,54 +293,12 @@ def _edit(workspace: Workspace, change: Callable[[LabelledSet], LabelledSet], te
             workspace.support.forget()
 
 
-def _checked(data: LabelledSet, indices: Iterable[int]) -> list[int]:
-    found = sorted({int(i) for i in indices})
-    if any(not 0 <= i < len(data) for i in found):
-        raise NearlError("One of these images is no longer there; choose again.")
-    return found
-
-
 # ---- looking
 
 
 def check(workspace: Workspace) -> SetCheck:
     """The check before teaching. Its `problems` are all since the images were brought."""
     return workspace.support.check()
-
-
-class Equal(NamedTuple):
-    """Groups of equal images, as indices into the labelled set."""
-
-    conflicts: list[list[int]]  # with several labels
-    copies: list[list[int]]  # of one label
-    near: list[list[int]]  # nearly equal, of one label
-
-
-def equal_images(workspace: Workspace) -> Equal:
-    data, found = workspace.support.needed(), check(workspace)
-
-    def one_label(groups: Sequence[Sequence[int]]) -> list[list[int]]:
-        return [list(group) for group in groups if len({data.labels[i] for i in group}) == 1]
-
-    return Equal([list(group) for group in found.conflicts], one_label(found.duplicates), one_label(found.near))
-
-
-def thumbs(workspace: Workspace, indices: Iterable[int]) -> list[tuple[int, str, str, list[str]]]:
-    """(index, data address, class, marks) of these images. Marks: "same image", "nearly the same", "two labels",
-    "also in the test images", "small"."""
-    data, found = workspace.support.needed(), check(workspace)
-    groups = {"two labels": found.conflicts, "same image": found.duplicates, "nearly the same": found.near}
-    flat = {word: {i for group in members for i in group} for word, members in groups.items()}
-    flat |= {"also in the test images": set(found.in_test), "small": set(found.small)}
-    return [
-        (
-            i,
-            views.data_uri(data.records[i].image(), views.THUMB_SIDE),
-            data.classes[data.labels[i]],
-            [word for word, members in flat.items() if i in members],
-        )
-        for i in _checked(data, indices)
-    ]
 
 
 def plan(workspace: Workspace, hold_out: float = 0.25, group_by: str = "") -> Split:
@@ -334,7 +320,8 @@ def plan(workspace: Workspace, hold_out: float = 0.25, group_by: str = "") -> Sp
             )
         groups = splits.groups_from_names(names, group_by)
     given = len(test) if test is not None else 0
-    return splits.plan(
+    divide = splits.plan_findings if isinstance(data, FindingsSet) else splits.plan
+    return divide(
         data.labels,
         hold_out,
         seed=0,
@@ -346,15 +333,17 @@ def plan(workspace: Workspace, hold_out: float = 0.25, group_by: str = "") -> Sp
 
 
 def prompts_for(workspace: Workspace | LabelledSet) -> PromptSet:
-    """The prompts that came with the images or were kept with `keep_prompts`; others are made from the class names.
+    """The prompts that came with the images or were kept with `keep_prompts`; others are made from the names of classes
+    or findings.
 
-    NearlError for classes that no prompt set can have.
+    NearlError for names that no prompt set can have.
     """
     data = workspace if isinstance(workspace, LabelledSet) else workspace.support.needed()
-    made = default_prompts(data.classes)
+    several = isinstance(data, FindingsSet)
+    made = default_findings(data.findings) if several else default_prompts(data.classes)
     try:
         own = PromptSet.from_dict(data.prompts or {})
-        if own.kind == FINDINGS:  # which are for images with any number of them
+        if own.kind != (FINDINGS if several else CLASSES):
             return made
         texts = {class_key(name): tuple(group) for name, group in zip(own.classes, own.texts(), strict=True)}
         if not any(class_key(name) in texts for name in data.classes):
@@ -362,7 +351,9 @@ def prompts_for(workspace: Workspace | LabelledSet) -> PromptSet:
         if all(class_key(name) in texts for name in data.classes) and len(own.classes) == len(data.classes):
             return own.for_classes(data.classes)
         prompts = zip(data.classes, made.prompts, strict=True)
-        return replace(made, prompts=tuple(texts.get(class_key(name), text) for name, text in prompts))
+        names = set(map(class_key, made.findings))
+        rules = tuple(r for r in own.rules if {class_key(r.first), class_key(r.second)} <= names)
+        return replace(made, prompts=tuple(texts.get(class_key(name), text) for name, text in prompts), rules=rules)
     except NearlError:  # unusable prompts are no reason to refuse the images
         return made
 

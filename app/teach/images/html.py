@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from app.html import render
+from app.teach.images.looking import ANSWERS
 
 PAGE = 24  # thumbnails shown at a time
 MOST_GROUPS = 6  # groups of equal images shown with their thumbnails
@@ -23,6 +24,20 @@ def labelled_set(
     return render(
         "teach/set.html", classes=list(counts), counts=list(counts.values()), page=page, per_page=PAGE, thumbs=thumbs,
         opened=opened if opened is not None and opened < len(counts) else None, version=version,
+    )  # fmt: skip
+
+
+def findings_set(
+    counts: Mapping[str, Sequence[int]], total: int, opened: int | None, page: int, thumbs: Sequence[Thumb],
+    version: str = "",
+) -> str:  # fmt: skip
+    """The findings with the numbers of images, of `total`, in which each is present, absent and unknown and, of the one
+    of these parts that is `opened`, a page of thumbnails to tick."""
+    parts = [n for each in counts.values() for n in each]
+    return render(
+        "teach/findings_set.html", findings=list(counts), parts=parts, answers=ANSWERS, total=total, page=page,
+        per_page=PAGE, thumbs=thumbs, opened=opened if opened is not None and opened < len(parts) else None,
+        version=version,
     )  # fmt: skip
 
 
@@ -55,16 +70,17 @@ def equal_images(
     conflicts: Sequence[Sequence[Thumb]],
     copies: Sequence[Sequence[Thumb]],
     near: Sequence[Sequence[Thumb]],
-    classes: Sequence[str],
+    classes: Sequence[str] | None,
 ) -> str:
     """Groups of equal images with their thumbnails (marks: their class): those with several labels, copies of one
-    label, and images that are nearly the same. A group's number in `data-group` is its place in its own list."""
+    label, and images that are nearly the same. A group's number in `data-group` is its place in its own list.
+    `classes`: None where the images have findings instead."""
     if not (conflicts or copies or near):
         return ""
     shown = [[(*thumb[:3], tuple(thumb[3])) for thumb in group] for group in conflicts[:MOST_GROUPS]]
     return render(
         "teach/equal.html", conflicts=[*shown, *conflicts[MOST_GROUPS:]], copies=copies, near=near,
-        classes=list(classes), most=MOST_GROUPS,
+        classes=list(classes or ()), findings=classes is None, most=MOST_GROUPS,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from app.teach.images import actions as gathering
 from app.teach.images import html as image_views
 from app.visitor.workspace import Workspace
 from app.work import lanes
+from nearl.data.sets.findings import FindingsSet
 from nearl.prompts import PromptSet, class_key, ready_sets
 
 LOOKED_AT = 12  # images, at most, by which the fitting sets are found
@@ -23,7 +24,8 @@ MOST = 2  # sets offered
 def can_look(engine: Engine, workspace: Workspace) -> bool:
     """Whether there are images for which ready prompts may fit, and a model to tell."""
     data = workspace.support.data
-    usable = data is not None and not data.synthetic and not gathering.unusable(workspace)
+    several = isinstance(data, FindingsSet)  # of which there are no ready sets
+    usable = data is not None and not data.synthetic and not several and not gathering.unusable(workspace)
     return usable and engine.state(workspace) == "ready"
 
 

@@ -14,10 +14,11 @@ from app.examples import task_choices, tasks
 from app.html import views
 from app.teach.images import actions as gathering
 from app.teach.images import html as image_views
-from app.teach.images import ready
+from app.teach.images import looking, ready
 from app.teach.images.html import MOST_GROUPS, PAGE, Thumb
 from app.visitor.workspace import Workspace
 from nearl.data.sets.columns import Columns, ColumnsError
+from nearl.data.sets.findings import FindingsSet
 from nearl.errors import NearlError
 
 EXAMPLE, FILES, ZIP = "example", "files", "zip"
@@ -25,7 +26,8 @@ ADVICE = {
     EXAMPLE: "Choose a task: real, public images with their labels, or synthetic ones, half of which show a lesion.",
     FILES: "Name a class and add its images; then the next class. You need at least two classes.",
     ZIP: "A zip with one folder per class, named after it; train and test folders are kept apart. Or a table (CSV with "
-    "a column of files and one of labels, and patient if you have it) together with its images or a zip of them.",
+    "a column of files and one of labels, and patient if you have it) together with its images or a zip of them. For "
+    "findings, of which an image may show several, a column each: 1 present, 0 absent, empty unknown.",
 }  # fmt: skip
 
 
@@ -75,7 +77,7 @@ def build(ctx: Context) -> ImagesPart:
         archive = gr.File(label="Zip, or table and images", file_count="multiple", height=96, elem_id="zip")
         with gr.Column(elem_classes=away(), elem_id="columns") as columns:
             file_column = gr.Dropdown([], label="Column with the file names", elem_id="file-column")
-            label_column = gr.Dropdown([], label="Column with the labels", elem_id="label-column")
+            label_column = gr.Dropdown([], label="Column with the labels (none for findings)", elem_id="label-column")
             use = gr.Button("Use these columns", elem_id="use-columns")
     message = gr.HTML("", js_on_load=None, elem_id="source-message")
     shown = gr.HTML("", js_on_load=calls("act.js"), elem_id="set")
@@ -128,17 +130,21 @@ def show(
     except Exception as error:  # whatever it is, the classes stay in sight, so that they can be mended or forgotten
         return {
             part.message: message,
-            part.set: image_views.labelled_set(_counts(workspace), None, 0, []),
+            part.set: _set(workspace, None, 0, []),
             part.check: error_html(error),
             part.words: seen(False),
         }
 
 
-def _counts(workspace: Workspace) -> dict[str, int]:
+def _set(workspace: Workspace, opened: int | None, page: int, thumbs: Sequence[Thumb], version: str = "") -> str:
     try:
-        return workspace.support.needed().counts()
+        data = workspace.support.needed()
+        counts = looking.counts(data)
     except Exception:  # then they can only be forgotten
-        return {}
+        return image_views.labelled_set({}, None, 0, [])
+    if isinstance(data, FindingsSet):
+        return image_views.findings_set(counts, len(data), opened, page, thumbs, version)
+    return image_views.labelled_set({name: n for name, (n,) in counts.items()}, opened, page, thumbs, version)
 
 
 def _drawn(part: ImagesPart, workspace: Workspace, plan: Plan, opened: int | None, page: int, message: str) -> dict:
@@ -146,8 +152,9 @@ def _drawn(part: ImagesPart, workspace: Workspace, plan: Plan, opened: int | Non
     if data is None:
         left = {} if message else {part.message: views.problem_list(workspace.support.problems)}
         return {**left, part.set: "", part.check: "", part.words: seen(False)}
-    opened = opened if opened is not None and opened < len(data.classes) else None
-    indices = [] if opened is None else [i for i, label in enumerate(data.labels) if label == opened]
+    parts = looking.parts(data)
+    opened = opened if opened is not None and opened < len(parts) else None
+    indices = [] if opened is None else parts[opened][1]
     page = max(0, min(page, (len(indices) - 1) // PAGE))
     thumbs = _thumbs(workspace, indices[page * PAGE : (page + 1) * PAGE])
     found = gathering.check(workspace)
@@ -155,7 +162,7 @@ def _drawn(part: ImagesPart, workspace: Workspace, plan: Plan, opened: int | Non
     return {
         # a task is ticked as long as its images are the ones to teach with
         part.kind: next((key for key, task in tasks().items() if data.ours and task.name == data.name), None),
-        part.set: image_views.labelled_set(found.counts, opened, page, thumbs, version),
+        part.set: _set(workspace, opened, page, thumbs, version),
         part.check: _check(workspace, plan),
         part.editor: gathering.editor_value(workspace),
         part.words: seen(not found.blocking),
@@ -166,7 +173,7 @@ def _thumbs(workspace: Workspace, indices: Sequence[int], with_class: bool = Fal
     records = workspace.support.needed().records
     return [
         (i, src, records[i].name, [name] if with_class else marks)
-        for i, src, name, marks in gathering.thumbs(workspace, indices)
+        for i, src, name, marks in looking.thumbs(workspace, indices)
     ]
 
 
@@ -183,8 +190,9 @@ def _check(workspace: Workspace, plan: Plan) -> str:
         """With thumbnails as far as they are shown; the rest is only counted."""
         return [*(_thumbs(workspace, g, with_class=True) for g in groups[:MOST_GROUPS]), *groups[MOST_GROUPS:]]
 
-    equal = gathering.equal_images(workspace)
-    groups = image_views.equal_images(*map(drawn, equal), workspace.support.needed().classes)  # type: ignore[call-arg]
+    equal, data = looking.equal_images(workspace), workspace.support.needed()
+    classes = None if isinstance(data, FindingsSet) else data.classes
+    groups = image_views.equal_images(*map(drawn, equal), classes)  # type: ignore[call-arg]
     version, why = workspace.support.version, found.blocking
     cautions = [why, *found.cautions] if len(found.counts) < 2 else found.cautions  # the next class is still to come
     why = why if len(found.counts) > 1 else ""
@@ -299,9 +307,9 @@ def _wire_table(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], ch
 
     @brought
     def on_columns(key: str, paths: list[str] | None, value: dict, file: str, label: str, *plan) -> dict:
-        if not file or not label:
-            return {part.message: views.message("Choose both columns: the file names, and the labels.")}
-        return bring(key, paths, value, Plan.of(*plan), Columns(file, label))
+        if not file:
+            return {part.message: views.message("Choose the column of the file names, and that of the labels.")}
+        return bring(key, paths, value, Plan.of(*plan), Columns(file, label or ""))
 
     table, outputs = [ctx.session, part.zip, part.editor], [ctx.session, *part.outputs]
     part.zip.upload(on_zip, [*table, *plan], outputs, **FILES_ONCE)

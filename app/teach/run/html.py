@@ -12,12 +12,13 @@ from app.html import render, views
 from app.html.views import plural
 from app.teach.images.html import Thumb
 from nearl.report import geometry
-from nearl.report.words import FIGURES, flattered, speaks_against, verdict
+from nearl.report.words import FIGURES, FINDING_FIGURES, flattered, speaks_against, verdict
 
 if TYPE_CHECKING:
     from app.visitor.shelf import Entry
     from app.work.run import Shown
 
+SHOWN = ["balanced_accuracy", "auroc", "ece"]  # of FIGURES
 UNKNOWN = "so nothing is known about how well it does on new ones."
 TOO_FEW = f"Too few images to keep some aside, {UNKNOWN}"
 
@@ -122,14 +123,14 @@ def summary(
     of: Mapping[str, str] = {},
 ) -> str:
     """The result in short: what the check supports, figures before and after with intervals, and which class was read
-    as which; a button to use an adapter that is not in use.
+    as which, or how each finding is told; a button to use an adapter that is not in use.
 
     `taught`: how many images it was taught with, None where its adapter was deleted; `stopped`: "", "early" or
     "cancelled"; `aside`: how many were kept aside; `head`: of `opened`; `of`:
     the ids of its "run" and adapter ("item"), which every button sends.
     """
     results = results or {}
-    measured, said = bool(results.get("frozen")), verdict(results)
+    measured, said, several = bool(results.get("frozen")), verdict(results), "findings" in results
     caution, how = results.get("too_few") or TOO_FEW, ""
     if aside and not measured and not results:
         were = "image kept aside was" if aside == 1 else "images kept aside were"
@@ -145,7 +146,8 @@ def summary(
     return render(
         "teach/summary.html", of=of, head=head, results=results, taught=taught, in_use=in_use, stopped=stopped,
         measured=measured, how=how, caution=caution, verdict=said, against=speaks_against(results),
-        flattered=flattered(results), FIGURES=FIGURES, confusions=geometry.confusions,
+        flattered=flattered(results), several=several, figures=FINDING_FIGURES if several else FIGURES,
+        keys=list(FINDING_FIGURES) if several else SHOWN, confusions=geometry.confusions,
     )  # fmt: skip
 
 
@@ -157,10 +159,11 @@ def details(results: Mapping | None, curve: Mapping, thumbs: Sequence[Thumb] | N
     `summary`.
     """
     measured = results if results and results.get("frozen") else None
-    curves = geometry.curves(**curve, before=measured and measured["frozen"]["balanced_accuracy"])
+    several = bool(measured) and "findings" in measured
+    curves = geometry.curves(**curve, before=measured and measured["frozen"].get("balanced_accuracy"))
     return render(
-        "teach/details.html", of=of, results=measured, thumbs=thumbs, curves=curves,
-        reliability=geometry.reliability(measured) if measured else None,
+        "teach/details.html", of=of, results=measured, thumbs=thumbs, curves=curves, several=several,
+        reliability=geometry.reliability(measured) if measured and not several else None,
     )  # fmt: skip
 
 

@@ -171,7 +171,7 @@ def _result(part: RunPart, workspace: Workspace, run: RunView | None, entry: Ent
     now = Shown() if run is None else run.look()
     report = teaching.report_of(workspace, None, entry) if run is None else None
     results = run.results if report is None else report.results
-    taught = None if entry is None else sum(entry.support_counts.values()) if report is None else report.taught_with
+    taught = None if entry is None else entry.taught if report is None else report.taught_with
     of = {"run": "" if run is None else run.key, "item": "" if entry is None else entry.id}
     curve = {"losses": now.losses, "held": now.held, "steps": now.losses[-1][0] if now.losses else 1}
     aside = 0 if run is None else teaching.kept_aside(run)
@@ -204,11 +204,17 @@ def _thumb(run: RunView, row: dict, marks: list[str]) -> Thumb:
 
 
 def _mistakes(run: RunView) -> list[Thumb]:
+    from nearl.measure import findings
     from nearl.measure.evaluate import mistakes  # and with it torch: not before the page is up
 
     found = []
+    if "findings" in (run.results or {}):
+        for one in findings.mistakes(run.rows or [], run.results):
+            true, said = one.words
+            found.append(_thumb(run, one.row, [true, f"read as {said}, {views.per_cent(one.share)}"]))
+        return found
     for row in mistakes(run.rows or []):
-        share = f"{100 * row['after_share']:.0f}\u202f%"
+        share = views.per_cent(row["after_share"])
         found.append(_thumb(run, row, [f"is {row['truth']}", f"read as {row['after']}, {share}"]))
     return found
 

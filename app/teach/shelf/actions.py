@@ -133,9 +133,9 @@ def pull(engine: Engine, workspace: Workspace, repo: str, token: str | None = No
 
 def compare(
     engine: Engine, workspace: Workspace, keys: Sequence[str], record: ImageRecord | None = None
-) -> list[tuple[str, list[str], list[float]]]:
-    """(name, classes, probabilities) that each of these adapters gives one image, asked with the prompts it was taught
-    with. The image is `record`, or that on show in Predict."""
+) -> list[tuple[str, list[str], list[float], list[str] | None]]:
+    """(name, classes or findings, probabilities, findings said to be present or None) that each of these adapters gives
+    one image, asked with the prompts it was taught with. The image is `record`, or that on show in Predict."""
     record = record or workspace.viewing.record
     if record is None:
         raise NearlError("There is no image to compare on yet; choose an example or bring one in Predict.")
@@ -149,5 +149,10 @@ def compare(
         with engine.device_lock:
             classifier = Classifier(backbone, PromptSet.from_dict(adapter.meta["prompts"]), restore(backbone, adapter))
             prediction = classifier.predict([record])
-        found.append((name, list(prediction.classes), [float(p) for p in prediction.adapted[0]]))
+        shares, names = [float(p) for p in prediction.adapted[0]], list(prediction.classes)
+        if not (findings := classifier.prompt_set.findings):
+            found.append((name, names, shares, None))
+            continue
+        said = zip(findings, shares[::2], classifier.limits(True), strict=True)
+        found.append((name, list(findings), shares[::2], [one for one, share, limit in said if share >= limit]))
     return found

@@ -27,15 +27,19 @@ def _about(item: Any, home: Any = None) -> str:
     which model where there are several."""
     from nearl.methods import title
 
-    classes, rest = ", ".join(item.classes[:MOST_CLASSES]), len(item.classes) - MOST_CLASSES
+    classes, rest = ", ".join(item.names[:MOST_CLASSES]), len(item.names) - MOST_CLASSES
     classes += f" and {rest} more" if rest > 0 else ""
     if NUMBER.sub("", item.name) == classes:
         classes = ""
+    classes = f"Findings: {classes}" if item.several and classes else "Findings" if item.several else classes
     created = f"{item.created[:16].replace('T', ' ')} UTC" if item.created else ""
     return " · ".join(part for part in (classes, created, title(item.method), home and home.model) if part)
 
 
-def comparison(picture: str, name: str, columns: Iterable[tuple[str, Sequence[str], Sequence[float]]]) -> str:
-    """Adapters side by side on one image: (adapter's name, classes, probabilities after teaching)."""
-    columns = [(title, classes, np.asarray(shares).tolist()) for title, classes, shares in columns]
+def comparison(
+    picture: str, name: str, columns: Iterable[tuple[str, Sequence[str], Sequence[float], Sequence[str] | None]]
+) -> str:
+    """Adapters side by side on one image: (adapter's name, classes or findings, probabilities after teaching, the
+    findings that are said to be present or, for classes, None)."""
+    columns = [(title, classes, np.asarray(shares).tolist(), present) for title, classes, shares, present in columns]
     return render("teach/comparison.html", picture=picture, name=name, columns=columns)

@@ -205,8 +205,8 @@ def _several(name: str, labels: list[str]) -> list[str]:
     example = next(label for label in labels if parts(label) > 1)
     return [
         f"{count} rows of {name} have several labels in one cell, such as “{example}”. An image has one class here, so "
-        "each combination is a class of its own; merge, rename or remove such classes, or teach findings, of which an "
-        "image has any number, with `nearl finetune`."
+        "each combination is a class of its own; merge, rename or remove such classes, or bring a table with a column "
+        "of 1 and 0 for each of them: then they are findings, of which an image has any number."
     ]
 
 
@@ -227,7 +227,7 @@ def _unclear(table: Table, file: str = "") -> ColumnsError:
     if file and len(marks) > 1:
         why = (
             f" The columns {listed(marks)} hold only marks, and not every row has one: choose one of them, or teach "
-            "all of them as findings with `nearl finetune`."
+            "all of them as findings, with `nearl finetune` or in Teach."
         )
     return ColumnsError(
         f"{table.name} needs the columns file and label in its first line, but has “{shown}{more}”; rename two of "

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from nearl.data.records import Problem
+from nearl.data.sets.findings import FindingsSet
 from nearl.data.sets.labelled import LabelledSet, check_memory, check_names
 from nearl.data.sets.tables import same, tidy
 from nearl.errors import NearlError
@@ -13,10 +14,21 @@ from nearl.prompts import class_key
 
 
 def join(a: LabelledSet, b: LabelledSet) -> LabelledSet:
-    """The images of both, those of `a` first. Class names that differ only in case and spaces are one class.
+    """The images of both, those of `a` first. Class names that differ only in case and spaces are one class; a finding
+    that one of both does not have is unknown of its images.
 
-    Raises NearlError where both together would be too large to keep in memory.
+    Raises NearlError where both together would be too large to keep in memory, and for classes beside findings.
     """
+    if isinstance(a, FindingsSet) and isinstance(b, FindingsSet):
+        known = set(map(class_key, a.findings))
+        names = [*a.findings, *(name for name in b.findings if class_key(name) not in known)]
+        a, b = a.aligned(names), b.aligned(names)
+    elif isinstance(a, FindingsSet) or isinstance(b, FindingsSet):
+        here, there = ("findings", "classes") if isinstance(a, FindingsSet) else ("classes", "findings")
+        raise NearlError(
+            f"These images come with {there}, and those that are here have {here}; forget those, or bring these "
+            f"with {here} too."
+        )
     records = a.records + b.records
     check_memory(sum(record.pixels.nbytes for record in records), a.name)
     classes = list(a.classes)
@@ -32,7 +44,7 @@ def join(a: LabelledSet, b: LabelledSet) -> LabelledSet:
         a,
         classes=classes,
         records=records,
-        labels=a.labels + [places[same(b.classes[label])] for label in b.labels],
+        labels=a.labels + (b.labels if isinstance(b, FindingsSet) else [places[same(b.classes[i])] for i in b.labels]),
         problems=a.problems + b.problems,
         notes=list(dict.fromkeys(a.notes + b.notes)),
         prompts=a.prompts or b.prompts,
@@ -43,15 +55,17 @@ def join(a: LabelledSet, b: LabelledSet) -> LabelledSet:
 
 
 def rename(data: LabelledSet, old: str, new: str) -> LabelledSet:
-    """Another name for a class. NearlError if there is no class `old`, or `new` is empty or another class's name."""
-    classes = list(data.classes)
-    classes[_class(data, old)] = tidy(new)
-    check_names(classes, data.name)
-    return replace(data, classes=classes)
+    """Another name for a class or a finding. NearlError if there is no class `old`, or `new` is empty or another
+    class's name."""
+    names = names_of(data)
+    names[_class(data, old)] = tidy(new)
+    check_names(names, data.name)
+    return data.renamed(names) if isinstance(data, FindingsSet) else replace(data, classes=names)
 
 
 def merge(data: LabelledSet, names: Sequence[str], into: str) -> LabelledSet:
     """Several classes as one, in the place of the first of them. NearlError as `rename`, or for an unknown name."""
+    _check_classes(data)
     chosen = {_class(data, name) for name in names}
     if not chosen:
         raise NearlError("Choose the classes to merge.")
@@ -71,6 +85,7 @@ def remove(data: LabelledSet, indices: Iterable[int]) -> LabelledSet:
 
 def relabel(data: LabelledSet, indices: Iterable[int], label: str) -> LabelledSet:
     """These images in another class, which is added if there is none of that name. NearlError as `remove`."""
+    _check_classes(data)
     chosen = _indices(data, indices)
     classes, label = list(data.classes), tidy(label)
     if same(label) not in map(same, classes):
@@ -81,9 +96,19 @@ def relabel(data: LabelledSet, indices: Iterable[int], label: str) -> LabelledSe
     return replace(data, classes=classes, labels=labels)
 
 
+def mark(data: LabelledSet, indices: Iterable[int], finding: int, answer: int | None) -> LabelledSet:
+    """The set with a finding, by its number, present (0), absent (1) or unknown (None) in these images. NearlError as
+    `remove`, and for a set of classes."""
+    if not isinstance(data, FindingsSet):
+        raise NearlError("These images have classes; move them to another class instead.")
+    return data.marked(_indices(data, indices), finding, answer)
+
+
 def drop_class(data: LabelledSet, name: str) -> LabelledSet:
-    """The set without a class and its images. NearlError if there is no such class."""
+    """The set without a class and its images, or without a finding. NearlError if there is no such class."""
     index = _class(data, name)
+    if isinstance(data, FindingsSet):
+        return data.aligned([one for k, one in enumerate(data.findings) if k != index])
     part = data.subset(i for i, label in enumerate(data.labels) if label != index)
     classes = data.classes[:index] + data.classes[index + 1 :]
     labels = [label - (label > index) for label in part.labels]
@@ -91,7 +116,10 @@ def drop_class(data: LabelledSet, name: str) -> LabelledSet:
 
 
 def align(test: LabelledSet, classes: Sequence[str]) -> LabelledSet:
-    """Test images with the classes that are taught, in their order; those of other classes are left out and named."""
+    """Test images with the classes that are taught, in their order; those of other classes are left out and named. Of
+    findings the images stay, and what is not known of one is unknown."""
+    if isinstance(test, FindingsSet):
+        return test.aligned(classes[::2])
     index = {class_key(name): i for i, name in enumerate(classes)}
     index |= {name: i for i, name in enumerate(classes)}  # two classes may differ by an underscore until one is renamed
     place = [index.get(name, index.get(class_key(name))) for name in test.classes]
@@ -103,14 +131,26 @@ def align(test: LabelledSet, classes: Sequence[str]) -> LabelledSet:
     return replace(part, classes=list(classes), labels=labels, problems=[*test.problems, *problems])
 
 
+def names_of(data: LabelledSet) -> list[str]:
+    """The names of what images are labelled with: classes, or findings."""
+    return list(data.findings if isinstance(data, FindingsSet) else data.classes)
+
+
+def _check_classes(data: LabelledSet) -> None:
+    if isinstance(data, FindingsSet):
+        raise NearlError("These images have findings, which are marked one by one and have no classes to move to.")
+
+
 def _class(data: LabelledSet, name: str) -> int:
-    """The index of a class: by its exact name, else by one that differs only in case and spaces."""
-    if name in data.classes:
-        return data.classes.index(name)
-    for index, known in enumerate(data.classes):
+    """The number of a class or finding: by its exact name, else by one that differs only in case and spaces."""
+    names = names_of(data)
+    if name in names:
+        return names.index(name)
+    for index, known in enumerate(names):
         if same(known) == same(name):
             return index
-    raise NearlError(f"There is no class “{tidy(name)}”; choose one of {', '.join(data.classes[:12]) or 'none yet'}.")
+    what = "finding" if isinstance(data, FindingsSet) else "class"
+    raise NearlError(f"There is no {what} “{tidy(name)}”; choose one of {', '.join(names[:12]) or 'none yet'}.")
 
 
 def _indices(data: LabelledSet, indices: Iterable[int]) -> set[int]:

@@ -98,8 +98,10 @@ def table_splits(
     fewest: int = 2,
     columns: Columns | None = None,
     divide: bool = True,
+    findings: bool = False,
 ) -> tuple[LabelledSet, LabelledSet | None]:
-    """As `from_table`, but (train, test) where the table has a column that says so, unless `divide` is False."""
+    """As `from_table`, but (train, test) where the table has a column that says so, unless `divide` is False;
+    ``findings`` as of `resolve_splits`."""
     with ExitStack() as stack:
         problems: list[Problem] = []
         opened, masks = without_masks(_opened(files, stack, problems))
@@ -108,7 +110,7 @@ def table_splits(
         if not tables:
             lack = f"{name} has no table of labels; add a CSV with the columns file and label."
             raise NearlError(unread[0].reason if unread else lack)
-        reading = _Reading(_images(opened), How(columns or Columns()))
+        reading = _Reading(_images(opened), How(columns or Columns(), findings=findings))
         if not reading.take(tables, name):
             raise reading.refused[0]
         return reading.sets(name, fewest, problems + masks + unread, divide)
@@ -199,10 +201,10 @@ def _reading(layout: Layout, images: list[tuple[Parts, Reader]], name: str, how:
             reading.take(own or common, name, _images(files), part)
     elif None in layout.splits or not layout.splits or how.asked:
         reading.take(tables, name)
-    if reading.rows:
+    classes = next(iter(layout.splits.values()), {})
+    if reading.rows and not (len(reading.findings) == 1 and len(classes) > 1):  # one column of marks among folders
         layout.problems += reading.problems
         return reading
-    classes = next(iter(layout.splits.values()), {})
     if len(classes) < 2 and reading.refused:  # one folder with all images is no class
         raise reading.refused[0]
     if not classes:

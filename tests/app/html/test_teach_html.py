@@ -29,7 +29,8 @@ def results(n: int, classes: list[str], kind: str = "held-out", seed: int = 0) -
 
 def item(name: str, **more) -> SimpleNamespace:
     entry = {"id": "a", "classes": ["a", "b"], "created": "2026-11-24T00:10:00", "method": "nearl", "in_use": False}
-    return SimpleNamespace(name=name, **{**entry, "figures": None, **more})
+    entry = {**entry, "figures": None, "several": False, **more}
+    return SimpleNamespace(name=name, **entry, names=entry["classes"])
 
 
 def test_names_never_become_markup():
@@ -39,6 +40,7 @@ def test_names_never_become_markup():
     many = results(60, [f"{HOSTILE} {i}" for i in range(20)])
     pages = [
         image_views.labelled_set({HOSTILE: 3, "b": 2, "c": 0}, 0, 0, [thumb]),
+        image_views.findings_set({HOSTILE: (1, 0, 2), "b": (1, 1, 1)}, 3, 0, 0, [thumb]),
         image_views.check((1, 2, 3, 4), HOSTILE, [HOSTILE], HOSTILE, "", [Problem(HOSTILE, HOSTILE)]),
         image_views.equal_images([[thumb, thumb]], [[thumb]], [[thumb]], classes),
         run_views.progress(f"fold {HOSTILE}", 1, 2, 3.0, [(1, 1.0), (2, 0.5)], []),
@@ -49,7 +51,8 @@ def test_names_never_become_markup():
         run_views.details(study, {"losses": [], "held": [], "steps": 2}, [thumb]),
         run_views.cell_images(HOSTILE, {"when": HOSTILE}, [thumb], 0, "", [(HOSTILE, 0, "after", True)]),
         shelf_views.shelf([item(HOSTILE, classes=classes, created=HOSTILE, method=HOSTILE), item("b")]),
-        shelf_views.comparison("data:,", HOSTILE, [(HOSTILE, classes, [0.2, 0.3, 0.5])]),
+        shelf_views.comparison("data:,", HOSTILE, [(HOSTILE, classes, [0.2, 0.3, 0.5], None)]),
+        shelf_views.comparison("data:,", HOSTILE, [(HOSTILE, classes, [0.2, 0.3, 0.5], [HOSTILE])]),
         predict_views.trust(False, 0.9, [HOSTILE], True, True, [HOSTILE]),
     ]
     for page in pages:

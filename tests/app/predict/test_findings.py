@@ -9,14 +9,13 @@ from app.predict import actions as reading
 from app.predict import html as predict_views
 from app.predict.actions import AFTER, BEFORE, MapChoice
 from app.predict.findings import offered
-from app.teach.images import actions as gathering
 from app.teach.shelf import actions as adapting
 from nearl.errors import NearlError
 from nearl.methods import Task, make
 from nearl.prompts import PromptSet
 from nearl.reading.findings import thresholds
 from nearl.reading.trust import fit_findings_trust
-from tests.support.findings import FINDINGS, PROMPTS, RULED, halves, write_findings
+from tests.support.findings import FINDINGS, PROMPTS, RULED, halves
 from tests.support.methods_data import taught
 
 
@@ -84,10 +83,3 @@ def test_prompts_that_are_no_findings_are_refused_in_a_sentence(engine, workspac
             reading.read(engine, workspace, {**PROMPTS.to_dict(), **change})
     again = PromptSet.from_dict(RULED.to_dict())
     assert again == RULED and [str(rule) for rule in again.rules] == ["if one then not two"]
-
-
-def test_teach_says_where_findings_are_taught(workspace, tmp_path):
-    files = sorted(write_findings(tmp_path / "set").iterdir())
-    with pytest.raises(NearlError, match="nearl finetune"):
-        gathering.bring(workspace, files)
-    assert workspace.support.data is None

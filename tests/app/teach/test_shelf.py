@@ -55,8 +55,8 @@ def test_adapters_are_things_on_a_shelf(engine, registry, workspace, images):
         adapting.compare(engine, workspace, [first, second])
     reading.bring(workspace, images[:1])
     columns = adapting.compare(engine, workspace, [first, second])
-    assert [classes for _, classes, _ in columns] == [["no lesion", "lesion"]] * 2
-    assert all(sum(shares) == pytest.approx(1, abs=1e-4) for _, _, shares in columns)
+    assert [classes for _, classes, *_ in columns] == [["no lesion", "lesion"]] * 2
+    assert all(sum(shares) == pytest.approx(1, abs=1e-4) for _, _, shares, _ in columns)
     workspace.shelf.delete(first)
     assert workspace.shelf.adapter is None
     assert not (workspace.path / "shelf" / first).exists()
