@@ -11,6 +11,7 @@ from app.engine import Engine
 from app.teach.images.looking import counts, label_of
 from app.visitor.workspace import Workspace
 from nearl.data.images import ImageRecord
+from nearl.data.sets.findings import FindingsSet
 from nearl.errors import NearlError
 
 if TYPE_CHECKING:
@@ -205,6 +206,8 @@ def _figures(seer: Seer, gallery: Gallery, workspace: Workspace) -> tuple[dict |
     were taught with find each other."""
     from nearl.measure.retrieval import study
 
+    if isinstance(workspace.support.needed(), FindingsSet):  # an image has no one class to find
+        return None, False
     try:
         found = study(seer, gallery).get("images")
     except NearlError:  # one class, or one image of each

@@ -16,7 +16,19 @@ from nearl.train.loop import FEWEST_STEPS
 from tests.support import app_work
 from tests.support.app_server import free_port, open_page, serve
 from tests.support.browser import (
-    LONG, bring_zip, example, expect, fits, idle, nameless, open_tab, shares, taught, teach, upload, visit,
+    LONG,
+    bring_zip,
+    example,
+    expect,
+    fits,
+    idle,
+    nameless,
+    open_tab,
+    shares,
+    taught,
+    teach,
+    upload,
+    visit,
 )  # fmt: skip
 from tests.support.findings import write_findings
 from tests.support.hostile import packed, png

@@ -83,7 +83,7 @@ def build(ctx: Context) -> ImagesPart:
     shown = gr.HTML("", js_on_load=calls("act.js"), elem_id="set")
     check = gr.HTML("", js_on_load=calls("act.js"), elem_id="check")
     with gr.Column(elem_classes=away()) as words:
-        gr.HTML(views.section("2. Classes and prompts"), js_on_load=None)
+        gr.HTML(views.section("2. Prompts"), js_on_load=None)
         offered = gr.HTML("", js_on_load=calls("pick.js"), elem_id="ready-prompts")
         with gr.Column():
             editor = prompt_editor("teach", None, {}, fixed=True)
@@ -340,8 +340,7 @@ def _wire_set(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], chan
         workspace = ctx.workspace(key)
         return {part.message: ""} if workspace.support.data is None else {part.check: _check(workspace, Plan.of(*plan))}
 
-    for shown in (part.set, part.check):
-        shown.click(on_press, [session, part.editor, *plan], outputs, **ONCE)
+    gr.on([part.set.click, part.check.click], on_press, [session, part.editor, *plan], outputs, **ONCE)
     hold_out, group_by = plan
     gr.on([hold_out.release, group_by.blur], on_plan, [session, *plan], [part.check, part.message], **LAST)
 

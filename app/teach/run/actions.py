@@ -214,9 +214,9 @@ class Cell:
     """The images behind one number of a result, and the one of them that is on show."""
 
     truth: str
-    """Their class."""
+    """Their class, or what is true of a finding."""
     said: str
-    """The class as which they were read."""
+    """The class as which they were read, or what is said of a finding."""
     when: str
     """BEFORE or AFTER teaching."""
     rows: list[dict]
@@ -224,13 +224,16 @@ class Cell:
     row: int
     """The place of the image on show in the result."""
     class_name: str
-    """The class whose map is on show."""
+    """The class, or finding, whose map is on show."""
     map_when: str
     """The moment of that map; "" for none."""
 
 
 def cell(run: RunView, pressed: Press) -> Cell:
-    """What was pressed: a number (CELL), a mistake or an image of a cell (ROW), or a map of it (MAP)."""
+    """What was pressed: a number (CELL), a mistake or an image of a cell (ROW), or a map of it (MAP). Of findings,
+    which have no cells, a wrong answer alone."""
+    if "findings" in run.results:
+        return _wrong_answer(run, pressed)
     classes, rows = run.results["classes"], run.rows
     when = BEFORE if pressed.data.get("when") == BEFORE else AFTER
     if "truth" in pressed.data:
@@ -245,6 +248,17 @@ def cell(run: RunView, pressed: Press) -> Cell:
     if pressed.act is Act.MAP:
         moment = pressed.one_of("map", MOMENTS)
     return Cell(truth, said, when, shown, place, name, moment)
+
+
+def _wrong_answer(run: RunView, pressed: Press) -> Cell:
+    from nearl.measure.findings import mistakes
+
+    row = pressed.number("row")
+    found = next((one for one in mistakes(run.rows, run.results) if one.row["index"] == row), None)
+    if found is None:
+        raise NearlError(GONE)
+    moment = pressed.one_of("map", MOMENTS) if pressed.act is Act.MAP else AFTER
+    return Cell(*found.words, AFTER, [found.row], row, found.finding, moment)
 
 
 def row_record(run: RunView, row: int) -> ImageRecord:

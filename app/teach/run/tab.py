@@ -254,18 +254,23 @@ def _cell(ctx: Context, workspace: Workspace, pressed: Press) -> str:
     data = workspace.support.data
     synthetic = data is not None and data.synthetic
     drawn = views.viewer(record, synthetic, (picture, caption))
-    classes = run.results["classes"]
-    offered = dict.fromkeys((cell.said, cell.truth))
+    classes, several = run.results["classes"], "findings" in run.results
+    offered = [cell.class_name] if several else list(dict.fromkeys((cell.said, cell.truth)))
     maps = [
         (f"Map for “{name}”, {m} teaching", classes.index(name), m, cell.map_when == m and name == cell.class_name)
         for m in MOMENTS
         for name in offered
     ]
     what = "read correctly" if cell.truth == cell.said else f"read as {cell.said}"
-    words = f"{cell.truth}, {what}, {cell.when} teaching: {views.plural(len(cell.rows), 'image')}"
+    words = f"{cell.truth}, {what}, {cell.when} teaching"
     state = {"run": run.key, "item": "" if entry is None else entry.id, "when": cell.when}
-    state |= {"truth": classes.index(cell.truth), "said": classes.index(cell.said)}
-    thumbs = [_thumb(run, row, [f"{100 * row[f'{cell.when}_share']:.0f}\u202f%"]) for row in cell.rows]
+    if several:
+        shares = [row[cell.when][cell.class_name] for row in cell.rows]
+    else:
+        words += f": {views.plural(len(cell.rows), 'image')}"
+        state |= {"truth": classes.index(cell.truth), "said": classes.index(cell.said)}
+        shares = [row[f"{cell.when}_share"] for row in cell.rows]
+    thumbs = [_thumb(run, row, [views.per_cent(share)]) for row, share in zip(cell.rows, shares, strict=True)]
     return run_views.cell_images(words, state, thumbs, cell.row, drawn, maps)
 
 

@@ -27,6 +27,7 @@ from nearl.data.phantoms.kinds import phantom_set
 from nearl.data.sets.findings import FindingsSet
 from nearl.data.splits import plan_findings
 from nearl.errors import NearlError
+from nearl.measure.findings import mistakes
 from nearl.prompts import PromptSet
 from nearl.runs import RunFolder, Step, make_job, perform
 from nearl.runs.status import DONE, INTERRUPTED, TEACHING
@@ -161,7 +162,10 @@ def test_copies_with_opposite_marks_are_named_and_others_are_copies(workspace):
 
 def test_findings_are_taught_measured_put_to_use_and_taken_along(engine, registry, in_threads, tmp_path):
     workspace = registry.get(None)
-    workspace.support.keep(halves(32))
+    data = halves(32)
+    for i in (2, 9, 16, 27):  # marked wrongly
+        data = data.marked([i], 0, 1 - data.labels[i][0])
+    workspace.support.keep(data)
     value = {**gathering.prompts_for(workspace).to_dict(), "rules": ["if one then not two"]}
     choice = teaching.Choice("quick", method="linear-probe")
     run = ended(teaching.start(engine, workspace, value, choice))
@@ -179,6 +183,13 @@ def test_findings_are_taught_measured_put_to_use_and_taken_along(engine, registr
     assert "8 images are too few" in summary and "Finding by finding" in summary and "Taught with 24 images" in summary
     assert summary.count('data-head="Sensitivity"') == 2 and "Which class was read as which" not in summary
     assert "Recognised, class by class" not in details and "Predictions (CSV)" in details
+    wrong = mistakes(run.rows, results)
+    assert wrong and details.count('data-act="row"') == len(wrong)
+    pressed = teaching.cell(run, Press(Act.ROW, {"row": wrong[0].row["index"]}))
+    assert (pressed.truth, pressed.said) == wrong[0].words and pressed.class_name in FINDINGS
+    assert f"“{pressed.class_name}”" in teaching.row_map(engine, run, pressed.row, pressed.class_name, True)[1]
+    with pytest.raises(NearlError):
+        teaching.cell(run, Press(Act.ROW, {"row": 99}))
     for kind in teaching.REPORTS:
         file = teaching.report_file(workspace, run, item, kind)
         assert file.stat().st_size > 500
