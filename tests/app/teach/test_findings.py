@@ -66,7 +66,8 @@ def shown(workspace, opened=None):
 
 
 def test_a_zip_with_a_table_of_marks_is_a_set_with_findings(engine, folder, tmp_path):
-    workspace = Registry(Root(tmp_path / "root")).get(None)
+    root = Root(tmp_path / "root")
+    workspace = Registry(root).get(None)
     gathering.bring(workspace, [zipped(folder, tmp_path / "set.zip")])
     data = workspace.support.data
     assert isinstance(data, FindingsSet) and data.findings == list(FINDINGS)
@@ -90,7 +91,7 @@ def test_a_zip_with_a_table_of_marks_is_a_set_with_findings(engine, folder, tmp_
     for impossible in ({"act": Act.MERGE, "class": 0, "to": 1}, {"act": Act.SETTLE, "group": 0, "to": 0}):
         with pytest.raises(NearlError):
             press(workspace, **impossible)
-    again = Registry(Root(tmp_path / "root")).get(workspace.id)
+    again = Registry(root).get(workspace.id)
     assert isinstance(again.support.data, FindingsSet)
     assert looking.counts(again.support.data) == {"one": [12, 11, 0], "red": [11, 10, 2]}
     kept = gathering.prompts_for(again)

@@ -11,7 +11,7 @@ import pytest
 from app.events import Act, Press
 from app.teach.images import actions as gathering
 from app.teach.images import html as image_views
-from app.teach.images import ready
+from app.teach.images import looking, ready
 from app.teach.images import tab as images_tab
 from app.teach.run import actions as teaching
 from app.teach.run.actions import Choice
@@ -102,7 +102,7 @@ def test_images_are_brought_class_by_class_and_tidied(workspace, images, tmp_pat
     assert workspace.support.data.counts() == {"clear": 2, "shadow": 3}
     with pytest.raises(NearlError, match="no longer there"):
         gathering.remove_images(workspace, [99])
-    (_, picture, name, marks), *_ = gathering.thumbs(workspace, [0])
+    (_, picture, name, marks), *_ = looking.thumbs(workspace, [0])
     assert picture.startswith("data:image/") and (name, marks) == ("shadow", [])
     gathering.merge_classes(workspace, ["clear", "shadow"], "all")
     assert workspace.support.data.counts() == {"all": 5}

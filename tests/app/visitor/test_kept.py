@@ -62,6 +62,7 @@ def test_an_entry_is_read_as_it_was_written_and_with_keys_too_many_or_too_few(wo
     assert shelf_entry(workspace, json.dumps(ENTRY)).model_dump(mode="json") == {
         **ENTRY,
         "form": 1,
+        "several": False,
         "id": KEY,
         "in_use": False,
     }
