@@ -142,7 +142,7 @@ def compare(
     from nearl.methods import restore
     from nearl.reading.classifier import Classifier
 
-    found = []
+    found: list[tuple[str, list[str], list[float], list[str] | None]] = []
     for key in keys:
         adapter, name = workspace.shelf.load(key), workspace.shelf.entry(key).name
         backbone = engine.models.get(engine.home(workspace, adapter.meta["backbone"]))
