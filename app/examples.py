@@ -48,7 +48,7 @@ class Example:
     """The image, small, as a data address."""
     synthetic: bool
     credit: str = ""
-    """Of a real image: what its source calls it, whose it is, and its licence."""
+    """Of a real image: its label in the source, whose it is, and its licence."""
 
 
 def example_list(assets: Path = ASSETS) -> list[Example]:
@@ -67,7 +67,7 @@ def _listed(folder: Path, name: str, synthetic: bool) -> Iterator[Example]:
         if synthetic:
             label = f"{KIND_NAMES[entry['kind']]}, {'lesion' if entry['lesion'] else 'clear'}"
         else:
-            said = f"Its source calls it “{entry['class'].replace('_', ' ')}”. " if entry["class"] else ""
+            said = f"Label in the source: {shown_name(entry['class'])}. " if entry["class"] else ""
             misread = f" {MISREAD}" if "read" in entry else ""
             guess = f" {GUESS}" if entry.get("guess") else ""
             credit = f"{said}{credit}.{guess or misread}"

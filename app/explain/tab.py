@@ -248,7 +248,8 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
             told = {tab.message: map_views.progress(_name(choice), going.share), tab.cancel: seen(True)}
             yield {**controls, **_waiting(tab, workspace, choice), **told}
             return
-        left = drawing.stop(workspace) or drawing.left(workspace)
+        drawing.stop(workspace)
+        left = drawing.left(workspace)  # that was cancelled
         said = views.quiet(f"Stopped: {_name(left.choice)} was not drawn.") if left else ""
         controls[tab.cancel] = seen(False)
         if drawing.missing(workspace, choice):
@@ -289,7 +290,9 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
     quick = [tab.method, tab.layer, tab.head]
     tab.cancel.click(None, None, quick, js=f"() => ['{DEFAULT}', 0, 0]", api_visibility="private")
     ended = [tab.message, tab.cancel, tab.card, tab.details]
-    gr.on([tab.cancel.click, tab.method.input], _leaver(ctx, tab), [session, tab.method], ended, **last)
+    on_cancel, on_left = _leavers(ctx, tab)
+    tab.cancel.click(on_cancel, [session, tab.method], ended, **last)
+    tab.method.input(on_left, [session, tab.method], ended, **last)
     controls = (tab.view, tab.when, tab.method, tab.layer, tab.head, tab.control, *tab.look)
     triggers = [tab_item.select, tab.cancel.click, asked.change, *(part.input for part in controls)]
     values = [session, *tab.choices, *tab.look]
@@ -298,26 +301,35 @@ def _wire(ctx: Context, tab: ExplainTab, tab_item: gr.Tab) -> None:
     event.then(_follower(ctx, tab, asked), session, [asked, tab.message, tab.cancel], trigger_mode="multiple", **QUIET)
 
 
-def _leaver(ctx: Context, tab: ExplainTab) -> Callable:
-    """The handler that ends a slow map when another kind is chosen."""
+def _leavers(ctx: Context, tab: ExplainTab) -> tuple[Callable, Callable]:
+    """The handlers that end a slow map at once, while `show` may have to wait for the device: when it is cancelled,
+    which is said until another is asked for, and when another kind is chosen."""
 
-    @guarded(tab.message)
-    def on_left(key: str, method: str) -> dict:
-        """A slow map that another kind takes the place of ends now, while `show` may have to wait for the device."""
+    def ended(workspace: Workspace, method: str, said: str) -> dict:
         from nearl.explain import MAPS
 
-        workspace = ctx.workspace(key)
-        going = drawing.current(workspace)
-        if going is None or going.choice.method == method or not drawing.stop(workspace, told=True):
-            return {}
         return {
-            tab.message: views.quiet(f"Stopped: {_name(going.choice)} was not drawn."),
+            tab.message: said,
             tab.cancel: seen(False),
             tab.card: map_views.card(MAPS[method], explaining.measured(workspace, method)) if method in MAPS else "",
             tab.details: "",
         }
 
-    return on_left
+    @guarded(tab.message)
+    def on_cancel(key: str, method: str) -> dict:
+        workspace = ctx.workspace(key)
+        if (going := drawing.stop(workspace, told=True)) is None:
+            return {}
+        return ended(workspace, method, views.quiet(f"Stopped: {_name(going.choice)} was not drawn."))
+
+    @guarded(tab.message)
+    def on_left(key: str, method: str) -> dict:
+        workspace = ctx.workspace(key)
+        going = drawing.current(workspace)
+        other = going is not None and going.choice.method != method and drawing.stop(workspace) is not None
+        return ended(workspace, method, "") if other else {}
+
+    return on_cancel, on_left
 
 
 def _follower(ctx: Context, tab: ExplainTab, asked: gr.State) -> Callable:

@@ -8,7 +8,17 @@ from markupsafe import Markup
 
 from nearl.report.render import environment
 
+LONGEST = 14  # characters of a word below a small image
+
+
+def middle(name: str) -> str:
+    """A name whose long words lack their middle, so that none is broken at the end of a line: "Tr-glio…9.jpg"."""
+    cut = lambda word: word if len(word) <= LONGEST else f"{word[:6]}…{word[6 - LONGEST + 1 :]}"  # noqa: E731
+    return " ".join(map(cut, name.split(" ")))
+
+
 _environment = environment(Path(__file__).parent / "templates")
+_environment.filters["middle"] = middle
 
 
 def render(template: str, **data: object) -> str:

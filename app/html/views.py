@@ -93,6 +93,7 @@ def viewer(
     )  # fmt: skip
 
 
-def strip(items: Sequence[tuple[str, str]], selected: int, label: str) -> str:
-    """A row of buttons with images: (data address, name). Pressing one sends its index to the page."""
-    return render("strip.html", items=items, selected=selected, label=label) if items else ""
+def strip(items: Sequence[tuple[str, str]], selected: int, label: str, files: bool = False) -> str:
+    """A row of buttons with images: (data address, name). Pressing one sends its index to the page. `files`: the names
+    are those of files, whose ends tell them apart."""
+    return render("strip.html", items=items, selected=selected, label=label, files=files) if items else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +25,9 @@ from nearl.prompts import FINDINGS, PromptSet, ready_sets
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nearl.backbones import Backbone
+    from nearl.backbones.measured import Measured
     from nearl.explain import Heatmap
+    from nearl.reading.claims import Claim, Claims
     from nearl.reading.classifier import Classifier, Prediction
 
 MAX_IMAGES = 64
@@ -116,6 +117,17 @@ class Recognised:
     """Ready sets for the image on show; none where the prompts fit."""
     beside: Mapping[str, str] = field(default_factory=dict)
     """What to say beside the name of a ready set."""
+    earlier: bool = False
+    """Whether the prompts are those that the images before were read with."""
+    asked: Claims | None = None
+    """What is known of the prompts; None where they are not filled in."""
+    measured: bool = True
+    """Whether the model was measured and so knows kinds; else `sets` are those with clearly closer words."""
+
+    @property
+    def weak(self) -> bool:
+        """Whether the image is unlike the model's training images, so that no set fits well."""
+        return self.measured and not self.title
 
 
 def recognisable(engine: Engine, workspace: Workspace) -> bool:
@@ -148,7 +160,7 @@ def recognise(engine: Engine, workspace: Workspace, value: dict | None) -> Recog
         return None
     viewing, backbone = workspace.viewing, engine.backbone(workspace)
     from nearl.methods import Frozen
-    from nearl.reading.claims import Claims, located, placed
+    from nearl.reading.claims import UNKNOWN, Claims, located, nearest
 
     frozen = Frozen(backbone)
     with workspace.lock, engine.device_lock:
@@ -156,23 +168,44 @@ def recognise(engine: Engine, workspace: Workspace, value: dict | None) -> Recog
         viewing.redraw_all([record for record, _ in found])
         some, elsewhere = viewing.records[:RECOGNISED], [kind for _, kind in found[:RECOGNISED]]
         images = frozen.embed(frozen.pooled(some))
-        kinds = [kind for kind, _ in placed(backbone.measured, backbone.familiar, images, some)]
+        near = nearest(backbone.measured, backbone.familiar, images, some)
+        found = Recognised("", False, [])
         try:
-            claims = Claims(backbone, prompt_set_from(value))
+            prompts = prompt_set_from(value)
+            claims = Claims(backbone, prompts)
             own = claims.figures is None  # of words without a kind, only the images tell that they were asked about
             each = claims.of(images, some, elsewhere) or ()
             stale = [own and c.doubt and viewing.kinds and c.kind not in viewing.kinds for c in each]
             fits = all(c.fits and not old for c, old in zip(each, stale, strict=True))
+            earlier = viewing.prompts is not None and viewing.prompts.digest == prompts.digest
+            found = replace(found, fits=fits, earlier=earlier, asked=claims)
         except NearlError:  # an editor that is not filled in
-            fits = False
-        for place, (kind, other) in enumerate(zip(kinds, elsewhere, strict=True)):
-            viewing.keep_found(place, _recognised(workspace, backbone, kind or other, fits))
+            pass
+        for place, ((kind, distance), other) in enumerate(zip(near, elsewhere, strict=True)):
+            unlike = distance > backbone.familiar.far and other == UNKNOWN
+            viewing.keep_found(place, _recognised(workspace, backbone.measured, other or kind, unlike, found))
         return viewing.found_of(0)
 
 
-def _recognised(workspace: Workspace, backbone: Backbone, kind: str, fits: bool) -> Recognised:
-    sets = [] if fits else offered(workspace, backbone.measured.fitting(kind))
-    return Recognised(backbone.measured.title(kind), fits, sets, backbone.measured.beside)
+def _recognised(workspace: Workspace, measured: Measured, kind: str, unlike: bool, found: Recognised) -> Recognised:
+    """What the model makes of an image of this kind, or nearest to it where it is ``unlike`` all; ``found``: what it
+    makes of the prompts."""
+    if unlike:
+        return replace(found, title="", sets=_closest_set(workspace, measured, kind, found.asked), beside={})
+    sets = [] if found.fits else offered(workspace, measured.fitting(kind))
+    return replace(found, title=measured.title(kind), sets=sets, beside=measured.beside)
+
+
+def _closest_set(workspace: Workspace, measured: Measured, kind: str, asked: Claims | None) -> list[str]:
+    """The ready set for an image that is unlike the model's training images, of the ``kind`` nearest to it; none where
+    the prompts asked about are for that kind, and none for an example, which comes with its own."""
+    fits = asked is not None and _fine(asked, asked.about(kind))
+    return [] if fits or not workspace.viewing.own else offered(workspace, measured.fitting(kind))[:1]
+
+
+def _fine(asked: Claims, claim: Claim) -> bool:
+    """Whether no other prompts are to be offered."""
+    return claim.fits and (asked.prompts.kind == FINDINGS or asked.figures is not None or not claim.doubt)
 
 
 def recognise_shown(engine: Engine, workspace: Workspace) -> None:
@@ -184,14 +217,15 @@ def recognise_shown(engine: Engine, workspace: Workspace) -> None:
         return
     backbone = engine.backbone(workspace)
     from nearl.methods import Frozen
-    from nearl.reading.claims import placed
+    from nearl.reading.claims import nearest
 
     frozen = Frozen(backbone)
     with workspace.lock, engine.device_lock:
-        record = viewing.record
+        record, measured, familiar = viewing.record, backbone.measured, backbone.familiar
         if record is not None and viewing.found_of(0) is first:
-            ((kind, _),) = placed(backbone.measured, backbone.familiar, frozen.embed(frozen.pooled([record])), [record])
-            viewing.keep_found(viewing.selected, _recognised(workspace, backbone, kind, first.fits))
+            ((kind, distance),) = nearest(measured, familiar, frozen.embed(frozen.pooled([record])), [record])
+            found = _recognised(workspace, measured, kind, distance > familiar.far, first)
+            viewing.keep_found(viewing.selected, found)
 
 
 def offered(workspace: Workspace, names: Sequence[str]) -> list[str]:
@@ -201,12 +235,15 @@ def offered(workspace: Workspace, names: Sequence[str]) -> list[str]:
     return list(names if workspace.viewing.synthetic or not real else real)[:OFFERED]
 
 
-def fitting(engine: Engine, workspace: Workspace, value: dict | None) -> list[str]:
-    """Ready sets whose prompts are clearly closer to the image on show, not read yet, than these; nothing where that
-    cannot be told now."""
-    record = workspace.viewing.record
-    if record is None or workspace.shelf.adapter is not None or engine.state(workspace) != "ready":
-        return []
+def fitting(engine: Engine, workspace: Workspace, value: dict | None) -> bool:
+    """Keep which ready sets have prompts that are clearly closer to the image on show, not read yet, than these: with a
+    model that was not measured. Whether there are any; False where that is known already or cannot be told now."""
+    viewing = workspace.viewing
+    record, place = viewing.record, viewing.selected
+    if record is None or viewing.prediction is not None or viewing.found_of(place) is not None:
+        return False
+    if workspace.shelf.adapter is not None or engine.state(workspace) != "ready":
+        return False
     from nearl.backbones.familiar import closer_sets
     from nearl.reading.classifier import Classifier
 
@@ -214,36 +251,40 @@ def fitting(engine: Engine, workspace: Workspace, value: dict | None) -> list[st
         classifier = Classifier(engine.backbone(workspace), prompt_set_from(value))
         ready = engine.ready_classes(classifier.backbone)
     except NearlError:  # an editor that is not filled in
-        return []
+        return False
     with engine.device_lock:
         image, classes = classifier.image_features([record]), classifier.class_embeddings()
-    return closer_sets(image, classes, ready, classifier.backbone.logit_scale)[0]
+    (sets,) = closer_sets(image, classes, ready, classifier.backbone.logit_scale)
+    with workspace.lock:
+        if viewing.record is record and viewing.selected == place:
+            viewing.keep_found(place, Recognised("", True, sets, measured=False))
+    return bool(sets)
 
 
 def _closer(
     workspace: Workspace, classifier: Classifier, ready: dict[str, Tensor], found: Prediction
 ) -> list[list[str]]:
-    """For each image the ready sets that fit it where these prompts do not: by its kind, none where the model does not
-    know that; by the words that are clearly closer to it with a backbone that was not measured. What was taught is not
-    questioned."""
+    """For each image the ready sets that fit it where these prompts do not: by its kind, or of the nearest kind where
+    the model does not know that; by the words that are clearly closer to it with a backbone that was not measured. What
+    was taught is not questioned."""
     from nearl.backbones.familiar import closer_sets
-    from nearl.reading.claims import Claims, likely
+    from nearl.reading.claims import Claims, nearest
 
-    claims, of_findings = found.claims, classifier.prompt_set.kind == FINDINGS
-    if claims is None and of_findings:  # no ready set is about findings
-        return [[] for _ in workspace.viewing.records]
-    images = classifier.image_features(workspace.viewing.records)
-    sets = {} if workspace.shelf.adapter is not None else ready
-    closer = closer_sets(images, classifier.class_embeddings(), sets, classifier.backbone.logit_scale)
-    if claims is None or not sets:
-        return closer
-    measured, asked = classifier.backbone.measured, Claims(classifier.backbone, classifier.prompt_set)
-    kinds = likely(measured, classifier.backbone.familiar, images, closer)
-    fine = [claim.fits and (of_findings or not (claim.doubt and asked.figures is None)) for claim in claims]
-    return [
-        [] if good else offered(workspace, measured.fitting(claim.kind or kind))
-        for kind, claim, good in zip(kinds, claims, fine, strict=True)
-    ]
+    records, claims, backbone = workspace.viewing.records, found.claims, classifier.backbone
+    if workspace.shelf.adapter is not None or (claims is None and classifier.prompt_set.kind == FINDINGS):
+        return [[] for _ in records]  # no ready set is about findings
+    images = classifier.image_features(records)
+    if claims is None:
+        return closer_sets(images, classifier.class_embeddings(), ready, backbone.logit_scale)
+    measured, asked = backbone.measured, Claims(backbone, classifier.prompt_set)
+    near = [kind for kind, _ in nearest(measured, backbone.familiar, images, records)]
+
+    def sets(claim: Claim, kind: str) -> list[str]:
+        if not claim.kind:
+            return _closest_set(workspace, measured, kind, asked)
+        return [] if _fine(asked, claim) else offered(workspace, measured.fitting(claim.kind))
+
+    return list(map(sets, claims, near))
 
 
 def closest(workspace: Workspace) -> str:
@@ -261,31 +302,57 @@ def shown_class(workspace: Workspace) -> str:
     return picked if picked in workspace.viewing.prediction.classes else closest(workspace)
 
 
+def on_show(workspace: Workspace) -> tuple:
+    """The image on show and its reading, of which a map is asked for."""
+    return workspace.viewing.record, workspace.viewing.prediction
+
+
+def reads_with(engine: Engine, workspace: Workspace) -> str:
+    """What the images are read with: the id of the adapter, and the model where there are several."""
+    return f"{workspace.shelf.in_use}{engine.chosen(workspace) if engine.models.several else ''}"
+
+
+def _wanted(workspace: Workspace, choice: MapChoice) -> tuple[MapKey, str, str]:
+    """(the map that is chosen, its class, why it cannot be drawn or "") of the image on show, which was read."""
+    from nearl.explain import MAPS, MapRequest
+
+    prediction, classifier = workspace.viewing.prediction, workspace.viewing.classifier
+    adapted = choice.when == AFTER and prediction.adapted is not None
+    name = choice.class_name if choice.class_name in prediction.classes else closest(workspace)
+    request = MapRequest("gradcam", list(prediction.classes).index(name), adapted=adapted)
+    reason = (classifier.method if adapted else classifier.zero_shot).supports(MAPS["gradcam"])
+    return MapKey(workspace.viewing.record.digest, request), name, reason
+
+
+def awaited(workspace: Workspace, choice: MapChoice) -> str:
+    """What is said while the chosen map is drawn; "" where none is, or it was drawn before."""
+    with workspace.lock:
+        if workspace.viewing.prediction is None or choice.when == OFF or not workspace.viewing.records:
+            return ""
+        key, name, reason = _wanted(workspace, choice)
+        return "" if reason or key in workspace.maps else f"Drawing where it looked for “{name}” …"
+
+
 def map_layer(engine: Engine, workspace: Workspace, choice: MapChoice) -> tuple[str | None, str]:
     """(data address of the map's layer, what it shows and what to beware of in words) for the selected image.
 
     Without a layer the address is None: no map was asked for (and no words are said), or there is nothing on it.
     """
-    from nearl.explain import MAPS, MapRequest, explain, heat_layer
+    from nearl.explain import explain, heat_layer
 
-    prediction = workspace.viewing.prediction
-    if prediction is None or choice.when == OFF or not workspace.viewing.records:
+    if workspace.viewing.prediction is None or choice.when == OFF or not workspace.viewing.records:
         return None, ""
-    adapted = choice.when == AFTER and prediction.adapted is not None
-    classifier = workspace.viewing.classifier
-    if reason := (classifier.method if adapted else classifier.zero_shot).supports(MAPS["gradcam"]):
+    classifier, record = workspace.viewing.classifier, workspace.viewing.record
+    key, name, reason = _wanted(workspace, choice)
+    if reason:
         return None, reason
-    name = choice.class_name if choice.class_name in prediction.classes else closest(workspace)
-    record = workspace.viewing.record
-
-    request = MapRequest("gradcam", list(prediction.classes).index(name), adapted=adapted)
 
     def draw() -> Heatmap:
         with engine.device_lock:
-            return explain(classifier, [record], request)[0]
+            return explain(classifier, [record], key.request)[0]
 
-    heatmap = workspace.maps.once(MapKey(record.digest, request), draw)
-    moment = f"{AFTER if adapted else BEFORE} teaching"
+    heatmap = workspace.maps.once(key, draw)
+    moment = f"{AFTER if key.request.adapted else BEFORE} teaching"
     if not heatmap.values.any():
         return None, f"No part of the image supports “{name}”, {moment}: the map is empty"
     caution = heatmap.caution(record)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from nearl.reading.findings import Answer
 
 
+CONTRADICTORY = "contradictory"
+
+
 def asked(workspace: Workspace) -> PromptSet | None:
     """The prompts that the images were read with, where they are of findings."""
     prompts = workspace.viewing.prompts
@@ -59,13 +62,14 @@ def table(workspace: Workspace, doubts: list[str], unlike: list[str]) -> str:
     """All images at a glance: which findings each is said to have. `doubts`, `unlike`: what to say beside each answer
     before and after teaching."""
 
-    def said(place: int, adapted: bool) -> str:
-        found, _ = _answers(workspace, place, adapted)
-        return ", ".join(answer.finding for answer in found if answer.present) or "none"
+    def said(place: int, adapted: bool, mark: str) -> tuple[str, str]:
+        found, wrong = _answers(workspace, place, adapted)
+        marks = filter(None, (mark, CONTRADICTORY if wrong else ""))
+        return ", ".join(answer.finding for answer in found if answer.present) or "none", ", ".join(marks)
 
     taught = workspace.viewing.prediction.adapted is not None
     rows = [
-        (record.name, said(i, False), doubts[i], said(i, True) if taught else "", unlike[i])
+        (record.name, *said(i, False, doubts[i]), *(said(i, True, unlike[i]) if taught else ("", "")))
         for i, record in enumerate(workspace.viewing.records)
     ]
     return render("predict/findings_table.html", rows=rows, taught=taught)

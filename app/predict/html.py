@@ -25,6 +25,9 @@ UNFAMILIAR = (
     "guess."
 )
 UNTAUGHT_KIND = "A guess: this image is unlike those that this adapter was taught with."
+EARLIER = (
+    "The classes below were chosen for the image before: check that they fit this one, then press “Read the image”."
+)
 STALE = (
     "The classes below are for other images, so it was not read with them: choose others, then press “Read the image”."
 )
@@ -53,6 +56,7 @@ class Reading:
     adapter: str = ""  # the name of the adapter in use
     tested: bool = True  # `measured` is about images of its kind, as far as the model can tell
     alien: bool = False  # it is the visitor's own image, and the model does not know its kind
+    weak: bool = False  # the model does not know its kind, so that `closer` is no more than the nearest
 
 
 def reading(r: Reading) -> str:
@@ -75,6 +79,7 @@ def reading(r: Reading) -> str:
         beside=r.beside,
         adapter=r.adapter if taught else "",
         alien=r.alien and not taught,
+        weak=r.weak,
     )
 
 
@@ -110,22 +115,25 @@ def reading_empty(
     words = "The reading appears here once there is an image."
     if has_image:
         words = "Check that the classes below fit this image, then press “Read the image”."
-    if has_image and found is not None:
-        begin = f"To the model, this image is of the kind “{found.title}”." if found.title else UNFAMILIAR
-        words = f"{begin} {words if found.fits or not found.title else STALE}"
+    if has_image and found is not None and found.weak:
+        words = f"{UNFAMILIAR} {EARLIER if found.earlier else words}"
+    elif has_image and found is not None and found.measured:
+        words = f"To the model, this image is of the kind “{found.title}”. {words if found.fits else STALE}"
     kind, beside = (found.title, found.beside) if found is not None else ("", {})
+    weak = found is not None and found.weak
     unfit = has_image and own and found is not None and not found.fits
     return render(
         "predict/waiting.html", words=words, busy=False, closer=closer, adapter=adapter, kind=kind, beside=beside,
-        unfit=unfit,
+        unfit=unfit, weak=weak,
     )  # fmt: skip
 
 
 def reading_busy(loading: bool, words: str = "Reading the image.") -> str:
     words = "The model is still loading; the reading follows." if loading else words
     return render(
-        "predict/waiting.html", words=words, busy=True, closer=(), adapter="", kind="", beside={}, unfit=False
-    )
+        "predict/waiting.html", words=words, busy=True, closer=(), adapter="", kind="", beside={}, unfit=False,
+        weak=False,
+    )  # fmt: skip
 
 
 def trust(
@@ -197,7 +205,7 @@ def filmstrip_html(workspace: Workspace) -> str:
     if len(workspace.viewing.records) < 2:
         return ""
     items = [(views.data_uri(r.image(), views.THUMB_SIDE), r.name) for r in workspace.viewing.records]
-    return views.strip(items, workspace.viewing.selected, "Your images")
+    return views.strip(items, workspace.viewing.selected, "Your images", True)
 
 
 def problems_html(workspace: Workspace) -> str:
@@ -226,18 +234,16 @@ def doubt_of(workspace: Workspace, i: int) -> str:
     return claims[i].doubt or ("A guess: the prompts of another ready set fit this image far better." if closer else "")
 
 
-def reading_html(workspace: Workspace, fitting: Sequence[str] = ()) -> str:
-    """The reading of the image on show. While it is not read, what the model makes of it, or else `fitting`: ready sets
-    that fit it better."""
+def reading_html(workspace: Workspace) -> str:
+    """The reading of the image on show. While it is not read, what the model makes of it."""
     with workspace.lock:  # another event may bring other images
-        return _reading_html(workspace, fitting)
+        return _reading_html(workspace)
 
 
-def _reading_html(workspace: Workspace, fitting: Sequence[str]) -> str:
+def _reading_html(workspace: Workspace) -> str:
     prediction, found = workspace.viewing.prediction, workspace.viewing.found
     if prediction is None:
-        fitting = found.sets if found is not None else fitting
-        offered = [(name, set_title(name)) for name in fitting]
+        offered = [(name, set_title(name)) for name in found.sets] if found is not None else []
         return reading_empty(bool(workspace.viewing.records), offered, in_use(workspace), found, workspace.viewing.own)
     i = workspace.viewing.selected
     after = None if prediction.adapted is None else prediction.adapted[i]
@@ -251,14 +257,16 @@ def _reading_html(workspace: Workspace, fitting: Sequence[str]) -> str:
     if odd:  # a doubt says the first part already
         unlike = f"{'' if claims else UNFAMILIAR} {backbone.familiar.caution()}".strip()
     kind = backbone.measured.title(claims[i].kind) if claims else ""
-    beside = backbone.measured.beside if claims else {}
-    alien = bool(claims) and not claims[i].kind and workspace.viewing.own
+    weak = bool(claims) and not claims[i].kind
+    beside = backbone.measured.beside if claims and not weak else {}
+    alien = weak and workspace.viewing.own
     if findings.asked(workspace) is not None:
         taught = after is not None
         about = {
             "doubt": doubt_of(workspace, i), "unknown": _unknown(unknown), "closer": closer, "kind": kind,
             "adapter": in_use(workspace) if taught else "", "unfamiliar": "" if taught else unlike, "beside": beside,
             "measured": "" if taught else prediction.measured, "alien": alien and not taught,
+            "weak": weak,
         }  # fmt: skip
         return findings.reading(workspace, trusted, about)
     from nearl.reading.claims import NOT_THESE
@@ -281,6 +289,7 @@ def _reading_html(workspace: Workspace, fitting: Sequence[str]) -> str:
             in_use(workspace),
             fits,
             alien,
+            weak,
         )
     )
 

@@ -46,6 +46,7 @@ MARK_FRESH = """() => {  // a reading that has just come; the editor is told whe
   const fits = new CustomEvent("fits", { bubbles: true, detail });
   document.querySelector("#predict-prompts .pe-root")?.dispatchEvent(fits);
   nearl.came("viewer");
+  nearl.came("reading");
 }"""
 SHOW_VIEWER = "() => window.scrollTo(0, 0)"
 SHOW_READING = """() => {  // unless it is looked at already: then somebody may be about to press something there
@@ -169,20 +170,22 @@ def _map_choices(tab: PredictTab, workspace: Workspace, choice: MapChoice) -> tu
     return MapChoice(when, name), updates
 
 
-def _on_show(workspace: Workspace) -> tuple:
-    """The image on show and its reading, of which a map is asked for."""
-    return workspace.viewing.record, workspace.viewing.prediction
-
-
-def _map(ctx: Context, tab: PredictTab, workspace: Workspace, choice: MapChoice, of: tuple) -> dict:
-    """The image with its map; nothing where another one, or another reading, has taken the place of `of`
-    (`_on_show`) meanwhile: its own event shows that."""
-    same = lambda: all(now is then for now, then in zip(_on_show(workspace), of, strict=True))  # noqa: E731
+def _mapped(ctx: Context, tab: PredictTab, workspace: Workspace, choice: MapChoice, of: tuple) -> Iterator[dict]:
+    """The image, said to be waiting for its map, then with it, or without where that fails; nothing where another one,
+    or another reading, has taken the place of `of` (`reading.on_show`) meanwhile: its own event shows that."""
+    same = lambda: all(now is then for now, then in zip(reading.on_show(workspace), of, strict=True))  # noqa: E731
     if not same():
-        return {}
-    layer = reading.map_layer(ctx.engine, workspace, choice)
+        return
+    if words := reading.awaited(workspace, choice):
+        yield {tab.viewer: predict_views.viewer_html(workspace, (None, words))}
+    try:
+        layer = reading.map_layer(ctx.engine, workspace, choice)
+    except Exception:
+        yield {tab.viewer: predict_views.viewer_html(workspace)}  # which no longer waits for it
+        raise
     shown = {tab.viewer: predict_views.viewer_html(workspace, layer)}
-    return shown if same() else {}
+    if same():
+        yield shown
 
 
 def _read(ctx: Context, tab: PredictTab, workspace: Workspace, value: dict | None, choice: MapChoice) -> Iterator[dict]:
@@ -190,14 +193,14 @@ def _read(ctx: Context, tab: PredictTab, workspace: Workspace, value: dict | Non
     if workspace.viewing.records and workspace.viewing.prediction is None:
         yield {tab.reading: predict_views.reading_busy(ctx.engine.state(workspace) == "loading")}
     reading.read(ctx.engine, workspace, value)
-    of = _on_show(workspace)
+    of = reading.on_show(workspace)
     choice, updates = _map_choices(tab, workspace, choice)
     shown = _show(tab, workspace)
     for control in tab.scan.looks.values():  # one that was moved meanwhile is not set back
         shown.pop(control, None)
     yield {**shown, **updates}
-    if choice.when != OFF and (layer := _map(ctx, tab, workspace, choice, of)):
-        yield layer
+    if choice.when != OFF:
+        yield from _mapped(ctx, tab, workspace, choice, of)
 
 
 def _read_new(
@@ -215,8 +218,8 @@ def _read_new(
         yield from _read(ctx, tab, workspace, value, choice)
     elif found is not None:
         yield _show(tab, workspace)
-    elif fitting := reading.fitting(ctx.engine, workspace, value):
-        yield {tab.reading: predict_views.reading_html(workspace, fitting)}
+    elif reading.fitting(ctx.engine, workspace, value):
+        yield {tab.reading: predict_views.reading_html(workspace)}
 
 
 # ---- events
@@ -278,14 +281,15 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
         yield from asked(ctx.workspace(key), value, when)
 
     @guarded(tab.message)
-    def on_pick(key: str, when: str, event: gr.EventData) -> Iterator[dict]:
+    def on_pick(key: str, value: dict, when: str, event: gr.EventData) -> Iterator[dict]:
         workspace = ctx.workspace(key)
         workspace.viewing.select(Press.of(event).number("pick"))
         reading.recognise_shown(ctx.engine, workspace)
-        of, (choice, updates) = _on_show(workspace), _map_choices(tab, workspace, MapChoice(when))
+        of, (choice, updates) = reading.on_show(workspace), _map_choices(tab, workspace, MapChoice(when))
         yield {**_show(tab, workspace), **updates}
-        if layer := _map(ctx, tab, workspace, choice, of):
-            yield layer
+        yield from _mapped(ctx, tab, workspace, choice, of)
+        if reading.fitting(ctx.engine, workspace, value):
+            yield {tab.reading: predict_views.reading_html(workspace)}
 
     def wire(trigger: Callable, fn: Callable, inputs: list, lane: dict = DEVICE) -> gr.events.Dependency:
         return trigger(fn, [session, *inputs], outputs, trigger_mode="always_last", **lane)
@@ -301,7 +305,7 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
     for trigger in (tab.button.click, tab.editor.submit):
         event = wire(trigger, on_read, [tab.editor, tab.when]).then(None, js=MARK_FRESH, api_visibility="private")
         event.then(None, js=SHOW_READING, api_visibility="private")
-    wire(tab.filmstrip.click, on_pick, [tab.when]).then(None, js=CAME, api_visibility="private")
+    wire(tab.filmstrip.click, on_pick, [tab.editor, tab.when]).then(None, js=CAME, api_visibility="private")
 
 
 def _wire_map(ctx: Context, tab: PredictTab) -> None:
@@ -310,13 +314,14 @@ def _wire_map(ctx: Context, tab: PredictTab) -> None:
     asked = gr.State(0)  # changes when a class was chosen
 
     @guarded(tab.message)
-    def on_map(key: str, when: str) -> dict:
+    def on_map(key: str, when: str) -> Iterator[dict]:
         workspace = ctx.workspace(key)
         with workspace.lock:
             if workspace.viewing.prediction is None:  # other images, or another page has put another adapter to use
-                return {tab.message: views.message(NOT_READ)}
-            of, choice = _on_show(workspace), MapChoice(when, reading.shown_class(workspace))
-        return _map(ctx, tab, workspace, choice, of)
+                yield {tab.message: views.message(NOT_READ)}
+                return
+            of, choice = reading.on_show(workspace), MapChoice(when, reading.shown_class(workspace))
+        yield from _mapped(ctx, tab, workspace, choice, of)
 
     @guarded(tab.message)
     def on_class(key: str, about: str) -> dict:
@@ -344,7 +349,7 @@ def _wire_scan(ctx: Context, tab: PredictTab) -> None:
             if workspace.viewing.prediction is None:
                 continue
             reading.read(ctx.engine, workspace, workspace.viewing.prompts.to_dict(), drawn)
-            of = _on_show(workspace)
+            of = reading.on_show(workspace)
             if of[0] is not drawn or of[1] is None:
                 continue
             yield {
@@ -354,17 +359,11 @@ def _wire_scan(ctx: Context, tab: PredictTab) -> None:
             }
             if choice.when != OFF:
                 name = reading.shown_class(workspace)
-                if layer := _map(ctx, tab, workspace, MapChoice(when, name), of):
+                for layer in _mapped(ctx, tab, workspace, MapChoice(when, name), of):
                     yield {tab.about: gr.update(value=name), **layer}
 
     outputs = [tab.viewer, tab.about, tab.reading, tab.table, tab.message, *tab.scan.outputs]
     scan.wire(ctx, tab.scan, (tab.when, tab.about), tab.message, drawn_again, outputs)
-
-
-def _reads_with(ctx: Context, workspace: Workspace) -> str:
-    """What the images are read with: the id of the adapter, and the model where there are several."""
-    model = ctx.engine.chosen(workspace) if ctx.engine.models.several else ""
-    return f"{workspace.shelf.in_use}{model}"
 
 
 def _wire_return(ctx: Context, tab: PredictTab, opened: gr.events.Dependency) -> None:
@@ -380,14 +379,14 @@ def _wire_return(ctx: Context, tab: PredictTab, opened: gr.events.Dependency) ->
     @guarded(tab.message)
     def on_changed(key: str, known: str) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        if (reads := _reads_with(ctx, workspace)) != known:  # else only the shelf has changed, or prompts
+        if (reads := reading.reads_with(ctx.engine, workspace)) != known:  # else only the shelf has changed, or prompts
             yield {shown: reads}
             yield from again(workspace)
 
     @guarded(tab.message)
     def on_open(key: str) -> Iterator[dict]:
         workspace = ctx.workspace(key)
-        yield {shown: _reads_with(ctx, workspace)}
+        yield {shown: reading.reads_with(ctx.engine, workspace)}
         if workspace.viewing.page_shown() or workspace.shelf.in_use:
             yield from again(workspace)
 

@@ -155,7 +155,7 @@
   }, true);
 }
 
-// What is asked for is named at once, over what is put aside until it comes: an image in Predict, a map in Explain. What
+// What is asked for is named at once, over what is put aside until it comes: an image or a reading in Predict, a map in Explain. What
 // a map is of ([data-of]) is compared with what the controls say, of those in sight.
 {
   const coming = (id, words) => {
@@ -193,6 +193,7 @@
     if (button && strip?.id === "explain-filmstrip")
       for (const other of strip.querySelectorAll("[data-pick]")) other.ariaPressed = other === button;
     else if (button && strip) coming("viewer", `Opening ${button.title} …`);
+    if (target.closest("#read, #reading [data-pick]")) coming("reading", "Reading the image …");
     if (target.closest("#tabs [role=tab]")) {
       const now = document.querySelector("#viewer figure")?.dataset.image;
       const stage = document.querySelector("#maps [data-of]");
@@ -203,7 +204,8 @@
   for (const act of ["input", "change"]) document.addEventListener(act, compare);
   new MutationObserver((changes) => {
     compare();
-    if (changes.some(({ target }) => target.closest?.("#viewer"))) coming("viewer", "");
+    for (const id of ["viewer", "reading"])
+      if (changes.some(({ target }) => target.closest?.(`#${id}`))) coming(id, "");
   }).observe(document, { subtree: true, childList: true });
 }
 

@@ -56,7 +56,7 @@ class SetFigures(BaseModel):
         """What to say beside the name of the set, in a few words."""
         if len(self.tested) < 2:
             return f"only {', '.join(self.tested) or 'nothing'} tested".replace("_", " ")
-        right = f"right in {100 * self.balanced_accuracy:.0f}\u202f% of {self.n} test images"
+        right = f"balanced accuracy {100 * self.balanced_accuracy:.0f}\u202f% on {self.n} test images"
         return f"{right}, a guess" if self.guess else right
 
     @property

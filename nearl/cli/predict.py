@@ -17,6 +17,7 @@ from nearl.cli.options import (
     classifier_of,
     log,
     prompt_options,
+    reads_volumes,
     say,
     scan_options,
     there,
@@ -40,6 +41,10 @@ NO_IMAGES = (
     ".html", ".log", ".py",
 )  # fmt: skip  # endings of files that lie beside images
 NAMED = 3  # files in one sentence
+WHOLE = (
+    "This adapter reads a volume as a whole, and so were its thresholds chosen; they say nothing of slices that are "
+    "combined. Leave out --aggregate."
+)
 MANY = 20  # files; from here on progress is shown
 
 
@@ -59,6 +64,10 @@ def run(args: argparse.Namespace) -> Result:
     if not args.prompts and not args.adapter:  # which is refused; a wrong path is the plainer mistake
         for path in args.images:
             there(path, "file or folder")
+    if args.aggregate:
+        there(args.adapter, "adapter")
+        if reads_volumes(args):
+            raise NearlError(WHOLE)
     classifier = classifier_of(args)
 
     from nearl.cli.predict_table import Table
@@ -200,7 +209,7 @@ class _Reader:
         try:
             record = view_of(record, self.args)
             if self.args.window is None and self.args.plane is None and self.args.slice is None:
-                whole = self.args.aggregate is None and self.classifier.reads_volumes
+                whole = self.classifier.reads_volumes
                 record = record.study() if whole else self.classifier.recognised(record)
             row = _read(self.classifier, record, self.args)
         except NearlError as error:

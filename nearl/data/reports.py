@@ -183,6 +183,7 @@ _OWN = re.compile(  # a part that begins like a sentence of its own
 )
 _VERB = r"(?:is|are|was|were|has|have|had|can|could|remains?|appears?|measures?|lies|shows?)"
 _PREDICATE = re.compile(rf"\b(?:{_VERB}|persist\w*|unchanged|stable|{_SEEN})\b")
+_CLAUSE = re.compile(rf"(?:(?!\b(?:or|nor|that|which|who|as|than|if)\b)[^:;])*?\b{_VERB}\b")  # its subject and its verb
 _GOES_ON = re.compile(rf"\W*(?:{_VERB}|now|not|no longer|resolved|cleared|gone|absent)\b")
 _LABEL = re.compile(r"\s*(?::|\s[-–])\s*([^;]*)")  # "Pneumothorax: none."
 _NO = re.compile(
@@ -324,7 +325,8 @@ class _Clauses:
         alone = bool(_OWN.match(mine)) or part.joint in ("with", _MARK)
         if alone and _PREDICATE.search(mine):
             return ""
-        for other in earlier:
+        begins = part.joint == "," and bool(_CLAUSE.match(mine))  # "No nodule, mass is present."
+        for place, other in enumerate(earlier):
             text, names = self.text[other.start : other.end], self._names(other)
             cue = next(
                 (
@@ -334,6 +336,8 @@ class _Clauses:
                 ),
                 None,
             )
+            if cue == ABSENT and begins:
+                return UNCERTAIN if place else ""  # of a longer list it may be the end
             if cue:
                 return "unsaid" if cue == "unsaid" else ABSENT if cue == ABSENT and not alone else UNCERTAIN
             alone = alone or bool(_LASTS.search(text)) or bool(_OWN.match(text))

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from nearl.data.sets.labelled import LabelledSet
-from nearl.data.splits import FEW_HELD
+from nearl.data.splits import FEW_HELD, FEW_OF_CLASS
 from nearl.errors import NearlError
 from nearl.measure import intervals
 from nearl.prompts import class_key
@@ -157,9 +157,10 @@ def study(
     "folds" or "none". Keys: "n", "classes", "kind", "few" (fewer than 20 images), "too_few" (a sentence where the
     balanced accuracy is not shown, else ""), "frozen", "adapted" (as of `evaluate`, or None), "gain".
 
-    A figure or recall whose interval is wider than 0.5 is None; "unsaid", {figure: sentence} beside the figures and a
-    sentence beside a recall, says why. The interval stays. gain: {"value", "interval"} of the balanced accuracy after
-    minus before on the same images, or None without ``adapted``; its value is None where the interval is too wide.
+    A figure whose interval is wider than 0.5 is None, and so is the recall of a class with fewer than `FEW_OF_CLASS`
+    images; "unsaid", {figure: sentence} beside the figures and a sentence beside a recall, says why. The interval
+    stays. gain: {"value", "interval"} of the balanced accuracy after minus before on the same images, or None without
+    ``adapted``; its value is None where the interval is too wide.
     """
     labels = np.asarray(labels, dtype=int)
     result = {"n": len(labels), "classes": list(classes), "kind": kind, "few": len(labels) < FEW_HELD, "too_few": ""}
@@ -182,18 +183,25 @@ def _said(figures: dict) -> dict:
         elif reason := _too_wide(figures[f"{key}_interval"]):
             figures[key], unsaid[key] = None, reason
     for row in figures["recall"]:
-        row["unsaid"] = _too_wide(row["interval"]) if row["n"] else "No image of this class was kept aside."
+        row["unsaid"] = _few(row["n"], row["interval"])
         row["recall"] = None if row["unsaid"] else row["recall"]
     return {**figures, "unsaid": unsaid}
 
 
+def _few(n: int, interval: Sequence[float] | None) -> str:
+    """Why a class's recall is not shown, by the number of its images alone, so that all classes are treated alike."""
+    if interval is None:
+        return "No image of this class was kept aside."
+    return f"Fewer than {FEW_OF_CLASS} images: anything from {_ends(interval)} fits." if n < FEW_OF_CLASS else ""
+
+
 def _too_wide(interval: Sequence[float]) -> str:
-    low, high = interval
-    return (
-        f"Too few images to say: anything from {100 * low:.0f} to {100 * high:.0f}\u202f% fits."
-        if high - low > WIDEST
-        else ""
-    )
+    wide = interval[1] - interval[0] > WIDEST
+    return f"Too few images to say: anything from {_ends(interval)} fits." if wide else ""
+
+
+def _ends(interval: Sequence[float]) -> str:
+    return "{:.0f} to {:.0f}\u202f%".format(*(100 * end for end in interval))
 
 
 def _images(n: int) -> str:

@@ -27,7 +27,6 @@ WINDOWS = {"chest CT": "Lung", "abdominal CT": "Abdomen"}  # in which a kind is 
 NOT_THESE = "How often these prompts are right was not measured on images like this one."
 UNSURE = "A guess: whether the model can tell these findings present from absent was never measured."
 UNKNOWN = ""  # the kind of an image that is unlike the training images
-NOT_FAR = 1.2  # of the distance from which an image counts as unlike: as far as nearly all held-out images (our choice)
 MODALITIES = {  # of DICOM, to a pattern for the titles of its kinds of image
     "CT": r"\bCT\b", "MR": r"\bMRI\b", "US": "ultrasound", "CR": "X-ray", "DX": "X-ray", "MG": "mammogram",
 }  # fmt: skip
@@ -76,7 +75,7 @@ class Claims:
         kinds = [kind for kind, _ in placed(self.measured, self.familiar, images, records)]
         if elsewhere:
             kinds = [kind or other for kind, other in zip(kinds, elsewhere, strict=True)]
-        return [self._claim(self.measured, kind) for kind in kinds]
+        return [self.about(kind) for kind in kinds]
 
     def calibrated(self, probabilities: np.ndarray, claims: Sequence[Claim] | None) -> np.ndarray:
         """Probabilities [B, C] after the temperature of each image's kind; unchanged where nothing was measured, which
@@ -85,8 +84,10 @@ class Claims:
             return probabilities
         return softened(probabilities, np.array([[self.measured.temperature_of(claim.kind)] for claim in claims]))
 
-    def _claim(self, measured: Measured, kind: str) -> Claim:
-        if kind == UNKNOWN:
+    def about(self, kind: str) -> Claim:
+        """What is known of the answer for an image of this kind, or UNKNOWN, on a backbone that was measured."""
+        measured = self.measured
+        if kind == UNKNOWN or measured is None:
             return Claim(kind, False, "A guess: this image is unlike the model's training images.")
         other = f"These classes do not fit: to the model, this image is of another kind, “{measured.title(kind)}”."
         if self.figures is not None:
@@ -110,26 +111,20 @@ def placed(
     measured: Measured, familiar: Familiar, images: Tensor, records: Sequence[ImageRecord]
 ) -> list[tuple[str, float]]:
     """(kind, distance to the nearest training set) of each image, among the kinds that a scan's modality allows."""
+    each = nearest(measured, familiar, images, records)
+    return [(UNKNOWN if distance > familiar.far else kind, distance) for kind, distance in each]
+
+
+def nearest(
+    measured: Measured, familiar: Familiar, images: Tensor, records: Sequence[ImageRecord]
+) -> list[tuple[str, float]]:
+    """The same with the nearest kind also of an image that is unlike the training images."""
     kinds, found = [measured.kind_of(name) for name in familiar.names], []
     for apart, record in zip(familiar.apart(images), records, strict=True):
         pattern = MODALITIES.get(record.scan.modality if record.scan is not None else "")
         allowed = [i for i, kind in enumerate(kinds) if not pattern or re.search(pattern, measured.title(kind))]
         place = min(allowed or range(len(kinds)), key=lambda i: float(apart[i]))
-        distance = float(apart[place])
-        found.append((UNKNOWN if distance > familiar.far else kinds[place], distance))
-    return found
-
-
-def likely(measured: Measured, familiar: Familiar, images: Tensor, leads: Sequence[Sequence[str]]) -> list[str]:
-    """The kind of each image, also of one that is unlike the training images, if it is not far from them and the words
-    closest to it agree; else UNKNOWN. ``leads``: ready sets with the closest words, as `closer_sets` gives them."""
-    found = []
-    for apart, lead in zip(familiar.apart(images), leads, strict=True):
-        kind = measured.kind_of(familiar.names[int(apart.argmin())])
-        agreed = bool(lead) and lead[0] in measured.sets and kind in measured.sets[lead[0]].kinds
-        near = float(apart.min())
-        known = near <= familiar.far or (agreed and near <= NOT_FAR * familiar.far)
-        found.append(kind if known else UNKNOWN)
+        found.append((kinds[place], float(apart[place])))
     return found
 
 
@@ -200,8 +195,8 @@ def measured_words(figures: SetFigures, unchanged: bool, classes: Sequence[str])
     whose = "these prompts were" if unchanged else "these prompts, before they were changed, were"
     low, high = figures.interval
     said = (
-        f"On {images} {whose} right in {_per_cent(figures.balanced_accuracy)}, each class counted equally "
-        f"(95 % interval {100 * low:.0f} to {100 * high:.0f}; {each})"
+        f"On {images} {whose} right in {_per_cent(figures.balanced_accuracy)}, each class counted equally (balanced "
+        f"accuracy, 95 % interval {100 * low:.0f} to {100 * high:.0f}; {each})"
     )
     guess = "; a guess" if figures.guess and len(figures.tested) > 1 else ""
     return f"{said}{guess}. Chance is {_per_cent(figures.chance)}."
@@ -213,7 +208,10 @@ def _doubt(figures: SetFigures) -> str:
         return f"A guess: there were test images {only}, so how often these prompts are wrong is not known."
     if figures.guess:
         right, chance = _per_cent(figures.balanced_accuracy), _per_cent(figures.chance)
-        return f"A guess: on {figures.n} test images these prompts were right in {right}, and chance is {chance}."
+        return (
+            f"A guess: on {figures.n} test images these prompts were right in {right}, each class counted equally, and "
+            f"chance is {chance}."
+        )
     return ""
 
 

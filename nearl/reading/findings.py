@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from nearl.prompts import FINDINGS, PromptSet, Rule
+from nearl.prompts import FINDINGS, PromptSet, Rule, class_key
 from nearl.train.answers import Label, members
 
 HALF = 0.5  # where nothing was measured
+_DENIED = re.compile(
+    r"(?:no|not|without|absence of|free of|negative for)[ -](?:(?:any|evidence of|signs? of) )*(.*\w.*)"
+    r"|(.*\w.*)[ -](?:absent|negative|free)"
+)
+_HEALTHY = re.compile(  # names of images without any finding
+    r"(?:normal|healthy|unremarkable)(?: findings?| controls?"
+    r"|(?: \S+){0,2} (?:images?|scans?|study|exam\w*|x-rays?|ct|mri|radiographs?|ultrasound))?"
+    r"|(?:no|without|nothing) (?:(?:acute|significant|relevant|focal|visible) )?"
+    r"(?:findings?|abnormal\w*|disease|patholog\w*)"
+)
 
 
 def thresholds(probabilities: np.ndarray, labels: Sequence[Label], prompts: PromptSet) -> list[float]:
@@ -59,6 +70,40 @@ def in_words(rule: Rule) -> str:
     return f"“{rule.first}” is said to be present and “{rule.second}” absent, though the first is a kind of the second."
 
 
+def denials(answers: Sequence[bool], prompts: PromptSet) -> Iterator[str]:
+    """What is wrong, in sentences, where the answers for one image, bool [F], contradict each other by the names of the
+    findings alone: one denies another ("no tumour", "tumour"), or is that there is none ("normal"). What the set's own
+    rules exclude is left to them."""
+    names = prompts.findings
+    present, keys = dict(zip(names, answers, strict=True)), {name: class_key(name) for name in names}
+    denied = {name: _denied(keys[name]) for name in names}
+    ruled = {frozenset(rule[:2]) for rule in prompts.rules if rule.excludes}
+    for name, other in ((name, other) for name in names for other in names if denied[name] == _singular(keys[other])):
+        if present[name] == present[other] and not (present[name] and {name, other} in ruled):
+            said = "present" if present[name] else "absent"
+            yield f"“{other}” and “{name}” are both said to be {said}, but one denies the other: one answer is wrong."
+    for name in (name for name in names if present[name] and _HEALTHY.fullmatch(keys[name])):
+        beside = [
+            f"“{other}”"
+            for other in names
+            if present[other]
+            and not (denied[other] or _HEALTHY.fullmatch(keys[other]) or {name, other} in ruled)
+            and denied[name] != _singular(keys[other])
+        ]
+        if beside:
+            yield f"“{name}” is said to be present beside {', '.join(beside)}, which usually exclude each other."
+
+
+def _denied(key: str) -> str:
+    """What a name says is not there; "" for one that denies nothing."""
+    found = _DENIED.fullmatch(key)
+    return _singular(found[1] or found[2]) if found else ""
+
+
+def _singular(key: str) -> str:
+    return re.sub(r"^(?:an?|the) |(?<=\w{3})(?<!s)s$", "", key)
+
+
 class Answer(NamedTuple):
     """What is said of one finding in one image."""
 
@@ -75,8 +120,9 @@ def answers(shares: np.ndarray, limits: Sequence[float], prompts: PromptSet) -> 
         Answer(name, float(share), float(limit), bool(share >= limit))
         for name, share, limit in zip(prompts.findings, shares[::2], limits, strict=True)
     ]
-    wrong = broken([answer.present for answer in found], prompts.findings, prompts.rules)
-    return found, [in_words(rule) for rule in wrong]
+    said = [answer.present for answer in found]
+    wrong = broken(said, prompts.findings, prompts.rules)
+    return found, [*map(in_words, wrong), *denials(said, prompts)]
 
 
 def limits_of(prompts: PromptSet, chosen: Sequence[float] | None) -> list[float]:

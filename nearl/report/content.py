@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nearl.adapters.taught import taught_with
+from nearl.data.splits import FEW_OF_CLASS
 from nearl.errors import NearlError
 from nearl.methods import title as method_title
 from nearl.prompts import ABSENT, FINDINGS, MAX_CLASSES
@@ -287,10 +288,8 @@ def _figure(figures: dict, key: str) -> dict:
 
 
 def _recall(row: dict) -> dict:
-    words = f"{row['right']} of {row['n']}"
-    if row["recall"] is None:
-        words += ", too few to say" if row["n"] else ""
-    return {"value": row["recall"], "interval": row["interval"], "words": words}
+    value = row["recall"] if row["n"] >= FEW_OF_CLASS else None
+    return {"value": value, "interval": row["interval"], "words": f"{row['right']} of {row['n']}"}
 
 
 def _count(value: object) -> int:

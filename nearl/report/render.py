@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from nearl.data.splits import FEW_OF_CLASS
 from nearl.report import words
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -20,6 +21,7 @@ def environment(*folders: Path) -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
+    found.globals["FEW_OF_CLASS"] = FEW_OF_CLASS
     found.filters |= {
         "per_cent": lambda value: words.per_cent(float(value)),
         "span": words.span,

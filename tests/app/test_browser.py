@@ -294,6 +294,9 @@ def test_examples_are_one_click_away_credited_or_called_synthetic(page, tmp_path
     expect(page.locator("#viewer .file")).to_have_text("200.png")
     assert strip.nth(1).evaluate(CLICKED)  # again
     expect(coming).to_have_count(0)
+    sign = "(button) => { button.click(); return document.querySelector('#reading').dataset.coming; }"
+    assert page.locator("#read").evaluate(sign) == "Reading the image …"
+    expect(page.locator("#reading[data-coming]")).to_have_count(0)
 
     page.locator("#examples button").first.focus()  # one stop of the Tab key
     for key in ("ArrowRight", "End", "ArrowDown", "Home", "ArrowDown"):

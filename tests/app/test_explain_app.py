@@ -179,7 +179,7 @@ class Built:
     def call(self, name, about="glioma", method="gradcam"):
         """All answers of a handler in one dict, the later ones over the earlier."""
         chosen = (ONE, BEFORE, about, method, 0, 0, False, 55, "inferno", True, 0.0)
-        given = {"show": chosen, "on_left": (method,)}.get(name, ())
+        given = {"show": chosen, "on_left": (method,), "on_cancel": (method,)}.get(name, ())
         found = self.function(name).fn("w", *given)
         found = [found] if isinstance(found, dict) else found
         if inspect.isasyncgen(found):
@@ -315,7 +315,7 @@ def test_a_slow_map_ends_when_something_else_is_asked_for(workspace, monkeypatch
     assert reached.wait(60) and 0 <= going.share < 1
     built.call("show", method="occlusion")  # in another look
     assert drawing.current(workspace) is going and not going.stopped
-    said = built.call("on_left", method="gradcam")  # at once, whoever has the device
+    said = built.call("on_cancel", method="gradcam")  # at once, whoever has the device
     assert going.stopped and "Stopped: Occlusion" in said[tab.message] and "away" in said[tab.cancel]["elem_classes"]
     assert "Occlusion" not in said[tab.card] and said[tab.details] == ""
     instead = built.call("show")
@@ -330,6 +330,13 @@ def test_a_slow_map_ends_when_something_else_is_asked_for(workspace, monkeypatch
     assert going.stopped and drawing.waits(
         workspace, choosing.settle(workspace, Choice(method="occlusion", when=BEFORE))
     )
+    reached.clear()
+    go.clear()
+    built.call("show", method="occlusion")
+    assert reached.wait(60) and built.call("on_left", method="gradcam")[tab.message] == ""  # nothing to be told of
+    assert built.call("show")[tab.message] == ""
+    go.set()
+    _until(lambda: drawing.current(workspace).ended)
     built.call("show", method="occlusion")
     again = drawing.current(workspace)
     threading.Timer(0.2, workspace.viewing.bring, [workspace.viewing.records, [], False]).start()

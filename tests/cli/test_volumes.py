@@ -94,6 +94,10 @@ def test_volumes_are_taught_measured_and_read(nearl, studies, model, tmp_path):
     status, text, _ = nearl("predict", studies / "studies" / "study_00.nii", "--adapter", out, *model, "--json")
     (row,) = json.loads(text)["predictions"]
     assert status == 0 and set(row["findings"]) == {"spot", "light"} and "slice" not in row
+    status, text, err = nearl(
+        "predict", studies / "studies" / "study_00.nii", "--adapter", out, *model, "--aggregate", "mean"
+    )
+    assert status and not text and "as a whole" in err  # its thresholds are those of whole studies
     (studies / "studies" / "study_04" / "notes.png").write_bytes(b"damaged")
     status, text, _ = nearl("predict", studies / "studies" / "study_04", "--adapter", out, *model, "--json")
     rows = json.loads(text)["predictions"]

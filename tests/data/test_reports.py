@@ -57,6 +57,16 @@ SENTENCES = [
     ("A mass rather than a nodule.", {"mass": P, "nodule": A}),
     ("The heart is not enlarged, a right pleural effusion is present.", {"cardiomegaly": A, "right effusion": P}),
     ("No mass effect.", {}),
+    # a comma with a clause of its own after it ends a negation, a list does not
+    ("No nodule, mass is present.", {"nodule": A, "mass": P}),
+    ("No nodule, mass in the left lung is larger.", {"nodule": A, "mass": P}),
+    ("No effusion, heart is enlarged.", {"right effusion": A, "left effusion": A, "cardiomegaly": P}),
+    ("No nodule, mass is not seen.", {"nodule": A, "mass": A}),
+    ("No nodule or mass.", {"nodule": A, "mass": A}),
+    ("No nodule, mass, or pneumothorax.", {"nodule": A, "mass": A, "pneumothorax": A}),
+    ("No nodule, mass or pneumothorax is present.", {"nodule": A, "mass": A, "pneumothorax": A}),
+    ("No nodule, mass, or pneumothorax is seen.", {"nodule": A, "mass": A, "pneumothorax": A}),
+    ("No nodule, mass, pneumothorax is seen.", {"nodule": A, "mass": A, "pneumothorax": U}),
     # what reads like a negation and is none
     ("The nodule was not present before.", {"nodule": P}),
     ("No change in the right pleural effusion.", {"right effusion": P}),

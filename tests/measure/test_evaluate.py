@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from nearl.data.splits import FEW_OF_CLASS
 from nearl.errors import NearlError
 from nearl.measure import intervals
 from nearl.measure.evaluate import evaluate, mistakes, rows, study
@@ -169,6 +170,19 @@ def test_too_few_to_say_is_said_instead_of_a_number():
     assert nothing["n"] == 0 and nothing["frozen"] is nothing["adapted"] is None and "kept aside" in nothing["too_few"]
     enough = study(np.eye(2)[[0, 1] * 8], None, [0, 1] * 8, ["a", "b"], "held-out")
     assert enough["frozen"]["balanced_accuracy"] == 1 and enough["too_few"] == ""
+
+
+def test_a_class_with_few_images_gets_its_count_alone_however_many_were_right():
+    for n, few in ((8, True), (FEW_OF_CLASS - 1, True), (FEW_OF_CLASS, False)):
+        for wrong in (0, n // 4, n // 2):
+            labels = np.repeat([0, 1], n)
+            said = np.concatenate([np.ones(wrong, int), np.zeros(n - wrong, int), np.ones(n, int)])
+            rows = study(np.eye(2)[said], None, labels, ["a", "b"], "held-out")["frozen"]["recall"]
+            for row in rows:
+                low, high = row["interval"]
+                assert (row["recall"] is None) == bool(row["unsaid"]) == few
+                assert few or high - low <= 0.5
+            assert [row["right"] for row in rows] == [n - wrong, n]
 
 
 def test_rows_and_the_most_confident_mistakes():

@@ -10,9 +10,9 @@ from nearl.errors import NearlError
 from nearl.measure import findings
 from nearl.measure.findings import agreement, figures, gain_of, study
 from nearl.methods import Task, make
-from nearl.prompts import default_findings, default_prompts
+from nearl.prompts import PromptSet, default_findings, default_prompts
 from nearl.reading.classifier import Classifier
-from nearl.reading.findings import broken, consistent, thresholds
+from nearl.reading.findings import answers, broken, consistent, thresholds
 from nearl.report.words import speaks_against, verdict
 from tests.support.findings import FINDINGS, PROMPTS, RULED, halves
 from tests.support.methods_data import taught
@@ -93,6 +93,35 @@ def test_rules_and_the_share_of_answers_that_agree():
     found = agreement(answers, FINDINGS, excludes)
     assert found["consistent"] == 1 and found["consistent_shuffled"] == pytest.approx(0.75, abs=0.03)
     assert agreement(answers, FINDINGS, ())["consistent"] is None
+
+
+@pytest.mark.parametrize(
+    ("present", "absent", "pairs"),
+    [
+        (["tumour", "no tumour"], [], [("tumour", "no tumour")]),
+        ([], ["Tumor", "no_tumour"], [("Tumor", "no_tumour")]),
+        (["tumour"], ["no tumour"], []),
+        (["effusions", "no evidence of an effusion"], [], [("effusions", "no evidence of an effusion")]),
+        (["mass", "pneumonia", "normal", "no effusion"], ["effusion"], [("normal", "mass", "pneumonia")]),
+        (["normal", "no finding", "no effusion"], ["mass"], []),
+        (["normal heart", "mass", "nodule"], ["normal chest X-ray"], []),
+        (["small cell carcinoma", "non-small cell carcinoma"], [], []),
+    ],
+)
+def test_answers_that_deny_each_other_by_their_names_are_told(present, absent, pairs):
+    prompts = default_findings([*present, *absent])
+    shares = np.repeat([0.9, 0.2], [len(present), len(absent)])
+    _, wrong = answers(np.stack([shares, 1 - shares], 1).ravel(), [0.5] * len(shares), prompts)
+    assert len(wrong) == len(pairs)
+    for words, names in zip(wrong, pairs, strict=True):
+        assert all(f"“{name}”" in words for name in names)
+        assert not any(f"“{other}”" in words for other in {*present, *absent} - {*names})
+
+
+def test_a_rule_of_ones_own_is_told_once():
+    own = {**default_findings(["tumour", "no tumour"]).to_dict(), "rules": ["if no tumour then not tumour"]}
+    _, (words,) = answers(np.array([0.9, 0.1, 0.9, 0.1]), [0.5, 0.5], PromptSet.from_dict(own))
+    assert "rules" in words
 
 
 def test_a_classifier_is_measured_on_findings(tiny):

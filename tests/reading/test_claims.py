@@ -16,7 +16,7 @@ from nearl.data.sets.labelled import LabelledSet
 from nearl.errors import NearlError
 from nearl.measure.evaluate import measure
 from nearl.prompts import PromptSet, default_prompts, ready_sets
-from nearl.reading.claims import Claims, likely, located, recognised
+from nearl.reading.claims import Claims, located, recognised
 from nearl.reading.classifier import Classifier
 from nearl.reading.trust import pooled_temperature, softened
 from nearl.report.words import PRETRAINED
@@ -206,20 +206,3 @@ def test_one_temperature_fits_several_sets():
         labels = np.array([rng.choice(classes, p=row / row.sum()) for row in sure])
         parts.append((softened(sure, 1 / 3.0), labels))  # three times as sure as it may be
     assert pooled_temperature(parts) == pytest.approx(3.0, rel=0.25)
-
-
-def test_an_image_just_beyond_the_training_images_is_placed_where_words_and_distance_agree(measured):
-    found, familiar = measured.measured, measured.familiar
-    reading = Classifier(measured, BRAIN)
-    images = reading.image_features([picture(RED, 910)])
-    own = [name for name, row in found.sets.items() if "brain_mri" in row.kinds][:1]
-    other = [name for name, row in found.sets.items() if "brain_mri" not in row.kinds][:1]
-    distance = float(familiar.distances(images)[0])
-    for far, lead, kind in (
-        (distance * 1.01, [], "brain_mri"),  # like the training images: the words are not asked
-        (distance / 1.1, own, "brain_mri"),
-        (distance / 1.1, other, ""),
-        (distance / 1.1, [], ""),
-        (distance / 1.5, own, ""),
-    ):
-        assert likely(found, replace(familiar, far=far), images, [lead]) == [kind]

@@ -26,8 +26,10 @@ from nearl.data.formats.volume import Scan
 from nearl.data.formats.windows import THREE_CT
 from nearl.data.images import ImageRecord
 from nearl.data.sets.labelled import LabelledSet
+from nearl.errors import NearlError
+from nearl.methods import Frozen
 from nearl.prompts import PromptSet, default_findings, default_prompts, ready_sets
-from nearl.reading.claims import NOT_THESE
+from nearl.reading.claims import NOT_THESE, nearest
 from tests.support.measured import BLUE, RED, measured_folder, picture, strange
 
 
@@ -188,6 +190,80 @@ def test_programs_get_no_accuracy_that_was_measured_on_other_images(measured, wo
     assert line["doubt"] in capsys.readouterr().out
 
 
+def test_the_closest_ready_set_is_offered_for_an_image_unlike_all_others(measured, workspace):
+    backbone, frozen = measured.backbone(), Frozen(measured.backbone())
+    images = frozen.embed(frozen.pooled([strange()]))
+    ((kind, distance),) = nearest(backbone.measured, backbone.familiar, images, [strange()])
+    (name,) = backbone.measured.fitting(kind)
+    close, other = (CHEST, BRAIN) if kind == "chest_xray" else (BRAIN, CHEST)
+    assert distance > backbone.familiar.far
+
+    def waiting(value, **about) -> str:
+        workspace.viewing.bring([strange()], [], **about)
+        reading.recognise(measured, workspace, value)
+        return predict_views.reading_html(workspace)
+
+    button = f'data-pick="{name}"'
+    first = waiting(other)
+    assert button in first and "weak match" in first and "right in" not in first and "image before" not in first
+    assert button in waiting({"classes": []}) and button in waiting(default_prompts(["wood", "stone"]).to_dict())
+    assert button not in waiting(close) and button not in waiting(other, credit="Somebody")
+    waiting(other)
+    reading.read(measured, workspace, other)
+    read = predict_views.reading_html(workspace)
+    assert button in read and "weak match" in read and "headline doubt" in read
+    again = waiting(other)
+    assert button in again and "image before" in again and workspace.viewing.prediction is None
+    reading.read(measured, workspace, close)
+    assert "weak match" not in predict_views.reading_html(workspace)
+    show(
+        workspace, *(picture(RED, 990 + i) for i in range(reading.RECOGNISED)), strange()
+    )  # beyond those looked at first
+    reading.recognise(measured, workspace, other)
+    workspace.viewing.select(reading.RECOGNISED)
+    reading.recognise_shown(measured, workspace)
+    assert button in predict_views.reading_html(workspace)
+
+
+def test_offers_stay_where_another_image_is_chosen_with_a_model_that_was_not_measured(engine, workspace, monkeypatch):
+    monkeypatch.setattr("nearl.backbones.familiar.closer_sets", lambda *given, **more: [["lung_ct"]])
+    show(workspace, picture(RED, 995), picture(BLUE, 995))
+    pick = built(engine, workspace)["on_pick"].fn
+    assert reading.fitting(engine, workspace, BRAIN)
+    for place in (1, 0):
+        said = [
+            html
+            for answer in pick("w", BRAIN, "off", SimpleNamespace(_data={"act": "pick", "pick": str(place)}))
+            for part, html in answer.items()
+            if getattr(part, "elem_id", "") == "reading"
+        ]
+        assert 'data-pick="lung_ct"' in said[-1] and "unlike" not in said[-1]
+    assert 'data-pick="lung_ct"' in said[0]  # it was kept
+    assert not reading.fitting(engine, workspace, BRAIN)
+
+
+@pytest.mark.parametrize("value", [BRAIN, FINDINGS], ids=["classes", "findings"])
+def test_that_a_map_is_being_drawn_is_said_until_it_is_there(measured, workspace, monkeypatch, value):
+    show(workspace, picture(RED, 996))
+    events = built(measured, workspace)
+
+    def viewers(name: str, *given) -> list[str]:
+        answers = events[name].fn("w", *given)
+        return [html for a in answers for part, html in a.items() if getattr(part, "elem_id", "") == "viewer"]
+
+    *_, waiting, last = viewers("on_read", value, "before")
+    assert "Drawing where" in waiting and 'class="map"' not in waiting
+    assert "Drawing where" not in last and "Where it looked" in last
+    assert not any("Drawing where" in html for html in viewers("on_map", "before"))  # it was drawn before
+    workspace.maps.clear()
+
+    def broken(*given):
+        raise NearlError("no map")
+
+    monkeypatch.setattr("nearl.explain.explain", broken)
+    assert "Drawing where" not in viewers("on_map", "before")[-1]
+
+
 def test_files_that_cannot_be_read_leave_the_open_image_and_its_reading(measured, workspace, tmp_path):
     show(workspace, picture(RED, 931))
     reading.read(measured, workspace, BRAIN)
@@ -264,7 +340,7 @@ def test_what_was_found_of_each_image_is_shown_again(measured, workspace):
 
     def picked(place: int) -> str:
         press = SimpleNamespace(_data={"act": "pick", "pick": str(place)})
-        answers = list(pick("w", "off", press))
+        answers = list(pick("w", BRAIN, "off", press))
         return next(html for part, html in answers[0].items() if getattr(part, "elem_id", "") == "reading")
 
     for place in (1, 0):

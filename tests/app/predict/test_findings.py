@@ -12,7 +12,7 @@ from app.predict.findings import offered
 from app.teach.shelf import actions as adapting
 from nearl.errors import NearlError
 from nearl.methods import Task, make
-from nearl.prompts import PromptSet
+from nearl.prompts import PromptSet, default_findings
 from nearl.reading.findings import thresholds
 from nearl.reading.trust import fit_findings_trust
 from tests.support.findings import FINDINGS, PROMPTS, RULED, halves
@@ -68,6 +68,20 @@ def test_each_finding_is_read_on_its_own(engine, workspace):
     assert "are both said to be present" not in predict_views.reading_html(workspace)
     for when in (BEFORE, AFTER):
         assert f"“one”, {when} teaching" in reading.map_layer(engine, workspace, MapChoice(when, "one"))[1]
+
+
+def test_a_finding_and_its_denial_are_not_both_present_without_a_word(engine, workspace):
+    workspace.viewing.bring(halves(8, seed=3).records, [])
+    reading.read(engine, workspace, default_findings(["tumour", "no tumour"]).to_dict())
+    prediction, wrong = workspace.viewing.prediction, 0
+    for place, shares in enumerate(((0.9, 0.8), (0.1, 0.8), (0.1, 0.2))):
+        prediction.frozen[place] = [value for share in shares for value in (share, 1 - share)]
+        workspace.viewing.select(place)
+        both = (shares[0] >= 0.5) == (shares[1] >= 0.5)
+        assert ("one denies the other" in predict_views.reading_html(workspace)) == both
+        wrong += both
+    prediction.frozen[3:] = prediction.frozen[1]
+    assert predict_views.table_html(workspace).count("contradictory") == wrong == 2
 
 
 def test_prompts_that_are_no_findings_are_refused_in_a_sentence(engine, workspace):
