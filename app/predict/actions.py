@@ -121,6 +121,8 @@ class Recognised:
     """Whether the prompts are those that the images before were read with."""
     asked: Claims | None = None
     """What is known of the prompts; None where they are not filled in."""
+    close: bool = True
+    """Whether there is a ready set for such images, or nearly such."""
     measured: bool = True
     """Whether the model was measured and so knows kinds; else `sets` are those with clearly closer words."""
 
@@ -164,9 +166,9 @@ def recognise(engine: Engine, workspace: Workspace, value: dict | None) -> Recog
 
     frozen = Frozen(backbone)
     with workspace.lock, engine.device_lock:
-        found = [located(frozen, record) for record in viewing.records]
-        viewing.redraw_all([record for record, _ in found])
-        some, elsewhere = viewing.records[:RECOGNISED], [kind for _, kind in found[:RECOGNISED]]
+        seen = [located(frozen, record) for record in viewing.records]
+        viewing.redraw_all([record for record, _ in seen])
+        some, elsewhere = viewing.records[:RECOGNISED], [kind for _, kind in seen[:RECOGNISED]]
         images = frozen.embed(frozen.pooled(some))
         near = nearest(backbone.measured, backbone.familiar, images, some)
         found = Recognised("", False, [])
@@ -188,17 +190,21 @@ def recognise(engine: Engine, workspace: Workspace, value: dict | None) -> Recog
 
 
 def _recognised(workspace: Workspace, measured: Measured, kind: str, unlike: bool, found: Recognised) -> Recognised:
-    """What the model makes of an image of this kind, or nearest to it where it is ``unlike`` all; ``found``: what it
+    """What the model makes of an image of this kind, or near it where the image is ``unlike`` all; ``found``: what it
     makes of the prompts."""
+    from nearl.reading.claims import UNKNOWN
+
     if unlike:
-        return replace(found, title="", sets=_closest_set(workspace, measured, kind, found.asked), beside={})
+        sets = _closest_set(workspace, measured, kind, found.asked)
+        return replace(found, title="", sets=sets, beside={}, close=kind != UNKNOWN)
     sets = [] if found.fits else offered(workspace, measured.fitting(kind))
     return replace(found, title=measured.title(kind), sets=sets, beside=measured.beside)
 
 
 def _closest_set(workspace: Workspace, measured: Measured, kind: str, asked: Claims | None) -> list[str]:
     """The ready set for an image that is unlike the model's training images, of the ``kind`` nearest to it; none where
-    the prompts asked about are for that kind, and none for an example, which comes with its own."""
+    the prompts asked about are for that kind or all are far from it, and none for an example, which comes with its own.
+    """
     fits = asked is not None and _fine(asked, asked.about(kind))
     return [] if fits or not workspace.viewing.own else offered(workspace, measured.fitting(kind))[:1]
 

@@ -28,6 +28,7 @@ UNTAUGHT_KIND = "A guess: this image is unlike those that this adapter was taugh
 EARLIER = (
     "The classes below were chosen for the image before: check that they fit this one, then press “Read the image”."
 )
+NONE_CLOSE = "No ready set comes close to it."
 STALE = (
     "The classes below are for other images, so it was not read with them: choose others, then press “Read the image”."
 )
@@ -116,7 +117,8 @@ def reading_empty(
     if has_image:
         words = "Check that the classes below fit this image, then press “Read the image”."
     if has_image and found is not None and found.weak:
-        words = f"{UNFAMILIAR} {EARLIER if found.earlier else words}"
+        none = "" if found.close else f" {NONE_CLOSE}"
+        words = f"{UNFAMILIAR}{none} {EARLIER if found.earlier else words}"
     elif has_image and found is not None and found.measured:
         words = f"To the model, this image is of the kind “{found.title}”. {words if found.fits else STALE}"
     kind, beside = (found.title, found.beside) if found is not None else ("", {})

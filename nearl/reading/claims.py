@@ -27,6 +27,9 @@ WINDOWS = {"chest CT": "Lung", "abdominal CT": "Abdomen"}  # in which a kind is 
 NOT_THESE = "How often these prompts are right was not measured on images like this one."
 UNSURE = "A guess: whether the model can tell these findings present from absent was never measured."
 UNKNOWN = ""  # the kind of an image that is unlike the training images
+NOT_FAR = (
+    1.5  # of the distance from which an image counts as unlike: up to here the nearest kind is its own (our choice)
+)
 MODALITIES = {  # of DICOM, to a pattern for the titles of its kinds of image
     "CT": r"\bCT\b", "MR": r"\bMRI\b", "US": "ultrasound", "CR": "X-ray", "DX": "X-ray", "MG": "mammogram",
 }  # fmt: skip
@@ -118,13 +121,14 @@ def placed(
 def nearest(
     measured: Measured, familiar: Familiar, images: Tensor, records: Sequence[ImageRecord]
 ) -> list[tuple[str, float]]:
-    """The same with the nearest kind also of an image that is unlike the training images."""
+    """The same with the nearest kind also of an image that is unlike the training images, if not by far."""
     kinds, found = [measured.kind_of(name) for name in familiar.names], []
     for apart, record in zip(familiar.apart(images), records, strict=True):
         pattern = MODALITIES.get(record.scan.modality if record.scan is not None else "")
         allowed = [i for i, kind in enumerate(kinds) if not pattern or re.search(pattern, measured.title(kind))]
         place = min(allowed or range(len(kinds)), key=lambda i: float(apart[i]))
-        found.append((kinds[place], float(apart[place])))
+        distance = float(apart[place])
+        found.append((UNKNOWN if distance > NOT_FAR * familiar.far else kinds[place], distance))
     return found
 
 
