@@ -21,9 +21,7 @@ FEWEST = 4  # images that every class needs for a held-out part
 FEWEST_HELD = 2  # images of every class in that part, and at least as many left to teach with
 MOST_FOLDS, FEWEST_FOLDS = 5, 3
 FEW_HELD = 20  # images kept aside; fewer are called few wherever figures are shown, and promise nothing (our choice)
-FEW_OF_CLASS = (
-    12  # images of a class; of fewer only the count is shown: from here on no 95 % interval is wider than half
-)
+FEW_OF_CLASS = 12  # images of a class, from which on no 95 % interval is wider than 50 points; fewer are only counted
 TRIES = 100  # random parts among which one is chosen
 LONGEST_PATTERN, MOST_REPEATS = 80, 3
 
