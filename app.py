@@ -5,16 +5,17 @@ For teaching and research. Not for diagnosis.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
+from argparse import Namespace
 
 from app.door.credentials import ENVIRONMENT as AUTH
 from app.door.credentials import credentials
 from app.door.rules import HOSTS, LOOPBACK, rules
 from app.visitor.disk import ENVIRONMENT as WORKSPACES
 from nearl.backbones.catalogue import offerable
+from nearl.cli.arguments import Parser
 from nearl.errors import NearlError
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: nothing leaves this machine
@@ -44,9 +45,9 @@ def given(option: str, default: str | None = None) -> str | None:
     return next((value for name in names if (value := os.environ.get(name, "").strip())), default)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line, with what the environment says of each option as its default."""
-    found = argparse.ArgumentParser(prog="app.py", description="The NEARL-CLIP page, on this machine.")
+    found = Parser(prog="app.py", description="The NEARL-CLIP page, on this machine.")
     add = lambda option, help, **how: found.add_argument(  # noqa: E731
         option, help=f"{help} [{VARIABLES[option]}]", **{"default": given(option), **how}
     )
@@ -71,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> Namespace:
     """Parse the command line. Exits with status 2 and one sentence where an option cannot be used."""
     on_space, words = bool(os.environ.get("SPACE_ID")), parser()
     options = words.parse_args(arguments)

@@ -21,6 +21,7 @@ import gradio as gr
 from app.html import views
 from app.visitor.disk import DISK_FULL, is_full
 from app.visitor.guard import FAULT
+from app.visitor.workspace import Workspace
 from nearl.errors import NearlError
 
 log = logging.getLogger("nearl.app")
@@ -209,6 +210,49 @@ _numbers = itertools.count(1)
 def bump() -> int:
     """A value for `Context.changed` that it never had before."""
     return next(_numbers)
+
+
+# ---- a page that opens
+
+
+class Opening:
+    """What happens when a page opens. Tabs say here what is to follow, and what its first answer is to draw already;
+    the event itself is made last, when all of that is known.
+
+    A look is a function of the page's workspace that returns updates by component. It has to be quick, since all else
+    of the page waits for it.
+    """
+
+    def __init__(self) -> None:
+        self.outputs: list[Any] = []
+        self._looks: list[Callable[[Workspace], dict]] = []
+        self._next: list[tuple[tuple, dict, Opening]] = []
+
+    def first(self, look: Callable[[Workspace], dict], outputs: Sequence[Any]) -> None:
+        """Draw with the first answer what `look` gives of these outputs."""
+        self._looks.append(look)
+        self.outputs += outputs
+
+    def then(self, *given: Any, **named: Any) -> Opening:
+        """As of an event of Gradio: what is to follow, after which more can follow."""
+        step = Opening()
+        self._next.append((given, named, step))
+        return step
+
+    def drawn(self, workspace: Workspace) -> dict:
+        """What all looks give. One that fails is left out: what follows shows the same, or says what is wrong."""
+        found: dict = {}
+        for look in self._looks:
+            try:
+                found |= call(look, workspace)
+            except Exception as error:
+                sentence(error)
+        return found
+
+    def begin(self, event: gr.events.Dependency) -> None:
+        """Let everything follow an event that was made meanwhile."""
+        for given, named, step in self._next:
+            step.begin(event.then(*given, **named))
 
 
 # ---- components

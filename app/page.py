@@ -31,7 +31,7 @@ from app.context import PAGE, QUIET, Context, asset_text, load_ready_prompts, sh
 from app.door import middleware as door
 from app.door.rules import Rules, names_an_address
 from app.engine import Engine
-from app.events import guarded, sentence, unseen
+from app.events import Opening, guarded, sentence, unseen
 from app.explain import tab as explain
 from app.find import tab as find
 from app.learn import tab as learn
@@ -236,7 +236,7 @@ def build_app(settings: Settings) -> gr.Blocks:
             with gr.Row(elem_id="badges"):
                 ctx.badges = {kind.name: gr.HTML("", js_on_load=None, elem_classes="badge") for kind in KINDS}
         models = chooser.build(engine) if engine.models.several else None
-        opened = _opening(app, ctx, header)  # outside the tabs: a timer in a tab that was never open does not tick
+        opened = Opening()
         if models is not None:
             chooser.wire(ctx, models, header, opened)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
@@ -256,6 +256,7 @@ def build_app(settings: Settings) -> gr.Blocks:
                 learn.build()
             with gr.Tab("About", id="about"):
                 about.build(ctx.lasts)
+        _open(app, ctx, header, opened)  # outside the tabs: a timer in a tab that was never open does not tick
         api.build(ctx)
     return app
 
@@ -285,17 +286,18 @@ def _recover(engine: Engine, registry: Registry) -> None:
         engine.queue.recover(registry)
 
 
-def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Dependency:
-    """Give every page a workspace when it opens and leave it when it closes; keep the header up to date with the model.
-
-    Returns the event after which the page has its workspace.
-    """
+def _open(app: gr.Blocks, ctx: Context, header: gr.HTML, opening: Opening) -> None:
+    """Give every page a workspace when it opens and leave it when it closes; keep the header up to date with the
+    model."""
     kept = gr.Textbox(visible=False)
 
     @guarded(header)
     def opened(key: str | None, request: gr.Request) -> dict:
         workspace = ctx.pages.open(request.session_hash, key)
-        return {ctx.session: workspace.id, header: chooser.header(ctx.engine, workspace), kept: workspace.id}
+        found = opening.drawn(workspace) if ctx.engine.imported.is_set() else {}
+        return {
+            **found, ctx.session: workspace.id, header: chooser.header(ctx.engine, workspace), kept: workspace.id
+        }  # fmt: skip
 
     @unseen
     def closed(request: gr.Request) -> None:
@@ -310,10 +312,10 @@ def _opening(app: gr.Blocks, ctx: Context, header: gr.HTML) -> gr.events.Depende
     timer = gr.Timer(1.0)
     quiet = {**QUIET, "queue": False}
     timer.tick(model_state, ctx.session, [header, timer], **quiet)
-    loaded = app.load(opened, kept, [ctx.session, header, kept], js=RECALL, **quiet)
+    loaded = app.load(opened, kept, [*opening.outputs, ctx.session, header, kept], js=RECALL, **quiet)
     loaded.then(None, kept, None, js=REMEMBER, api_visibility="private")
+    opening.begin(loaded)
     app.unload(closed)
-    return loaded
 
 
 def launch_options(rules: Rules) -> dict:

@@ -12,7 +12,7 @@ from app.chooser import actions as choosing
 from app.chooser import html as chooser_views
 from app.context import QUIET, Context, away, calls, seen
 from app.engine import FALLBACK, Engine
-from app.events import GONE, Act, Components, Press, bump, guarded
+from app.events import GONE, Act, Components, Opening, Press, bump, guarded
 from app.html import views
 from app.models.memory import label
 from app.visitor.workspace import Workspace
@@ -93,7 +93,7 @@ def _progress(ctx: Context, part: Chooser, workspace: Workspace) -> dict:
     return {part.progress: html, part.cancel: seen(not found.arrived), part.timer: gr.Timer(active=True)}
 
 
-def wire(ctx: Context, part: Chooser, top: gr.HTML, opened: gr.events.Dependency) -> None:
+def wire(ctx: Context, part: Chooser, top: gr.HTML, opened: Opening) -> None:
     """`top`: the head of the page, which names the model in use; `opened`: the event of a page that opens."""
 
     @guarded(part.message, lambda key, *_: _show(ctx, part, ctx.workspace(key)))

@@ -9,7 +9,7 @@ from app.html import render, space, views
 from app.html.charts import scatter
 from app.html.views import plural, quiet
 from app.teach.run.html import duration
-from nearl.report.comparison import few_words
+from nearl.report.comparison import few_words, flattered_words
 from nearl.report.words import points
 
 UNTAUGHT = "zero-shot"
@@ -62,8 +62,13 @@ def badge(place: int, done: int, total: int) -> str:
     return views.badge("Compare", "Comparing waits for its turn" if place else f"Comparing, {done} of {total} done")
 
 
-def used(words: str) -> str:
-    """What is in use in Predict now, with a link to it."""
+def used(name: str) -> str:
+    """That Predict now reads with a method of this name, with a link to it."""
+    from nearl.methods import card
+
+    words = "Predict now reads with the model as it is, before teaching."
+    if name != UNTAUGHT:
+        words = f"{card(name).title} is now in use, and on your shelf in Teach."
     return render("compare/used.html", words=words)
 
 
@@ -123,7 +128,7 @@ def _notes(done: Sequence[Mapping], going_on: bool) -> str:
     )
     if len(done) > 2 and not going_on:
         words += " The best of many looks better here than it will be: it was picked by these very images."
-    return words
+    return " ".join(filter(None, (words, flattered_words(done))))
 
 
 def at_work(method: str, title: str) -> str:

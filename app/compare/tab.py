@@ -18,7 +18,7 @@ from app.compare.elsewhere import NONE
 from app.compare.exports import EXPORTS, export
 from app.compare.sources import READY, offered, plan, sources, there
 from app.context import DEVICE, QUIET, Context, asset_text, away, calls, seen
-from app.events import INPUT, Act, Components, Press, bump, guarded
+from app.events import INPUT, Act, Components, Opening, Press, bump, guarded
 from app.html import views
 from app.visitor.workspace import Workspace
 from app.work import lanes
@@ -71,6 +71,7 @@ class CompareTab(Components):
     history: gr.HTML
     offer: gr.Textbox  # "from|to": the images to take instead of those that the page chose before; never seen
     untouched: gr.State  # the images that the page has chosen by itself; "" once a visitor has chosen
+    ended: gr.State  # changes when a comparison that was begun here has ended
     slot: gr.DownloadButton = field(metadata=INPUT)  # the hidden button that a file to download is put into
 
     @property
@@ -83,7 +84,7 @@ class CompareTab(Components):
         return [self.shots, self.seeds, self.length, self.there]
 
 
-def build(ctx: Context, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
+def build(ctx: Context, tab_item: gr.Tab, opened: Opening) -> None:
     """The tab in `tab_item`. `opened`: the event of a page that opens, after which the session is known."""
     tab = _components()
     _wire_run(ctx, tab)
@@ -119,11 +120,11 @@ def _components() -> CompareTab:
     result = gr.HTML(compare_views.empty(), js_on_load=calls("act.js"), elem_id="comparison-result")
     history = gr.HTML("", js_on_load=calls("act.js"), elem_id="compare-history")
     offer = gr.Textbox("", label="Offer", elem_classes=away(), elem_id="compare-offer")
-    untouched = gr.State("")
+    untouched, ended = gr.State(""), gr.State(0)
     slot = gr.DownloadButton("Download", elem_id="compare-slot", elem_classes="slot")
     return CompareTab(
         source, shots, seeds, length, other, about, questions, cost, methods, folded, compare, cancel, message, used,
-        result, history, offer, untouched, slot,
+        result, history, offer, untouched, ended, slot,
     )  # fmt: skip
 
 
@@ -152,10 +153,11 @@ def _shown(tab: CompareTab, view: RunView, now: Shown) -> dict:
     }
 
 
-def _badge(view: RunView, now: Shown) -> str:
-    """The comparison that is going on, in the head of the page."""
+def _going_on(ctx: Context, tab: CompareTab, view: RunView, now: Shown) -> dict:
+    """A comparison that has not ended, in the tab and in the head of the page."""
     done = sum(bool(line["done"]) for line in comparing.lines(view))
-    return compare_views.badge(now.place, done, len(view.folder.about.methods))
+    badge = compare_views.badge(now.place, done, len(view.folder.about.methods))
+    return {**_shown(tab, view, now), ctx.badges[COMPARE.name]: badge}
 
 
 def _cost(ctx: Context, tab: CompareTab, workspace: Workspace, values: tuple) -> dict:
@@ -215,16 +217,6 @@ def _ended(view: RunView, now: Shown, done: int) -> str:
     return after + compare_views.headline(f"{views.plural(len(view.folder.about.methods), 'method')} compared.")
 
 
-def _used(name: str) -> str:
-    from nearl.methods import card
-
-    return compare_views.used(
-        "Predict now reads with the model as it is, before teaching."
-        if name == "zero-shot"
-        else f"{card(name).title} is now in use, and on your shelf in Teach."
-    )
-
-
 # ---- events
 
 
@@ -234,13 +226,11 @@ async def _follow(ctx: Context, tab: CompareTab, workspace: Workspace) -> AsyncI
     if view is None:
         yield await ctx.run(lanes.LIGHT, _show, tab, workspace)
         return
-    badge = ctx.badges[COMPARE.name]
     async for now in view.follow():
         if now.finished:
-            yield {**await ctx.run(lanes.LIGHT, _show, tab, workspace), badge: ""}
+            yield {**await ctx.run(lanes.LIGHT, _show, tab, workspace), ctx.badges[COMPARE.name]: ""}
             return
-        shown = await ctx.run(lanes.LIGHT, _shown, tab, view, now)
-        yield {**shown, badge: await ctx.run(lanes.LIGHT, _badge, view, now)}
+        yield await ctx.run(lanes.LIGHT, _going_on, ctx, tab, view, now)
 
 
 def _wire_run(ctx: Context, tab: CompareTab) -> None:
@@ -263,7 +253,7 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
         yield {tab.folded: gr.update(open=False), tab.message: views.quiet(said) if said else ""}
         async for shown in _follow(ctx, tab, workspace):
             yield shown
-        yield await ctx.run(lanes.LIGHT, _cost, ctx, tab, workspace, values)
+        yield {tab.ended: bump()}  # what a question takes then goes by the settings of that moment
 
     @guarded(tab.message, again)
     async def on_compare(key: str, cards: dict | None, *values) -> AsyncIterator[dict]:
@@ -306,8 +296,8 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
     tab.source.input(
         on_source, [session, *tab.controls], [tab.plan, tab.message, tab.cost, tab.untouched, tab.there], **last
     )
-    for control in tab.settings:
-        control.input(on_settings, [session, *tab.controls], [tab.cost, tab.message], **last)
+    for changed in (tab.ended.change, *(control.input for control in tab.settings)):
+        changed(on_settings, [session, *tab.controls], [tab.cost, tab.message], **last)
 
 
 def _wire_use(ctx: Context, tab: CompareTab) -> None:
@@ -321,7 +311,7 @@ def _wire_use(ctx: Context, tab: CompareTab) -> None:
             return {tab.slot: str(export(view, pressed.one_of("kind", EXPORTS))), tab.used: ""}
         name = pressed.one_of("method", view.folder.about.methods)
         comparing.use(ctx.engine, view, name)
-        return {tab.used: _used(name), ctx.changed: bump()}
+        return {tab.used: compare_views.used(name), ctx.changed: bump()}
 
     @guarded(tab.used, lambda key, *_: _show(tab, ctx.workspace(key)))
     def on_history(key: str, event: gr.EventData, *values) -> dict:
@@ -335,8 +325,14 @@ def _wire_use(ctx: Context, tab: CompareTab) -> None:
     tab.history.click(on_history, inputs, tab.outputs, **QUIET).then(None, js=SHOW, api_visibility="private")
 
 
-def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
+def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: Opening) -> None:
     """A page that is reloaded, or a second one, shows the comparison as it is and goes on watching it."""
+
+    def at_once(workspace: Workspace) -> dict:
+        view = comparing.current(workspace)
+        if view is None or (now := view.look()).finished:
+            return {}
+        return {**_going_on(ctx, tab, view, now), tab.folded: gr.update(open=False)}
 
     @guarded(tab.message)
     def at_first(key: str) -> tuple[Workspace, dict]:
@@ -392,6 +388,8 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: gr.eve
                 yield shown
 
     outputs = [*tab.outputs, *tab.settings, ctx.badges[COMPARE.name]]
+    shown = [*_buttons(tab, False), tab.result, tab.history, tab.folded, ctx.badges[COMPARE.name]]
+    opened.first(at_once, shown)
     opened.then(on_open, ctx.session, outputs, **QUIET)
     event = tab_item.select(on_select, [ctx.session, tab.untouched, tab.source], outputs, trigger_mode="once", **QUIET)
     event = event.then(None, [tab.source, tab.offer], tab.source, js=TAKE, api_visibility="private")

@@ -11,6 +11,7 @@ TICKS = [(0.1, "≤ 0.1 s"), (1, "1 s"), (10, "10 s"), (60, "1 min"), (600, "10 
 LEAST = 0.1  # seconds; what takes less lies at the left edge
 NARROW, WIDE = frozenset("fijlrtI.,;:'|!()-/ "), frozenset("mwMW%@…")  # letters of names
 HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 280.0, 44.0, 16.0, 12.0, 28.0
+LINE = 14.0  # from one line of a name to the next
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
@@ -52,18 +53,19 @@ def _plot(lines: Sequence[Mapping], width: float) -> dict:
 def place_labels(
     points: Sequence[tuple[float, float]], names: Sequence[str], box: Box
 ) -> list[tuple[float, float, str]]:
-    """Where to write each name, (x, y of its baseline, anchor): beside its point, where it covers as few other names
-    and points as it can; inside the box in any case, as far as it is no wider."""
+    """Where to write each name, (x, y of its first baseline, anchor): beside its point, where it covers as few other
+    names and points as it can; inside the box in any case, as far as it is no wider. A name may have several lines."""
     taken = [(a - 8, b - 8, a + 8, b + 8) for a, b in points]
     found = []
     for (a, b), name in zip(points, names, strict=True):
-        wide = width_of(name)
+        wide, more = width_of(name), LINE * name.count("\n")
         tries = []
         for dy in (4, -10, 18, -24, 32, -38, 46, -52, 60, -66, 74):
-            tries.append((a + 11, b + dy, "start", (a + 11, b + dy - 11, a + 11 + wide, b + dy + 3)))
-            tries.append((a - 11, b + dy, "end", (a - 11 - wide, b + dy - 11, a - 11, b + dy + 3)))
+            y = b + dy - more / 2
+            tries.append((a + 11, y, "start", (a + 11, y - 11, a + 11 + wide, y + more + 3)))
+            tries.append((a - 11, y, "end", (a - 11 - wide, y - 11, a - 11, y + more + 3)))
         inside = [t for t in tries if _inside(t[3], box)]
-        tries = inside or [_shifted(wide, tries[0][1], tries[0][3][0], box)]
+        tries = inside or [_shifted(wide, more, tries[0][1], tries[0][3][0], box)]
         best = min(tries, key=lambda t: sum(overlap(t[3], other) for other in taken))
         taken.append(best[3])
         found.append(best[:3])
@@ -71,16 +73,21 @@ def place_labels(
 
 
 def width_of(name: str) -> float:
-    """The width of a name in bold letters of 12 pixels, in the widest of the usual system fonts, roughly."""
+    """The width of a name in bold letters of 12 pixels, in the widest of the usual system fonts, roughly; of several
+    lines that of the longest."""
+    return max(map(_width, name.split("\n")))
+
+
+def _width(line: str) -> float:
     return sum(
-        5.0 if letter in NARROW else 12.6 if letter in WIDE else 9.2 if letter.isupper() else 8.2 for letter in name
+        5.0 if letter in NARROW else 12.6 if letter in WIDE else 9.2 if letter.isupper() else 8.2 for letter in line
     )
 
 
-def _shifted(wide: float, y: float, left: float, box: Box) -> tuple[float, float, str, Box]:
-    """The place nearest to this one that is inside the box."""
-    left, y = max(min(left, box[2] - wide), box[0]), max(min(y, box[3] - 3), box[1] + 11)
-    return left, y, "start", (left, y - 11, left + wide, y + 3)
+def _shifted(wide: float, more: float, y: float, left: float, box: Box) -> tuple[float, float, str, Box]:
+    """The place nearest to this one that is inside the box. `more`: the height of the lines after the first."""
+    left, y = max(min(left, box[2] - wide), box[0]), max(min(y, box[3] - 3 - more), box[1] + 11)
+    return left, y, "start", (left, y - 11, left + wide, y + more + 3)
 
 
 def _inside(r: Box, box: Box) -> bool:

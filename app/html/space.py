@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from app.html import render
-from app.html.charts import place_labels
-from nearl.report.words import per_cent, shortened
+from app.html.charts import LINE, place_labels
+from nearl.report.words import per_cent
 
 WIDTH, HEIGHT, EDGE = 232.0, 176.0, 14.0
 WHENS = ("before", "after")
 MOST_ZOOM = 12
 CLOUD = 1.0  # of the distance between images and prompts, for the widest images of a method
 SHAPES = 5  # of dots; a sixth class begins with the first again
-LONGEST = 14  # letters of a class beside its mark
+LONGEST, LINES = 16, 3  # letters of a line of a class's name beside its mark, and lines of it
 
 Point = Sequence[float]
 
@@ -29,7 +30,8 @@ def spaces(lines: Sequence[Mapping], classes: Sequence[str]) -> str:
     still = [line for line in found if not _moves(line["space"])]
     cards = [_still(still, view)] if still else []
     cards += [_moved(line, view) for line in found if _moves(line["space"])]
-    return render("compare/spaces.html", cards=cards, zoom=view.zoom, width=WIDTH, height=HEIGHT)
+    cut = [name for name, shown in zip(view.names, view.classes, strict=True) if "…" in shown and "…" not in name]
+    return render("compare/spaces.html", cards=cards, zoom=view.zoom, width=WIDTH, height=HEIGHT, line=LINE, cut=cut)
 
 
 def _moves(space: Mapping) -> bool:
@@ -42,7 +44,8 @@ class _View:
     `zoom` times as far from their middle, where they would else be one blot."""
 
     def __init__(self, found: Sequence[Mapping], classes: Sequence[str]):
-        self.classes = [shortened(name, LONGEST) for name in classes]
+        self.names = [" ".join(name.split()) for name in classes]
+        self.classes = [_wrapped(name) for name in self.names]
         found = [one for one in found if not one["error"]]
         images = [point for one in found for point in one["images"]]
         extent = _extent([*images, *(point for one in found for point in one["classes"])])
@@ -61,6 +64,12 @@ class _View:
 
     def place(self, point: Point) -> tuple[float, float]:
         return (point[0] - self.left) * self.scale, HEIGHT - (point[1] - self.bottom) * self.scale
+
+
+def _wrapped(name: str) -> str:
+    """A name in lines that fit beside its mark; what does not fit in the last one is cut."""
+    lines = textwrap.wrap(name, LONGEST, max_lines=LINES, placeholder="…", break_on_hyphens=True)
+    return "\n".join(lines) or name
 
 
 def _extent(points: Sequence[Point]) -> float:
@@ -113,8 +122,10 @@ def _plots(found: Mapping, labels: Sequence[int], view: _View, words: str, capti
     points = [view.place(point) for point in found["classes"]]
     places = place_labels(points, view.classes, (2.0, 2.0, WIDTH - 2, HEIGHT - 2))
     marks = [
-        {"shape": _shape(i, *point, 7.0), "x": x, "y": y, "anchor": anchor, "name": name}
-        for i, (point, name, (x, y, anchor)) in enumerate(zip(points, view.classes, places, strict=True))
+        {"shape": _shape(i, *point, 7.0), "x": x, "y": y, "anchor": anchor, "lines": lines.split("\n"), "name": name}
+        for i, (point, lines, name, (x, y, anchor)) in enumerate(
+            zip(points, view.classes, view.names, places, strict=True)
+        )
     ]
     return [{"dots": dots, "marks": marks, "words": words, "caption": caption}]
 

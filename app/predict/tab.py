@@ -21,7 +21,7 @@ from app.context import (
     prompt_editor,
     seen,
 )
-from app.events import INPUT, Components, Press, bump, guarded
+from app.events import INPUT, Components, Opening, Press, bump, guarded
 from app.examples import Example, example_list
 from app.html import render, views
 from app.predict import actions as reading
@@ -81,7 +81,7 @@ class PredictTab(Components):
     scan: ScanPart
 
 
-def build(ctx: Context, opened: gr.events.Dependency) -> None:
+def build(ctx: Context, opened: Opening) -> None:
     """The tab. `opened`: the event of a page that opens, after which the session is known."""
     examples = example_list(ASSETS)
     with gr.Row(elem_classes="split"):
@@ -366,7 +366,7 @@ def _wire_scan(ctx: Context, tab: PredictTab) -> None:
     scan.wire(ctx, tab.scan, (tab.when, tab.about), tab.message, drawn_again, outputs)
 
 
-def _wire_return(ctx: Context, tab: PredictTab, opened: gr.events.Dependency) -> None:
+def _wire_return(ctx: Context, tab: PredictTab, opened: Opening) -> None:
     """The images are read again when another adapter is in use, and shown again on a page that is reloaded."""
 
     def again(workspace: Workspace) -> Iterator[dict]:

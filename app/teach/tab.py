@@ -6,12 +6,18 @@ from __future__ import annotations
 import gradio as gr
 
 from app.context import Context
+from app.events import Opening
 from app.html import views
 from app.teach.images import tab as images
+from app.teach.images.tab import ImagesPart
 from app.teach.publish import tab as publish
+from app.teach.run import actions as teaching
 from app.teach.run import tab as run
+from app.teach.run.actions import Choice
 from app.teach.run.tab import RunPart
 from app.teach.shelf import tab as shelf
+from app.visitor.workspace import Workspace
+from app.work.run import TEACH
 
 # After a file was put into the hidden button, press it.
 DOWNLOAD = """() => {
@@ -21,7 +27,7 @@ DOWNLOAD = """() => {
 }"""
 
 
-def build(ctx: Context, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
+def build(ctx: Context, tab_item: gr.Tab, opened: Opening) -> None:
     """The tab in `tab_item`. `opened`: the event of a page that opens, after which the session is known."""
     with gr.Row(elem_classes="split"):
         with gr.Column(elem_classes="left", min_width=280, scale=1):
@@ -38,6 +44,8 @@ def build(ctx: Context, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
             slot = gr.DownloadButton("Download", elem_id="slot", elem_classes="slot")
     run_part, plan = RunPart(**buttons, **result), (controls.hold_out, controls.group_by)
     images.wire(ctx, images_part, plan)
+    shown = [*images_part.shown, *run_part.outputs, ctx.badges[TEACH.name]]
+    opened.first(lambda workspace: _at_once(ctx, images_part, run_part, workspace), shown)
     settled = run.wire_settings(ctx, run_part, controls, advanced, opened)
     images.wire_return(ctx, images_part, plan, settled)
     run.wire(ctx, run_part, controls, images_part.editor, slot, DOWNLOAD)
@@ -46,3 +54,13 @@ def build(ctx: Context, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
     shelf.wire_return(ctx, shelf_part, tab_item, opened)
     if publish_part is not None:
         publish.wire(ctx, publish_part, opened)
+
+
+def _at_once(ctx: Context, images_part: ImagesPart, run_part: RunPart, workspace: Workspace) -> dict:
+    """What is known at once when a page is reloaded: the images, unless they have to be read from disk first, and a run
+    that is going on."""
+    shown = run.at_once(ctx, run_part, workspace)
+    if workspace.support.in_memory and workspace.support.data is not None:
+        choice = teaching.chosen(workspace) or Choice()
+        shown |= images.show(images_part, workspace, images.Plan(choice.hold_out, choice.group_by))
+    return shown

@@ -103,6 +103,11 @@ class Support:
         self.problems: list[Problem] = []  # what could not be used of all that was brought
 
     @property
+    def in_memory(self) -> bool:
+        """Whether looking at them takes no time."""
+        return self._sets is not None
+
+    @property
     def data(self) -> LabelledSet | None:
         return self._read()[0]
 

@@ -155,8 +155,9 @@
   }, true);
 }
 
-// What is asked for is named at once, over what is put aside until it comes: an image or a reading in Predict, a map in Explain. What
-// a map is of ([data-of]) is compared with what the controls say, of those in sight.
+// What is asked for is named at once, over what is put aside until it comes: an image or a reading in Predict, a map in
+// Explain, a run in Teach or Compare. What a map is of ([data-of]) is compared with what the controls say, of those in
+// sight.
 {
   const coming = (id, words) => {
     const part = document.getElementById(id);
@@ -167,6 +168,10 @@
     if (name === "image") return document.querySelector("#explain-filmstrip [aria-pressed=true]");
     const block = document.getElementById(`explain-${name}`);
     return block?.offsetParent ? block.querySelector("input:checked, input[type=range], input[type=checkbox]") : null;
+  };
+  const RUNS = {  // by where a run is shown: what starts one, and where it is said that there is none
+    progress: ["#teach", "#teach-message"],
+    "comparison-result": ["#compare, .questions button:not(#compare-models)", "#compare-message"],
   };
   let opened = false;  // Explain, with another image than it shows
   const compare = () => {
@@ -194,6 +199,11 @@
       for (const other of strip.querySelectorAll("[data-pick]")) other.ariaPressed = other === button;
     else if (button && strip) coming("viewer", `Opening ${button.title} …`);
     if (target.closest("#read, #reading [data-pick]")) coming("reading", "Reading the image …");
+    for (const [id, [start]] of Object.entries(RUNS)) {
+      if (!target.closest(start)) continue;
+      coming(id, "Starting …");
+      setTimeout(coming, 20000, id, "");  // in case that nothing changes
+    }
     if (target.closest("#tabs [role=tab]")) {
       const now = document.querySelector("#viewer figure")?.dataset.image;
       const stage = document.querySelector("#maps [data-of]");
@@ -204,8 +214,10 @@
   for (const act of ["input", "change"]) document.addEventListener(act, compare);
   new MutationObserver((changes) => {
     compare();
-    for (const id of ["viewer", "reading"])
-      if (changes.some(({ target }) => target.closest?.(`#${id}`))) coming(id, "");
+    const within = (where) => changes.some(({ target }) => target.closest?.(where));
+    for (const id of ["viewer", "reading"]) if (within(`#${id}`)) coming(id, "");
+    for (const [id, [, message]] of Object.entries(RUNS))
+      if (within(`#${id}`) || (within(message) && document.querySelector(message)?.textContent.trim())) coming(id, "");
   }).observe(document, { subtree: true, childList: true });
 }
 

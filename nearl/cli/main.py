@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
 from nearl import NOTICE
+from nearl.cli.arguments import Parser
 from nearl.cli.options import model_options
 from nearl.cli.registry import COMMANDS
 from nearl.errors import NearlError
@@ -42,9 +42,9 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(_fail(f"{failed} of {len(rows)} files could not be read.", status=1))
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The parser of all commands."""
-    top = argparse.ArgumentParser(prog="nearl", description=f"NEARL-CLIP on frozen open_clip models. {NOTICE}")
+    top = Parser(prog="nearl", description=f"NEARL-CLIP on frozen open_clip models. {NOTICE}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.text, description=command.text)

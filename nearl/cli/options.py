@@ -285,10 +285,16 @@ def metric_lines(metrics: dict | None, where: str) -> list[str]:
     the AUROC of each and their mean."""
     if metrics is None or not metrics["n"]:
         return ["No images were left to measure on."]
+    from nearl.report.words import flattered
+
+    return [*_figure_lines(metrics, where), *filter(None, [flattered(metrics)])]
+
+
+def _figure_lines(metrics: dict, where: str) -> list[str]:
+    """The lines of `metric_lines` without what to know of them."""
     if "findings" in metrics:
         return _finding_lines(metrics, where)
     from nearl.measure.evaluate import no_better_than_chance
-    from nearl.report.words import flattered
 
     lines, chance = [], 1 / len(metrics["classes"])
     for name, figures in (("before teaching", metrics["frozen"]), ("after teaching", metrics["adapted"])):
@@ -301,7 +307,7 @@ def metric_lines(metrics: dict | None, where: str) -> list[str]:
             f"{name}: balanced accuracy {said} (95 % interval {low:.0%} to {high:.0%}, chance {chance:.0%}) on "
             f"{metrics['n']} {where}{guess}"
         )
-    return [*lines, *filter(None, [flattered(metrics)])]
+    return lines
 
 
 def _finding_lines(metrics: dict, where: str) -> list[str]:

@@ -75,6 +75,8 @@ def run(args: argparse.Namespace) -> Result:
     files, rows, left_out = _listed(args.images)
     say(_left_out(left_out))
     table = Table(args.csv, classifier, args, args.resume) if args.csv else None
+    if table is not None and table.lacks:
+        say([f"{args.csv} is of an earlier version: {_column(table.lacks)} empty in the rows from before."])
     try:
         for row in rows:
             if table is not None:
@@ -102,6 +104,11 @@ def run(args: argparse.Namespace) -> Result:
     if unknown:
         lines.append(f"The model ignores these words, which it does not know: {', '.join(unknown)}.")
     return {"predictions": rows, **facts}, [*lines, *notes, NOTICE]
+
+
+def _column(names: Sequence[str]) -> str:
+    listed = ", ".join(f"“{name}”" for name in names)
+    return f"its new column {listed} is" if len(names) == 1 else f"its new columns {listed} are"
 
 
 def _listed(arguments: Sequence[str]) -> tuple[list[File], list[dict], list[str]]:

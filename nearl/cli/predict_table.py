@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 ABOUT = ("file", "part", "slice", "answer", "guess")  # before the probabilities
 AFTER = ("flags", "notes", "error", "made with", "notice")
+SINCE = ("guess",)  # columns that tables of earlier versions lack
 
 
 class Table:
     """The table in ``path``, safe to open in a spreadsheet.
 
     ``resume``: keep the rows of a table that is there already, except those of files that failed, which are to be tried
-    again. NearlError if that table was made with another model or other classes, and where it cannot be written.
+    again; in one of an earlier version what it lacks stays empty, and ``lacks`` names it. NearlError if that table was
+    made with another model or other classes, and where it cannot be written.
     """
 
     def __init__(self, path: str, classifier: Classifier, args: argparse.Namespace, resume: bool = False):
@@ -35,6 +37,7 @@ class Table:
         self.made_with = _made_with(classifier, args)
         shares = [f"{when}: {name}" for when in self.times for name in self.classes]
         self.heading = [safe(cell) for cell in (*ABOUT, *shares, *AFTER)]
+        self.lacks: list[str] = []
         rows = self._earlier() if resume and self.path.exists() else []
         self.kept = len(rows)
         self._read = {row[0]: bool(row[2]) for row in rows}  # by file, whether it is of several slices
@@ -83,14 +86,22 @@ class Table:
                 heading, *rows = list(csv.reader(file)) or [[]]
         except (OSError, ValueError, csv.Error) as error:
             raise NearlError(f"'{self.path}' is not a table that can be resumed; choose another file.") from error
-        rows = [row for row in rows if len(row) == len(self.heading)]
+        rows = [row for row in rows if len(row) == len(heading)]
+        lacks = [name for name in SINCE if name not in heading]
+        for name in lacks:
+            place = self.heading.index(name)
+            heading.insert(place, name)
+            for row in rows:
+                row.insert(place, "")
         if heading != self.heading or any(row[-2] != safe(self.made_with) for row in rows):
             raise NearlError(
                 f"'{self.path}' was made with another model, adapter, prompts or options; choose another file, or use "
                 "the same again."
             )
         failed = {row[0] for row in rows if row[-3]}
-        return [row for row in rows if row[0] not in failed]
+        kept = [row for row in rows if row[0] not in failed]
+        self.lacks = lacks if kept else []
+        return kept
 
 
 def flags(row: dict) -> list[str]:

@@ -26,10 +26,12 @@ from nearl.data.sets.labelled import LabelledSet, resolve_splits
 from nearl.data.splits import draw_support, hold_out
 from nearl.errors import NearlError
 from nearl.measure.elsewhere import common, prompts_of, restricted
+from nearl.measure.evaluate import learned_from
 from nearl.measure.fit import measure
 from nearl.measure.results import Results
 from nearl.methods import Frozen, Task, card, recipe
 from nearl.prompts import PromptSet, default_prompts, ready_sets
+from nearl.reading.claims import Claims
 from nearl.reading.words import text_notes
 from nearl.train import memory
 from nearl.train.recipe import Recipe
@@ -256,6 +258,8 @@ class _Shelf:
         support = data.train.subset(draw_support(data.train.labels, run.shots, run.seed))
         task = Task(backbone, data.prompt_set, support, data.frozen)
         measured = measure(task, data.test, run.method, run.settings(), there=data.there)
+        images = data.frozen.embed(data.frozen.pooled(data.test.records))  # kept since the untaught model read them
+        known = Claims(backbone, data.prompt_set).of(images, data.test.records)
         return {
             "run": key,
             "set": data.name,
@@ -263,6 +267,7 @@ class _Shelf:
             "shots": run.shots,
             "seed": run.seed,
             **measured,
+            "pretrained": learned_from(known),
             "backbone": backbone.identity | {"name": public_name(backbone.name)},
             "data": fingerprint(run.data),
             "split": data.split,

@@ -54,6 +54,9 @@ def markdown(rows: Sequence[dict]) -> str:
     methods, _, sets = _axes(rows)
     parts = [f"# Comparison\n\n{len(rows)} runs, {len(sets)} sets, seeds {_seeds(rows)}. Mean ± half of the 95 % "
              f"interval over seeds, the sets taken as fixed. {NOTICE}\n"]  # fmt: skip
+    if known := sorted({row["set"] for row in rows if row.get("pretrained")}):
+        parts.append(f"The model was pretrained with images of the kind of {', '.join(known)}, perhaps with these very "
+                     "ones: figures of zero-shot may flatter it.\n")  # fmt: skip
     for metric, title in METRICS.items():
         parts.append(_grid(rows, f"{title.capitalize() if title.islower() else title}, mean over sets", metric, sets))
     lines = [f"## Cost (median over runs)\n\n| method | {' | '.join(COSTS.values())} |", "|---|" + "---|" * len(COSTS)]

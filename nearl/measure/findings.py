@@ -16,7 +16,7 @@ from nearl.data.sets.findings import FindingsSet
 from nearl.data.splits import FEW_HELD
 from nearl.errors import NearlError
 from nearl.measure import intervals
-from nearl.measure.evaluate import NOTHING_HELD, unseen
+from nearl.measure.evaluate import NOTHING_HELD, learned_from, unseen
 from nearl.prompts import FINDINGS, PromptSet, Rule, class_key
 from nearl.reading.classifier import Classifier
 from nearl.reading.findings import consistent, thresholds
@@ -220,7 +220,7 @@ def mistakes(rows: Sequence[dict], results: Mapping, most: int = 12) -> list[Mis
 def measure(classifier: Classifier, data: FindingsSet, support: FindingsSet | None = None) -> dict:
     """As `nearl.measure.evaluate.measure`, of findings: "n", "findings", "frozen", "adapted" (of `figures`; the latter
     None without an adapter), "gain", and on top "macro_auroc", its interval, "per_finding", "consistent" and
-    "consistent_shuffled" of the taught model, or the frozen one where there is none.
+    "consistent_shuffled" of the taught model, or the frozen one where there is none, and "pretrained".
 
     The thresholds of the taught model are those of its adapter; the frozen model's are chosen on ``support``, or are
     0.5. Raises NearlError for prompts of classes, for a finding that the prompts do not name, and where no image is
@@ -242,6 +242,7 @@ def measure(classifier: Classifier, data: FindingsSet, support: FindingsSet | No
         support = support.aligned(prompts.findings)
         before = thresholds(classifier.zero_shot.predict(support.records), support.labels, prompts)
     result = study(prediction.frozen, prediction.adapted, data.labels, prompts, "given", (before, after))
+    result["pretrained"] = learned_from(prediction.claims)
     shown = result["adapted"] or result["frozen"]
     top = ("macro_auroc", "macro_auroc_interval", "per_finding", "consistent", "consistent_shuffled")
     return {**result, **{key: shown[key] for key in top}, **known}

@@ -11,7 +11,7 @@ from textwrap import fill
 
 from nearl import NOTICE
 from nearl.report.table import safe
-from nearl.report.words import per_cent, plain, plural, shortened, span
+from nearl.report.words import PRETRAINED, per_cent, plain, plural, shortened, span
 
 COLUMNS = {  # heading -> key of `nearl.runs.table.scores`
     "AUROC": "auroc", "calibration error": "ece", "trained parameters": "parameters",
@@ -20,6 +20,11 @@ COLUMNS = {  # heading -> key of `nearl.runs.table.scores`
     "balanced accuracy on the other images": "there",
 }  # fmt: skip
 HINT = "a hint only"
+
+
+def flattered_words(lines: Sequence[Mapping]) -> str:
+    """What to know of the untaught model's figure where it learned from images of this kind; "" elsewhere."""
+    return PRETRAINED if any(line.get("pretrained") for line in lines) else ""
 
 
 def few_words(line: Mapping) -> str:
@@ -60,14 +65,15 @@ def data(lines: Sequence[Mapping], about: str, settings: Mapping, answers: Seque
 
 
 def png(lines: Sequence[Mapping], about: str, answers: Sequence[str], path: str | Path) -> Path:
-    """Write a figure: a bar for each method with its interval and its figure in words, then what was compared, the
-    answers and the notice."""
+    """Write a figure: a bar for each method with its interval and its figure in words, then what was compared, what to
+    know of it, the answers and the notice."""
     from matplotlib.figure import Figure
 
     from nearl.report import charts
 
     done, path = [line for line in lines if line["done"]], Path(path)
-    texts = [fill(plain(words), 104) for words in (about, *answers, NOTICE)]
+    said = filter(None, (about, flattered_words(done), *answers, NOTICE))
+    texts = [fill(plain(words), 104) for words in said]
     foot = 0.2 + sum(0.14 * (text.count("\n") + 1) + 0.08 for text in texts)
     tall = 0.32 * len(done) + 0.1
     with charts.drawing():

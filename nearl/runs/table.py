@@ -19,9 +19,10 @@ COSTS = ("fit_seconds", "predict_ms", "parameters", "taught")
 
 def scores(job: Job, rows: Sequence[Mapping]) -> list[dict]:
     """A dict for each method of the job, in its order: "method", "title", "error" (a sentence or ""), "done"
-    (how many seeds), "few" (whether it was measured on few images), and where it was measured "n", the means
-    "balanced_accuracy", "auroc", "ece", "interval", the medians of the costs, and "space" or None. Where images of
-    another source were read, also "there", the mean balanced accuracy on them, and "drop", {"value", "interval"}.
+    (how many seeds), "few" (whether it was measured on few images), "pretrained" (whether the model learned from images
+    of this kind), and where it was measured "n", the means "balanced_accuracy", "auroc", "ece", "interval", the medians
+    of the costs, and "space" or None. Where images of another source were read, also "there", the mean balanced
+    accuracy on them, and "drop", {"value", "interval"}.
 
     ``rows``: of `nearl.runs.teaching.Finished`. "interval" [low, high]: 95 %, over the images measured on where there
     is one seed, else over the seeds; None where the seeds do not differ. A balanced accuracy whose interval over images
@@ -38,6 +39,7 @@ def _score(name: str, rows: list[Mapping]) -> dict:
         "error": next((row["error"] for row in rows if "error" in row), ""),
         "done": len(done),
         "few": bool(done) and done[0]["metrics"]["n"] < FEW_HELD,
+        "pretrained": any(row.get("pretrained") for row in done),
     }
     if not done:
         return found

@@ -75,7 +75,8 @@ class Finished:
     row: dict
     """"method", "seed" and, where it failed, "error", a sentence. Else "metrics" (None where nothing was measured),
     "parameters", "fit_seconds", "step_ms", "peak_mb", "settings", "taught" (images), "said" (class of every held-out
-    image), "stopped" ("", "early" or "cancelled") and "seconds" by phase; and in a comparison
+    image), "stopped" ("", "early" or "cancelled"), "seconds" by phase and "pretrained" (of `learned_from`); and in a
+    comparison
     "predict_ms" and, with the first seed, "space": places in the joint space (`nearl.measure.gap.study`) "before" and
     "after", the "labels" of these images, and the interaction scores "together"; with images of another source "there",
     the metrics on them."""
@@ -273,6 +274,7 @@ class _Lesson:
             plain = make(UNTAUGHT, bench.task(self.parts[0].support)).predict(taught.records)
             limits = thresholds(plain, taught.labels, prompts), trust["thresholds"]
             results = findings.study(before, after, labels, prompts, job.split.kind, limits)
+            results["pretrained"] = learned_from(known)
             table = findings.rows(before, after, labels, prompts, files, limits)
         else:
             trust = self._trust(after, labels) if self.adapter is not None else {}
@@ -287,16 +289,17 @@ class _Lesson:
             "metrics": metrics(after, labels) if held and prompts.kind != FINDINGS else None,
             "said": after.argmax(1).tolist() if prompts.kind != FINDINGS else [],
             "seconds": self.seconds,
+            "pretrained": learned_from(known),
         }
         yield Finished(row, self.adapter, results, [{**line, "image": i} for line, i in zip(table, held, strict=True)])
 
     def _before(self, records: list[ImageRecord]) -> tuple[np.ndarray, list[Claim] | None]:
-        """(probabilities [N, C] of the frozen model, calibrated as they are when these images are read; what is known
-        of each image)."""
+        """(probabilities [N, C] of the frozen model, calibrated as they are when these images are read, which findings
+        are not; what is known of each image)."""
         bench = self.bench
         plain = make(UNTAUGHT, bench.task(self.parts[0].support)).predict(records)
         claims = Claims(bench.backbone, bench.prompt_set)
-        if not len(records) or bench.prompt_set.kind == FINDINGS:  # nothing was held out, or nothing was measured
+        if not len(records):  # nothing was held out
             return plain, None
         known = claims.of(bench.frozen.embed(bench.frozen.pooled(records)), records)
         return claims.calibrated(plain, known), known

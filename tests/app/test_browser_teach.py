@@ -27,6 +27,7 @@ from tests.support.browser import (
     shares,
     taught,
     teach,
+    unanswered,
     upload,
     visit,
 )  # fmt: skip
@@ -152,8 +153,11 @@ def test_what_is_pressed_while_a_tab_is_being_built_stays(visitor):
 def test_a_run_is_found_again_and_cancelled(visitor, archive):
     page = visitor()
     bring_zip(page, archive)
-    teach(page, MANY_STEPS)
+    with unanswered(page):
+        teach(page, MANY_STEPS)
+        expect(page.locator("#progress")).to_have_attribute("data-coming", re.compile("."))  # a sign of it at once
     expect(page.locator("#progress .curve").first).to_be_visible(timeout=LONG)
+    expect(page.locator("#progress[data-coming]")).to_have_count(0)
     before = _step(page)
     expect(page.locator("#progress .steps")).not_to_contain_text(f"Step {before} ", timeout=LONG)  # the curve moves
 
@@ -161,8 +165,13 @@ def test_a_run_is_found_again_and_cancelled(visitor, archive):
     page.go_back()
     expect(page.locator("#progress .curve").first).to_be_visible(timeout=LONG)
     assert _step(page) > before
-    second = visit(page.context.new_page(), page.url.partition("#")[0])  # another tab of the same visitor
-    expect(second.locator("#progress .curve").first).to_be_visible(timeout=LONG)
+    second = page.context.new_page()  # another tab of the same visitor
+    with unanswered(second):  # what is known at once is there with the first answer
+        visit(second, page.url.partition("#")[0])
+        expect(second.locator("#progress .curve").first).to_be_visible(timeout=LONG)
+        expect(second.get_by_role("button", name="Cancel")).to_be_visible()
+        expect(second.get_by_role("button", name="Teach", exact=True)).to_be_disabled()
+        expect(second.locator("#set h3").first).to_have_text("12 images in 2 classes")
     expect(second.locator("#preset label.selected")).to_have_text("Quick")  # as the run that is shown
 
     stranger = visitor()  # waits in the queue, and sees no progress but its own

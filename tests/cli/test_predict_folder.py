@@ -102,6 +102,17 @@ def test_a_table_is_safe_and_goes_on_where_it_was(nearl, refused, folder, model,
     seen.clear()
     status, said, _ = nearl(*words, "--resume")
     assert status == 0 and seen == ["damaged.png"] and not any(row["error"] for row in table(out))
+    earlier = [{key: value for key, value in row.items() if key != "guess"} for row in table(out)]
+    lost = earlier.pop()  # of a table of an earlier version, which was not finished
+    with out.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, list(lost), quoting=csv.QUOTE_ALL)
+        writer.writeheader()
+        writer.writerows(earlier)
+    status, _, err = nearl(*words, "--resume")
+    assert status == 0 and "earlier version" in err and "“guess”" in err
+    assert [{**row, "guess": ""} for row in table(out)[:-1]] == [{**row, "guess": ""} for row in earlier]
+    assert {key: table(out)[-1][key] for key in lost} == lost and not any(row["guess"] for row in table(out)[:-1])
+
     assert "another model" in refused(*words, "--resume", "--window", "lung")
     assert "give --csv" in refused("predict", folder, "--adapter", adapter, *model, "--resume")
 

@@ -28,13 +28,13 @@ for words in json.loads(sys.argv[1]):
         except SystemExit as stop:
             status = stop.code or 0
     found = {name.split(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names) - {"nearl"}
-    print(json.dumps([status, sorted(found), bool(said.getvalue().strip())]))
+    print(json.dumps([status, sorted(found), said.getvalue().strip()]))
 """
 
 
 def told(*commands: str) -> dict[str, list]:
-    """By command: [exit status, modules imported so far that are neither Python's own nor nearl's, whether it said
-    something]; in a process of its own."""
+    """By command: [exit status, modules imported so far that are neither Python's own nor nearl's, what it said]; in a
+    process of its own."""
     words = json.dumps([command.split() for command in commands])
     done = subprocess.run([sys.executable, "-c", CHECK, words], cwd=ROOT, capture_output=True, text=True, check=True)
     return dict(zip(commands, map(json.loads, done.stdout.splitlines()), strict=True))
@@ -42,7 +42,8 @@ def told(*commands: str) -> dict[str, list]:
 
 def test_answers_need_no_library():
     commands = ("--help", "backbones", "backbones --json", *(f"{name} --help" for name in COMMANDS))
-    assert told(*commands) == {command: [0, [], True] for command in commands}
+    for command, (status, found, said) in told(*commands).items():
+        assert (status, found) == (0, []) and said, command
 
 
 def test_wrong_arguments_are_told_without_a_library():
@@ -52,7 +53,16 @@ def test_wrong_arguments_are_told_without_a_library():
         "explain gone.png --class a --out x", "finetune gone --out x", "compare gone --out x", "report gone",
         "push gone me/mine", "pretrain gone.yaml --out x", "evaluate gone", "evaluate tests --adapter gone",
     )  # fmt: skip
-    assert told(*commands) == {command: [2, [], True] for command in commands}
+    meant = {
+        "": "command", "nothing": "no command 'nothing'", "predct": "do you mean predict?", "predict": "Missing: IMG",
+        "predict a.png --windw lung": "do you mean --window?", "predict a.png --window lng": "--window: use lung",
+        "predict a.nii --aggregate sum": "mean, max, top-k", "predict a.nii --slice x": "whole number, not 'x'",
+        "evaluate DATA --adapter": "--adapter DIR needs a value", "finetune x --ouut y": "do you mean --out?",
+        "report a b": "'b' is one argument too many",
+    }  # fmt: skip
+    for command, (status, found, said) in told(*dict.fromkeys([*commands, *meant])).items():
+        assert (status, found) == (2, []) and said.startswith("nearl: ") and "\n" not in said, command
+        assert meant.get(command, "") in said
 
 
 def test_an_adapter_of_another_backbone_is_refused_before_images_and_models_are_loaded(tmp_path):

@@ -260,7 +260,9 @@ def test_a_mean_over_sets_takes_whole_seeds_only():
     rows = rows_of({("a", "x", 0): 0.2, ("a", "y", 0): 0.4, ("a", "x", 1): 0.9})
     assert compare_report.summary(rows, "balanced_accuracy", "a", 1, ["x", "y"]) == [pytest.approx(0.3)]
     assert compare_report.summary(rows, "auroc", "a", 1, ["x"]) == []
-    assert "–" in compare_report.markdown(rows)
+    assert "–" in (said := compare_report.markdown(rows)) and "pretrained" not in said
+    said = compare_report.markdown([{**rows[0], "pretrained": True}, *rows[1:]])
+    assert f"pretrained with images of the kind of {rows[0]['set']}, perhaps" in said
 
 
 def test_ranks_and_bars():

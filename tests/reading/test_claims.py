@@ -12,10 +12,12 @@ from nearl.backbones.measured import FILE, Measured, class_index
 from nearl.cli.options import metric_lines
 from nearl.data.formats.volume import Scan
 from nearl.data.images import ImageRecord
+from nearl.data.sets.findings import FindingsSet
 from nearl.data.sets.labelled import LabelledSet
 from nearl.errors import NearlError
+from nearl.measure import findings
 from nearl.measure.evaluate import measure
-from nearl.prompts import PromptSet, default_prompts, ready_sets
+from nearl.prompts import PromptSet, default_findings, default_prompts, ready_sets
 from nearl.reading.claims import Claims, located, recognised
 from nearl.reading.classifier import Classifier
 from nearl.reading.trust import pooled_temperature, softened
@@ -86,6 +88,12 @@ def test_figures_say_what_chance_is_and_whether_the_model_learned_from_such_imag
     assert "chance 50" in lines and "no better than chance" in lines and PRETRAINED in lines
     found, lines = told([strange(), strange()])
     assert not found["pretrained"] and PRETRAINED not in lines
+
+    prompts = default_findings(["glioma", "meningioma"])  # of findings too
+    images = [picture(RED, seed) for seed in range(4)]
+    marks = FindingsSet(list(prompts.classes), images, [(i % 2, 3 - i % 2) for i in range(4)])
+    found = findings.measure(Classifier(measured, prompts), marks)
+    assert found["pretrained"] and PRETRAINED in metric_lines(found, "images")
 
 
 def test_probabilities_are_softened_by_the_temperature_of_the_kind(measured):

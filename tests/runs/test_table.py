@@ -36,6 +36,12 @@ def test_the_drop_on_another_source_is_over_images_or_over_seeds():
     assert "drop" not in scores(job, [row("nearl", 0, 0.8)])[0]
 
 
+def test_that_the_model_learned_from_such_images_is_known_of_each_method():
+    job = SimpleNamespace(methods=["zero-shot", "nearl"])
+    rows = [row("zero-shot", 0, 0.5) | {"pretrained": True}, row("nearl", 0, 0.5)]
+    assert [line["pretrained"] for line in scores(job, rows)] == [True, False]
+
+
 def test_a_failure_is_a_line_with_its_sentence():
     job = SimpleNamespace(methods=["lora", "nearl"])
     failed, open_ = scores(job, [{"method": "lora", "seed": 0, "error": "LoRA needs the package 'peft'."}])

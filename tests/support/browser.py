@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 import pytest
 
 try:
-    from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
+    from playwright.sync_api import Browser, Error, Locator, Page, Route, expect, sync_playwright
 except ImportError:
     expect = sync_playwright = None
 
@@ -83,6 +83,18 @@ def choose(page: Page, where: str, label: str) -> None:
 
 def shares(page: Page, when: str) -> list[str]:
     return page.locator(f"#reading .bar-line.{when} .value").all_inner_texts()
+
+
+@contextlib.contextmanager
+def unanswered(page: Page) -> Iterator[None]:
+    """What the page asks for by the queue, which is all but its opening, reaches the server only afterwards."""
+    waiting: list[Route] = []
+    held = [True]
+    page.route("**/queue/join*", lambda route: waiting.append(route) if held else route.continue_())
+    yield
+    held.clear()
+    for one in waiting:
+        one.continue_()
 
 
 def idle(page: Page) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import gradio as gr
 
 from app.context import DECODE, QUIET, Context, away, calls, mark_prompts, prompt_editor, seen
-from app.events import INPUT, Act, Components, Press, error_html, guarded
+from app.events import INPUT, Act, Components, Opening, Press, error_html, guarded
 from app.examples import task_choices, tasks
 from app.html import views
 from app.teach.images import actions as gathering
@@ -51,6 +51,11 @@ class ImagesPart(Components):
     editor: gr.HTML
     use_columns: gr.Button = field(metadata=INPUT)
 
+    @property
+    def shown(self) -> list:
+        """What `show` draws."""
+        return [self.message, self.kind, self.set, self.check, self.words, self.editor]
+
 
 def build(ctx: Context) -> ImagesPart:
     """The ways to bring images, one of them in sight; the images that are there; `words`, hidden until there are any,
@@ -82,7 +87,7 @@ def build(ctx: Context) -> ImagesPart:
     message = gr.HTML("", js_on_load=None, elem_id="source-message")
     shown = gr.HTML("", js_on_load=calls("act.js"), elem_id="set")
     check = gr.HTML("", js_on_load=calls("act.js"), elem_id="check")
-    with gr.Column(elem_classes=away()) as words:
+    with gr.Column(elem_classes=away(), elem_id="teach-words") as words:
         gr.HTML(views.section("2. Prompts"), js_on_load=None)
         offered = gr.HTML("", js_on_load=calls("pick.js"), elem_id="ready-prompts")
         with gr.Column():
@@ -345,7 +350,7 @@ def _wire_set(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], chan
     gr.on([hold_out.release, group_by.blur], on_plan, [session, *plan], [part.check, part.message], **LAST)
 
 
-def wire_return(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], opened: gr.events.Dependency) -> None:
+def wire_return(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], opened: Opening) -> None:
     """A page that is reloaded, or a second one, shows the images as they are and where they came from."""
 
     @guarded(part.message)

@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.utils import get_space
 
 from app.context import QUIET, Context
-from app.events import bump, guarded
+from app.events import Opening, bump, guarded
 from app.html import render, views
 from app.teach.shelf import actions as adapting
 from app.visitor.workspace import Workspace
@@ -66,7 +66,7 @@ def push(workspace: Workspace, repo: str, private: bool, token: gr.OAuthToken | 
     return render("teach/published.html", address=address)
 
 
-def wire(ctx: Context, part: PublishPart, opened: gr.events.Dependency) -> None:
+def wire(ctx: Context, part: PublishPart, opened: Opening) -> None:
     """`opened`: the event of a page that opens, after which it is known who is signed in."""
 
     @guarded(part.message)

@@ -10,7 +10,7 @@ import gradio as gr
 from PIL import Image
 
 from app.context import DEVICE, QUIET, Context, away, calls, seen
-from app.events import Act, Components, Press, bump, guarded
+from app.events import Act, Components, Opening, Press, bump, guarded
 from app.html import views
 from app.teach.images.html import Thumb
 from app.teach.run import actions as teaching
@@ -187,6 +187,23 @@ def _buttons(part: RunPart, busy: bool, cancelling: bool = False) -> dict:
     return {part.teach: gr.update(interactive=not busy), part.cancel: seen(busy and not cancelling), part.message: ""}
 
 
+def _going_on(part: RunPart, workspace: Workspace, now: Shown, first: bool) -> dict:
+    """A run that has not ended, where no adapter's result is open; with `first` the buttons that go with it, too."""
+    shown = {} if teaching.opened(workspace) is not None else {part.progress: _progress(now)}
+    if first:
+        shown |= {part.cell: "", part.details: ""} if shown else {}  # of the run before
+        shown |= _buttons(part, True, now.cancelling)
+    return shown
+
+
+def at_once(ctx: Context, part: RunPart, workspace: Workspace) -> dict:
+    """A run that is going on, for the first answer to a page that opens; {} without one."""
+    run = teaching.current(workspace)
+    if run is None or (now := run.look()).finished:
+        return {}
+    return {ctx.badges[TEACH.name]: run_views.badge(now), **_going_on(part, workspace, now, True)}
+
+
 def _progress(now: Shown) -> str:
     if now.cancelling:
         return run_views.cancelling(bool(now.losses))
@@ -230,11 +247,7 @@ async def _follow(ctx: Context, part: RunPart, workspace: Workspace) -> AsyncIte
     if run is not None:
         async for now in run.follow():
             if not now.finished:
-                shown = {badge: run_views.badge(now)}
-                if teaching.opened(workspace) is None:
-                    shown[part.progress] = _progress(now)
-                    shown |= {part.cell: "", part.details: ""} if first else {}  # of the run before
-                yield {**shown, **(_buttons(part, True, now.cancelling) if first else {})}
+                yield {badge: run_views.badge(now), **_going_on(part, workspace, now, first)}
             elif not first and (now.adapter_key or (await ctx.run(lanes.LIGHT, state))[1] != in_use):
                 news = {ctx.changed: bump()}
             first = False
@@ -336,9 +349,7 @@ def wire(
     event.then(None, js=download_js, api_visibility="private").then(None, js=SHOW_CELL, api_visibility="private")
 
 
-def wire_settings(
-    ctx: Context, part: RunPart, controls: Controls, advanced: gr.Accordion, opened: gr.events.Dependency
-) -> gr.events.Dependency:
+def wire_settings(ctx: Context, part: RunPart, controls: Controls, advanced: gr.Accordion, opened: Opening) -> Opening:
     """A page that opens offers the methods, and shows how the run that is at work, or the last one, was to teach:
     unfolded where it was not in the usual way."""
 
@@ -354,7 +365,7 @@ def wire_settings(
     return opened.then(on_settings, ctx.session, [*controls.outputs, advanced, part.message], **QUIET)
 
 
-def wire_return(ctx: Context, part: RunPart, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
+def wire_return(ctx: Context, part: RunPart, tab_item: gr.Tab, opened: Opening) -> None:
     """A page that is reloaded, or a second one, shows the run as it is and goes on watching it."""
     outputs = [*part.outputs, ctx.changed, ctx.badges[TEACH.name]]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app.context import DEVICE, QUIET, Context, calls
-from app.events import GONE, Act, Components, Press, bump, error_html, guarded
+from app.events import GONE, Act, Components, Opening, Press, bump, error_html, guarded
 from app.html import views
 from app.teach.shelf import actions as adapting
 from app.teach.shelf import html as shelf_views
@@ -137,7 +137,7 @@ def wire(ctx: Context, part: ShelfPart, slot: gr.DownloadButton, download_js: st
     part.upload.upload(on_upload, [session, part.upload], [*outputs, part.upload], **DEVICE)
 
 
-def wire_return(ctx: Context, part: ShelfPart, tab_item: gr.Tab, opened: gr.events.Dependency) -> None:
+def wire_return(ctx: Context, part: ShelfPart, tab_item: gr.Tab, opened: Opening) -> None:
     """The shelf is shown again when an adapter was put on it, and on a page that is reloaded or comes back to it."""
 
     @guarded(part.message)

@@ -12,6 +12,7 @@ from app.compare.actions import gain_words
 from app.compare.html import Status
 from app.html import charts
 from app.html import space as spaces
+from nearl.report.words import PRETRAINED
 
 HOSTILE = """<img src=x onerror=alert(1)>"'&"""
 
@@ -100,6 +101,20 @@ def test_a_figure_from_few_images_carries_that_caveat_wherever_it_stands():
 )
 def test_what_a_part_buys_is_a_sentence(gain, words):
     assert words in gain_words("orthogonality", gain)
+
+
+def test_it_is_said_where_the_model_learned_from_such_images():
+    assert PRETRAINED in page([line(pretrained=True)]) and PRETRAINED not in page([line()])
+
+
+def test_long_names_have_several_lines_and_what_is_cut_is_told_in_full():
+    fits, long = "benign keratosis-like lesions", "atelectasis with pleural effusion and pneumothorax on the left side"
+    html = spaces.spaces([line()], [fits, long])
+    lines = re.sub(r"<title>.*?</title>|</tspan>", "", html)
+    lines = re.sub(r"<tspan[^>]*>", " ", lines)
+    assert f">{fits}</text>" in lines and f">{long}</text>" not in lines
+    assert html.count(f"<title>{long}</title>") == 2 and f"Cut in the drawings: {long}." in html
+    assert f"<title>{fits}" not in html
 
 
 def test_labels_keep_off_each_other_and_inside():

@@ -20,6 +20,7 @@ from app.compare import html as compare_views
 from app.compare.actions import OWN, Choice
 from app.compare.exports import export
 from app.compare.sources import sources
+from app.events import Opening
 from app.examples import tasks
 from app.predict import actions as reading
 from app.teach.images import actions as gathering
@@ -70,7 +71,7 @@ def handlers(engine, workspace):
     with gr.Blocks() as page:
         ctx.session, ctx.changed, ctx.badges = gr.State(None), gr.State(0), {comparing.COMPARE.name: gr.HTML()}
         with gr.Tab("Compare") as item:
-            tab.build(ctx, item, page.load(None))
+            tab.build(ctx, item, Opening())
     return {f.name: f.fn for f in page.fns.values()}
 
 
