@@ -240,14 +240,12 @@ def prompt_editor(
     `sets`: ready ones to start from. `fixed`: the classes are given, only their prompts can be edited. `beside`: what
     to say beside the names of the ready ones.
     """
-    beside = beside or {}
-    titles = {name: ": ".join(filter(None, (set_title(name), beside.get(name)))) for name in sets}
-    plain = {name: set_title(name) for name in sets} if beside else titles
-    config = json.dumps({"uid": uid, "sets": sets, "titles": titles, "plain": plain, "fixed": fixed})
+    titles, measured = {name: set_title(name) for name in sets}, {k: v for k, v in (beside or {}).items() if k in sets}
+    config = {"uid": uid, "sets": sets, "titles": titles, "beside": measured, "fixed": fixed}
     return gr.HTML(
         value,
         html_template='<div class="pe-root"></div>',
-        js_on_load=calls("prompt_editor.js", config),
+        js_on_load=calls("prompt_editor.js", json.dumps(config, separators=(",", ":"))),
         apply_default_css=False,
         elem_id=f"{uid}-prompts",
     )

@@ -12,6 +12,7 @@ import numpy as np
 from app.engine import Engine
 from app.html import views
 from app.predict import findings
+from app.predict.study import actions as study
 from app.visitor import limits
 from app.visitor.maps import MapKey
 from app.visitor.viewing import memory_of
@@ -94,15 +95,17 @@ def read(engine: Engine, workspace: Workspace, value: dict | None, shown: ImageR
 
     viewing = workspace.viewing
     with workspace.lock:
-        if shown is not None and viewing.record is not shown:
+        if shown is not None and (viewing.record is not shown or study.still_read(workspace)):
             return
         classifier = viewing.ask(prompt_set, make, engine.models.keeps)
         ready = engine.ready_classes(classifier.backbone) if workspace.shelf.adapter is None else {}
         with engine.device_lock:
-            found = classifier.predict(viewing.records)
+            studies = study.as_read(classifier, viewing.records)
+            found = classifier.predict(studies)
             if found.adapted is not None and not np.isfinite(found.adapted).all():
                 raise NearlError("The adapter in use gives no usable numbers for these images; stop using it in Teach.")
-            viewing.keep(found, _closer(workspace, classifier, ready, found))
+            closer = _closer(workspace, classifier, ready, found)
+            viewing.keep(found, closer, study.studied(classifier, viewing.records, studies))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def asked(workspace: Workspace) -> PromptSet | None:
     return prompts if prompts is not None and prompts.kind == FINDINGS else None
 
 
-def _answers(workspace: Workspace, place: int, adapted: bool) -> tuple[list[Answer], list[str]]:
+def answers_of(workspace: Workspace, place: int, adapted: bool) -> tuple[list[Answer], list[str]]:
     """The answers for an image, and their contradictions."""
     from nearl.reading.findings import answers
 
@@ -36,7 +36,7 @@ def reading(workspace: Workspace, trusted: str, about: dict[str, Any]) -> str:
     "measured", the "adapter", whether the image is "alien", and what `closer.html` takes."""
     prediction, place = workspace.viewing.prediction, workspace.viewing.selected
     taught = prediction.adapted is not None
-    found, wrong = _answers(workspace, place, taught)
+    found, wrong = answers_of(workspace, place, taught)
     before = prediction.frozen[place, ::2].tolist()
     after = prediction.adapted[place, ::2].tolist() if taught else [None] * len(before)
     untaught = set(workspace.viewing.classifier.untaught()) if taught else set()
@@ -63,7 +63,7 @@ def table(workspace: Workspace, doubts: list[str], unlike: list[str]) -> str:
     before and after teaching."""
 
     def said(place: int, adapted: bool, mark: str) -> tuple[str, str]:
-        found, wrong = _answers(workspace, place, adapted)
+        found, wrong = answers_of(workspace, place, adapted)
         marks = filter(None, (mark, CONTRADICTORY if wrong else ""))
         return ", ".join(answer.finding for answer in found if answer.present) or "none", ", ".join(marks)
 
@@ -77,7 +77,7 @@ def table(workspace: Workspace, doubts: list[str], unlike: list[str]) -> str:
 
 def closest(workspace: Workspace) -> str:
     """The finding of the image on show that is most clearly present, or else nearest to that."""
-    found, _ = _answers(workspace, workspace.viewing.selected, workspace.viewing.prediction.adapted is not None)
+    found, _ = answers_of(workspace, workspace.viewing.selected, workspace.viewing.prediction.adapted is not None)
     return max(found, key=lambda answer: answer.share - answer.threshold).finding
 
 

@@ -12,6 +12,7 @@ from app.context import set_title
 from app.html import render, views
 from app.predict import findings
 from app.predict.scan import html as scan_views
+from app.predict.study import html as study_views
 from app.visitor.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ def doubt_of(workspace: Workspace, i: int) -> str:
 def reading_html(workspace: Workspace) -> str:
     """The reading of the image on show. While it is not read, what the model makes of it."""
     with workspace.lock:  # another event may bring other images
-        return _reading_html(workspace)
+        return _reading_html(workspace) + study_views.section(workspace)
 
 
 def _reading_html(workspace: Workspace) -> str:

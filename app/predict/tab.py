@@ -28,9 +28,9 @@ from app.predict import actions as reading
 from app.predict import findings
 from app.predict import html as predict_views
 from app.predict.actions import AFTER, BEFORE, OFF, MapChoice
-from app.predict.scan import html as scan_views
 from app.predict.scan import tab as scan
 from app.predict.scan.tab import ScanPart
+from app.predict.study import tab as study
 from app.visitor import uploads
 from app.visitor.workspace import Workspace
 from nearl.backbones.catalogue import own_windows
@@ -79,6 +79,7 @@ class PredictTab(Components):
     examples: gr.HTML = field(metadata=INPUT)
     button: gr.Button = field(metadata=INPUT)
     scan: ScanPart
+    report: study.ReportPart
 
 
 def build(ctx: Context, opened: Opening) -> None:
@@ -113,6 +114,7 @@ def build(ctx: Context, opened: Opening) -> None:
                 )  # fmt: skip
         with gr.Column(elem_classes="right", min_width=280, scale=9):
             result = gr.HTML(predict_views.reading_empty(False), js_on_load=calls("pick.js"), elem_id="reading")
+            report = study.build(ctx)
             table = gr.HTML("", js_on_load=None, elem_id="reading-table")
             gr.HTML(views.section("Classes and prompts"), js_on_load=None)
             with gr.Column():
@@ -124,7 +126,7 @@ def build(ctx: Context, opened: Opening) -> None:
                 button = gr.Button("Read the image", variant="primary", elem_id="read")
     tab = PredictTab(
         viewer, controls, when, about, filmstrip, problems, message, result, table, editor, upload, shelf, button,
-        scan_controls,
+        scan_controls, report,
     )  # fmt: skip
     strength.input(None, strength, None, js=SET_STRENGTH, api_visibility="private")
     _wire_images(ctx, tab, examples, confirmed)
@@ -149,6 +151,7 @@ def _shown(tab: PredictTab, workspace: Workspace) -> dict:
         tab.reading: predict_views.reading_html(workspace),
         tab.table: predict_views.table_html(workspace),
         **scan.show(tab.scan, workspace),
+        **study.show(tab.report, workspace),
     }
 
 
@@ -355,7 +358,7 @@ def _wire_scan(ctx: Context, tab: PredictTab) -> None:
             yield {
                 tab.reading: predict_views.reading_html(workspace),
                 tab.table: predict_views.table_html(workspace),
-                tab.scan.curve: scan_views.curve(workspace, about),
+                tab.scan.curve: scan.below(workspace, about),
             }
             if choice.when != OFF:
                 name = reading.shown_class(workspace)

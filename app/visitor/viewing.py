@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from app.visitor.limits import PUT_AWAY
@@ -40,6 +40,7 @@ class Viewing:
         self.kinds: set[str] = set()  # of the images last read, as the model knows them
         self._found: dict[int, Any] = {}
         self.closer: list[list[str]] = []  # for each image, ready sets whose prompts are closer to it
+        self._studied: Sequence[Any] = ()
         self.together = "top-k"  # how the slices of a scan are put together
         self._volume: tuple[tuple, VolumeReading] | None = None
         self._prompts: PromptSet | None = None
@@ -200,11 +201,18 @@ class Viewing:
         """The same of the image on show."""
         return self._found.get(self.selected)
 
-    def keep(self, prediction: Prediction, closer: list[list[str]]) -> None:
-        """Keep what was read from all images."""
+    def keep(self, prediction: Prediction, closer: list[list[str]], studied: Sequence[Any] = ()) -> None:
+        """Keep what was read from all images. `studied`: for each an `app.predict.study.actions.Studied` where it was
+        read as a study, else None."""
         with self._lock:
-            self.prediction, self.closer = prediction, closer
+            self.prediction, self.closer, self._studied = prediction, closer, studied
             self.kinds = {claim.kind for claim in prediction.claims or ()}
+
+    @property
+    def studied(self) -> Any:
+        """How the image on show was read as a study; None where it was not."""
+        found, place = self._studied, self.selected
+        return found[place] if self.prediction is not None and place < len(found) else None
 
     def forget_reading(self, prompts: PromptSet | None) -> None:
         """The adapter has changed: forget what was read with the earlier one. `prompts`: those of the new one."""

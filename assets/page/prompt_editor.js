@@ -1,8 +1,8 @@
 // The editable table of classes and prompts. `props.value` is a prompt set as nearl.prompts writes it:
 // {name, description, templates: [..], classes: [{name, prompts: [..]}]}, of findings also kind: "findings", rules: [..]
 // and for each class absent: [..], the prompts of the images without it. `config` is
-// {uid, sets, titles, plain, fixed}, where `sets` are the ready ones, `titles` their names to show, `plain` the same
-// beside a model that was not measured, and `fixed` means that only the prompts can be edited. (Gradio forgets a
+// {uid, sets, titles, beside, fixed}, where `sets` are the ready ones, `titles` their names to show, `beside` what to say
+// beside some names where the model was measured, and `fixed` means that only the prompts can be edited. (Gradio forgets a
 // component's own props when it is hidden and shown again, but not its script.)
 // User text only ever enters the page through `value` and `textContent`, never as HTML.
 const uid = config.uid;
@@ -23,7 +23,10 @@ const lines = (text) => text.split(/[\n;]/).map((line) => line.trim()).filter(Bo
 
 const ready = (name) => Object.keys(config.sets).find((key) => config.sets[key].name === name);
 
-const title = (key) => (document.querySelector("#header [data-unmeasured]") ? config.plain : config.titles)[key];
+const title = (key) => {
+  const beside = document.querySelector("#header [data-unmeasured]") ? "" : config.beside[key];
+  return config.titles[key] + (beside ? `: ${beside}` : "");
+};
 
 const several = (value) => value?.kind === "findings";
 
@@ -131,7 +134,7 @@ const otherName = () => {
   if (!key) return shownName(name);
   if (unfit) return "Choose a set that fits the image";
   const set = config.sets[key], content = (s) => JSON.stringify([s.classes, s.templates ?? []]);
-  return content({ classes, templates }) === content(set) ? "" : `${config.plain[key]}, edited`;
+  return content({ classes, templates }) === content(set) ? "" : `${config.titles[key]}, edited`;
 };
 
 const nameSet = () => {

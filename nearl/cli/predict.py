@@ -23,6 +23,7 @@ from nearl.cli.options import (
     there,
     view_of,
 )
+from nearl.cli.predict_study import beside, given, study_options, together
 from nearl.cli.progress import Bar
 from nearl.errors import NearlError
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from nearl.cli.predict_table import Table
     from nearl.data.images import ImageRecord
+    from nearl.methods.studies import Study
     from nearl.reading.classifier import Classifier
 
 
@@ -68,6 +70,7 @@ def run(args: argparse.Namespace) -> Result:
         there(args.adapter, "adapter")
         if reads_volumes(args):
             raise NearlError(WHOLE)
+    given(args)
     classifier = classifier_of(args)
 
     from nearl.cli.predict_table import Table
@@ -189,6 +192,7 @@ class _Reader:
     def __init__(self, classifier: Classifier, args: argparse.Namespace, table: Table | None, bar: Bar, total: int):
         self.classifier, self.args, self.table, self.bar, self.total = classifier, args, table, bar, total
         self.done = 0  # files
+        self.beside = beside(args, classifier)
 
     def read(self, files: Sequence[File]) -> Iterator[dict]:
         """The rows of one argument's files, as they are decoded. What the table has already is left out."""
@@ -219,6 +223,8 @@ class _Reader:
                 whole = self.classifier.reads_volumes
                 record = record.study() if whole else self.classifier.recognised(record)
             row = _read(self.classifier, record, self.args)
+            if self.beside:
+                row |= _together(self.classifier, record, self.beside)
         except NearlError as error:
             return _error(file.argument, str(error))
         notes = [*record.notes, *([NOT_THESE] if row.get("measured", "") is None else [])]
@@ -289,6 +295,15 @@ def _read(classifier: Classifier, record: ImageRecord, args: argparse.Namespace)
     return {"frozen": named(frozen), "adapted": named(adapted), **facts, **moment, **said}
 
 
+def _together(classifier: Classifier, record: ImageRecord, others: Study) -> dict:
+    """The probabilities after teaching, and what follows from them, of the study of an image and these others."""
+    import numpy as np
+
+    shares, images = together(classifier, record, others)
+    adapted = {c: round(p, 6) for c, p in zip(classifier.prompt_set.classes, shares, strict=True)}
+    return {"adapted": adapted, "study": images} | _answers(classifier, None, np.array([shares]))
+
+
 def _answers(classifier: Classifier, frozen, adapted) -> dict:
     """Of findings what is said of each, after teaching where there is an adapter, and the rules that this breaks."""
     from nearl.prompts import FINDINGS
@@ -313,6 +328,7 @@ def _lines(row: dict) -> list[str]:
     """A row for people."""
     about = f", {row['aggregate']} of {len(row['slices'])} slices" if "aggregate" in row else ""
     about = about or (f", slice {row['slice']} of {row['of']}" if "slice" in row else "")
+    about += f", read with {len(row['study']) - 1} more of its study" if "study" in row else ""
     about += f", moment {row['moment']} of {row['moments']}" if "moment" in row else ""
     lines = [f"{_title(row)}{about}"]
     if "findings" in row:
@@ -351,6 +367,7 @@ def add(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--aggregate", choices=AGGREGATES, help="read all slices of a volume and combine them this way")
     sub.add_argument("--top-k", type=int, default=TOP_K, metavar="K", help=f"slices of top-k (default: {TOP_K})")
     sub.add_argument("--every", type=int, default=1, metavar="N", help="read only every N-th slice")
+    study_options(sub)
     sub.add_argument("--csv", metavar="FILE", help="write a table with a row for each image, as they are read")
     sub.add_argument("--resume", action="store_true", help="read what the table of --csv lacks or what failed in it")
     prompt_options(sub)

@@ -69,9 +69,7 @@ class ImageRecord:
     def study(self, most: int = STUDY_SLICES) -> ImageRecord:
         """The volume as a study of at most `most` still slices, evenly spaced: axial ones where it has them, a CT in
         the windows for lung, mediastinum and bone at once. Where there is one slice, a still image."""
-        plane = {"plane": "axial"} if self.scan is not None and "axial" in self.scan.planes else {}
-        window = {"window": THREE_CT} if self.scan is not None and self.scan.modality == "CT" else {}
-        whole = replace(self, max_side=STUDY_SIDE).at(**plane, **window)
+        whole = self if self.scan is None else self.from_scan(self.name, self.scan, self.study_view, STUDY_SIDE)
         total = whole.slices()
         if total == 1:
             return self.still()
@@ -86,6 +84,16 @@ class ImageRecord:
         return self.of_slices(self.name, (part.as_shown() for part in slices), (*self.notes, *said))
 
     @property
+    def study_view(self) -> View | None:
+        """How `study` draws its slices, whichever of them this record shows; None for a still image."""
+        if self.scan is None or self.view is None:
+            return None
+        plane = "axial" if "axial" in self.scan.planes else self.view.plane
+        window = THREE_CT if self.scan.modality == "CT" else self.view.window
+        film = self.scan.slices(plane) == 1
+        return replace(self.view, plane=plane, window=window, index=0, frame=0 if film else self.view.frame)
+
+    @property
     def _is_empty(self) -> bool:
         """Whether no value that is shown is a number."""
         if self.scan is None or not np.issubdtype(self.scan.voxels.dtype, np.floating):
@@ -97,8 +105,8 @@ class ImageRecord:
         return replace(self, notes=(*self.notes, *notes))
 
     def as_shown(self) -> ImageRecord:
-        """The pixels that are shown, and nothing else of the scan."""
-        return ImageRecord(self.name, self.pixels, self.digest)
+        """The pixels that are shown and which part of the scan they are, without the scan."""
+        return ImageRecord(self.name, self.pixels, self.digest, view=self.view)
 
     def at(self, **changes) -> ImageRecord:
         """Another view of the same scan: fields of View by name. A still image is returned as it is."""

@@ -142,13 +142,13 @@ class Bridge(Method):
 
     def classes(self) -> Tensor:
         groups = self.task.prompt_set.texts()
-        return ensemble(self.mapped(self._frozen_texts([t for group in groups for t in group])), [*map(len, groups)])
+        return ensemble(self.mapped(self.frozen_texts([t for group in groups for t in group])), [*map(len, groups)])
 
     def mapped(self, frozen: Tensor) -> Tensor:
         """t [..., E] of the frozen model's unit text embeddings."""
         return F.normalize(F.linear(frozen, self.text), dim=-1)
 
-    def _frozen_texts(self, texts: list[str]) -> Tensor:
+    def frozen_texts(self, texts: list[str]) -> Tensor:
         """The frozen model's unit embeddings [P, E] of texts."""
         return self.task.frozen.of_texts("text", texts, lambda tokens: self.backbone.encode_text(tokens).float())
 
@@ -184,7 +184,7 @@ class Bridge(Method):
         if prompts.kind == FINDINGS:  # a report says what is there
             table, classes = table[:, ::2], classes[::2]
         said = F.normalize(table @ classes, dim=-1)
-        return torch.where(table.any(1, keepdim=True), said, self._frozen_texts([NOTHING]))
+        return torch.where(table.any(1, keepdim=True), said, self.frozen_texts([NOTHING]))
 
     def _of_reports(self, reports: Sequence[str]) -> Tensor:
         prompts = self.task.prompt_set
@@ -192,7 +192,7 @@ class Bridge(Method):
         found = [summarise(report, terms) for report in reports]
         sentences = [one.sentences if self.options["summary"] else [line.text for line in one.lines] for one in found]
         sentences = [some or [NOTHING] for some in sentences]
-        return ensemble(self._frozen_texts([s for some in sentences for s in some]), [*map(len, sentences)])
+        return ensemble(self.frozen_texts([s for some in sentences for s in some]), [*map(len, sentences)])
 
     def phases(self, recipe: Recipe) -> list[Phase]:
         records, texts = self.task.support.records, self.texts(self.task.support)

@@ -1,20 +1,29 @@
-"""A scan in a real browser: windows, slices, planes, letters, the curve of all slices, on a desktop and a phone."""
+"""A scan in a real browser: windows, slices, planes, letters, the curve of all slices, a volume as one study with a
+report beside it, on a desktop and a phone."""
 
 from __future__ import annotations
 
 import base64
+import os
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from nearl.adapters.store import zip_adapter
+from nearl.backbones import load_backbone
 from nearl.data.formats.windows import THREE_CT
 from nearl.data.images import decode_many, decode_one
-from tests.support.browser import MAP_WORDS, NOTICE, choose, expect, fits, upload
+from tests.support.browser import LONG, MAP_WORDS, NOTICE, choose, expect, fits, nameless, open_tab, upload
+from tests.support.findings import bridge_adapter
 from tests.support.scans import dataset, directions, nifti, series, written
 
+REAL = Path(os.environ.get("NEARL_DATA", Path(__file__).parents[3] / "shared" / "data"))
+SERIES, NIFTI = REAL / "dicom_series" / "chest_ct_lidc", REAL / "nifti" / "chest_ct_lidc.nii.gz"
+REPORT = "There is a nodule in the right lung. No pneumothorax.\nCardiomegaly cannot be excluded."
 SLICES = 20
 NAME = "Anna_Somebody"
 SHOWS = """([height, width, wanted]) => {
@@ -176,3 +185,72 @@ def test_pictures_have_no_scan_controls_and_refusals_are_named(page, tmp_path, s
     upload(page, "#upload", [volume])
     expect(page.locator("#scan-moment")).to_be_visible()
     wait_for(page, decode_one(volume).pixels)
+
+
+@pytest.fixture(scope="module")
+def bridge(checkpoints, tmp_path_factory):
+    """The file of an adapter that reads volumes as studies."""
+    backbone = load_backbone(f"local-dir:{checkpoints('clip')}")
+    return zip_adapter(bridge_adapter(backbone), tmp_path_factory.mktemp("bridge") / "bridge.zip")
+
+
+def read_as_study(page, files: list[Path], slices: int, total: int) -> None:
+    """Bring a volume; its findings are of all of it, and the slices that fired lead to themselves."""
+    upload(page, "#upload", files)
+    section, fired = page.locator("#reading .study"), page.locator("#scan-curve .fired")
+    expect(page.locator("#viewer .file")).to_have_text(re.compile("|".join(re.escape(file.name) for file in files)))
+    expect(section).to_contain_text(f"{slices} slices of {total} together, axial", timeout=LONG)
+    expect(page.locator("#reading .findings .bar-line.after")).to_have_count(3)
+    expect(section.locator("li")).to_have_count(5)  # atoms
+    expect(section.locator("svg")).to_have_count(3)
+    expect(fired.locator(".columns button")).to_have_count(slices)
+    choose(page, "#scan-plane", "Coronal")
+    expect(page.locator("#viewer")).to_contain_text("Coronal slice")
+    said, button = page.locator("#reading .findings").inner_text(), fired.locator(".top button").first
+    number = re.search(r"\d+", button.inner_text())[0]
+    button.click()
+    expect(page.locator("#viewer")).to_contain_text(f"Axial slice {number} of {total}")
+    expect(button).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#scan-slice input[type=range]")).to_have_value(number)
+    assert page.locator("#reading .findings").inner_text() == said
+
+
+@pytest.mark.parametrize("page", [(1400, 1000), (400, 850)], indirect=True)
+def test_a_volume_is_read_as_one_study_and_a_report_stands_beside_it(page, study, bridge):
+    """Of real files, where they are: the series at the width of a desktop, the NIfTI at that of a phone."""
+    open_tab(page, "Teach")
+    upload(page, "#adapter-upload", [bridge])
+    expect(page.locator("#shelf .in-use")).to_have_count(1)
+    open_tab(page, "Predict")
+    expect(page.locator("#report textarea")).to_have_count(0)
+    read_as_study(page, study, SLICES, SLICES)
+    if page.viewport_size["width"] > 1000 and SERIES.is_dir():
+        read_as_study(page, sorted(SERIES.glob("*.dcm")), 20, 20)
+    elif page.viewport_size["width"] < 1000 and NIFTI.is_file():
+        read_as_study(page, [NIFTI], 32, 55)
+
+    text, rows = page.locator("#report textarea"), page.locator("#report-summary li")
+    text.fill(REPORT)
+    page.get_by_role("button", name="Summarise the report").click()
+    expect(rows).to_have_count(3)
+    states = [row.locator("select").input_value() for row in rows.all()]
+    assert states == ["present", "absent", "uncertain"]
+    expect(page.locator("#report-summary")).to_contain_text("the reading of the whole study, after teaching")
+    read = rows.first.get_attribute("data-read")
+    for state, agrees in ((read, True), ("absent" if read == "present" else "present", False)):
+        rows.first.locator("select").select_option(state)
+        expect(rows.first.locator(".same")).to_be_visible(visible=agrees)
+        expect(rows.first.locator(".other")).to_be_visible(visible=not agrees)
+    rows.first.locator("select").select_option("not mentioned")
+    expect(rows.first.locator(".same, .other").filter(visible=True)).to_have_count(0)
+    slide(page, 3)
+    expect(page.locator("#viewer")).to_contain_text("slice 3 of")
+    expect(rows.first.locator("select")).to_have_value("not mentioned")  # what was edited stays, and the text
+    page.get_by_role("button", name="Read the image").click()
+    expect(rows).to_have_count(0)
+    expect(text).to_have_value(REPORT)
+    expect(page.get_by_text(NOTICE).first).to_be_visible()
+    assert fits(page) and nameless(page) == []
+    text.fill("")
+    page.get_by_role("button", name="Summarise the report").click()
+    expect(page.locator("#report-summary [role=alert]")).to_contain_text("empty")

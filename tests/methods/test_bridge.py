@@ -10,25 +10,10 @@ from sklearn.metrics import roc_auc_score
 
 from nearl.adapters.store import load_adapter, save_adapter
 from nearl.data.images import ImageRecord
-from nearl.data.sets.findings import FindingsSet
 from nearl.methods import Task, make, restore
 from nearl.methods.bridge import Bridge, Stack, contrast
-from tests.support.findings import PROMPTS, drawn
+from tests.support.findings import PROMPTS, studies
 from tests.support.methods_data import task_of, taught
-
-
-def studies(count=12, slices=5, seed=0):
-    """Studies of which one slice has the findings: bright, red."""
-    records, marks = drawn(count, seed, unknown=False)
-    rng = np.random.default_rng(seed + 100)
-    made = []
-    for i, record in enumerate(records):
-        others = [rng.normal(60, 20, (32, 32, 3)).clip(0, 255).astype(np.uint8) for _ in range(slices + i % 2 - 1)]
-        parts = [ImageRecord.from_pixels("slice", pixels) for pixels in others]
-        parts.insert(int(rng.integers(len(parts) + 1)), record)
-        made.append(ImageRecord.of_slices(f"study {seed} {i}", parts))
-    labels = [tuple(2 * k + (mark == "0") for k, mark in enumerate(row)) for row in marks]
-    return FindingsSet(list(PROMPTS.classes), made, labels)
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from app.events import Components, Press, guarded
 from app.predict import actions as reading
 from app.predict.scan import actions as scanning
 from app.predict.scan import html as scan_views
+from app.predict.study import actions as study
+from app.predict.study import html as study_views
 from app.visitor.workspace import Workspace
 
 AFTER_WINDOW = {"window": ("center", "width"), "center": ("window",), "width": ("window",)}  # controls that follow one
@@ -56,6 +58,11 @@ def build() -> ScanPart:
     return ScanPart(group, looks, all_slices, together, curve)
 
 
+def below(workspace: Workspace, class_name: str | None) -> str:
+    """The columns under the image: the slices that fired, and the curve of all slices read one by one."""
+    return study_views.slices(workspace) + scan_views.curve(workspace, class_name)
+
+
 def show(part: ScanPart, workspace: Workspace, class_name: str | None = None) -> dict:
     """The controls of the scan on show, or none for another image."""
     record = scanning.selected(workspace)
@@ -83,7 +90,7 @@ def show(part: ScanPart, workspace: Workspace, class_name: str | None = None) ->
             visible=ready and not curve, value=f"Read {which} {count} {'frames' if film else 'slices'}"
         ),
         part.together: gr.update(visible=bool(curve)),
-        part.curve: curve,
+        part.curve: study_views.slices(workspace) + curve,
     }
 
 
@@ -118,7 +125,7 @@ def wire(
         record = scanning.selected(workspace)
         if record is None:
             return
-        workspace.viewing.redraw(record.slice_at(Press.of(event).number("pick")))
+        workspace.viewing.redraw(study.slice_at(workspace, record, Press.of(event).number("pick")))
         yield from drawn_again(workspace, when, about, part.outputs)
 
     @guarded(message, lambda *given: {part.all_slices: gr.update(interactive=True)})
@@ -134,7 +141,7 @@ def wire(
             if now is None or now.scan is not record.scan or workspace.viewing.prediction is None:
                 yield {part.all_slices: gr.update(interactive=True)}  # another image: it is not asked about
                 return
-            yield {part.curve: scan_views.curve(workspace, name)}
+            yield {part.curve: below(workspace, name)}
         yield {
             part.all_slices: gr.update(visible=False, interactive=True),
             part.together: gr.update(visible=True),
@@ -144,7 +151,7 @@ def wire(
     def on_together(key: str, about: str, together: str) -> dict:
         workspace = ctx.workspace(key)
         workspace.viewing.combine(together)
-        return {part.curve: scan_views.curve(workspace, about)}
+        return {part.curve: below(workspace, about)}
 
     last, device = ({**what, "trigger_mode": "always_last"} for what in (QUIET, DEVICE))
     for what, control in part.looks.items():
