@@ -62,8 +62,10 @@ def beside(args: argparse.Namespace, classifier: Classifier) -> Study:
 
 def together(classifier: Classifier, record: ImageRecord, others: Study) -> tuple[list[float], list[str]]:
     """(Probabilities [C] of the study after teaching, the names of its images in the order of their places)."""
+    from nearl.methods.alta import Alta
     from nearl.methods.studies import ALONE, TIMES, VIEWS
 
-    study = {ALONE: record, **others}
-    shares = classifier.method.read_studies([study])[0]  # type: ignore[union-attr]
-    return shares.tolist(), [f"{TIMES[place.time]} {VIEWS[place.view]}" for place in sorted(study)]
+    study, method = {ALONE: record, **others}, classifier.method
+    assert isinstance(method, Alta)  # `beside` has seen to that
+    names = [f"{TIMES[place.time]} {VIEWS[place.view]}" for place in sorted(study)]
+    return method.read_studies([study])[0].tolist(), names
