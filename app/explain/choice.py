@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from app.predict import findings
 from app.predict.actions import AFTER, BEFORE, closest
 from app.visitor.workspace import Workspace
 from nearl.errors import NearlError
@@ -46,7 +47,7 @@ def settle(workspace: Workspace, choice: Choice) -> Choice:
     viewing = workspace.viewing
     if viewing.prediction is None or not viewing.records:
         raise NearlError("There is no reading yet; read an image in Predict first.")
-    if choice.class_name not in viewing.prediction.classes:
+    if choice.class_name not in findings.offered(workspace):
         choice = replace(choice, class_name=closest(workspace))
     if choice.method not in {card.key for card in offered(workspace)}:
         choice = replace(choice, method=DEFAULT)
@@ -99,7 +100,7 @@ def views_of(workspace: Workspace, card: MapCard) -> list[str]:
     possible = {
         ONE: True,
         COMPARE: len(whens_of(workspace, card)) == 2,
-        CLASSES: card.by_class and len(viewing.prediction.classes) > 1,
+        CLASSES: card.by_class and len(findings.offered(workspace)) > 1,
         IMAGES: len(viewing.records) > 1,
     }
     return [view for view, can in possible.items() if can]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from app.engine import Engine
 from app.explain.choice import CLASSES, COMPARE, IMAGES, Choice
+from app.predict import findings
 from app.predict.actions import AFTER
 from app.visitor.maps import MapKey
 from app.visitor.workspace import Workspace
@@ -56,7 +57,7 @@ def asks(workspace: Workspace, choice: Choice) -> list[Ask]:
     if choice.view == COMPARE:
         return [_ask(classes, choice, one, name, adapted) for adapted in (False, True)]
     if choice.view == CLASSES:
-        return [_ask(classes, choice, one, classes, after)]
+        return [_ask(classes, choice, one, findings.offered(workspace), after)]
     if choice.view == IMAGES:
         return [_ask(classes, choice, viewing.records, name, after)]
     found = [_ask(classes, choice, one, name, after)]

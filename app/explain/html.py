@@ -9,6 +9,7 @@ from app.explain.actions import Measured, Panel
 from app.explain.choice import CLASSES, IMAGES
 from app.html import render, views
 from app.html.views import THUMB_SIDE, VIEW_SIDE, data_uri
+from nearl.prompts import ABSENT
 
 if TYPE_CHECKING:
     from nearl.data.images import ImageRecord
@@ -60,7 +61,8 @@ def stage(
         words[0] += " for each class, all on one scale"
     elif MAPS[heatmap.method].by_class:
         words[0] += f" for “{heatmap.class_name}”"
-        words += [f"against {heatmap.against}"] if heatmap.against else []
+        absent = heatmap.against == f"{ABSENT}{heatmap.class_name}"  # of a finding
+        words += [f"against {'its absence' if absent else heatmap.against}"] if heatmap.against else []
     places = [("layer", heatmap.layer), ("head", heatmap.head)]
     words += [f"{name} {value + 1}" for name, value in places if value is not None]
     return render(

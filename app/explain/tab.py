@@ -17,6 +17,7 @@ from app.explain import drawing
 from app.explain import html as map_views
 from app.explain.choice import CLASSES, COMPARE, DEFAULT, IMAGES, ONE, Choice
 from app.html import views
+from app.predict import findings
 from app.predict.actions import AFTER, BEFORE, read
 from app.predict.html import filmstrip_html
 from app.visitor.workspace import Workspace
@@ -150,7 +151,7 @@ def _controls(tab: ExplainTab, workspace: Workspace, asked: Choice, choice: Choi
         tab.view: update("view", choices=shown),
         tab.when: update("when", choices=whens, visible=choice.view != COMPARE),
         tab.about: update(
-            "class_name", choices=list(viewing.prediction.classes), visible=card.by_class and choice.view != CLASSES
+            "class_name", choices=findings.offered(workspace), visible=card.by_class and choice.view != CLASSES
         ),
         tab.method: update("method", choices=names),
         tab.card: about + views.message(choosing.missing(workspace, card)),

@@ -9,11 +9,12 @@ from markupsafe import Markup
 from nearl.report.render import environment
 
 LONGEST = 14  # characters of a word below a small image
+ELLIPSIS = "\u2060…\u2060"  # at which no line ends
 
 
 def middle(name: str) -> str:
-    """A name whose long words lack their middle, so that none is broken at the end of a line: "Tr-glio…9.jpg"."""
-    cut = lambda word: word if len(word) <= LONGEST else f"{word[:6]}…{word[6 - LONGEST + 1 :]}"  # noqa: E731
+    """A name whose long words lack their middle, so that none is broken at the end of a line: "IMG_2…234.dcm"."""
+    cut = lambda word: word if len(word) <= LONGEST else f"{word[:5]}{ELLIPSIS}{word[-7:]}"  # noqa: E731
     return " ".join(map(cut, name.split(" ")))
 
 

@@ -186,30 +186,31 @@ def recognise(engine: Engine, workspace: Workspace, value: dict | None) -> Recog
             found = replace(found, fits=fits, earlier=earlier, asked=claims)
         except NearlError:  # an editor that is not filled in
             pass
-        for place, ((kind, distance), other) in enumerate(zip(near, elsewhere, strict=True)):
-            unlike = distance > backbone.familiar.far and other == UNKNOWN
-            viewing.keep_found(place, _recognised(workspace, backbone.measured, other or kind, unlike, found))
+        for place, ((name, distance), other) in enumerate(zip(near, elsewhere, strict=True)):
+            known = distance <= backbone.familiar.far
+            kind = backbone.measured.kind_of(name) if known and other == UNKNOWN else other
+            viewing.keep_found(place, _recognised(workspace, backbone.measured, kind, name, found))
         return viewing.found_of(0)
 
 
-def _recognised(workspace: Workspace, measured: Measured, kind: str, unlike: bool, found: Recognised) -> Recognised:
-    """What the model makes of an image of this kind, or near it where the image is ``unlike`` all; ``found``: what it
+def _recognised(workspace: Workspace, measured: Measured, kind: str, near: str, found: Recognised) -> Recognised:
+    """What the model makes of an image of this kind or, if unlike all, ``near`` a training set; ``found``: what it
     makes of the prompts."""
-    from nearl.reading.claims import UNKNOWN
-
-    if unlike:
-        sets = _closest_set(workspace, measured, kind, found.asked)
-        return replace(found, title="", sets=sets, beside={}, close=kind != UNKNOWN)
+    if not kind:
+        sets = _closest_set(workspace, measured, near, found.asked)
+        return replace(found, title="", sets=sets, beside={}, close=bool(near))
     sets = [] if found.fits else offered(workspace, measured.fitting(kind))
     return replace(found, title=measured.title(kind), sets=sets, beside=measured.beside)
 
 
-def _closest_set(workspace: Workspace, measured: Measured, kind: str, asked: Claims | None) -> list[str]:
-    """The ready set for an image that is unlike the model's training images, of the ``kind`` nearest to it; none where
-    the prompts asked about are for that kind or all are far from it, and none for an example, which comes with its own.
-    """
+def _closest_set(workspace: Workspace, measured: Measured, near: str, asked: Claims | None) -> list[str]:
+    """The ready set for an image that is unlike the model's training images, by the training set ``near`` it: the set
+    of that name, or another for that kind. None where the prompts asked about are for that kind or no training set is
+    near, and for an example, which comes with its own."""
+    kind = measured.kind_of(near)
     fits = asked is not None and _fine(asked, asked.about(kind))
-    return [] if fits or not workspace.viewing.own else offered(workspace, measured.fitting(kind))[:1]
+    sets = sorted(measured.fitting(kind), key=lambda name: name != near)
+    return [] if fits or not workspace.viewing.own else offered(workspace, sets)[:1]
 
 
 def _fine(asked: Claims, claim: Claim) -> bool:
@@ -232,9 +233,9 @@ def recognise_shown(engine: Engine, workspace: Workspace) -> None:
     with workspace.lock, engine.device_lock:
         record, measured, familiar = viewing.record, backbone.measured, backbone.familiar
         if record is not None and viewing.found_of(0) is first:
-            ((kind, distance),) = nearest(measured, familiar, frozen.embed(frozen.pooled([record])), [record])
-            found = _recognised(workspace, measured, kind, distance > familiar.far, first)
-            viewing.keep_found(viewing.selected, found)
+            ((name, distance),) = nearest(measured, familiar, frozen.embed(frozen.pooled([record])), [record])
+            kind = "" if distance > familiar.far else measured.kind_of(name)
+            viewing.keep_found(viewing.selected, _recognised(workspace, measured, kind, name, first))
 
 
 def offered(workspace: Workspace, names: Sequence[str]) -> list[str]:
@@ -286,11 +287,11 @@ def _closer(
     if claims is None:
         return closer_sets(images, classifier.class_embeddings(), ready, backbone.logit_scale)
     measured, asked = backbone.measured, Claims(backbone, classifier.prompt_set)
-    near = [kind for kind, _ in nearest(measured, backbone.familiar, images, records)]
+    near = [name for name, _ in nearest(measured, backbone.familiar, images, records)]
 
-    def sets(claim: Claim, kind: str) -> list[str]:
+    def sets(claim: Claim, name: str) -> list[str]:
         if not claim.kind:
-            return _closest_set(workspace, measured, kind, asked)
+            return _closest_set(workspace, measured, name, asked)
         return [] if _fine(asked, claim) else offered(workspace, measured.fitting(claim.kind))
 
     return list(map(sets, claims, near))

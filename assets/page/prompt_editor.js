@@ -240,5 +240,8 @@ element.addEventListener("fits", ({ detail }) => {
 });
 element.addEventListener("model", draw);  // another one is in use
 draw();
-watch("value", draw);
+watch("value", () => {
+  unfit = false;
+  draw();
+});
 new ResizeObserver(growAll).observe(element);

@@ -115,20 +115,21 @@ def placed(
 ) -> list[tuple[str, float]]:
     """(kind, distance to the nearest training set) of each image, among the kinds that a scan's modality allows."""
     each = nearest(measured, familiar, images, records)
-    return [(UNKNOWN if distance > familiar.far else kind, distance) for kind, distance in each]
+    return [(UNKNOWN if distance > familiar.far else measured.kind_of(name), distance) for name, distance in each]
 
 
 def nearest(
     measured: Measured, familiar: Familiar, images: Tensor, records: Sequence[ImageRecord]
 ) -> list[tuple[str, float]]:
-    """The same with the nearest kind also of an image that is unlike the training images, if not by far."""
+    """(training set, distance) of each image likewise, also of one that is unlike the training images; "" for an image
+    that is far from all of them."""
     kinds, found = [measured.kind_of(name) for name in familiar.names], []
     for apart, record in zip(familiar.apart(images), records, strict=True):
         pattern = MODALITIES.get(record.scan.modality if record.scan is not None else "")
         allowed = [i for i, kind in enumerate(kinds) if not pattern or re.search(pattern, measured.title(kind))]
         place = min(allowed or range(len(kinds)), key=lambda i: float(apart[i]))
         distance = float(apart[place])
-        found.append((UNKNOWN if distance > NOT_FAR * familiar.far else kinds[place], distance))
+        found.append(("" if distance > NOT_FAR * familiar.far else familiar.names[place], distance))
     return found
 
 

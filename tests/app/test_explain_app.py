@@ -28,6 +28,7 @@ from app.predict.actions import AFTER, BEFORE
 from app.visitor.workspace import Workspace
 from nearl.errors import NearlError
 from nearl.explain import MAPS
+from nearl.prompts import default_findings
 from nearl.reading.classifier import Classifier
 from nearl.resources import ASSETS
 from tests.support.reading import PROMPTS, Counter, adapter_for, reader, record
@@ -271,6 +272,18 @@ def test_the_map_is_of_the_answer_on_show_until_a_class_is_chosen(workspace):
     workspace.viewing.bring(workspace.viewing.records[1:], [], False)
     workspace.viewing.keep(replace(flipped, frozen=np.array([[0.9, 0.1], [0.1, 0.9]])), [])
     assert shown(about="normal") == "glioma"
+
+
+def test_maps_of_findings_are_of_their_presence(workspace):
+    viewing, backbone = workspace.viewing, workspace.viewing.classifier.backbone
+    workspace.shelf.use(None)
+    viewing.forget_reading(None)
+    classifier = viewing.ask(default_findings(["glioma", "mass"]), lambda prompts: Classifier(backbone, prompts))
+    viewing.keep(classifier.predict(viewing.records), [])
+    choice, found = shown(workspace, class_name="without mass")
+    assert choice.class_name in ("glioma", "mass")
+    assert "against its absence" in map_views.stage(found, ONE, False, LOOK)
+    assert [panel.title for panel in shown(workspace, view=CLASSES)[1]] == ["glioma", "mass"]
 
 
 def test_an_image_of_another_kind_is_not_read_for_its_map(workspace):

@@ -107,6 +107,12 @@ def test_an_image_that_is_not_read_yet_says_its_kind_and_whether_the_classes_fit
     assert predict_views.UNFAMILIAR in predict_views.reading_empty(True, found=Recognised("", False, []))
 
 
+def test_a_long_file_name_below_an_image_lacks_its_middle():
+    strip = views.strip([("data:,", "a_very_long_name_0001.dcm"), ("data:,", "short (1 of 2).png")], 0, "Images", True)
+    assert strip.count('"a_very_long_name_0001.dcm"') == 2 and "…" in strip and "001.dcm</span>" in strip
+    assert "<span>short (1 of 2).png</span>" in strip
+
+
 def test_classes_that_were_never_taught_are_named_in_words():
     html = reading(Reading(["a", "b"], [0.5, 0.5], [0.4, 0.6], ["b"]))
     assert "was never taught b;" in html

@@ -194,7 +194,8 @@ def test_the_closest_ready_set_is_offered_for_an_image_unlike_all_others(measure
     monkeypatch.setattr("nearl.reading.claims.NOT_FAR", 1e9)
     backbone, frozen = measured.backbone(), Frozen(measured.backbone())
     images = frozen.embed(frozen.pooled([strange()]))
-    ((kind, distance),) = nearest(backbone.measured, backbone.familiar, images, [strange()])
+    ((near, distance),) = nearest(backbone.measured, backbone.familiar, images, [strange()])
+    kind = backbone.measured.kind_of(near)
     (name,) = backbone.measured.fitting(kind)
     close, other = (CHEST, BRAIN) if kind == "chest_xray" else (BRAIN, CHEST)
     assert distance > backbone.familiar.far
