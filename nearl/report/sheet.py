@@ -23,6 +23,7 @@ WIDTH, HEIGHT, MARGIN = 8.27, 11.69, 0.6  # inches
 BOTTOM = HEIGHT - 0.55
 LINE = 1 / 54  # inches from line to line for each point of a letter's size
 MOST = 8  # classes with a bar of their own
+MOST_ANSWERS = 16  # findings whose sensitivity and specificity are written
 WRONG = 8  # mistakes listed
 PICTURE = 0.42  # inches, side of the small picture of a mistake
 
@@ -96,21 +97,24 @@ class _Sheet:
             (shortened(f"{i + 1}  {self.classes[2 * i]}", 20), *pair)
             for i, (_, *pair) in enumerate(self.report.aurocs())
         ]
-        return self.bars(left, top, width, lines, "AUROC of each finding; 50 % is chance")
+        return self.bars(left, top, width, lines, "AUROC of each finding")
 
     def answers(self, left: float, top: float, width: float) -> float:
         """How each finding is told at its threshold, in words under their heading; returns where that ends."""
         results = self.report.results
         when = "after" if results["adapted"] else "before"
         self.heading(left, top, f"Sensitivity and specificity of each, {when} teaching")
-        y = top + 0.2
-        for i, row in enumerate((results["adapted"] or results["frozen"])["per_finding"]):
+        y, rows = top + 0.2, list(enumerate((results["adapted"] or results["frozen"])["per_finding"]))
+        shown = sorted(rows, key=lambda item: 2.0 if item[1]["auroc"] is None else item[1]["auroc"])[:MOST_ANSWERS]
+        for i, row in sorted(shown, key=lambda item: item[0]):
             shares = [
                 f"{per_cent(row[key])} ({span(row[f'{key}_interval'])})" if row[key] is not None else "not measured"
                 for key in ("sensitivity", "specificity")
             ]
             words = f"{i + 1}  {shortened(self.classes[2 * i], 20)}, in {row['positives']} of {row['n']}: "
             y = self.lines(left, y, words + ", ".join(shares), width, 6.2, most=2)
+        if len(rows) > len(shown):
+            y = self.lines(left, y, f"and {len(rows) - len(shown)} with a higher AUROC, on the web page", width, 6.2)
         return y
 
     def bars(self, left: float, top: float, width: float, lines: list, heading: str) -> float:

@@ -108,8 +108,8 @@ def flattered(results: Mapping | None) -> str:
 
 FINDING_FIGURES = {  # of `nearl.measure.findings.figures`
     "macro_auroc": ("Tells present from absent, mean of the findings", "macro AUROC: 0.5 is chance, 1 is always right"),
-    "macro_sensitivity": ("Said to be present where it is", "mean sensitivity, at thresholds chosen on taught images"),
-    "macro_specificity": ("Said to be absent where it is", "mean specificity, at the same thresholds"),
+    "macro_sensitivity": ("Said to be present where it is", "mean sensitivity, at each finding's threshold"),
+    "macro_specificity": ("Said to be absent where it is", "mean specificity, at each finding's threshold"),
 }
 
 # The figures of a result: key of `nearl.measure.evaluate.evaluate` -> its name and its term with what it means.

@@ -277,7 +277,7 @@ def test_findings_from_a_table_to_their_list_in_predict(visitor, tmp_path):
     page.get_by_role("button", name="Show the 4 images with two unknown").click()
     page.locator("#set .thumbs input").first.check()
     page.locator("#set #move-to").select_option("present")
-    page.get_by_role("button", name="Mark the ticked so").click()
+    page.get_by_role("button", name="Mark the ticked this way").click()
     expect(page.get_by_role("button", name="Hide the 3 images with two unknown")).to_be_visible()
     page.locator("#teach-absent-1").fill("an image without red")
     page.locator("#teach-rules").fill("if one then not two")

@@ -188,6 +188,14 @@ def kept_aside(run: RunView) -> int:
         return 0
 
 
+def taught_with(run: RunView | None, entry: Entry) -> int:
+    """How many images an adapter was taught with: those of its run, else as many as it says itself."""
+    try:
+        return entry.taught if run is None else len(run.folder.about.split.support)
+    except NearlError:  # the run's files are damaged
+        return entry.taught
+
+
 def use(engine: Engine, workspace: Workspace, entry: Entry | None) -> None:
     """Put the adapter of a result to use, where the check did not do so by itself."""
     if entry is None:

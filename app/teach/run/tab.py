@@ -171,7 +171,7 @@ def _result(part: RunPart, workspace: Workspace, run: RunView | None, entry: Ent
     now = Shown() if run is None else run.look()
     report = teaching.report_of(workspace, None, entry) if run is None else None
     results = run.results if report is None else report.results
-    taught = None if entry is None else entry.taught if report is None else report.taught_with
+    taught = None if entry is None else teaching.taught_with(run, entry) if report is None else report.taught_with
     of = {"run": "" if run is None else run.key, "item": "" if entry is None else entry.id}
     curve = {"losses": now.losses, "held": now.held, "steps": now.losses[-1][0] if now.losses else 1}
     aside = 0 if run is None else teaching.kept_aside(run)
