@@ -71,7 +71,7 @@ class CompareTab(Components):
     history: gr.HTML
     offer: gr.Textbox  # "from|to": the images to take instead of those that the page chose before; never seen
     untouched: gr.State  # the images that the page has chosen by itself; "" once a visitor has chosen
-    ended: gr.State  # changes when a comparison that was begun here has ended
+    again: gr.State  # changes when what depends on the settings is to be shown again, of those that there are then
     slot: gr.DownloadButton = field(metadata=INPUT)  # the hidden button that a file to download is put into
 
     @property
@@ -120,11 +120,11 @@ def _components() -> CompareTab:
     result = gr.HTML(compare_views.empty(), js_on_load=calls("act.js"), elem_id="comparison-result")
     history = gr.HTML("", js_on_load=calls("act.js"), elem_id="compare-history")
     offer = gr.Textbox("", label="Offer", elem_classes=away(), elem_id="compare-offer")
-    untouched, ended = gr.State(""), gr.State(0)
+    untouched, again = gr.State(""), gr.State(0)
     slot = gr.DownloadButton("Download", elem_id="compare-slot", elem_classes="slot")
     return CompareTab(
         source, shots, seeds, length, other, about, questions, cost, methods, folded, compare, cancel, message, used,
-        result, history, offer, untouched, ended, slot,
+        result, history, offer, untouched, again, slot,
     )  # fmt: skip
 
 
@@ -253,7 +253,7 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
         yield {tab.folded: gr.update(open=False), tab.message: views.quiet(said) if said else ""}
         async for shown in _follow(ctx, tab, workspace):
             yield shown
-        yield {tab.ended: bump()}  # what a question takes then goes by the settings of that moment
+        yield {tab.again: bump()}
 
     @guarded(tab.message, again)
     async def on_compare(key: str, cards: dict | None, *values) -> AsyncIterator[dict]:
@@ -296,8 +296,8 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
     tab.source.input(
         on_source, [session, *tab.controls], [tab.plan, tab.message, tab.cost, tab.untouched, tab.there], **last
     )
-    for changed in (tab.ended.change, *(control.input for control in tab.settings)):
-        changed(on_settings, [session, *tab.controls], [tab.cost, tab.message], **last)
+    for control in tab.settings:
+        control.input(on_settings, [session, *tab.controls], [tab.cost, tab.message], **last)
 
 
 def _wire_use(ctx: Context, tab: CompareTab) -> None:
@@ -317,7 +317,7 @@ def _wire_use(ctx: Context, tab: CompareTab) -> None:
     def on_history(key: str, event: gr.EventData, *values) -> dict:
         workspace = ctx.workspace(key)
         comparing.show(workspace, Press.of(event).data.get("kept"))
-        return {**_show(tab, workspace), **_cost(ctx, tab, workspace, values), tab.used: ""}
+        return {**_show(tab, workspace), **_cost(ctx, tab, workspace, values), tab.used: "", tab.message: ""}
 
     event = tab.result.click(on_press, ctx.session, [tab.used, tab.slot, ctx.changed], **DEVICE)
     event.then(None, js=DOWNLOAD, api_visibility="private")
@@ -373,7 +373,7 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: Openin
     async def on_open(key: str) -> AsyncIterator[dict]:
         """The cards of methods are unfolded until there is a comparison; then they are folded, ticked as they were."""
         workspace, shown = await ctx.run(lanes.LIGHT, at_first, key)
-        yield shown
+        yield {**shown, tab.again: bump()}  # the tab may be opening meanwhile, with other settings
         async for shown in _follow(ctx, tab, workspace):
             yield shown
 
@@ -393,5 +393,7 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: Openin
     opened.then(on_open, ctx.session, outputs, **QUIET)
     event = tab_item.select(on_select, [ctx.session, tab.untouched, tab.source], outputs, trigger_mode="once", **QUIET)
     event = event.then(None, [tab.source, tab.offer], tab.source, js=TAKE, api_visibility="private")
-    event = event.then(on_settled, [ctx.session, *tab.controls], [tab.plan, tab.cost, tab.message, tab.there], **QUIET)
+    inputs, settled = [ctx.session, *tab.controls], [tab.plan, tab.cost, tab.message, tab.there]
+    tab.again.change(on_settled, inputs, settled, trigger_mode="always_last", **QUIET)
+    event = event.then(on_settled, inputs, settled, **QUIET)
     event.then(on_selected, ctx.session, outputs, trigger_mode="once", **QUIET)

@@ -232,6 +232,7 @@ def test_a_question_adds_its_rows_and_earlier_comparisons_are_kept(engine, regis
     assert [row["there"]["n"] for row in other.folder.rows] == [2 * elsewhere.CHECK] * 2
     assert titles() == [("2 methods", True), ("3 methods", False)]
     answer = pressed("on_history", kept=second.key)
+    assert answer["compare-message"] == ""
     assert comparing.current(workspace).key == second.key and titles() == [("2 methods", False), ("3 methods", True)]
     workspace.runs.forget()  # as after a restart of the server
     assert comparing.current(workspace).key == second.key
