@@ -237,6 +237,7 @@ def test_a_volume_is_read_as_one_study_and_a_report_stands_beside_it(page, study
     assert states == ["present", "absent", "uncertain"]
     expect(page.locator("#report-summary")).to_contain_text("the reading of the whole study, after teaching")
     read = rows.first.get_attribute("data-read")
+    expect(page.locator("#report-summary .sum").filter(visible=True)).to_have_text(["There is lung nodule."])
     for state, agrees in ((read, True), ("absent" if read == "present" else "present", False)):
         rows.first.locator("select").select_option(state)
         expect(rows.first.locator(".same")).to_be_visible(visible=agrees)

@@ -67,16 +67,17 @@ def section(workspace: Workspace) -> str:
     if found is None:
         return render("predict/study_none.html", taught=viewing.prediction.adapted is not None)
     inside, view = found.inside, found.view
-    gaps = _clusters(found)
+    gaps, count = _clusters(found), len(inside.views) if inside is not None else None
+    total = record.scan.frames if _what(record) == "frame" else record.scan.slices(view.plane)
     frozen, last = (gaps[0]["gap"], gaps[-1]["gap"]) if gaps else (0.0, 0.0)
     return render(
         "predict/study.html",
         what=_what(record),
-        count=len(inside.views) if inside is not None else None,
-        total=record.scan.frames if _what(record) == "frame" else record.scan.slices(view.plane),
+        count=count,
+        total=total,
         plane="" if view.plane == ACQUIRED else view.plane,
         coloured=isinstance(view.window, tuple),
-        notes=found.notes,
+        notes=found.notes[1:] if count is not None and count < total else found.notes,  # the first says that
         synthetic=viewing.classifier.method.taught.synthetic,
         atoms=[
             {

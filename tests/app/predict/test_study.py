@@ -77,7 +77,7 @@ def test_slices_that_fired_are_buttons_that_go_there(workspace, studied, volume)
 
 def test_atoms_and_clusters_are_shown_and_a_closed_gap_is_called_nothing(engine, workspace, studied):
     shown = study_views.section(workspace)
-    assert shown.count("Strongest in slice") == 5 and shown.count("<svg") == 3
+    assert shown.count("Strongest in slices") == 5 and shown.count("<svg") == 3
     assert shown.count('class="image"') == 3 * 24 and shown.count('class="text"') == 3 * sum(map(len, CHEST.texts()))
     documented = (DOCS / "bridge.md").read_text(encoding="utf-8")
     assert all(number in shown and number in documented for number in study_views.AUROCS)
