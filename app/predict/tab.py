@@ -233,8 +233,7 @@ def _wire_images(ctx: Context, tab: PredictTab, examples: list[Example], confirm
     session, outputs = ctx.session, [ctx.session, *tab.outputs]
 
     def without_message(key: str, *_) -> dict:
-        workspace = ctx.workspace(key)
-        return {session: workspace.id, tab.upload: None, **_show(tab, workspace)}
+        return {session: ctx.workspace(key).id, tab.upload: None, **_show(tab, ctx.workspace(key))}
 
     def reading_alone(key: str, *_) -> dict:
         return {tab.reading: predict_views.reading_html(ctx.workspace(key))}
