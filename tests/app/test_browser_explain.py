@@ -70,6 +70,14 @@ def test_maps_from_the_first_look_to_before_and_after(page, task, tmp_path):
     page.locator("#explain-filmstrip button").first.click()
     expect(coming).to_have_count(0)
 
+    # a row of images wider than the window scrolls and widens nothing
+    whole = page.viewport_size
+    page.set_viewport_size({"width": 220, "height": 800})
+    assert page.locator("#explain-filmstrip .strip").evaluate(
+        "e => e.clientWidth < Math.min(e.scrollWidth, innerWidth)"
+    )
+    page.set_viewport_size(whole)
+
     # by keyboard alone: the layer
     page.locator("#explain-layer input[type=range]").focus()
     page.keyboard.press("ArrowRight")
