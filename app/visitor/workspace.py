@@ -41,6 +41,7 @@ class OnePage:
     def __init__(self, workspace: Workspace, viewing: Viewing, maps: Maps):
         self._workspace, self.viewing, self.maps = workspace, viewing, maps
         self.opened = ""  # the id of the adapter whose result Teach shows; "" for that of the last run
+        self.seen_set = ""  # the version of the labelled images that it shows; "" for none
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._workspace, name)
@@ -53,7 +54,7 @@ class Workspace:
     and whose visitor has not come back yet. `house`: where it asks for room.
     """
 
-    opened = ""  # of a page alone
+    opened = seen_set = ""  # of a page alone
 
     def __init__(self, key: str | None, path: Path, now: float = 0.0, house: House | None = None):
         self.id, self.path, self.touched = key, path, now

@@ -163,7 +163,7 @@ def _drawn(part: ImagesPart, workspace: Workspace, plan: Plan, opened: int | Non
     page = max(0, min(page, (len(indices) - 1) // PAGE))
     thumbs = _thumbs(workspace, indices[page * PAGE : (page + 1) * PAGE])
     found = gathering.check(workspace)
-    version = workspace.support.version
+    version = workspace.seen_set = workspace.support.version
     return {
         # a task is ticked as long as its images are the ones to teach with
         part.kind: next((key for key, task in tasks().items() if data.ours and task.name == data.name), None),

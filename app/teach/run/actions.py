@@ -85,6 +85,8 @@ def start(engine: Engine, workspace: Workspace, value: dict | None, choice: Choi
     if choice.method == UNTAUGHT:
         raise NearlError("Zero-shot learns nothing, so there is nothing to teach; choose another method.")
     data, test = workspace.support.needed(), workspace.support.held_out
+    if workspace.seen_set not in ("", workspace.support.version):
+        raise NearlError("These images were changed in another tab; reload the page to see what you teach with.")
     check_idle(workspace, TEACH)
     if blocking := gathering.check(workspace).blocking:
         raise NearlError(blocking)

@@ -84,6 +84,19 @@ def test_while_a_task_is_read_the_set_before_it_cannot_be_taught(workspace):
     assert not workspace.support.data.ours
 
 
+def test_a_page_does_not_teach_with_images_that_another_one_has_brought_since(workspace):
+    one, other = workspace.seen_by("one"), workspace.seen_by("other")
+    with gr.Blocks():
+        part = images_tab.build(SimpleNamespace(engine=None, ready_prompts={}, session=gr.State(None)))
+    for page, seed in ((one, 1), (other, 2)):
+        workspace.support.keep(phantom_set("smear", 4, size=64, seed=seed))
+        images_tab.show(part, page, images_tab.Plan(0.25, ""))
+    with pytest.raises(NearlError, match="another tab"):
+        teaching.start(None, one, None, Choice())
+    with pytest.raises(NearlError, match="prompt"):  # it gets as far as that
+        teaching.start(None, other, None, Choice())
+
+
 def test_images_are_brought_class_by_class_and_tidied(workspace, images, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(images[0].read_bytes()[:200])
