@@ -39,15 +39,7 @@ from nearl.resources import ASSETS
 
 MARK_STALE = "() => document.getElementById('reading')?.classList.add('stale')"
 CAME = "() => nearl.came('viewer')"
-MARK_FRESH = """() => {  // a reading that has just come; the editor is told whether its classes fit the image
-  const reading = document.getElementById("reading");
-  if (!document.querySelector("#predict-message .error")) reading?.classList.remove("stale");
-  const detail = reading?.querySelector(".unknown-kind") ? null : !reading?.querySelector(".unfit");  // null: as before
-  const fits = new CustomEvent("fits", { bubbles: true, detail });
-  document.querySelector("#predict-prompts .pe-root")?.dispatchEvent(fits);
-  nearl.came("viewer");
-  nearl.came("reading");
-}"""
+MARK_FRESH = "() => nearl.fresh()"
 SHOW_VIEWER = "() => window.scrollTo(0, 0)"
 SHOW_READING = """() => {  // unless it is looked at already: then somebody may be about to press something there
   const reading = document.getElementById("reading"), { top, bottom } = reading.getBoundingClientRect();

@@ -193,6 +193,15 @@
     coming(id, "");
     compare();
   };
+  // A reading has just come: the editor is told whether its classes fit the image (null: as before).
+  window.nearl.fresh = () => {
+    const reading = document.getElementById("reading");
+    if (!document.querySelector("#predict-message .error")) reading?.classList.remove("stale");
+    const detail = reading?.querySelector(".unknown-kind") ? null : !reading?.querySelector(".unfit");
+    const fits = new CustomEvent("fits", { bubbles: true, detail });
+    document.querySelector("#predict-prompts .pe-root")?.dispatchEvent(fits);
+    for (const id of ["viewer", "reading"]) window.nearl.came(id);
+  };
   document.addEventListener("click", ({ target }) => {
     const strip = target.closest("#examples, #filmstrip, #explain-filmstrip"), button = target.closest("[data-pick]");
     if (button && strip?.id === "explain-filmstrip")
