@@ -31,6 +31,7 @@ from app.explain.choice import Choice as MapChoice
 from app.explain.choice import settle
 from app.predict import actions as reading
 from app.predict.html import doubt_of, tested
+from app.predict.study.actions import WHOLE
 from app.teach.images import actions as gathering
 from app.teach.run import actions as teaching
 from app.teach.shelf import actions as adapting
@@ -167,6 +168,8 @@ class Programs:
                 fits.append(tested(workspace, i))
                 row["notes"] = [*record.notes, *([] if fits[-1] else [NOT_THESE])]
                 row |= {"slices": record.slices()} if record.slices() > 1 else {}
+                if (whole := viewing.studied_of(i)) is not None:
+                    row["notes"] += [WHOLE, *whole.notes]
                 row |= {} if p.unfamiliar is None else {"unfamiliar": p.unfamiliar[i]}
                 if p.claims is not None:
                     row |= {"kind": p.claims[i].kind, "doubt": doubt_of(workspace, i)}

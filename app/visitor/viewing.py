@@ -211,7 +211,11 @@ class Viewing:
     @property
     def studied(self) -> Any:
         """How the image on show was read as a study; None where it was not."""
-        found, place = self._studied, self.selected
+        return self.studied_of(self.selected)
+
+    def studied_of(self, place: int) -> Any:
+        """The same of the image at this place."""
+        found = self._studied
         return found[place] if self.prediction is not None and place < len(found) else None
 
     def forget_reading(self, prompts: PromptSet | None) -> None:

@@ -204,6 +204,7 @@ def read_as_study(page, files: list[Path], slices: int, total: int) -> None:
     expect(section.locator("li")).to_have_count(5)  # atoms
     expect(section.locator("svg")).to_have_count(3)
     expect(fired.locator(".columns button")).to_have_count(slices)
+    expect(page.locator("#scan-all")).to_be_hidden()  # no slice has an answer of its own
     choose(page, "#scan-plane", "Coronal")
     expect(page.locator("#viewer")).to_contain_text("Coronal slice")
     said, button = page.locator("#reading .findings").inner_text(), fired.locator(".top button").first

@@ -72,6 +72,7 @@ def show(part: ScanPart, workspace: Workspace, class_name: str | None = None) ->
     film, step = scanning.is_film(record), scanning.step(record)
     moments = 1 if film else record.scan.frames
     ready = workspace.viewing.prediction is not None and count > 1
+    ready = ready and workspace.viewing.studied is None  # what it says of a study holds for no slice
     which = "all" if step == 1 else f"one in {step} of the"
     limits = scanning.limits(record) or (None, None)
     curve = scan_views.curve(workspace, class_name)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nearl.reading.studies import Inside
 
 LONGEST = 20_000  # characters of a report (our choice)
+WHOLE = "The answer after teaching is of the whole volume, read as one study."
 UNSAID = "not mentioned"
 NO_READING = "There is no reading to set a report against; press “Read the image” first."
 NOT_FINDINGS = "A report is summarised to findings, and the prompts in use are of classes; ask about findings."

@@ -14,6 +14,7 @@ import numpy as np
 
 from app.engine import Engine
 from app.models.memory import label
+from app.predict.study.actions import as_read
 from app.visitor.workspace import Workspace
 from app.work.run import forget_adapter
 from nearl.data.images import ImageRecord
@@ -148,7 +149,7 @@ def compare(
         backbone = engine.models.get(engine.home(workspace, adapter.meta["backbone"]))
         with engine.device_lock:
             classifier = Classifier(backbone, PromptSet.from_dict(adapter.meta["prompts"]), restore(backbone, adapter))
-            prediction = classifier.predict([record])
+            prediction = classifier.predict(as_read(classifier, [record]))
         shares, names = [float(p) for p in prediction.adapted[0]], list(prediction.classes)
         if not (findings := classifier.prompt_set.findings):
             found.append((name, names, shares, None))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from app.api import Programs
 from app.predict import actions as reading
 from app.predict import html as predict_views
 from app.predict.scan import actions as scanning
@@ -58,6 +60,16 @@ def test_the_answer_is_that_of_the_whole_volume_and_of_no_slice(engine, workspac
     assert studied.prediction is not before
     studied.bring([halves(1).records[0]], [])
     assert studied.studied is None and study_views.section(workspace) == "" == study_views.slices(workspace)
+
+
+def test_programs_and_comparisons_read_the_whole_volume_too(engine, workspace, studied, tmp_path):
+    whole = studied.prediction.adapted[0]
+    (compared,) = adapting.compare(engine, workspace, [workspace.shelf.in_use])
+    assert compared[2] == pytest.approx(whole[::2].tolist(), abs=1e-6)
+    path = tmp_path / "ct.nii"
+    path.write_bytes(nifti((body() * 3 - 600).astype(np.int16), np.eye(4)))
+    (row,) = Programs(SimpleNamespace(engine=engine)).predict(workspace, [str(path)], CHEST.to_dict())["predictions"]
+    assert list(row["adapted"].values()) == pytest.approx(whole.tolist(), abs=1e-6) and study.WHOLE in row["notes"]
 
 
 def test_slices_that_fired_are_buttons_that_go_there(workspace, studied, volume):
