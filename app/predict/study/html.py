@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from weakref import WeakKeyDictionary
+
 from app.html import render
 from app.predict import findings
 from app.predict.study import actions as study
 from app.predict.study.actions import Line, Studied
 from app.visitor.workspace import Workspace
-from nearl.data.formats.volume import ACQUIRED
+from nearl.data.formats.volume import ACQUIRED, Scan, View
 from nearl.data.images import ImageRecord
 
 TOP = 5  # slices that are named
@@ -47,12 +50,12 @@ def _what(record: ImageRecord) -> str:
     return "frame" if record.scan.slices(record.study_view.plane) == 1 else "slice"
 
 
-def _number(record: ImageRecord, view) -> int:
+def _number(record: ImageRecord, view: View) -> int:
     """The number of a slice or frame as the viewer counts them, from 1."""
     return (view.frame if _what(record) == "frame" else view.index) + 1
 
 
-def _is_shown(record: ImageRecord, view) -> bool:
+def _is_shown(record: ImageRecord, view: View) -> bool:
     own = record.view
     return (own.plane, own.index, own.frame) == (view.plane, view.index, view.frame)
 
@@ -127,6 +130,9 @@ def _clusters(found: Studied) -> list[dict]:
 
 # ---- the report
 
+_numbers = itertools.count()
+_scans: WeakKeyDictionary[Scan, int] = WeakKeyDictionary()  # which tell the scans that are in memory apart
+
 
 def box(workspace: Workspace) -> str:
     """Where a report is typed or pasted in, beside a reading of findings; "" without one. It is the same for all
@@ -135,7 +141,7 @@ def box(workspace: Workspace) -> str:
     if viewing.prediction is None or findings.asked(workspace) is None or viewing.record is None:
         return ""
     record = viewing.record
-    of = record.digest[:12] if record.scan is None else str(id(record.scan))
+    of = record.digest[:12] if record.scan is None else _scans.setdefault(record.scan, next(_numbers))
     return render("predict/report_box.html", of=of, longest=study.LONGEST)
 
 
