@@ -32,9 +32,9 @@ from nearl.reading.findings import thresholds
 METHODS = "zero-shot,linear-probe,lora,nearl"
 
 
-def one(name: str, seed: int, task: Task, test: FindingsSet, steps: int | None) -> dict:
-    """The figures of one method with one seed on the test images; thresholds are chosen on the training images."""
-    changes = {} if steps is None else {"steps": steps}
+def one(name: str, seed: int, task: Task, test: FindingsSet, changes: dict) -> dict:
+    """The figures of one method with one seed on the test images; thresholds are chosen on the training images.
+    ``changes``: to the method's recipe."""
     method = make(name, task)
     for _ in method.fit(recipe_of(name, seed=seed, **changes)):
         pass
@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=200)
     parser.add_argument("--test", type=int, default=200)
     parser.add_argument("--steps", type=int, help="of every method that trains in steps (default: its own)")
+    parser.add_argument("--lr", type=float, help="likewise, the learning rate")
     parser.add_argument("--backbone", default="embedded")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -89,19 +90,21 @@ def main() -> None:
     pool, test = resolve_splits(images, findings=True)
     prompts, backbone = PromptSet.from_dict(pool.prompts), load_backbone(args.backbone)
     frozen, methods = Frozen(backbone), args.methods.split(",")
+    changes = {key: value for key, value in (("steps", args.steps), ("lr", args.lr)) if value is not None}
+    how = f"-{args.train}-{args.steps}" + ("" if args.lr is None else f"-{args.lr}")
     for seed in range(args.seeds):
         chosen = np.random.default_rng([seed, 1]).permutation(len(pool))[: args.train]
         task = Task(backbone, prompts, pool.subset(sorted(chosen.tolist())), frozen)
         for name in methods:
-            run = f"{name}-{seed}-{args.train}-{args.steps}"
+            run = f"{name}-{seed}{how}"
             if run in results.finished() or (name == "zero-shot" and seed):
                 continue
             with results.claim(run) as mine:
                 if mine:
-                    found = one(name, seed, task, test, args.steps)
+                    found = one(name, seed, task, test, changes)
                     results.append({"run": run, "method": name, "seed": seed, "figures": found})
                     print(f"{run}: {found['macro_auroc']:.3f}", flush=True)
-    rows = [row for row in results.rows() if row["run"].endswith(f"-{args.train}-{args.steps}")]
+    rows = [row for row in results.rows() if row["run"].endswith(how)]
     print("\n".join(table(rows, methods)))
     (args.folder / "table.json").write_text(json.dumps(rows), encoding="utf-8")
 
