@@ -71,7 +71,7 @@ class CompareTab(Components):
     history: gr.HTML
     offer: gr.Textbox  # "from|to": the images to take instead of those that the page chose before; never seen
     untouched: gr.State  # the images that the page has chosen by itself; "" once a visitor has chosen
-    again: gr.State  # changes when what depends on the settings is to be shown again, of those that there are then
+    again: gr.State  # changes when what a question takes is to be said again, with the settings of that moment
     slot: gr.DownloadButton = field(metadata=INPUT)  # the hidden button that a file to download is put into
 
     @property
@@ -296,8 +296,8 @@ def _wire_run(ctx: Context, tab: CompareTab) -> None:
     tab.source.input(
         on_source, [session, *tab.controls], [tab.plan, tab.message, tab.cost, tab.untouched, tab.there], **last
     )
-    for control in tab.settings:
-        control.input(on_settings, [session, *tab.controls], [tab.cost, tab.message], **last)
+    for changed in (tab.again.change, *(control.input for control in tab.settings)):
+        changed(on_settings, [session, *tab.controls], [tab.cost, tab.message], **last)
 
 
 def _wire_use(ctx: Context, tab: CompareTab) -> None:
@@ -373,7 +373,7 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: Openin
     async def on_open(key: str) -> AsyncIterator[dict]:
         """The cards of methods are unfolded until there is a comparison; then they are folded, ticked as they were."""
         workspace, shown = await ctx.run(lanes.LIGHT, at_first, key)
-        yield {**shown, tab.again: bump()}  # the tab may be opening meanwhile, with other settings
+        yield shown
         async for shown in _follow(ctx, tab, workspace):
             yield shown
 
@@ -394,6 +394,5 @@ def _wire_return(ctx: Context, tab: CompareTab, tab_item: gr.Tab, opened: Openin
     event = tab_item.select(on_select, [ctx.session, tab.untouched, tab.source], outputs, trigger_mode="once", **QUIET)
     event = event.then(None, [tab.source, tab.offer], tab.source, js=TAKE, api_visibility="private")
     inputs, settled = [ctx.session, *tab.controls], [tab.plan, tab.cost, tab.message, tab.there]
-    tab.again.change(on_settled, inputs, settled, trigger_mode="always_last", **QUIET)
     event = event.then(on_settled, inputs, settled, **QUIET)
     event.then(on_selected, ctx.session, outputs, trigger_mode="once", **QUIET)
