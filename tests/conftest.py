@@ -9,6 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests at a time
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of the many processes compiles the packages again
 
 import pytest
 

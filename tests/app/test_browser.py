@@ -16,7 +16,6 @@ from nearl.data.phantoms.kinds import phantom_set
 from tests.support.app_server import serve
 from tests.support.browser import (
     MAP_WORDS,
-    bring_by_class,
     bring_zip,
     choose,
     example,
@@ -25,8 +24,6 @@ from tests.support.browser import (
     nameless,
     open_tab,
     shares,
-    taught,
-    teach,
     upload,
     visit,
 )
@@ -39,7 +36,7 @@ BLOCK = """() => { setTimeout(() => {
 }, 20); }"""
 
 
-def test_read_edit_teach_and_read_again(page, task, tmp_path):
+def test_read_edit_and_read_again(page, task, tmp_path):
     # an image of one's own, with classes in one's own words
     picture = next((task / "test" / "lesion").iterdir())
     letter = tmp_path / "letter.png"
@@ -78,59 +75,6 @@ def test_read_edit_teach_and_read_again(page, task, tmp_path):
     page.locator("#map-strength input[type=range]").fill("10")
     expect(page.locator("#viewer img.map")).to_have_css("opacity", "0.1")
     assert asked == []
-
-    # teach two classes
-    bring_by_class(page, task)
-    teach(page)
-    taught(page)
-    expect(page.locator("#progress")).to_contain_text("Checked on")
-    expect(page.locator("#shelf .in-use")).to_have_count(1)
-    with page.expect_download() as download:
-        page.locator("#shelf").get_by_role("button", name="Download").click()
-    adapter = tmp_path / "adapter.zip"
-    download.value.save_as(adapter)
-
-    # the new probabilities
-    open_tab(page, "Predict")
-    expect(page.locator("#reading .bar-line.after")).to_have_count(2)
-    after = shares(page, "after")
-    assert sum(int(re.sub(r"\D", "", share)) for share in after) in (99, 100, 101)
-    expect(page.locator("#reading")).not_to_contain_text("Nothing has been taught")
-    expect(page.locator("#reading .adapter")).to_contain_text("in use: lesion, no lesion")
-
-    # the images that were taught with, closest to words and to the image, before and after
-    open_tab(page, "Find")
-    expect(page.locator("#find-gallery")).to_contain_text("10 images that you teach with: lesion 5, no lesion 5")
-    page.get_by_label("Describe what to find").fill("an image of one two three")
-    page.get_by_role("button", name="Find", exact=True).click()
-    found = page.locator("#find-result")
-    expect(found.locator(".headline")).to_have_text("The 10 closest to “an image of one two three”")
-    expect(found.locator("li")).to_have_count(20)
-    assert found.locator("h3").all_inner_texts() == ["Before teaching", "After teaching"]
-    assert found.locator(".tag").count() > 0  # of images that the adapter was taught with
-    page.get_by_role("button", name="Find images like this one").click()
-    expect(found.locator(".headline")).to_contain_text(picture.name)
-    expect(page.locator("#find-query img")).to_be_visible()
-    assert nameless(page) == []
-    open_tab(page, "Predict")
-
-    # a class that was never taught is named
-    page.get_by_role("button", name="Add a class").click()
-    odd = "scar <b>${6 * 7}{{value}}"  # neither markup nor a template
-    page.get_by_label("Class 3", exact=True).fill(odd)
-    expect(set_name).to_have_text("Your class names")
-    page.locator("#predict-prompts-2").fill("a scar")
-    page.get_by_role("button", name="Read the image").click()
-    expect(page.locator("#reading .note").last).to_contain_text(f"was never taught {odd}")
-
-    # without the adapter, and with it again from its file
-    open_tab(page, "Teach")
-    page.get_by_role("button", name="Stop using it").click()
-    expect(page.locator("#shelf .in-use")).to_have_count(0)
-    upload(page, "#adapter-upload", [adapter])
-    expect(page.locator("#shelf .in-use")).to_have_count(1)
-    open_tab(page, "Predict")
-    expect(page.locator("#reading .bar-line.after")).to_have_count(2)
 
 
 CUT = """() => {  // the ready sets with a prompt that is not seen whole
