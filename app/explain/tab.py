@@ -17,6 +17,7 @@ from app.explain import drawing
 from app.explain import html as map_views
 from app.explain.choice import CLASSES, COMPARE, DEFAULT, IMAGES, ONE, Choice
 from app.html import views
+from app.models.memory import label
 from app.predict import findings
 from app.predict.actions import AFTER, BEFORE, read
 from app.predict.html import filmstrip_html
@@ -189,8 +190,9 @@ def _draw(ctx: Context, tab: ExplainTab, workspace: Workspace, choice: Choice, l
 
 def _of(workspace: Workspace, choice: Choice) -> str:
     """What a view shows, in the names and values of the page's controls, as JSON."""
-    of = {**asdict(choice), "class": choice.class_name, "image": workspace.viewing.selected}
-    return json.dumps({**of, "seen": workspace.viewing.record.digest[:12]})
+    viewing = workspace.viewing
+    of = {**asdict(choice), "class": choice.class_name, "image": viewing.selected}
+    return json.dumps({**of, "seen": viewing.record.digest[:12], "model": label(viewing.classifier.backbone.name)})
 
 
 def _waiting(tab: ExplainTab, workspace: Workspace, choice: Choice) -> dict:
