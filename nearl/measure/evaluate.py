@@ -157,7 +157,7 @@ def study(
     "folds" or "none". Keys: "n", "classes", "kind", "few" (fewer than 20 images), "too_few" (a sentence where the
     balanced accuracy is not shown, else ""), "frozen", "adapted" (as of `evaluate`, or None), "gain".
 
-    A figure whose interval is wider than 0.5 is None, and so is the recall of a class with fewer than `FEW_OF_CLASS`
+    A figure whose interval is wider than 0.5, before or after teaching, is None in both, and so is the recall of a class with fewer than `FEW_OF_CLASS`
     images; "unsaid", {figure: sentence} beside the figures and a sentence beside a recall, says why. The interval
     stays. gain: {"value", "interval"} of the balanced accuracy after minus before on the same images, or None without
     ``adapted``; its value is None where the interval is too wide.
@@ -168,7 +168,9 @@ def study(
         return {**result, "too_few": NOTHING_HELD, "frozen": None, "adapted": None, "gain": None}
     before = _said(evaluate(frozen, labels, classes=classes))
     after = None if adapted is None else _said(evaluate(adapted, labels, classes=classes))
-    if any(figures and figures["balanced_accuracy"] is None for figures in (before, after)):
+    if after is not None:
+        _alike(before, after)
+    if before["balanced_accuracy"] is None:
         result["too_few"] = f"{_images(len(labels))} are too few to say how well it does on new images."
     gain = None if adapted is None else gain_of(frozen, adapted, labels)
     return {**result, "frozen": before, "adapted": after, "gain": gain}
@@ -188,6 +190,16 @@ def _said(figures: dict) -> dict:
     return {**figures, "unsaid": unsaid}
 
 
+def _alike(before: dict, after: dict) -> None:
+    """What cannot be said of one of them is said of neither: the same images would else tell the better half alone."""
+    for key in FIGURES:
+        if not before["unsaid"].get(key) and not after["unsaid"].get(key):
+            continue
+        for figures in (before, after):
+            if figures[key] is not None:
+                figures[key], figures["unsaid"][key] = None, _wide(figures[f"{key}_interval"])
+
+
 def _few(n: int, interval: Sequence[float] | None) -> str:
     """Why a class's recall is not shown, by the number of its images alone, so that all classes are treated alike."""
     if interval is None:
@@ -196,8 +208,11 @@ def _few(n: int, interval: Sequence[float] | None) -> str:
 
 
 def _too_wide(interval: Sequence[float]) -> str:
-    wide = interval[1] - interval[0] > WIDEST
-    return f"Too few images to say: anything from {_ends(interval)} fits." if wide else ""
+    return _wide(interval) if interval[1] - interval[0] > WIDEST else ""
+
+
+def _wide(interval: Sequence[float]) -> str:
+    return f"Too few images to say: anything from {_ends(interval)} fits."
 
 
 def _ends(interval: Sequence[float]) -> str:

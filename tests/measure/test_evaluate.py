@@ -163,6 +163,8 @@ def test_too_few_to_say_is_said_instead_of_a_number():
         assert figures["balanced_accuracy"] is None and "anything from" in figures["unsaid"]["balanced_accuracy"]
         assert figures["balanced_accuracy_interval"][1] - figures["balanced_accuracy_interval"][0] > 0.5
         assert [row["recall"] for row in figures["recall"]] == [None, None] and figures["recall"][0]["right"] == 1
+    better = study(p, np.eye(2)[labels], labels, ["a", "b"], "held-out")["adapted"]  # all right, which is narrow enough
+    assert better["balanced_accuracy"] is None and "anything from" in better["unsaid"]["balanced_accuracy"]
     missing = study(p, None, [0, 0, 0, 0], ["a", "b"], "given")
     assert missing["frozen"]["auroc"] is None and "no image" in missing["frozen"]["unsaid"]["auroc"]
     assert "No image of this class" in missing["frozen"]["recall"][1]["unsaid"]

@@ -346,8 +346,7 @@ def _wire_set(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], chan
         return {part.message: ""} if workspace.support.data is None else {part.check: _check(workspace, Plan.of(*plan))}
 
     gr.on([part.set.click, part.check.click], on_press, [session, part.editor, *plan], outputs, **ONCE)
-    hold_out, group_by = plan
-    gr.on([hold_out.release, group_by.blur], on_plan, [session, *plan], [part.check, part.message], **LAST)
+    gr.on([plan[0].release, plan[1].blur], on_plan, [session, *plan], [part.check, part.message], **LAST)
 
 
 def wire_return(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], opened: Opening) -> None:
@@ -355,12 +354,15 @@ def wire_return(ctx: Context, part: ImagesPart, plan: Sequence[gr.Component], op
 
     @guarded(part.message)
     def on_open(key: str, *given) -> dict:
-        workspace, (*plan, source) = ctx.workspace(key), given
-        return {**_as_it_was(part, workspace, source), **show(part, workspace, Plan.of(*plan))}
+        workspace, (*plan, there, source) = ctx.workspace(key), given
+        was, held = _as_it_was(part, workspace, source), workspace.support
+        if held.data is not None and f'data-version="{held.version}"' in (there or ""):
+            return was  # drawn with the page's first answer; what was opened in it since stays
+        return {**was, **show(part, workspace, Plan.of(*plan))}
 
     opened.then(None, part.choice, part.choice, js=RECALL_SOURCE, api_visibility="private")
-    inputs = [ctx.session, *plan, part.choice]
-    opened.then(on_open, inputs, [*part.outputs, part.choice], js=RECALL_SOURCE, **QUIET)
+    given, outputs = [ctx.session, *plan, part.set, part.choice], [*part.outputs, part.choice]
+    opened.then(on_open, given, outputs, js=RECALL_SOURCE, **QUIET)
 
 
 def _as_it_was(part: ImagesPart, workspace: Workspace, source: str) -> dict:
@@ -369,9 +371,7 @@ def _as_it_was(part: ImagesPart, workspace: Workspace, source: str) -> dict:
     data = workspace.support.data
     if data is None:
         return {}
-    if not data.ours:
-        return {part.choice: source if source != EXAMPLE else FILES}
-    return {part.choice: EXAMPLE}
+    return {part.choice: EXAMPLE if data.ours else FILES if source == EXAMPLE else source}
 
 
 def _opened(pressed: Press) -> tuple[int | None, int]:
