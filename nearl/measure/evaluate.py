@@ -157,10 +157,10 @@ def study(
     "folds" or "none". Keys: "n", "classes", "kind", "few" (fewer than 20 images), "too_few" (a sentence where the
     balanced accuracy is not shown, else ""), "frozen", "adapted" (as of `evaluate`, or None), "gain".
 
-    A figure whose interval is wider than 0.5, before or after teaching, is None in both, and so is the recall of a class with fewer than `FEW_OF_CLASS`
-    images; "unsaid", {figure: sentence} beside the figures and a sentence beside a recall, says why. The interval
-    stays. gain: {"value", "interval"} of the balanced accuracy after minus before on the same images, or None without
-    ``adapted``; its value is None where the interval is too wide.
+    A figure whose interval is wider than 0.5, before or after teaching, is None in both, and so is the recall of a
+    class with fewer than `FEW_OF_CLASS` images; "unsaid", {figure: sentence} beside the figures and a sentence beside
+    a recall, says why. The interval stays. gain: {"value", "interval"} of the balanced accuracy after minus before on
+    the same images, or None without ``adapted``; its value is None where the interval is too wide.
     """
     labels = np.asarray(labels, dtype=int)
     result = {"n": len(labels), "classes": list(classes), "kind": kind, "few": len(labels) < FEW_HELD, "too_few": ""}
