@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> Result:
         there(args.adapter, "adapter")
         if reads_volumes(args):
             raise NearlError(WHOLE)
-    given(args)
+    several = given(args)
     classifier = classifier_of(args)
 
     from nearl.cli.predict_table import Table
@@ -92,6 +92,10 @@ def run(args: argparse.Namespace) -> Result:
     finally:
         if table is not None:
             table.close()
+    if several and len(rows) > 1:
+        raise NearlError(
+            f"A prior or lateral belongs to one image; {args.images[0]} holds {len(rows)}. Give one of them."
+        )
     untaught, unknown, notes = classifier.untaught(), classifier.unknown_words(), classifier.text_notes()
     facts: dict = {"untaught": untaught, "unknown_words": unknown, "prompt_notes": notes, "notice": NOTICE}
     facts |= {"left_out": left_out} if left_out else {}

@@ -149,11 +149,14 @@ _NO_NEGATION = re.compile(  # reads like a negation of a finding and is none
 _EXCLUDED = rf"\b(?:not(?: be)?{_LY}(?: be)?|(?:difficult|hard|impossible) to) (?:excluded?|ruled? out)\b"
 _BEFORE = re.compile(  # what reaches over what follows; the group names the state, "unsaid" none
     r"(?P<unsaid>\b(?:history of|h/o|to (?:exclude|rule out)|evaluate for|assess(?:ment)? for|question of|if|in case "
-    r"of|no (?:new|further|additional|other|second|known|prior|previous)|risk of|prior to|follow[- ]?up (?:of|for))\b|"
+    r"of|no (?:new|further|additional|other|second|known|prior|previous)|risk of|prior to|follow[- ]?up (?:of|for)|"
+    r"(?:mother|father|brother|sister|parents?|family)(?:'s)?)\b|"
     rf"^\W*rule out\b)|(?P<uncertain>{_EXCLUDED}|\b(?:possibl[ey]|probabl[ey]|(?:not )?(?:un)?likely|may|might|could"
     r"(?! not)|suspicious|suspect\w*|suspicion|suggest\w*|questionable|equivocal|versus|vs|perhaps|presumabl[ey]|"
-    r"concern\w*|doubtful|(?:resection|removal|excision|drainage) of)\b|\?)|"
-    r"(?P<absent>\b(?:no|without|denies|neither|nor|never|none|absence of|negative for|free (?:of|from)|clear of|"
+    r"concern\w*|doubtful|mimic\w*|simulat\w*|low (?:probability|likelihood|suspicion) (?:of|for)|"
+    r"(?:resection|removal|excision|drainage) of)\b|\?)|"
+    r"(?P<absent>\bnon-$|(?<![\d.,])0 (?!mm|cm)|\b(?:no|zero|without|denies|neither|nor|never|none|absence of|"
+    r"negative for|free (?:of|from)|clear of|"
     r"lack of|rather than|resolution of|clearing of|disappearance of|excludes?|rules out|fail(?:s|ed)? to)\b|\bnot(?= "
     r"(?:a|an|any|the|show|demonstrate|reveal|see|have|contain|evidence)\b)|^\W*(?:the |an? |interval |previously |now "
     r"){0,3}(?:resolved|absent)\b)|(?P<other>\b(?:not|never)\b)"  # not: of what, is not known

@@ -27,9 +27,7 @@ WINDOWS = {"chest CT": "Lung", "abdominal CT": "Abdomen"}  # in which a kind is 
 NOT_THESE = "How often these prompts are right was not measured on images like this one."
 UNSURE = "A guess: whether the model can tell these findings present from absent was never measured."
 UNKNOWN = ""  # the kind of an image that is unlike the training images
-NOT_FAR = (
-    1.5  # of the distance from which an image counts as unlike: up to here the nearest kind is its own (our choice)
-)
+NOT_FAR = 1.5  # of the distance from which an image is unlike: up to here the nearest kind is its own (our choice)
 MODALITIES = {  # of DICOM, to a pattern for the titles of its kinds of image
     "CT": r"\bCT\b", "MR": r"\bMRI\b", "US": "ultrasound", "CR": "X-ray", "DX": "X-ray", "MG": "mammogram",
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """A chest study of up to four images on the command line, with an adapter that reads such."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -55,8 +56,12 @@ def test_priors_and_laterals_are_read_with_the_image(nearl, backbone, alta, imag
 def test_other_adapters_and_several_images_are_refused(nearl, backbone, alta, images, model, tmp_path):
     adapter = save_adapter(alta, tmp_path / "adapter")
     plain = save_adapter(make("alta", Task(backbone, PROMPTS)).adapter(), tmp_path / "plain")
-    now, before, _ = images
+    (now, before, _), many = images, tmp_path / "many.zip"
+    with zipfile.ZipFile(many, "w") as archive:
+        archive.write(now, "now.png")
+        archive.write(before, "before.png")
     for words, gist in (
+        ([many, "--adapter", adapter, "--prior", before], "holds 2"),
         ([now, before, "--adapter", adapter, "--prior", before], "one image"),
         ([now, "--adapter", plain, "--prior", before], "taught with studies"),
         ([now, "--adapter", adapter, "--prior", tmp_path / "none.png"], "none.png"),

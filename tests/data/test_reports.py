@@ -157,6 +157,12 @@ SENTENCES = [
     ("A nodule, likely benign.", {"nodule": P}),
     ("A pneumothorax is possible, the mass may be a vessel.", {"pneumothorax": U, "mass": U}),
     ("The mass has been resected.", {"mass": U}),
+    ("There is a low probability of pneumothorax.", {"pneumothorax": U}),
+    ("A skin fold mimics a pneumothorax.", {"pneumothorax": U}),
+    ("Zero nodules.", {"nodule": A}),
+    ("0 nodules are seen.", {"nodule": A}),
+    ("Non-nodular opacities.", {"nodule": A}),
+    ("Father had a nodule.", {}),
 ]  # fmt: skip
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from app.predict import findings
 from app.visitor.workspace import Workspace
-from nearl.data.formats.volume import View
+from nearl.data.formats.volume import Scan, View
 from nearl.data.images import ImageRecord
 from nearl.data.reports import summarise
 from nearl.data.terms import vocabulary
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 LONGEST = 20_000  # characters of a report (our choice)
 WHOLE = "The answer after teaching is of the whole volume, read as one study."
 UNSAID = "not mentioned"
+ANOTHER = "This report stood beside another image than the one on show; type or paste it again beside this one."
 NO_READING = "There is no reading to set a report against; press “Read the image” first."
 NOT_FINDINGS = "A report is summarised to findings, and the prompts in use are of classes; ask about findings."
 
@@ -83,6 +86,14 @@ def slice_at(workspace: Workspace, record: ImageRecord, number: int) -> ImageRec
 
 # ---- reports
 
+_numbers = itertools.count()
+_scans: WeakKeyDictionary[Scan, int] = WeakKeyDictionary()  # which tell the scans that are in memory apart
+
+
+def image_of(record: ImageRecord) -> str:
+    """What tells the images apart that reports stand beside; the same for all slices of a scan."""
+    return record.digest[:12] if record.scan is None else str(_scans.setdefault(record.scan, next(_numbers)))
+
 
 @dataclass(frozen=True)
 class Line:
@@ -100,9 +111,10 @@ class Line:
     share: float
 
 
-def compared(workspace: Workspace, report: str) -> list[Line]:
-    """What a report says of each finding, by rules, beside the reading on show. NearlError for a report that is empty
-    or too long, and without a reading of findings."""
+def compared(workspace: Workspace, report: str, of: str) -> list[Line]:
+    """What a report says of each finding, by rules, beside the reading on show. ``of``: `image_of` the image that it
+    was typed beside. NearlError for a report that is empty or too long, that stood beside another image, and without a
+    reading of findings."""
     report = report.strip()
     if not report:
         raise NearlError("The report is empty; type or paste its text first.")
@@ -114,6 +126,8 @@ def compared(workspace: Workspace, report: str) -> list[Line]:
             raise NearlError(NO_READING)
         if prompts is None:
             raise NearlError(NOT_FINDINGS)
+        if of != image_of(workspace.viewing.record):
+            raise NearlError(ANOTHER)
         answers, _ = findings.answers_of(workspace, workspace.viewing.selected, prediction.adapted is not None)
     found = summarise(report, vocabulary(prompts.findings))
     states = found.states

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-from weakref import WeakKeyDictionary
-
 from app.html import render
 from app.predict import findings
 from app.predict.study import actions as study
 from app.predict.study.actions import Line, Studied
 from app.visitor.workspace import Workspace
-from nearl.data.formats.volume import ACQUIRED, Scan, View
+from nearl.data.formats.volume import ACQUIRED, View
 from nearl.data.images import ImageRecord
 
 TOP = 5  # slices that are named
@@ -130,9 +127,6 @@ def _clusters(found: Studied) -> list[dict]:
 
 # ---- the report
 
-_numbers = itertools.count()
-_scans: WeakKeyDictionary[Scan, int] = WeakKeyDictionary()  # which tell the scans that are in memory apart
-
 
 def box(workspace: Workspace) -> str:
     """Where a report is typed or pasted in, beside a reading of findings; "" without one. It is the same for all
@@ -140,9 +134,7 @@ def box(workspace: Workspace) -> str:
     viewing = workspace.viewing
     if viewing.prediction is None or findings.asked(workspace) is None or viewing.record is None:
         return ""
-    record = viewing.record
-    of = record.digest[:12] if record.scan is None else _scans.setdefault(record.scan, next(_numbers))
-    return render("predict/report_box.html", of=of, longest=study.LONGEST)
+    return render("predict/report_box.html", of=study.image_of(viewing.record), longest=study.LONGEST)
 
 
 def summary(workspace: Workspace, lines: list[Line]) -> str:

@@ -27,8 +27,10 @@ def build(ctx: Context) -> ReportPart:
 
     @guarded(part.summary)
     def on_report(key: str, event: gr.EventData) -> dict:
-        workspace = ctx.workspace(key)
-        return {part.summary: study_views.summary(workspace, study.compared(workspace, Press.of(event).to))}
+        workspace, pressed = ctx.workspace(key), Press.of(event)
+        with workspace.lock:  # the image on show is chosen under it too
+            lines = study.compared(workspace, pressed.to, pressed.data.get("of", ""))
+            return {part.summary: study_views.summary(workspace, lines)}
 
     box.click(on_report, ctx.session, [part.summary], trigger_mode="always_last", **QUIET)
     return part

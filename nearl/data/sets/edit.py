@@ -10,7 +10,7 @@ from nearl.data.sets.findings import FindingsSet
 from nearl.data.sets.labelled import LabelledSet, check_memory, check_names
 from nearl.data.sets.tables import same, tidy
 from nearl.errors import NearlError
-from nearl.prompts import class_key
+from nearl.prompts import class_key, default_findings
 
 
 def join(a: LabelledSet, b: LabelledSet) -> LabelledSet:
@@ -55,12 +55,15 @@ def join(a: LabelledSet, b: LabelledSet) -> LabelledSet:
 
 
 def rename(data: LabelledSet, old: str, new: str) -> LabelledSet:
-    """Another name for a class or a finding. NearlError if there is no class `old`, or `new` is empty or another
-    class's name."""
+    """Another name for a class or a finding. NearlError if there is no class `old`, if `new` is empty or another
+    class's name, and for a finding that no prompt set can have, such as “without nodule” beside “nodule”."""
     names = names_of(data)
     names[_class(data, old)] = tidy(new)
     check_names(names, data.name)
-    return data.renamed(names) if isinstance(data, FindingsSet) else replace(data, classes=names)
+    if not isinstance(data, FindingsSet):
+        return replace(data, classes=names)
+    default_findings(names)
+    return data.renamed(names)
 
 
 def merge(data: LabelledSet, names: Sequence[str], into: str) -> LabelledSet:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nearl.data.sets.tables import Table, listed, same
 from nearl.errors import NearlError
-from nearl.prompts import MAX_FINDINGS, class_key
+from nearl.prompts import MAX_FINDINGS, class_key, default_findings
 
 MARKS = {"": 0, "0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
 UNCERTAIN = ("-1", "-1.0")
@@ -49,7 +49,7 @@ def findings_of(table: Table, places: Sequence[int]) -> tuple[list[str], list[st
     may be empty) or all empty.
 
     A row in which nothing is known has the code "". NearlError for a cell that is no mark, a finding that has two
-    columns or of which nothing is known, and too many findings.
+    columns, or a name that no prompt set can have, or of which nothing is known, and too many findings.
     """
     columns = {i: [mark(cell) for cell in table.column(i)] for i in places if table.header[i]}
     marked = [i for i, cells in columns.items() if _marks(cells)]
@@ -71,9 +71,9 @@ def findings_of(table: Table, places: Sequence[int]) -> tuple[list[str], list[st
     for i in marked:
         for number, cell in enumerate(columns[i]):
             if cell not in MARKS and cell not in UNCERTAIN:
-                shown = table.rows[number][i][:40]
+                shown, line = table.rows[number][i][:40], table.lines[number]
                 raise NearlError(
-                    f"{table.name} has “{shown}” for “{table.header[i]}” in line {number + 2}; write 1 for present, 0 "
+                    f"{table.name} has “{shown}” for “{table.header[i]}” in line {line}; write 1 for present, 0 "
                     "for absent, or nothing where it is not known."
                 )
         if all(cell in ("", *UNCERTAIN) for cell in columns[i]):
@@ -83,6 +83,10 @@ def findings_of(table: Table, places: Sequence[int]) -> tuple[list[str], list[st
             )
     if len(names) > MAX_FINDINGS:
         raise NearlError(f"{table.name} marks {len(names)} findings; at most {MAX_FINDINGS} can be taught at once.")
+    try:
+        default_findings(names)
+    except NearlError as error:  # names that no prompt set can have
+        raise NearlError(f"{table.name}: {error}") from None
     codes = ["".join(_code(cell) for cell in row) for row in rows]
     return names, ["" if set(code) == {UNKNOWN} else code for code in codes]
 

@@ -50,6 +50,7 @@ class Table:
     name: str
     header: list[str]  # as tidy names
     rows: list[list[str]]  # of tidy cells, each as many as the header has
+    lines: list[int]  # of the file, from 1, in which the rows end
     notes: tuple[str, ...] = ()  # how it was read, in sentences
 
     def column(self, place: int) -> list[str]:
@@ -90,8 +91,8 @@ def read_table(data: bytes, name: str) -> Table:
         raise NearlError(f"{name} is larger than {MAX_TABLE_BYTES // 10**6} MB; use a table of these files only.")
     text, notes = _text(data, name)
     lines = list(io.StringIO(text, newline=""))  # with their ends, which a cell in quotes may hold
-    if lines and lines[0].lower().startswith("sep="):  # written by spreadsheet programs
-        lines = lines[1:]
+    above = int(bool(lines) and lines[0].lower().startswith("sep="))  # written by spreadsheet programs
+    lines = lines[above:]
     first = next((number for number, line in enumerate(lines) if line.strip()), None)
     if first is None:
         raise NearlError(f"{name} is empty; it needs a first line “file,label” and a line for each image.")
@@ -102,8 +103,10 @@ def read_table(data: bytes, name: str) -> Table:
         raise NearlError(f"{name} has {len(lines) - first - 1} rows; at most {MAX_ROWS} are allowed.")
     header: list[str] = []
     rows: list[list[str]] = []
+    places: list[int] = []
+    reader = csv.reader(lines[first:], delimiter=delimiter, strict=True)
     try:
-        for line in csv.reader(lines[first:], delimiter=delimiter, strict=True):
+        for line in reader:
             if not header:
                 header = [tidy(cell) for cell in line[: MAX_COLUMNS + 1]]
                 if len(header) * (len(lines) - first - 1) > MAX_CELLS:
@@ -112,11 +115,12 @@ def read_table(data: bytes, name: str) -> Table:
             elif any(cell.strip() for cell in line):
                 cells = [cell if cell.isalnum() and cell.isascii() else tidy(cell) for cell in line[: len(header)]]
                 rows.append(cells + [""] * (len(header) - len(cells)))
+                places.append(above + first + reader.line_num)
     except csv.Error:
         raise NearlError(f"{name} is damaged or not a CSV table; save it as CSV again.") from None
     if not rows:
         raise NearlError(f"{name} has no rows; it needs a line for each image below “file,label”.")
-    return Table(name, header, rows, notes)
+    return Table(name, header, rows, places, notes)
 
 
 def is_table(parts: Parts) -> bool:

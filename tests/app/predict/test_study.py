@@ -111,8 +111,12 @@ def test_without_such_an_adapter_a_volume_is_read_as_before(engine, workspace, v
     assert 'name="to"' in study_views.box(workspace), "a report has its place all the same"
 
 
+def compared(workspace, report):
+    return study.compared(workspace, report, study.image_of(workspace.viewing.record))
+
+
 def test_a_report_is_summarised_beside_the_reading(engine, workspace, studied):
-    lines = study.compared(workspace, REPORT)
+    lines = compared(workspace, REPORT)
     assert [line.said for line in lines] == ["present", "absent", "uncertain"]
     answers = studied.prediction.adapted[0, ::2]
     assert [line.share for line in lines] == pytest.approx(answers.tolist())
@@ -120,19 +124,22 @@ def test_a_report_is_summarised_beside_the_reading(engine, workspace, studied):
     shown = study_views.summary(workspace, lines)
     assert shown.count("<select") == 3 and shown.count("selected>") == 3 and "the whole study, after" in shown
     assert shown.count('<li data-read="present"') == sum(line.present for line in lines)
-    (unsaid,) = {line.said for line in study.compared(workspace, "Normal study of the knee.")}
+    (unsaid,) = {line.said for line in compared(workspace, "Normal study of the knee.")}
     assert unsaid == study.UNSAID
-    assert "<b>" not in study_views.summary(workspace, study.compared(workspace, "A nodule <b>here</b>."))
+    assert "<b>" not in study_views.summary(workspace, compared(workspace, "A nodule <b>here</b>."))
     assert REPORT not in predict_views.reading_html(workspace) + study_views.box(workspace)
 
 
 def test_reports_that_cannot_be_set_against_a_reading_are_refused(engine, workspace, volume):
     for text, gist in (("  ", "empty"), ("x" * (study.LONGEST + 1), "characters"), (REPORT, "no reading")):
         with pytest.raises(NearlError, match=gist):
-            study.compared(workspace, text)
+            compared(workspace, text)
+    reading.read(engine, workspace, CHEST.to_dict())
+    with pytest.raises(NearlError, match="another image"):
+        study.compared(workspace, REPORT, "of an image before")
     reading.read(engine, workspace, default_prompts(["nodule", "mass"]).to_dict())
     with pytest.raises(NearlError, match="classes"):
-        study.compared(workspace, REPORT)
+        compared(workspace, REPORT)
     assert study_views.box(workspace) == ""
 
 

@@ -86,8 +86,9 @@ def test_a_zip_with_a_table_of_marks_is_a_set_with_findings(engine, folder, tmp_
     press(workspace, Act.MOVE, open=5, to=0, ticked=unknown[:1])
     press(workspace, Act.REMOVE, open=5, ticked=unknown[1:2])
     press(workspace, Act.RENAME, **{"class": 1}, to="red")
-    with pytest.raises(NearlError, match="twice"):
-        press(workspace, Act.RENAME, **{"class": 1}, to="One")
+    for other, why in (("One", "twice"), ("without one", "without one"), ("x" * 101, "100")):
+        with pytest.raises(NearlError, match=why):
+            press(workspace, Act.RENAME, **{"class": 1}, to=other)
     for impossible in ({"act": Act.MERGE, "class": 0, "to": 1}, {"act": Act.SETTLE, "group": 0, "to": 0}):
         with pytest.raises(NearlError):
             press(workspace, **impossible)

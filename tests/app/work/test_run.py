@@ -6,7 +6,6 @@ import asyncio
 import errno
 import json
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from app.work.run import COMPARE, TEACH, RunView, Shown
 from nearl.errors import NearlError
 from nearl.runs import ZERO_GPU
 from nearl.runs.status import CANCELLED, CHECKING, DONE, FAILED, TEACHING, WAITING
+from tests.support.app_work import until
 from tests.support.zero_gpu import request
 
 KEY = "0123456789abcdef"
@@ -181,13 +181,12 @@ def test_on_a_zero_gpu_space_a_run_is_done_with_its_visitors_request(workspace, 
         raise NearlError("enough")
 
     monkeypatch.setattr("nearl.runs.work", work, raising=False)
-    for given in (asked, None):  # None: after a restart, until the visitor comes back
+    for count, given in enumerate((asked, None), start=1):  # None: after a restart, until the visitor comes back
         workspace.runs.request = given
         view = left(workspace, {"state": "waiting", "total": 1}, {})
         view.queue = queue = Queue()
         queue.put(view)
-        while not view.finished:
-            time.sleep(0.01)
+        until(lambda view=view, count=count: view.finished and len(seen) == count)
     assert seen == [(asked, True), (None, False)] and LocalContext.request.get(None) is None
 
 

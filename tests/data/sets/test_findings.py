@@ -112,6 +112,8 @@ HOSTILE = {
         "file,nodule,mass\na.png,1,\nb.png,0,\nc.png,1,\nd.png,0,\n",
         "says of no image whether it has “mass”",
     ),
+    "a value below an empty line": (GOOD.replace("d.png,0,1", "\nd.png,2,1"), "“2” for “nodule” in line 6"),
+    "a finding called as the absence of another": (GOOD.replace("nodule,mass", "nodule,without nodule"), "without nod"),
     "two columns of one finding": (GOOD.replace("nodule,mass", "mass,Mass"), "two columns for “Mass”"),
     "no file that is there": (GOOD.replace(".png", ".jpg").replace("a.", "x.").replace("b.", "y.").replace("c.", "z.")
                               .replace("d.", "w."), "fits an image"),
