@@ -203,7 +203,7 @@ const chooseKind = (value) => {
 const rules = (value) => {
   const area = make("textarea", {
     id: `${uid}-rules`, rows: "2", spellcheck: "false", value: (value.rules ?? []).join("\n"),
-    placeholder: "if no finding then not mass\nmass is a kind of opacity",
+    placeholder: "such as: if no finding then not mass\nor: mass is a kind of opacity",
   });
   area.addEventListener("input", () => { grow(area); commit(); });
   const label = make("label", { for: area.id, text: "Which findings exclude or include others, one rule per line" });
